@@ -1,0 +1,252 @@
+"""Maps: Grad-CAM of many layers from one forward and one backward, without a trace in the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradcam_callback.layers import Layer, resolve_layers
+from gradcam_callback.state import borrowed
+
+
+@dataclass(frozen=True)
+class CAMs:
+    """What one call of `GradCAM` gives, on the device of the images.
+
+    Attributes:
+        maps: layer name -> ``(N, h, w)`` at the layer's own resolution, >= 0, raw: never stretched. float32, or
+            float64 for a float64 model.
+        logits: ``(N, K)``.
+        targets: ``(N,)`` int64, the class that each map explains.
+        nonfinite: ``(N,)`` bool, True where NaN or infinite logits, activations or gradients made a map meaningless;
+            such a map is all zeros.
+    """
+
+    maps: dict[str, Tensor]
+    logits: Tensor
+    targets: Tensor
+    nonfinite: Tensor
+
+
+class GradCAM:
+    """Grad-CAM maps of the chosen layers of a model (Selvaraju et al. 2017, arXiv 1610.02391).
+
+    For the activations ``A_k`` of a layer and the logit ``Y_c`` of the target class before softmax::
+
+        alpha_k = mean over positions of dY_c / dA_k
+        map     = ReLU(sum over k of alpha_k A_k)
+
+    All layers come from one forward and one backward. The model runs in eval mode and full precision, on detached
+    weights, so weight gradients are never computed; its parameters, buffers, ``.grad``, ``requires_grad``, train/eval
+    flags and hooks, the random state and the grad mode are afterwards as they were, also after an exception.
+
+    Args:
+        model: a module whose ``forward(images)`` gives logits ``(N, K)``. With ``K = 1`` target 1 is the logit and
+            target 0 is minus the logit.
+        target_layers: see `gradcam_callback.layers.resolve_layers`.
+        chunk_size: how many images go through the model at once; bounds the memory.
+
+    Raises:
+        ValueError: a layer name that does not resolve, with the choices; a chunk size below 1.
+    """
+
+    def __init__(
+        self, model: nn.Module, target_layers: str | Sequence[str] = "all", *, chunk_size: int = 8
+    ) -> None:
+        if chunk_size < 1:
+            raise ValueError(f"chunk_size is {chunk_size}. Expected a number of images, 1 or more.")
+        self.model = model
+        self.layers = resolve_layers(model, target_layers)
+        self.chunk_size = chunk_size
+
+    def __call__(self, images: Tensor, targets: int | Sequence[int] | Tensor | None = None) -> CAMs:
+        """Compute the maps of a batch; each image's maps are what the image alone would give.
+
+        Args:
+            images: ``(N, C, H, W)``, already as the model takes them, on the model's device.
+            targets: the class to explain: None (each image's predicted class), one for all, or one per image.
+
+        Raises:
+            ValueError: images that are not ``(N, C, H, W)``, logits that are not ``(N, K)``, targets outside them, a
+                layer that takes no part in the forward or whose output is not ``(N, C, h, w)``.
+        """
+        if not isinstance(images, Tensor) or images.ndim != 4 or not len(images):
+            came = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+            raise ValueError(f"images came as {came}. Expected a tensor (N, C, H, W) with N of at least 1.")
+        wanted = _targets_per_image(targets, len(images))
+        with borrowed(self.model):
+            parts = []
+            for start in range(0, len(images), self.chunk_size):
+                chunk = slice(start, start + self.chunk_size)
+                parts.append(self._chunk(images[chunk], None if wanted is None else wanted[chunk]))
+        return CAMs(
+            maps={layer.name: torch.cat([part.maps[layer.name] for part in parts]) for layer in self.layers},
+            logits=torch.cat([part.logits for part in parts]),
+            targets=torch.cat([part.targets for part in parts]),
+            nonfinite=torch.cat([part.nonfinite for part in parts]),
+        )
+
+    def _chunk(self, images: Tensor, wanted: Tensor | None) -> CAMs:
+        record = _Record()
+        with _hooked(self.model, self.layers, record):
+            logits = _detached_forward(self.model, images)
+        if record.overwritten():
+            record = _Record()
+            with _hooked(self.model, [replace(layer, overwritten=True) for layer in self.layers], record):
+                logits = _detached_forward(self.model, images)
+        _check_logits(logits, len(images))
+        for layer in self.layers:
+            _check_activation(layer, record, len(images))
+        classes = _predicted(logits) if wanted is None else wanted.to(logits.device)
+        _check_targets(classes, logits.shape[1])
+        maps = _backward_to_maps(_score(logits, classes), record)
+        nonfinite = ~logits.isfinite().all(dim=1)
+        for raw in maps.values():
+            nonfinite |= ~raw.isfinite().flatten(1).all(dim=1)
+        for name, raw in maps.items():
+            maps[name] = raw.masked_fill(nonfinite[:, None, None], 0.0)
+        return CAMs(maps, logits.detach(), classes, nonfinite)
+
+
+class _Record:
+    """What one forward leaves: each layer's activation, and the tensors at which the graph starts."""
+
+    def __init__(self) -> None:
+        self.activations: dict[str, Tensor] = {}
+        self.leaves: list[Tensor] = []
+        self._versions: dict[str, int] = {}
+
+    def add(self, name: str, output: Tensor) -> Tensor:
+        """Keep a layer's output. The graph starts here unless it has started before: nothing earlier needs gradients."""
+        if not self.leaves or not output.requires_grad:
+            output = output.detach().requires_grad_()
+            self.leaves.append(output)
+        self.activations[name] = output
+        self._versions[name] = output._version
+        return output
+
+    def overwritten(self) -> bool:
+        """Whether a later operation wrote into an activation in place."""
+        return any(self._versions[name] != kept._version for name, kept in self.activations.items())
+
+
+@contextmanager
+def _hooked(model: nn.Module, layers: Sequence[Layer], record: _Record) -> Iterator[None]:
+    """Hook the layers so that a forward fills ``record``, and let every module compute with gradients.
+
+    A module that runs more than once keeps its last output, which is what its block gives.
+    """
+
+    def keep(layer: Layer, _module: nn.Module, _inputs: Any, output: Any) -> Tensor:
+        if not isinstance(output, Tensor):
+            raise ValueError(
+                f"Layer {layer.name!r} gives a {type(output).__name__}. Expected a module whose output is one "
+                "tensor (N, C, h, w); choose one inside it or next to it."
+            )
+        activation = record.add(layer.name, output)
+        return activation.clone() if layer.overwritten else activation
+
+    def enable_grad(_module: nn.Module, _inputs: Any) -> None:
+        # Many transfer-learning models run their frozen features under no_grad inside forward.
+        torch.set_grad_enabled(True)
+
+    with ExitStack() as stack:
+        for module in model.modules():
+            stack.callback(module.register_forward_pre_hook(enable_grad).remove)
+        for layer in layers:
+            stack.callback(layer.module.register_forward_hook(partial(keep, layer)).remove)
+        yield
+
+
+def _detached_forward(model: nn.Module, images: Tensor) -> Tensor:
+    """Forward with detached parameters, so that no gradient can reach a weight, and with copies of the buffers."""
+    state = {name: _usable(parameter) for name, parameter in model.named_parameters()}
+    state |= {name: buffer.clone() for name, buffer in model.named_buffers()}
+    logits = torch.func.functional_call(model, state, (_usable(images),))
+    return logits  # type: ignore[no-any-return]
+
+
+def _usable(tensor: Tensor) -> Tensor:
+    """Detached, and a copy where the tensor was made under inference_mode, which autograd refuses."""
+    return tensor.clone() if tensor.is_inference() else tensor.detach()
+
+
+def _backward_to_maps(score: Tensor, record: _Record) -> dict[str, Tensor]:
+    """Reduce each gradient to its map as it arrives, so that only one is held at a time.
+
+    A layer that the score does not depend on has a zero gradient and so a map of zeros.
+    """
+    activations = record.activations
+    maps = {name: _empty_map(activation) for name, activation in activations.items()}
+    if not score.requires_grad:
+        return maps
+
+    def reduce_to_map(name: str, gradient: Tensor) -> None:
+        activation = activations.pop(name).detach().to(maps[name].dtype)
+        alpha = gradient.to(maps[name].dtype).mean(dim=(2, 3))
+        maps[name] = torch.einsum("nk,nkhw->nhw", alpha, activation).relu()
+
+    for name, activation in activations.items():
+        activation.register_hook(partial(reduce_to_map, name))
+    torch.autograd.grad(score, record.leaves, allow_unused=True)
+    return maps
+
+
+def _empty_map(activation: Tensor) -> Tensor:
+    """Zeros ``(N, h, w)``, float64 for float64 activations and float32 for all others."""
+    n, _, h, w = activation.shape
+    dtype = torch.float64 if activation.dtype == torch.float64 else torch.float32
+    return torch.zeros(n, h, w, dtype=dtype, device=activation.device)
+
+
+def _score(logits: Tensor, classes: Tensor) -> Tensor:
+    """The sum over images of the target's logit; images do not mix, so its gradient is each image's own."""
+    if logits.shape[1] == 1:
+        return (logits[:, 0] * (2 * classes - 1)).sum()
+    return logits.gather(1, classes[:, None]).sum()
+
+
+def _predicted(logits: Tensor) -> Tensor:
+    return (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(dim=1)
+
+
+def _targets_per_image(targets: int | Sequence[int] | Tensor | None, n: int) -> Tensor | None:
+    if targets is None:
+        return None
+    given = torch.as_tensor(targets).detach()
+    if given.is_floating_point() or given.dtype == torch.bool:
+        raise ValueError(f"targets came as {given.dtype}. Expected integers: the class that each map explains.")
+    if given.ndim > 1 or (given.ndim == 1 and len(given) != n):
+        raise ValueError(f"targets came with shape {tuple(given.shape)}. Expected one int, or one per image ({n}).")
+    return given.long().expand(n)
+
+
+def _check_logits(logits: Any, n: int) -> None:
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != n:
+        came = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"The model's forward gave {came}. Expected logits (N, K) with N = {n}.")
+
+
+def _check_activation(layer: Layer, record: _Record, n: int) -> None:
+    if layer.name not in record.activations:
+        raise ValueError(
+            f"Layer {layer.name!r} took no part in the model's forward. Choose one that does, or pass the part of the "
+            "model that calls it."
+        )
+    shape = tuple(record.activations[layer.name].shape)
+    if len(shape) != 4 or shape[0] != n:
+        raise ValueError(f"Layer {layer.name!r} gives {shape}. Expected a spatial output (N, C, h, w) with N = {n}.")
+
+
+def _check_targets(classes: Tensor, k: int) -> None:
+    """Raise a ValueError where a class lies outside ``k`` logits (one logit has the classes 0 and 1)."""
+    count = max(k, 2)
+    outside = sorted({int(c) for c in classes if not 0 <= int(c) < count})
+    if outside:
+        raise ValueError(f"Classes {outside} are outside the model's {k} logits. Expected 0 to {count - 1}.")
