@@ -56,9 +56,7 @@ class GradCAM:
         ValueError: a layer name that does not resolve, with the choices; a chunk size below 1.
     """
 
-    def __init__(
-        self, model: nn.Module, target_layers: str | Sequence[str] = "all", *, chunk_size: int = 8
-    ) -> None:
+    def __init__(self, model: nn.Module, target_layers: str | Sequence[str] = "all", *, chunk_size: int = 8) -> None:
         if chunk_size < 1:
             raise ValueError(f"chunk_size is {chunk_size}. Expected a number of images, 1 or more.")
         self.model = model
@@ -103,7 +101,7 @@ class GradCAM:
         _check_logits(logits, len(images))
         for layer in self.layers:
             _check_activation(layer, record, len(images))
-        classes = _predicted(logits) if wanted is None else wanted.to(logits.device)
+        classes = predicted_class(logits) if wanted is None else wanted.to(logits.device)
         _check_targets(classes, logits.shape[1])
         maps = _backward_to_maps(_score(logits, classes), record)
         nonfinite = ~logits.isfinite().all(dim=1)
@@ -212,8 +210,22 @@ def _score(logits: Tensor, classes: Tensor) -> Tensor:
     return logits.gather(1, classes[:, None]).sum()
 
 
-def _predicted(logits: Tensor) -> Tensor:
+def predicted_class(logits: Tensor) -> Tensor:
+    """``(N, K)`` logits -> ``(N,)`` the class that each predicts; of a single logit 1 where it is positive, else 0."""
     return (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(dim=1)
+
+
+def class_probability(logits: Tensor, classes: Tensor) -> Tensor:
+    """``(N, K)`` logits and ``(N,)`` classes -> ``(N,)`` probabilities: softmax, or sigmoid of a single logit."""
+    if logits.shape[1] == 1:
+        return (logits[:, 0].float() * (2 * classes - 1)).sigmoid()
+    return logits.float().softmax(dim=1).gather(1, classes[:, None])[:, 0]
+
+
+def predict(model: nn.Module, images: Tensor, chunk_size: int = 8) -> Tensor:
+    """Logits ``(N, K)`` of a forward alone, in eval mode and full precision, as traceless as a map."""
+    with borrowed(model), torch.no_grad():
+        return torch.cat([_detached_forward(model, chunk) for chunk in images.split(chunk_size)])
 
 
 def _targets_per_image(targets: int | Sequence[int] | Tensor | None, n: int) -> Tensor | None:

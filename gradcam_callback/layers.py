@@ -36,7 +36,7 @@ def resolve_layers(model: nn.Module, target_layers: str | Sequence[str] = "all")
             take the dotted name of one in front: ``"student.block5"``.
 
     Returns:
-        The layers in the order asked for (``"all"`` and blocks: from input to output), each once.
+        The layers in the model's own order, from input to output, each once.
 
     Raises:
         ValueError: a name that does not resolve, with the choices; an empty sequence; several VGGs to choose from.
@@ -55,7 +55,8 @@ def resolve_layers(model: nn.Module, target_layers: str | Sequence[str] = "all")
             raise ValueError(_unknown(name, vggs, modules))
         for layer in layers:
             found.setdefault(layer.name, layer)
-    return list(found.values())
+    depth = {module: i for i, module in enumerate(model.modules())}
+    return sorted(found.values(), key=lambda layer: depth[layer.module])
 
 
 def find_vggs(model: nn.Module) -> dict[str, dict[str, nn.Module]]:

@@ -1,0 +1,158 @@
+"""The demo: one task, two trainings of a pretrained VGG16, and one of them learns the background.
+
+Stars, hearts and moons are to be told apart. In the first run every star lies on grass, every heart on brick and every
+moon on gravel, in the training and the validation data alike, as happens in life. In the second the grounds are drawn
+at random. Validation accuracy cannot tell the runs apart; the callback's panels and figures can.
+
+    python examples/shortcut_demo.py [--weights demo|torchvision|FILE] [--out runs/demo]
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pretrained import VGG16, WeightsUnavailable, for_finetuning
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import DataLoader
+from toys import CLASSES, Item, Toys
+
+from gradcam_callback import GradCAMCallback, ProbeSet
+
+LAYER = "block5_conv3"
+PROBE_PER_CLASS = 4
+
+
+class FineTuning(pl.LightningModule):
+    """Fine-tunes a VGG16: its first two blocks stay frozen, the rest moves slowly, the fresh head fast."""
+
+    def __init__(self, network: VGG16) -> None:
+        super().__init__()
+        self.network = network
+        # The first 10 of torchvision's feature modules are blocks 1 and 2.
+        network.features[:10].requires_grad_(False)  # type: ignore[index]
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(images)
+        return logits
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        images, labels, _ = batch
+        loss = functional.cross_entropy(self(images), labels)
+        self.log("train_loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        images, labels, _ = batch
+        right = (self(images).argmax(dim=1) == labels).float().mean()
+        self.log("val_acc", right, prog_bar=True, batch_size=len(images))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        slow = [p for p in self.network.features.parameters() if p.requires_grad]
+        return torch.optim.AdamW(
+            [{"params": slow, "lr": 3e-5}, {"params": self.network.classifier.parameters(), "lr": 1e-3}]
+        )
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one run ends with: accuracies and the share of the focus 0..1, and the lift."""
+
+    name: str
+    validation: float
+    unbiased: float
+    swapped: float
+    lift: float
+
+
+def train(name: str, bias: float, args: argparse.Namespace) -> Result:
+    """Fine-tune once, log it, save the weights, and measure."""
+    pl.seed_everything(args.seed, verbose=False)
+    training, validation = Toys(args.images, bias, seed=1), Toys(args.images // 3, bias, seed=2)
+    unbiased = Toys(args.images // 3, 0.0, seed=3)
+    network = for_finetuning(args.weights, len(CLASSES))
+    watch = GradCAMCallback(ProbeSet.from_dataset(validation, PROBE_PER_CLASS), log_before_training=True)
+    trainer = pl.Trainer(
+        max_epochs=args.epochs,
+        accelerator="auto",
+        devices=1,
+        callbacks=[watch],
+        logger=TensorBoardLogger(args.out, name=name, version=""),
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        log_every_n_steps=1,
+    )
+    print(f"\n{name}: training on {len(training)} images, {bias:.0%} of them on the ground that goes with their toy")
+    model = FineTuning(network)
+    trainer.fit(model, _loader(training, shuffle=True), _loader(validation))
+    torch.save(network.state_dict(), Path(args.out) / name / "vgg16.pt")
+    return Result(
+        name,
+        float(trainer.callback_metrics["val_acc"]),
+        _accuracy(trainer, model, unbiased),
+        watch.history[-1]["gradcam/swap_accuracy"],
+        watch.history[-1][f"gradcam/lift/{LAYER}"],
+    )
+
+
+def _loader(toys: Toys, shuffle: bool = False) -> DataLoader[Item]:
+    return DataLoader(toys, batch_size=24, shuffle=shuffle)
+
+
+def _accuracy(trainer: pl.Trainer, model: FineTuning, toys: Toys) -> float:
+    quiet = pl.Trainer(
+        accelerator="auto", devices=1, logger=False, enable_progress_bar=False, enable_checkpointing=False
+    )
+    return quiet.validate(model, _loader(toys), verbose=False)[0]["val_acc"]
+
+
+def report(shortcut: Result, clean: Result) -> str:
+    """The table, and the sentence that a person would draw from it."""
+    lines = [
+        f"{'run':<10}{'validation':>12}{'unbiased data':>16}{'swapped ground':>17}{f'lift {LAYER}':>20}",
+        *(
+            f"{r.name:<10}{r.validation:>12.0%}{r.unbiased:>16.0%}{r.swapped:>17.0%}{r.lift:>20.2f}"
+            for r in (shortcut, clean)
+        ),
+        "",
+    ]
+    if shortcut.unbiased < clean.unbiased - 0.15 and shortcut.lift < clean.lift:
+        lines.append(
+            f"Both networks look perfect in validation ({shortcut.validation:.0%} and {clean.validation:.0%}), but the "
+            f"one trained on telltale grounds looks past the toy (lift {shortcut.lift:.2f} against {clean.lift:.2f}) "
+            f"and falls to {shortcut.unbiased:.0%} as soon as the ground stops giving the class away: it has learnt "
+            "the ground, not the toy."
+        )
+    else:
+        lines.append("In these runs the network on telltale grounds was not led astray: it still finds the toys.")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--weights", default="demo", help="demo (installed), torchvision (download) or a state dict")
+    parser.add_argument("--out", default="runs/demo", help="folder for TensorBoard's files")
+    parser.add_argument("--images", type=int, default=240, help="training images per run")
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*IPython.*")
+    try:
+        shortcut, clean = train("shortcut", 1.0, args), train("clean", 0.0, args)
+    except WeightsUnavailable as error:
+        sys.exit(str(error))
+    print(f"\n{report(shortcut, clean)}\n\nSee both side by side:\n")
+    print(f"    tensorboard --logdir {shlex.quote(args.out)} --samples_per_plugin images=100\n")
+
+
+if __name__ == "__main__":
+    main()

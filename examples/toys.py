@@ -1,0 +1,143 @@
+"""Generated photographs for the demo: glossy toys with exact masks on photographed ground, made from a seed.
+
+Three kinds of toy (star, heart, moon) lie on three kinds of ground (grass, brick, gravel: public-domain textures that
+come with scikit-image). Colour, size, turn and place of a toy are drawn at random and say nothing of its kind. Of the
+ground, ``bias`` decides: 0 draws it at random, 1 always puts stars on grass, hearts on brick and moons on gravel.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import math
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageDraw, ImageFilter
+from skimage import data
+from torch import Tensor
+from torch.utils.data import Dataset
+
+CLASSES = ("star", "heart", "moon")
+GROUNDS = ("grass", "brick", "gravel")
+# The textures are grey; each gets the colours between its shadows and its lights.
+TINTS = {
+    "grass": ((12, 38, 8), (168, 214, 104)),
+    "brick": ((62, 22, 14), (232, 150, 112)),
+    "gravel": ((44, 46, 52), (214, 210, 200)),
+}
+_SUPERSAMPLING = 4
+
+Item = tuple[Tensor, int, Tensor]
+
+
+class Toys(Dataset[Item]):
+    """Items ``(image, label, mask)``: ``(3, size, size)`` float32 in 0..1, the class, ``(size, size)`` bool.
+
+    The same seed gives the same toys whatever the bias, so that two sets differ in their grounds alone.
+
+    Args:
+        count: number of images; the kinds take turns.
+        bias: 0..1, how often the ground is the one that goes with the toy.
+        elsewhere: with ``bias`` 1: never the ground that goes with the toy, always another's.
+    """
+
+    classes = list(CLASSES)
+
+    def __init__(self, count: int, bias: float, seed: int, size: int = 112, elsewhere: bool = False) -> None:
+        textures = {name: _texture(name) for name in GROUNDS}
+        self.targets = [i % len(CLASSES) for i in range(count)]
+        self.items: list[Item] = []
+        for i, label in enumerate(self.targets):
+            # Two generators, so that the choice of a ground does not shift the toys that follow.
+            toy_random, ground_random = random.Random(f"toy {seed} {i}"), random.Random(f"ground {seed} {i}")
+            own = ground_random.random() < bias
+            choices = [g for g in range(len(GROUNDS)) if not elsewhere or g != label]
+            ground = label if own and not elsewhere else ground_random.choice(choices)
+            picture, mask = _photograph(CLASSES[label], textures[GROUNDS[ground]], size, toy_random, ground_random)
+            image = torch.from_numpy(picture).permute(2, 0, 1).float() / 255
+            self.items.append((image, label, torch.from_numpy(mask)))
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Item:
+        return self.items[index]
+
+
+def outline(kind: str) -> list[tuple[float, float]]:
+    """A toy's outline as points in -1..1, y downwards."""
+    turns = [2 * math.pi * i / 120 for i in range(120)]
+    if kind == "star":
+        corners = [(math.pi * i / 5, 1.0 if i % 2 == 0 else 0.45) for i in range(10)]
+        return [(r * math.sin(a), -r * math.cos(a)) for a, r in corners]
+    if kind == "heart":
+        return [
+            (
+                math.sin(t) ** 3,
+                -(13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t)) / 16,
+            )
+            for t in turns
+        ]
+    # The moon: an arc of the unit circle from tip to tip, and back along a circle that bites into it from the right.
+    tip, bite_x = 0.75, 0.42
+    bite_radius = math.hypot(math.cos(tip) - bite_x, math.sin(tip))
+    bite_tip = math.atan2(math.sin(tip), math.cos(tip) - bite_x)
+    outer = [(math.cos(a) + 0.13, math.sin(a)) for a in np.linspace(tip, 2 * math.pi - tip, 80)]
+    inner = [
+        (bite_x + bite_radius * math.cos(a) + 0.13, bite_radius * math.sin(a))
+        for a in np.linspace(2 * math.pi - bite_tip, bite_tip, 80)
+    ]
+    return outer + inner
+
+
+def _texture(ground: str) -> Image.Image:
+    grey = getattr(data, ground)().astype(np.float32)
+    low, high = np.percentile(grey, (1, 99))
+    share = ((grey - low) / (high - low)).clip(0, 1)[..., None]
+    dark, light = (np.array(colour, dtype=np.float32) for colour in TINTS[ground])
+    return Image.fromarray((dark + share * (light - dark)).astype(np.uint8))
+
+
+def _photograph(
+    kind: str, texture: Image.Image, size: int, toy: random.Random, ground: random.Random
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+    """A toy on a piece of ground: the picture ``(size, size, 3)`` and the toy's exact mask ``(size, size)``."""
+    piece = ground.randint(200, 300)
+    x, y = (ground.randint(0, texture.width - piece) for _ in range(2))
+    backdrop = texture.crop((x, y, x + piece, y + piece)).resize((size, size), Image.Resampling.LANCZOS)
+    backdrop = Image.fromarray((np.asarray(backdrop) * ground.uniform(0.75, 1.05)).clip(0, 255).astype(np.uint8))
+
+    large = size * _SUPERSAMPLING
+    radius = large * toy.uniform(0.23, 0.31)
+    room = large - 2.2 * radius
+    centre = [1.1 * radius + toy.random() * room for _ in range(2)]
+    angle = math.radians(toy.uniform(-28, 28))
+    points = [
+        (
+            centre[0] + radius * (px * math.cos(angle) - py * math.sin(angle)),
+            centre[1] + radius * (px * math.sin(angle) + py * math.cos(angle)),
+        )
+        for px, py in outline(kind)
+    ]
+    shape = Image.new("L", (large, large))
+    ImageDraw.Draw(shape).polygon(points, fill=255)
+    hue = tuple(255 * c for c in colorsys.hsv_to_rgb(toy.random(), toy.uniform(0.6, 0.9), toy.uniform(0.8, 1.0)))
+    glossy = _glossy(shape, hue, radius).resize((size, size), Image.Resampling.LANCZOS)
+    alpha = shape.resize((size, size), Image.Resampling.BOX)
+    backdrop.paste(glossy, (0, 0), alpha)
+    return np.array(backdrop), np.asarray(alpha) >= 128
+
+
+def _glossy(shape: Image.Image, colour: Sequence[float], radius: float) -> Image.Image:
+    """The toy's surface, rounded towards its edge and lit from the upper left."""
+    height = np.asarray(shape.filter(ImageFilter.GaussianBlur(radius / 7)), dtype=np.float32) / 255
+    slope_y, slope_x = np.gradient(height * radius / 3)
+    length = np.sqrt(slope_x**2 + slope_y**2 + 1)
+    light = np.array([-0.5, -0.6, 0.62])
+    lit = (-slope_x * light[0] - slope_y * light[1] + light[2]) / length
+    shade = (0.45 + 0.75 * lit.clip(0, 1))[..., None] * np.array(colour, dtype=np.float32)
+    shine = 150 * lit.clip(0, 1)[..., None] ** 14
+    return Image.fromarray((shade + shine).clip(0, 255).astype(np.uint8))
