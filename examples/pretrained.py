@@ -39,9 +39,7 @@ class VGG16(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(
-        self, features: nn.Module, classifier: nn.Module, mean: Sequence[float], std: Sequence[float]
-    ) -> None:
+    def __init__(self, features: nn.Module, classifier: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean)[:, None, None])
         self.register_buffer("std", torch.tensor(std)[:, None, None])

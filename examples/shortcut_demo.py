@@ -91,13 +91,14 @@ def train(name: str, bias: float, args: argparse.Namespace) -> Result:
         log_every_n_steps=1,
     )
     print(f"\n{name}: training on {len(training)} images, {bias:.0%} of them on the ground that goes with their toy")
-    model = FineTuning(network)
+    # On a CPU the convolutions of this memory format are the faster ones.
+    model = FineTuning(network).to(memory_format=torch.channels_last)
     trainer.fit(model, _loader(training, shuffle=True), _loader(validation))
     torch.save(network.state_dict(), Path(args.out) / name / "vgg16.pt")
     return Result(
         name,
         float(trainer.callback_metrics["val_acc"]),
-        _accuracy(trainer, model, unbiased),
+        _accuracy(model, unbiased),
         watch.history[-1]["gradcam/swap_accuracy"],
         watch.history[-1][f"gradcam/lift/{LAYER}"],
     )
@@ -107,11 +108,13 @@ def _loader(toys: Toys, shuffle: bool = False) -> DataLoader[Item]:
     return DataLoader(toys, batch_size=24, shuffle=shuffle)
 
 
-def _accuracy(trainer: pl.Trainer, model: FineTuning, toys: Toys) -> float:
-    quiet = pl.Trainer(
-        accelerator="auto", devices=1, logger=False, enable_progress_bar=False, enable_checkpointing=False
+@torch.inference_mode()
+def _accuracy(model: FineTuning, toys: Toys) -> float:
+    model.eval()
+    right = sum(
+        int((model(images.to(model.device)).argmax(dim=1).cpu() == labels).sum()) for images, labels, _ in _loader(toys)
     )
-    return quiet.validate(model, _loader(toys), verbose=False)[0]["val_acc"]
+    return right / len(toys)
 
 
 def report(shortcut: Result, clean: Result) -> str:
@@ -140,12 +143,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--weights", default="demo", help="demo (installed), torchvision (download) or a state dict")
     parser.add_argument("--out", default="runs/demo", help="folder for TensorBoard's files")
-    parser.add_argument("--images", type=int, default=240, help="training images per run")
+    parser.add_argument("--images", type=int, default=192, help="training images per run")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    warnings.filterwarnings("ignore", ".*IPython.*")
+    warnings.filterwarnings("ignore", ".*LeafSpec.*")
     try:
         shortcut, clean = train("shortcut", 1.0, args), train("clean", 0.0, args)
     except WeightsUnavailable as error:

@@ -10,6 +10,7 @@ from typing import Any
 
 import matplotlib
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.loggers.logger import DummyLogger
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 
@@ -117,7 +118,7 @@ class GradCAMCallback(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._cam = self._pending = None
-        if stage in ("fit", "validate") and not find_loggers(trainer) and not trainer.fast_dev_run:
+        if stage in ("fit", "validate") and not find_loggers(trainer) and not _is_dry_run(trainer):
             came = [type(logger).__name__ for logger in trainer.loggers] or "no logger"
             raise ValueError(
                 f"The Trainer has {came}. GradCAMCallback expects a TensorBoardLogger: "
@@ -182,7 +183,8 @@ class GradCAMCallback(Callback):
         except RuntimeError as error:
             shape = tuple(self.probe.images.shape[1:])
             raise ValueError(
-                f"The model cannot take probe images of shape {shape}: {error}. Expected images as validation gives them."
+                f"The model cannot take probe images of shape {shape}. Expected images as validation gives them. "
+                f"It said: {error}"
             ) from error
         masked = self.probe.has_mask
         if self.probe.masks is not None:
@@ -215,9 +217,8 @@ class GradCAMCallback(Callback):
             found.nonfinite.cpu(),
         )
         if bool(cams.nonfinite.any()):
-            self._warn(
-                f"{int(cams.nonfinite.sum())} of {len(self.probe)} images gave NaN or infinity; their maps are empty"
-            )
+            bad = int(cams.nonfinite.sum())
+            self._warn(f"{bad} of {len(self.probe)} images gave NaN or infinity, and have empty maps")
         right = predicted_class(cams.logits) == self.probe.labels
         scalars = {tag("probe_accuracy"): float(right.double().mean())}
         for name, raw in cams.maps.items():
@@ -238,6 +239,7 @@ class GradCAMCallback(Callback):
             area=float(metrics.mask_area(self.probe.masks[masked]).mean()),
             layer=layer,
             n=int(masked.sum()),
+            classes=len(self.probe.labels[masked].unique()),
         )
         return _Entry(epoch, cams, scalars, verdict)
 
@@ -308,10 +310,10 @@ class GradCAMCallback(Callback):
             yield tag("probe", name), probe_panel(pictures[i], one, captions[i], masks[i], style)
             strip = evolution_strip(
                 pictures[i],
-                f"{name}: focus on {captions[i].explained} by epoch",
-                list(maps),
-                [(frame.heading, f"{frame.probabilities[i]:.0%}") for frame in frames],
-                [[frame.maps[layer][i] for frame in frames] for layer in maps],
+                name,
+                captions[i].explained,
+                [(frame.heading, frame.probabilities[i]) for frame in frames],
+                {layer: [frame.maps[layer][i] for frame in frames] for layer in maps},
                 style,
             )
             yield tag("evolution", name), strip
@@ -347,6 +349,11 @@ class GradCAMCallback(Callback):
     @staticmethod
     def _warn(lost: str) -> None:
         warnings.warn(f"GradCAM: {lost}. Training goes on untouched.", GradCAMWarning, stacklevel=2)
+
+
+def _is_dry_run(trainer: Trainer) -> bool:
+    """``fast_dev_run`` puts a dummy in the place of every logger."""
+    return any(isinstance(logger, DummyLogger) for logger in trainer.loggers)
 
 
 def _probe_from_validation(trainer: Trainer, seed: int) -> ProbeSet:

@@ -121,7 +121,7 @@ class _Record:
         self._versions: dict[str, int] = {}
 
     def add(self, name: str, output: Tensor) -> Tensor:
-        """Keep a layer's output. The graph starts here unless it has started before: nothing earlier needs gradients."""
+        """Keep a layer's output; the graph starts here unless it has before, as nothing earlier needs gradients."""
         if not self.leaves or not output.requires_grad:
             output = output.detach().requires_grad_()
             self.leaves.append(output)

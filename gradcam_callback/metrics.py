@@ -79,7 +79,8 @@ def entropy(maps: Tensor) -> Tensor:
     """
     flat = maps.double().flatten(1)
     shares = flat / flat.sum(dim=1, keepdim=True)
-    return torch.special.entr(shares).sum(dim=1) / math.log(max(flat.shape[1], 2))
+    nats: Tensor = torch.special.entr(shares).sum(dim=1)
+    return nats / math.log(max(flat.shape[1], 2))
 
 
 def strength(maps: Tensor) -> Tensor:

@@ -142,7 +142,7 @@ class ProbeSet:
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> ProbeSet:
-        """Read ``folder/<class>/<name>.jpg``, with the object's mask beside it in ``<name>.mask.png`` where there is one.
+        """Read ``folder/<class>/<name>.jpg``, where there is one with the object's mask beside it, ``<name>.mask.png``.
 
         Args:
             folder: holds a folder per class; a class's index is its place among their sorted names, as in
@@ -230,7 +230,7 @@ def _labels_of(dataset: Any, order: Sequence[int]) -> dict[int, int]:
     return {index: _item(dataset, index)[1] for index in order}
 
 
-def _targets(dataset: Any) -> Sequence[int] | Tensor | None:
+def _targets(dataset: Any) -> Any:
     targets = getattr(dataset, "targets", None)
     if isinstance(targets, (list, tuple, np.ndarray, Tensor)) and len(targets) == len(dataset):
         # Only plain class indices: detection datasets call whole annotations targets.

@@ -62,11 +62,16 @@ class Caption:
     def answer(self) -> str:
         """The network's answer, with its sign: ``"heart 87 % ✓"``."""
         sign = {None: "", True: " ✓", False: " ✗"}[self.right]
-        return f"{self.predicted} {self.probability:.0%}{sign}".replace("%", " %")
+        return f"{self.predicted} {percent(self.probability)}{sign}"
 
     @property
     def colour(self) -> tuple[int, int, int]:
         return {None: INK, True: RIGHT, False: WRONG}[self.right]
+
+
+def percent(share: float) -> str:
+    """A share 0..1 in words: ``"87 %"``."""
+    return f"{100 * share:.0f} %"
 
 
 def scale(raw: Map, width: int, height: int, *, smooth: bool) -> Map:
@@ -85,12 +90,15 @@ def scale(raw: Map, width: int, height: int, *, smooth: bool) -> Map:
 
 def paint(values: Map, colormap: str) -> Pixels:
     """Values 0..1 ``(H, W)`` as colours ``(H, W, 3)``: 0 the coldest of the colour map, 1 the hottest."""
-    return _palette(colormap)[np.rint(values * 255).astype(np.uint8)]
+    colours: Pixels = _palette(colormap)[np.rint(values * 255).astype(np.uint8)]
+    return colours
 
 
 def overlay(picture: Pixels, values: Map, colormap: str) -> Pixels:
-    """Half image, half heatmap, both ``(H, W)``."""
-    return np.rint((picture.astype(np.float32) + paint(values, colormap)) / 2).astype(np.uint8)
+    """Half image, half heatmap, both ``(H, W)``; the image in grey, so that every colour seen is the heatmap's."""
+    grey = np.asarray(Image.fromarray(picture).convert("L"), dtype=np.float32)[..., None]
+    blended: Pixels = np.rint((grey + paint(values, colormap)) / 2).astype(np.uint8)
+    return blended
 
 
 def probe_panel(
@@ -168,43 +176,48 @@ def layer_panel(
 
 def evolution_strip(
     picture: Pixels,
-    title: str,
-    layers: Sequence[str],
-    columns: Sequence[tuple[str, str]],
-    maps: Sequence[Sequence[Map]],
+    name: str,
+    explained: str,
+    columns: Sequence[tuple[str, float]],
+    maps: Mapping[str, Sequence[Map]],
     style: Style | None = None,
 ) -> Image.Image:
-    """One image over the training: a row per layer, a column per logged epoch, overlays.
+    """One image over the training: the input, then a row per layer and a column per logged epoch, overlays.
 
     Args:
-        columns: per column what stands below it: the epoch, and the probability of the explained class.
-        maps: ``maps[row][column]`` is a map ``(h, w)``.
+        explained: the class that the maps explain.
+        columns: per column what stands above it: the epoch, and the probability, 0..1, of the explained class.
+        maps: layer name -> a map ``(h, w)`` per column.
     """
     style = style or Style()
     width, height = _fit(picture, round(style.cell * 0.65))
     small = _resize(picture, width, height)
-    names, label = 132, _font(15)
-    top = MARGIN + 36
-    blocks = [block_of(layer) for layer in layers]
+    label, title = _font(15), f"{name}, by epoch"
+    names = 150
+    top = MARGIN + 36 + height + 34
+    blocks = [block_of(layer) for layer in maps]
     tops, y = [], top
     for i, block in enumerate(blocks):
         y += BLOCK_GAP - GAP if i and block != blocks[i - 1] else 0
         tops.append(y)
         y += height + GAP
     least = int(_font(20).getlength(title)) + 2 * MARGIN
-    sheet = Image.new("RGB", (max(least, 2 * MARGIN + names + len(columns) * (width + GAP)), y + 48), PAPER)
+    sheet = Image.new("RGB", (max(least, 2 * MARGIN + names + len(columns) * (width + GAP)), y + MARGIN), PAPER)
     draw = ImageDraw.Draw(sheet)
     _write(draw, title, (MARGIN, MARGIN), _font(20), INK, sheet.width)
-    for row, layer in enumerate(layers):
+    sheet.paste(Image.fromarray(small), (MARGIN, MARGIN + 36))
+    for i, heading in enumerate(("epoch", f"{explained}, sure to")):
+        _write(draw, heading, (MARGIN + width + 10, top - 52 + 22 * i), label, (INK, FAINT)[i], names - width - 16)
+    for row, layer in enumerate(maps):
         _write(draw, layer, (MARGIN, tops[row] + height // 2 - 9), label, INK, names - 6)
-        for column, raw in enumerate(maps[row]):
+        for column, raw in enumerate(maps[layer]):
             heat = scale(raw, width, height, smooth=True)
             place = (MARGIN + names + column * (width + GAP), tops[row])
             sheet.paste(_cell(overlay(small, heat, style.colormap), heat), place)
     for column, (epoch, probability) in enumerate(columns):
         centre = MARGIN + names + column * (width + GAP) + width // 2
-        draw.text((centre, y + 4), epoch, INK, label, anchor="ma")
-        draw.text((centre, y + 24), probability, FAINT, label, anchor="ma")
+        draw.text((centre, top - 52), epoch, INK, label, anchor="ma")
+        draw.text((centre, top - 30), percent(probability), FAINT, label, anchor="ma")
     return sheet
 
 
@@ -227,8 +240,8 @@ def encode_jpeg(image: Image.Image, quality: int = 85) -> bytes:
 
 @lru_cache(maxsize=8)
 def _palette(colormap: str) -> Pixels:
-    colours = matplotlib.colormaps[colormap](np.linspace(0, 1, 256))[:, :3]
-    return np.rint(colours * 255).astype(np.uint8)
+    colours: Pixels = np.rint(matplotlib.colormaps[colormap](np.linspace(0, 1, 256))[:, :3] * 255).astype(np.uint8)
+    return colours
 
 
 @lru_cache(maxsize=16)
@@ -316,8 +329,7 @@ def _title(draw: ImageDraw.ImageDraw, caption: Caption, font: ImageFont.FreeType
         parts.append((f"label: {caption.label}", FAINT))
     parts.append((f"network says: {caption.answer}", caption.colour))
     if caption.explained != caption.predicted:
-        probability = f"{caption.explained_probability:.0%}".replace("%", " %")
-        parts.append((f"maps explain: {caption.explained} {probability}", FAINT))
+        parts.append((f"maps explain: {caption.explained} {percent(caption.explained_probability)}", FAINT))
     x = MARGIN
     for text, colour in parts:
         draw.text((x, MARGIN), text, colour, font)

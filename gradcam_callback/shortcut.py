@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-# How far swap accuracy may fall below probe accuracy before a shortcut is suspected.
+from gradcam_callback.inpaint import paint_out
+
+# How far swap accuracy must fall below probe accuracy for a shortcut to be suspected, and how far probe accuracy must
+# lie above guessing for either to mean anything.
 SUSPICIOUS_FALL = 0.15
 
 
@@ -79,37 +81,6 @@ def make_counterfactuals(
     return Counterfactuals(swapped, torch.tensor(objects), background, foreground)
 
 
-def paint_out(images: Tensor, masks: Tensor) -> Tensor:
-    """Fill each mask from the image around it, so that neither object nor outline is left.
-
-    The mask is first widened by a fiftieth of the image's shorter side, as objects shed light and shadow. The hole is
-    then filled from coarse to fine: the image is halved again and again, each time averaging known pixels only, and
-    what is unknown at one size is taken from the next smaller (pull-push, Gortler et al. 1996, "The Lumigraph").
-
-    Args:
-        images: ``(N, C, H, W)``.
-        masks: ``(N, H, W)`` bool.
-    """
-    reach = max(1, round(min(images.shape[2:]) / 50))
-    widened = functional.max_pool2d(masks[:, None].to(images.dtype), 2 * reach + 1, stride=1, padding=reach)
-    known = 1 - widened
-    return torch.where(known > 0, images, _fill(images * known, known))
-
-
-def _fill(weighted: Tensor, known: Tensor) -> Tensor:
-    """``(N, C, H, W)`` of known colours times their weight, and the weights ``(N, 1, H, W)`` -> colours everywhere."""
-    colours = weighted / known.clamp(min=1e-8)
-    height, width = weighted.shape[2:]
-    if max(height, width) == 1:
-        return colours
-    smaller = _fill(
-        functional.avg_pool2d(weighted, 2, ceil_mode=True, count_include_pad=False),
-        functional.avg_pool2d(known, 2, ceil_mode=True, count_include_pad=False),
-    )
-    larger = functional.interpolate(smaller, size=(height, width), mode="bilinear", align_corners=False)
-    return known * colours + (1 - known) * larger
-
-
 def accuracy(predicted: Tensor, labels: Tensor) -> float:
     """Share, 0..1, of the predictions that are right."""
     return float((predicted == labels).double().mean())
@@ -123,25 +94,36 @@ def judge(
     area: float,
     layer: str,
     n: int,
+    classes: int,
 ) -> Verdict:
     """Weigh the evidence of one validation and put it in words.
 
     Args:
         mass, area: mean relevance mass and mean mask area, 0..1, at ``layer``, the deepest chosen one.
-        n: the number of probe images with a mask.
+        n: the number of probe images with a mask; ``classes``: how many classes they are of.
     """
-    suspected = swap_accuracy is not None and probe_accuracy - swap_accuracy > SUSPICIOUS_FALL
-    words = [f"On these {n} images the network is right in {probe_accuracy:.0%}."]
+    learnt = probe_accuracy > 1 / classes + SUSPICIOUS_FALL
+    suspected = swap_accuracy is not None and learnt and probe_accuracy - swap_accuracy > SUSPICIOUS_FALL
+    words = [f"On these {n} images the network is right in {_percent(probe_accuracy)}."]
     if swap_accuracy is None:
-        words.append("All their objects are of one class, so no object could be put on another class's background.")
+        words.append("Their objects are all of one class, so none could be put on another class's background.")
     else:
-        words.append(f"Put the same objects on other classes' backgrounds and it is right in {swap_accuracy:.0%}.")
-    words.append(f"At {layer}, {mass:.0%} of the focus lies on the object, which fills {area:.0%} (lift {lift:.2f}).")
+        words.append(
+            f"Put the same objects on other classes' backgrounds and it is right in {_percent(swap_accuracy)}."
+        )
     words.append(
-        "It answers to the background: a shortcut is suspected."
-        if suspected
-        else "No sign that it depends on the background."
-        if swap_accuracy is not None
-        else "Whether it depends on the background cannot be said."
+        f"At {layer}, {_percent(mass)} of the focus lies on the object, which fills {_percent(area)} (lift {lift:.2f})."
     )
+    if suspected:
+        words.append("Its answer depends on the background: a shortcut is suspected.")
+    elif swap_accuracy is None:
+        words.append("Whether its answer depends on the background cannot be said.")
+    elif not learnt:
+        words.append("It does not know the classes yet, so nothing can be said of the background.")
+    else:
+        words.append("No sign that its answer depends on the background.")
     return Verdict(suspected, probe_accuracy, swap_accuracy, lift, " ".join(words))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"

@@ -1,0 +1,33 @@
+# Two commands do all the set-up: `make demo` and `make test`. Both build .venv from pyproject.toml.
+PYTHON ?= python3
+VENV ?= .venv
+RUN = $(VENV)/bin/python
+
+.PHONY: demo test check format figures clean
+
+demo: $(VENV)/.demo
+	$(RUN) examples/shortcut_demo.py $(DEMO_ARGS)
+
+test: $(VENV)/.test
+	$(RUN) -m pytest $(TEST_ARGS)
+
+check: $(VENV)/.test
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+format: $(VENV)/.test
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+# The README's pictures, from the runs that `make demo` leaves and from photographs that come with scikit-image.
+figures: $(VENV)/.demo
+	$(RUN) examples/readme_figures.py
+
+$(VENV)/.demo $(VENV)/.test: $(VENV)/.%: pyproject.toml
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[$*]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs
