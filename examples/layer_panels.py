@@ -55,7 +55,7 @@ def draw(
     pictures = ProbeSet(images, [0] * len(images)).pictures()
     maps = {layer: raw.numpy() for layer, raw in cams.maps.items()}
     rows = [
-        probe_panel(pictures[i], {layer: raw[i] for layer, raw in maps.items()}, caption, style=style)
+        probe_panel(pictures[i], {layer: raw[i] for layer, raw in maps.items()}, caption, style=style, max_width=None)
         for i, caption in enumerate(captions)
     ]
     return stack(rows), layer_panel(LAST, pictures, maps[LAST], captions, style=Style(style.cell * 2, style.colormap))

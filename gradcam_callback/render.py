@@ -24,7 +24,9 @@ Map = np.ndarray[Any, np.dtype[Any]]
 
 PAPER, INK, FAINT = (255, 255, 255), (24, 24, 27), (113, 113, 122)
 RIGHT, WRONG, OUTLINE = (21, 128, 61), (200, 30, 30), (255, 255, 255)
-MARGIN, GAP, BLOCK_GAP = 14, 3, 14
+MARGIN, GAP, BLOCK_GAP, TITLE_GAP = 14, 3, 14, 28
+# What TensorBoard's image cards have room for in a window of ordinary width, so that nothing has to be scrolled.
+PANEL_WIDTH = 1020
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ def probe_panel(
     caption: Caption,
     mask: Map | None = None,
     style: Style | None = None,
+    max_width: int | None = PANEL_WIDTH,
 ) -> Image.Image:
     """One image through all layers: the input at the left, then a column per layer, heatmap above, overlay below.
 
@@ -114,25 +117,36 @@ def probe_panel(
         picture: ``(H, W, 3)``.
         maps: layer name -> raw map ``(h, w)``, in the order of the columns.
         mask: ``(H, W)`` bool, outlined on the input.
+        max_width: in pixels; whole blocks go on below where the sheet would be wider. None keeps all in one line.
     """
     style = style or Style()
     width, height = _fit(picture, style.cell)
+    input_width, input_height = _fit(picture, round(style.cell * 1.25))
     small = _resize(picture, width, height)
-    big_width, big_height = 2 * width + GAP, 2 * height + GAP
-    title, label = _font(22), _font(17)
-    lefts, right = _columns(list(maps), MARGIN + big_width + BLOCK_GAP, width)
-    top = MARGIN + 34 + 48
-    sheet = Image.new("RGB", (right + 74, top + big_height + MARGIN), PAPER)
+    font = _font(17)
+    left = MARGIN + max(input_width, 140) + BLOCK_GAP
+    places, right = _columns(list(maps), left, width, max_width)
+    lines = max(line for line, _ in places) + 1
+    names, step = 50, 50 + 2 * height + GAP + BLOCK_GAP
+    top = MARGIN + 40
+    least = MARGIN + int(sum(_font(20).getlength(text) + TITLE_GAP for text, _ in _title_parts(caption)))
+    sheet = Image.new("RGB", (max(right + MARGIN, least), top + lines * step), PAPER)
     draw = ImageDraw.Draw(sheet)
-    _title(draw, caption, title)
-    sheet.paste(_input(picture, mask, big_width, big_height, caption.colour), (MARGIN, top))
-    _write(draw, "input, object outlined" if mask is not None else "input", (MARGIN, top - 26), label, FAINT, big_width)
-    _column_names(draw, list(maps), lefts, width, top - 48, label)
-    for (_, raw), left in zip(maps.items(), lefts, strict=True):
+    _title(draw, caption)
+    _write(draw, "input", (MARGIN, top + 24), font, FAINT, input_width)
+    sheet.paste(_input(picture, mask, input_width, input_height, caption.colour), (MARGIN, top + names))
+    _colour_bar(sheet, draw, (MARGIN, top + names + input_height + 14), input_width, style.colormap)
+    previous = ""
+    for (layer, raw), (line, x) in zip(maps.items(), places, strict=True):
+        y = top + line * step
+        block = block_of(layer)
+        if block and block != previous:
+            _write(draw, block, (x, y + 2), font, INK, width)
+        previous = block
+        _write(draw, layer[len(block) + 1 :] if block else layer, (x, y + 24), font, FAINT, width)
         blocks, smooth = scale(raw, width, height, smooth=False), scale(raw, width, height, smooth=True)
-        sheet.paste(_cell(paint(blocks, style.colormap), blocks), (left, top))
-        sheet.paste(_cell(overlay(small, smooth, style.colormap), blocks), (left, top + height + GAP))
-    _colour_bar(sheet, draw, (right + 12, top), height, style.colormap)
+        sheet.paste(_cell(paint(blocks, style.colormap), blocks), (x, y + names))
+        sheet.paste(_cell(overlay(small, smooth, style.colormap), blocks), (x, y + names + height + GAP))
     return sheet
 
 
@@ -152,7 +166,7 @@ def layer_panel(
         masks: ``(H, W)`` bool or None per image, outlined on the input.
     """
     style = style or Style()
-    width, height = _fit(pictures[0], round(style.cell * 1.15))
+    width, height = _fit(pictures[0], style.cell)
     pair, line = 2 * width + GAP, 21
     columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
@@ -193,7 +207,7 @@ def evolution_strip(
     width, height = _fit(picture, round(style.cell * 0.65))
     small = _resize(picture, width, height)
     label, title = _font(15), f"{name}, by epoch"
-    names = 150
+    names = 176
     top = MARGIN + 36 + height + 34
     blocks = [block_of(layer) for layer in maps]
     tops, y = [], top
@@ -206,7 +220,7 @@ def evolution_strip(
     draw = ImageDraw.Draw(sheet)
     _write(draw, title, (MARGIN, MARGIN), _font(20), INK, sheet.width)
     sheet.paste(Image.fromarray(small), (MARGIN, MARGIN + 36))
-    for i, heading in enumerate(("epoch", f"{explained}, sure to")):
+    for i, heading in enumerate(("epoch", f"p({explained})")):
         _write(draw, heading, (MARGIN + width + 10, top - 52 + 22 * i), label, (INK, FAINT)[i], names - width - 16)
     for row, layer in enumerate(maps):
         _write(draw, layer, (MARGIN, tops[row] + height // 2 - 9), label, INK, names - 6)
@@ -286,54 +300,53 @@ def _input(picture: Pixels, mask: Map | None, width: int, height: int, frame: tu
     return image
 
 
-def _columns(layers: Sequence[str], left: int, width: int) -> tuple[list[int], int]:
-    """The left edge of each layer's column, thin gaps within a block and wider between, and the right end."""
-    lefts: list[int] = []
-    for i, layer in enumerate(layers):
-        if i:
-            left += width + (GAP if block_of(layer) and block_of(layer) == block_of(layers[i - 1]) else BLOCK_GAP)
-        lefts.append(left)
-    return lefts, left + width
+def _columns(layers: Sequence[str], left: int, width: int, max_width: int | None) -> tuple[list[tuple[int, int]], int]:
+    """Each layer's line and left edge, and the right end of the longest line.
 
-
-def _column_names(
-    draw: ImageDraw.ImageDraw,
-    layers: Sequence[str],
-    lefts: Sequence[int],
-    width: int,
-    y: int,
-    font: ImageFont.FreeTypeFont,
-) -> None:
-    """``block5`` once over its columns, ``conv1`` over each; dotted names whole."""
+    Thin gaps within a block, wider ones between; a line ends before a block that would pass ``max_width``.
+    """
+    places: list[tuple[int, int]] = []
+    line, x, right = 0, left, left
     for i, layer in enumerate(layers):
         block = block_of(layer)
-        if block and (not i or block != block_of(layers[i - 1])):
-            _write(draw, block, (lefts[i], y), font, INK, width)
-        _write(draw, layer[len(block) + 1 :] if block else layer, (lefts[i], y + 22), font, FAINT, width)
+        if i and block and block == block_of(layers[i - 1]):
+            x += GAP
+        elif i:
+            same = sum(1 for other in layers if block and block_of(other) == block) or 1
+            if max_width is not None and x + BLOCK_GAP + same * (width + GAP) + MARGIN > max_width:
+                line, x = line + 1, left
+            else:
+                x += BLOCK_GAP
+        places.append((line, x))
+        x += width
+        right = max(right, x)
+    return places, right
 
 
 def _colour_bar(
-    sheet: Image.Image, draw: ImageDraw.ImageDraw, place: tuple[int, int], height: int, colormap: str
+    sheet: Image.Image, draw: ImageDraw.ImageDraw, place: tuple[int, int], width: int, colormap: str
 ) -> None:
-    ramp = np.linspace(1, 0, height)[:, None].repeat(12, axis=1)
-    sheet.paste(Image.fromarray(paint(ramp, colormap)), place)
-    x, y = place[0] + 17, place[1]
-    draw.text((x, y), "max", FAINT, _font(14), anchor="la")
-    draw.text((x, y + height), "0", FAINT, _font(14), anchor="ld")
+    x, y = place
+    sheet.paste(Image.fromarray(paint(np.linspace(0, 1, width)[None].repeat(10, axis=0), colormap)), place)
+    draw.text((x, y + 13), "0", FAINT, _font(14), anchor="la")
+    draw.text((x + width, y + 13), "map's maximum", FAINT, _font(14), anchor="ra")
 
 
-def _title(draw: ImageDraw.ImageDraw, caption: Caption, font: ImageFont.FreeTypeFont) -> None:
+def _title_parts(caption: Caption) -> list[tuple[str, tuple[int, int, int]]]:
     """Name and label in ink, the answer in the colour of right or wrong, then the class explained."""
     parts = [(caption.name, INK)]
     if caption.label is not None:
         parts.append((f"label: {caption.label}", FAINT))
     parts.append((f"network says: {caption.answer}", caption.colour))
-    if caption.explained != caption.predicted:
-        parts.append((f"maps explain: {caption.explained} {percent(caption.explained_probability)}", FAINT))
+    parts.append((f"maps explain: {caption.explained} {percent(caption.explained_probability)}", FAINT))
+    return parts
+
+
+def _title(draw: ImageDraw.ImageDraw, caption: Caption) -> None:
     x = MARGIN
-    for text, colour in parts:
-        draw.text((x, MARGIN), text, colour, font)
-        x += int(font.getlength(text)) + 28
+    for text, colour in _title_parts(caption):
+        draw.text((x, MARGIN), text, colour, _font(20))
+        x += int(_font(20).getlength(text)) + TITLE_GAP
 
 
 def _write(

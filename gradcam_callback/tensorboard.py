@@ -9,6 +9,8 @@ from PIL import Image
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.text.metadata import create_summary_metadata
+from tensorboard.util.tensor_util import make_tensor_proto
 
 from gradcam_callback.render import encode_jpeg
 
@@ -28,8 +30,8 @@ def validation_step(trainer: Trainer) -> int:
 
 
 def tag(*parts: str) -> str:
-    """``gradcam/<part>/<part>``; whatever could end a path or a line in a part is replaced."""
-    return "/".join(["gradcam", *(re.sub(r"[\x00-\x1f\x7f/\\]+", "_", part) or "_" for part in parts)])
+    """``gradcam/<part>/<part>``; control characters, such as a line's end, are replaced."""
+    return "/".join(["gradcam", *(re.sub(r"[\x00-\x1f\x7f]+", "_", part) for part in parts)])
 
 
 def write_image(writer: Any, name: str, image: Image.Image, step: int, quality: int) -> None:
@@ -38,3 +40,13 @@ def write_image(writer: Any, name: str, image: Image.Image, step: int, quality: 
         height=image.height, width=image.width, colorspace=3, encoded_image_string=encode_jpeg(image, quality)
     )
     writer.file_writer.add_summary(Summary(value=[Summary.Value(tag=name, image=encoded)]), step)
+
+
+def write_text(writer: Any, name: str, text: str, step: int) -> None:
+    """Add a text under just this tag; `SummaryWriter.add_text` would put ``/text_summary`` behind it."""
+    value = Summary.Value(
+        tag=name,
+        metadata=create_summary_metadata(display_name="", description=""),
+        tensor=make_tensor_proto(text.encode()),
+    )
+    writer.file_writer.add_summary(Summary(value=[value]), step)
