@@ -77,8 +77,8 @@ class GradCAM:
         if not isinstance(images, Tensor) or images.ndim != 4 or not len(images):
             came = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
             raise ValueError(f"images came as {came}. Expected a tensor (N, C, H, W) with N of at least 1.")
-        wanted = _targets_per_image(targets, len(images))
         with borrowed(self.model):
+            wanted = _targets_per_image(targets, len(images))
             parts = []
             for start in range(0, len(images), self.chunk_size):
                 chunk = slice(start, start + self.chunk_size)
@@ -91,13 +91,7 @@ class GradCAM:
         )
 
     def _chunk(self, images: Tensor, wanted: Tensor | None) -> CAMs:
-        record = _Record()
-        with _hooked(self.model, self.layers, record):
-            logits = _detached_forward(self.model, images)
-        if record.overwritten():
-            record = _Record()
-            with _hooked(self.model, [replace(layer, overwritten=True) for layer in self.layers], record):
-                logits = _detached_forward(self.model, images)
+        record, logits = self._forward(images)
         _check_logits(logits, len(images))
         for layer in self.layers:
             _check_activation(layer, record, len(images))
@@ -110,6 +104,25 @@ class GradCAM:
         for name, raw in maps.items():
             maps[name] = raw.masked_fill(nonfinite[:, None, None], 0.0)
         return CAMs(maps, logits.detach(), classes, nonfinite)
+
+
+    def _forward(self, images: Tensor) -> tuple[_Record, Any]:
+        """Forward once; where the model writes into an activation in place, once more with copies handed on."""
+        record = _Record()
+        try:
+            with _hooked(self.model, self.layers, record):
+                logits = _detached_forward(self.model, images)
+            overwritten = record.overwritten()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:
+            # Perhaps autograd refused to have the first activation overwritten; an error of the model's comes again.
+            overwritten = True
+        if overwritten:
+            record = _Record()
+            with _hooked(self.model, [replace(layer, overwritten=True) for layer in self.layers], record):
+                logits = _detached_forward(self.model, images)
+        return record, logits
 
 
 class _Record:
@@ -231,7 +244,7 @@ def predict(model: nn.Module, images: Tensor, chunk_size: int = 8) -> Tensor:
 def _targets_per_image(targets: int | Sequence[int] | Tensor | None, n: int) -> Tensor | None:
     if targets is None:
         return None
-    given = torch.as_tensor(targets).detach()
+    given = _usable(torch.as_tensor(targets))
     if given.is_floating_point() or given.dtype == torch.bool:
         raise ValueError(f"targets came as {given.dtype}. Expected integers: the class that each map explains.")
     if given.ndim > 1 or (given.ndim == 1 and len(given) != n):

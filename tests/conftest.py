@@ -1,0 +1,119 @@
+"""What the tests share: the real fine-tuned VGG16, real photographs, and a thin VGG16 for real Trainer runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+from pretrained import Classifier, for_classifying
+from pytorch_lightning.loggers import TensorBoardLogger
+from skimage import data
+from sklearn.datasets import load_sample_image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader
+from torchvision.models.vgg import make_layers
+from toys import CLASSES, Toys
+
+# A fifth of VGG16's widths squared: all 13 convolutions, but fast.
+THIN = [8, 8, "M", 12, 12, "M", 16, 16, 16, "M", 24, 24, 24, "M", 24, 24, 24, "M"]
+
+
+class ThinVGG(pl.LightningModule):
+    """VGG16's structure, thin, with dropout in its head and where asked for batch norm."""
+
+    def __init__(self, classes: int = 3, batch_norm: bool = True, channels: int = 3) -> None:
+        super().__init__()
+        self.features = make_layers(THIN, batch_norm=batch_norm)
+        if channels != 3:
+            self.features[0] = nn.Conv2d(channels, THIN[0], 3, padding=1)
+        self.classifier = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, classes)
+        )
+        for module in self.modules():
+            # As torchvision initialises its VGGs; with the default, thin deep layers would hardly see the image.
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self.losses: list[float] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classifier(self.features(images))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = functional.cross_entropy(self(batch[0]), batch[1])
+        self.losses.append(float(loss))
+        return loss
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val_loss", functional.cross_entropy(self(batch[0]), batch[1]))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.parameters(), lr=1e-3)
+
+
+@pytest.fixture(scope="session")
+def wheel() -> Classifier:
+    """The VGG16 that somebody else fine-tuned, from the wheel."""
+    return for_classifying("demo")
+
+
+@pytest.fixture(scope="session")
+def photographs() -> Tensor:
+    """Three real photographs as the wheel's network takes them: ``(3, 3, 240, 240)`` in 0..1."""
+    pictures = [data.chelsea(), data.coffee(), load_sample_image("flower.jpg")]
+    resized = [np.asarray(Image.fromarray(picture).resize((240, 240))) for picture in pictures]
+    return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).float() / 255
+
+
+@pytest.fixture(scope="session")
+def toys() -> Toys:
+    return Toys(18, bias=1.0, seed=0, size=64)
+
+
+@pytest.fixture
+def thin() -> ThinVGG:
+    pl.seed_everything(0, verbose=False)
+    return ThinVGG(len(CLASSES))
+
+
+@pytest.fixture
+def fit(tmp_path: Path, toys: Toys) -> Callable[..., pl.Trainer]:
+    """Fit a module on the toys with a real Trainer that logs to TensorBoard in ``tmp_path``."""
+
+    def run(module: pl.LightningModule, *callbacks: pl.Callback, val_data: Any = None, **options: Any) -> pl.Trainer:
+        pl.seed_everything(7, verbose=False)
+        settings = {
+            "max_epochs": 2,
+            "logger": TensorBoardLogger(tmp_path, name="run", version=""),
+            "accelerator": "cpu",
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "enable_checkpointing": False,
+            "num_sanity_val_steps": 1,
+        }
+        trainer = pl.Trainer(callbacks=list(callbacks), **(settings | options))
+        loader = DataLoader(toys, batch_size=6, shuffle=True)
+        trainer.fit(module, loader, DataLoader(toys if val_data is None else val_data, batch_size=6))
+        return trainer
+
+    return run
+
+
+@pytest.fixture
+def events(tmp_path: Path) -> Callable[[], EventAccumulator]:
+    """What the run's event files hold, nothing left out."""
+
+    def read(folder: Path | None = None) -> EventAccumulator:
+        everything = {"images": 0, "scalars": 0, "tensors": 0}
+        accumulator = EventAccumulator(str(folder or tmp_path / "run"), size_guidance=everything)
+        accumulator.Reload()
+        return accumulator
+
+    return read

@@ -1,0 +1,423 @@
+"""Maps are exactly what the formula says, and leave no trace."""
+
+import copy
+import random
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from captum.attr import LayerGradCam
+from conftest import THIN, ThinVGG
+from torch import nn
+from torch.nn import functional
+from torchvision.models.vgg import make_layers
+
+from gradcam_callback import GradCAM
+from gradcam_callback.gradcam import class_probability, predict, predicted_class
+
+RELUS = (1, 3, 6, 8, 11, 13, 15, 18, 20, 22, 25, 27, 29)
+
+
+def naive_maps(features, head, images, targets):
+    """The formula, written down without a hook: every step of the features by itself, one graph kept whole."""
+    activations = []
+    x = images
+    for module in features:
+        x = functional.relu(x) if isinstance(module, nn.ReLU) else module(x)
+        if isinstance(module, nn.ReLU):
+            activations.append(x)
+    logits = head(x)
+    maps = []
+    for activation in activations:
+        score = sum(logits[i, target] for i, target in enumerate(targets))
+        (gradient,) = torch.autograd.grad(score, activation, retain_graph=True)
+        alpha = gradient.mean(dim=(2, 3), keepdim=True)
+        maps.append((alpha * activation).sum(dim=1).clamp(min=0).detach())
+    return logits.detach(), maps
+
+
+def assert_close(found, expected, relative=1e-8):
+    assert found.shape == expected.shape
+    assert expected.abs().max() > 0, "a map of zeros would prove nothing"
+    assert (found - expected).abs().max() <= relative * expected.abs().max()
+
+
+def assert_maps_close(found, expected, relative=1e-8):
+    """All layers at once; of a random network a few maps may be empty, but then both are."""
+    assert list(found) == list(expected)
+    filled = [name for name, raw in expected.items() if raw.any()]
+    assert len(filled) > len(expected) / 2, "maps of zeros would prove nothing"
+    for name, raw in found.items():
+        assert (raw - expected[name]).abs().max() <= relative * expected[name].abs().max()
+
+
+@pytest.fixture
+def double_thin():
+    torch.manual_seed(0)
+    return ThinVGG(batch_norm=True).double().eval()
+
+
+def test_maps_of_the_real_vgg16_equal_captums_on_all_13_layers(wheel, photographs):
+    model, images, targets = copy.deepcopy(wheel.model).double(), photographs.double(), [1, 0, 2]
+    cams = GradCAM(model)(images, targets)
+    assert len(cams.maps) == 13
+    for raw, place in zip(cams.maps.values(), RELUS, strict=True):
+        captum = LayerGradCam(model, model.features[place])
+        expected = captum.attribute(images, torch.tensor(targets), relu_attributions=True)
+        assert raw.dtype == torch.float64
+        assert_close(raw, expected[:, 0].detach())
+
+
+def test_maps_equal_a_reference_without_hooks(double_thin):
+    images, targets = torch.rand(3, 3, 64, 96).double(), [0, 2, 1]
+    cams = GradCAM(double_thin, chunk_size=2)(images, targets)
+    logits, expected = naive_maps(double_thin.features, double_thin.classifier, images, targets)
+    torch.testing.assert_close(cams.logits, logits)
+    for raw, reference in zip(cams.maps.values(), expected, strict=True):
+        assert_close(raw, reference)
+
+
+@pytest.mark.parametrize("layers", ["block5_conv3", ["block2_conv1", "block4_conv2"]])
+def test_a_layer_alone_gives_the_map_that_it_gives_among_all(double_thin, layers):
+    images = torch.rand(2, 3, 64, 64).double()
+    everything = GradCAM(double_thin)(images, 1).maps
+    for name, raw in GradCAM(double_thin, layers)(images, 1).maps.items():
+        assert_close(raw, everything[name])
+
+
+def test_a_batch_gives_what_its_images_give_one_by_one(double_thin):
+    images, targets = torch.rand(5, 3, 64, 64).double(), torch.tensor([2, 0, 1, 1, 0])
+    batch = GradCAM(double_thin, chunk_size=3)(images, targets)
+    for i in range(5):
+        alone = GradCAM(double_thin)(images[i : i + 1], int(targets[i]))
+        assert_maps_close({name: raw[i : i + 1] for name, raw in batch.maps.items()}, alone.maps, relative=1e-10)
+
+
+def variants():
+    frozen = ThinVGG().requires_grad_(False)
+    partly = ThinVGG()
+    partly.features[:24].requires_grad_(False)
+    kept = ThinVGG()
+    for module in kept.features:
+        if isinstance(module, nn.ReLU):
+            module.inplace = False
+    compiled = ThinVGG()
+    compiled.features = torch.compile(compiled.features)
+    return {
+        "frozen": frozen,
+        "partly frozen": partly,
+        "inplace=False": kept,
+        "compiled inside": compiled,
+        "channels_last": ThinVGG().to(memory_format=torch.channels_last),
+    }
+
+
+@pytest.mark.parametrize("kind", ["frozen", "partly frozen", "inplace=False", "compiled inside", "channels_last"])
+def test_variants_of_a_network_give_the_same_maps(kind):
+    torch.manual_seed(0)
+    plain = ThinVGG()
+    model = variants()[kind]
+    model.load_state_dict(dict(zip(model.state_dict(), plain.state_dict().values(), strict=True)))
+    images = torch.rand(2, 3, 64, 64)
+    expected, found = GradCAM(plain)(images, 1), GradCAM(model)(images, 1)
+    assert_maps_close(found.maps, expected.maps, relative=1e-4)
+
+
+def test_whole_compiled_module_gives_the_same_maps(double_thin):
+    images = torch.rand(2, 3, 64, 64).double()
+    found, expected = GradCAM(torch.compile(double_thin))(images, 0), GradCAM(double_thin)(images, 0)
+    assert_maps_close(found.maps, expected.maps)
+
+
+def test_features_that_run_under_no_grad_in_forward_still_give_maps(double_thin):
+    class Transfer(nn.Module):
+        """The frozen feature extractor of Lightning's transfer-learning guide."""
+
+        def __init__(self, network):
+            super().__init__()
+            self.network = network
+
+        def forward(self, images):
+            self.network.eval()
+            with torch.no_grad():
+                found = self.network.features(images)
+            return self.network.classifier(found)
+
+    images = torch.rand(2, 3, 64, 64).double()
+    transfer = Transfer(double_thin).train()
+    found, expected = GradCAM(transfer)(images, 2), GradCAM(double_thin)(images, 2)
+    assert_maps_close(found.maps, expected.maps)
+    assert all(module.training for module in transfer.modules()), "the forward's own eval() is undone as well"
+
+
+def test_dotted_name_is_the_modules_own_output_though_the_next_operation_overwrites_it(double_thin):
+    images, place = torch.rand(2, 3, 64, 64).double(), 40  # the last batch norm, before an in-place ReLU
+    assert isinstance(double_thin.features[place + 1], nn.BatchNorm2d)
+    before = double_thin.features[: place + 2](images).detach().requires_grad_()
+    logits = double_thin.classifier(double_thin.features[place + 3 :](functional.relu(before)))
+    (gradient,) = torch.autograd.grad(logits[:, 1].sum(), before)
+    expected = (gradient.mean(dim=(2, 3), keepdim=True) * before).sum(dim=1).clamp(min=0).detach()
+    assert_close(GradCAM(double_thin, f"features.{place + 1}")(images, 1).maps[f"features.{place + 1}"], expected)
+
+
+def test_vgg_layer_that_a_later_operation_overwrites_is_still_exact(double_thin):
+    class Overwriting(nn.Module):
+        def __init__(self, network):
+            super().__init__()
+            self.features, self.classifier = network.features[:-1], network.classifier
+
+        def forward(self, images):
+            found = self.features(images)
+            return self.classifier(found.mul_(0.5))
+
+    images = torch.rand(2, 3, 64, 64).double()
+    found = GradCAM(Overwriting(double_thin), "block5_conv3")(images, 0).maps["block5_conv3"]
+    activation = double_thin.features[:-1](images).detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(double_thin.classifier(activation * 0.5)[:, 0].sum(), activation)
+    assert_close(found, (gradient.mean(dim=(2, 3), keepdim=True) * activation).sum(dim=1).clamp(min=0).detach())
+
+
+def test_module_that_runs_twice_gives_its_last_output():
+    torch.manual_seed(0)
+    model, images = torchvision.models.resnet18(num_classes=4).double().eval(), torch.rand(2, 3, 64, 64).double()
+    # The ReLU of a residual block runs twice; its second output is the block's.
+    cams = GradCAM(model, ["layer4.1.relu", "layer4.1", "layer3"])(images, 3)
+    assert_close(cams.maps["layer4.1.relu"], cams.maps["layer4.1"])
+    captum = LayerGradCam(model, model.layer3).attribute(images, 3, relu_attributions=True)[:, 0]
+    assert_close(cams.maps["layer3"], captum.detach())
+
+
+def test_single_logit_explains_both_sides():
+    torch.manual_seed(0)
+    model, images = ThinVGG(classes=1).double(), torch.rand(2, 3, 64, 64).double()
+    cams = GradCAM(model)(images, [1, 0])
+    logits, positive = naive_maps(model.eval().features, model.classifier, images, [0, 0])
+    negated = copy.deepcopy(model)
+    negated.classifier[-1].weight.data.neg_()
+    negated.classifier[-1].bias.data.neg_()
+    _, negative = naive_maps(negated.features, negated.classifier, images, [0, 0])
+    for raw, plus, minus in zip(cams.maps.values(), positive, negative, strict=True):
+        torch.testing.assert_close(raw[0], plus[0])
+        torch.testing.assert_close(raw[1], minus[1])
+    assert GradCAM(model)(images).targets.tolist() == (logits[:, 0] > 0).long().tolist()
+
+
+def test_targets_default_to_the_predicted_class(double_thin):
+    images = torch.rand(3, 3, 64, 64).double()
+    cams = GradCAM(double_thin)(images)
+    assert cams.targets.tolist() == cams.logits.argmax(dim=1).tolist()
+    assert cams.targets.dtype == torch.int64
+    asked = GradCAM(double_thin)(images, cams.targets.tolist())
+    assert all(torch.equal(asked.maps[name], raw) for name, raw in cams.maps.items())
+
+
+def test_maps_are_float32_also_for_a_bfloat16_model():
+    cams = GradCAM(ThinVGG().bfloat16(), "block5")(torch.rand(1, 3, 64, 64).bfloat16(), 0)
+    assert {raw.dtype for raw in cams.maps.values()} == {torch.float32}
+
+
+def test_all_negative_maps_are_zeros():
+    torch.manual_seed(0)
+    model = ThinVGG()
+    with torch.no_grad():
+        model.classifier[-1].weight[0] = 0.0
+    cams = GradCAM(model)(torch.rand(2, 3, 64, 64), 0)
+    assert all(bool((raw == 0).all()) for raw in cams.maps.values())
+    assert not cams.nonfinite.any()
+
+
+def test_nan_gives_empty_maps_and_is_reported_for_that_image_alone(double_thin):
+    images = torch.rand(3, 3, 64, 64).double()
+    images[1, 0, 5, 5] = float("nan")
+    cams = GradCAM(double_thin)(images, 0)
+    assert cams.nonfinite.tolist() == [False, True, False]
+    assert all(bool(raw.isfinite().all()) and not raw[1].any() for raw in cams.maps.values())
+    assert all(bool(raw[0].any()) for raw in cams.maps.values())
+
+
+def test_infinite_weights_are_reported(double_thin):
+    double_thin.classifier[-1].bias.data[2] = float("inf")
+    cams = GradCAM(double_thin, "block5")(torch.rand(1, 3, 64, 64).double(), 2)
+    assert cams.nonfinite.tolist() == [True]
+
+
+def snapshot(model):
+    return {
+        "values": {name: value.clone() for name, value in model.state_dict().items()},
+        "grads": {name: None if p.grad is None else p.grad.clone() for name, p in model.named_parameters()},
+        "requires_grad": {name: p.requires_grad for name, p in model.named_parameters()},
+        "training": {name: module.training for name, module in model.named_modules()},
+        "hooks": {
+            name: [len(module._forward_hooks), len(module._forward_pre_hooks), len(module._backward_hooks)]
+            for name, module in model.named_modules()
+        },
+        "random": [torch.get_rng_state(), torch.tensor(np.random.get_state()[1].astype(np.int64)), random.getstate()],
+        "modes": [torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")],
+    }
+
+
+def assert_same(before, after):
+    for part, value in before.items():
+        for key in value if isinstance(value, dict) else range(len(value)):
+            old, new = value[key], after[part][key]
+            same = torch.equal(old, new) if isinstance(old, torch.Tensor) else old == new
+            assert same, f"{part} of {key} has changed"
+
+
+def half_trained():
+    """A model in the middle of a step: gradients pending, some modules frozen or in eval mode, a hook of the user's."""
+    torch.manual_seed(0)
+    model = ThinVGG().train()
+    model.features[:10].requires_grad_(False)
+    model.features[4].eval()
+    model.classifier[4].register_forward_hook(lambda module, inputs, output: None)
+    functional.cross_entropy(model(torch.rand(4, 3, 64, 64)), torch.tensor([0, 1, 2, 0])).backward()
+    return model
+
+
+class Noisy(nn.Module):
+    """Draws from every generator, and breaks where told to."""
+
+    def __init__(self, breaks):
+        super().__init__()
+        self.breaks = breaks
+
+    def forward(self, x):
+        noise = torch.rand(1) + np.random.rand() + random.random()
+        if self.breaks:
+            raise KeyError("broken")
+        return x + noise.to(x.dtype)
+
+
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("breaks", [False, True])
+def test_a_map_leaves_no_trace(mode, breaks):
+    model = half_trained()
+    model.classifier.append(Noisy(breaks))
+    with mode():
+        before = snapshot(model)
+        if breaks:
+            with pytest.raises(KeyError, match="broken"):
+                GradCAM(model)(torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
+        else:
+            GradCAM(model)(torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
+        assert_same(before, snapshot(model))
+
+
+def test_a_forward_that_writes_into_its_buffers_writes_into_copies():
+    class Counting(ThinVGG):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(1))
+
+        def forward(self, images):
+            self.calls += 1
+            return super().forward(images)
+
+    model = Counting()
+    GradCAM(model)(torch.rand(1, 3, 64, 64))
+    assert model.calls.item() == 0
+
+
+def test_a_pending_graph_can_still_be_used_after_a_map():
+    model = half_trained()
+    images, labels = torch.rand(2, 3, 64, 64), torch.tensor([0, 1])
+    loss = functional.cross_entropy(model.eval()(images), labels)
+    GradCAM(model)(images)
+    model.zero_grad()
+    loss.backward()
+    found = model.classifier[-1].weight.grad.clone()
+    model.zero_grad()
+    functional.cross_entropy(model(images), labels).backward()
+    assert torch.equal(found, model.classifier[-1].weight.grad)
+
+
+def test_images_of_the_user_are_neither_changed_nor_given_gradients(double_thin):
+    images = torch.rand(1, 3, 64, 64).double().requires_grad_()
+    kept = images.detach().clone()
+    GradCAM(double_thin)(images, 0)
+    assert torch.equal(images, kept) and images.grad is None
+
+
+def test_model_and_images_made_under_inference_mode(double_thin):
+    with torch.inference_mode():
+        model = ThinVGG().double()
+        model.load_state_dict(double_thin.state_dict())
+        images = torch.rand(1, 3, 64, 64).double()
+        found = GradCAM(model)(images, 1)
+    expected = GradCAM(double_thin)(images.clone(), 1)
+    assert_maps_close(found.maps, expected.maps)
+
+
+def test_autocast_around_a_map_does_not_coarsen_it(double_thin):
+    model, images = copy.deepcopy(double_thin).float(), torch.rand(1, 3, 64, 64)
+    expected = GradCAM(model)(images, 0)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = GradCAM(model)(images, 0)
+    for name, raw in found.maps.items():
+        assert torch.equal(raw, expected.maps[name])
+
+
+@pytest.mark.parametrize(
+    ("images", "targets", "message"),
+    [
+        (torch.rand(3, 64, 64), None, r"\(3, 64, 64\). Expected a tensor \(N, C, H, W\)"),
+        (torch.rand(0, 3, 64, 64), None, "N of at least 1"),
+        ([1, 2], None, "list. Expected a tensor"),
+        (torch.rand(2, 3, 64, 64), 3, r"Classes \[3\] are outside the model's 3 logits. Expected 0 to 2"),
+        (torch.rand(2, 3, 64, 64), [0, -1], r"Classes \[-1\]"),
+        (torch.rand(2, 3, 64, 64), [0, 1, 2], r"shape \(3,\). Expected one int, or one per image \(2\)"),
+        (torch.rand(2, 3, 64, 64), [0.5, 1.0], "float32. Expected integers"),
+    ],
+)
+def test_wrong_input_says_what_came_and_what_was_expected(thin, images, targets, message):
+    with pytest.raises(ValueError, match=message):
+        GradCAM(thin)(images, targets)
+
+
+def test_wrong_models_and_layers_are_named(thin):
+    with pytest.raises(ValueError, match=r"forward gave \(2, 24, 2, 2\). Expected logits \(N, K\)"):
+        GradCAM(nn.Sequential(make_layers(THIN)))(torch.rand(2, 3, 64, 64))
+    with pytest.raises(ValueError, match=r"'classifier.2' gives \(2, 16\)"):
+        GradCAM(thin, "classifier.2")(torch.rand(2, 3, 64, 64))
+    thin.unused = nn.Conv2d(3, 3, 3)
+    with pytest.raises(ValueError, match="'unused' took no part"):
+        GradCAM(thin, "unused")(torch.rand(2, 3, 64, 64))
+    with pytest.raises(ValueError, match="chunk_size is 0"):
+        GradCAM(thin, chunk_size=0)
+
+
+def test_layer_that_the_logits_do_not_depend_on_has_an_empty_map():
+    class Aside(ThinVGG):
+        def __init__(self):
+            super().__init__()
+            self.aside = nn.Conv2d(3, 2, 3)
+
+        def forward(self, images):
+            self.aside(images)
+            return super().forward(images)
+
+    cams = GradCAM(Aside(), ["aside", "block5_conv3"])(torch.rand(1, 3, 64, 64))
+    assert not cams.maps["aside"].any()
+    assert cams.maps["block5_conv3"].shape == (1, 4, 4)
+
+
+def test_predict_gives_the_logits_of_eval_mode_without_a_trace():
+    model = half_trained()
+    images = torch.rand(5, 3, 64, 64)
+    before = snapshot(model)
+    found = predict(model, images, chunk_size=2)
+    assert_same(before, snapshot(model))
+    with torch.no_grad():
+        torch.testing.assert_close(found, model.eval()(images))
+
+
+def test_probabilities_and_predictions():
+    logits = torch.tensor([[0.0, 0.0], [2.0, 0.0]])
+    assert predicted_class(logits).tolist()[1] == 0
+    assert class_probability(logits, torch.tensor([1, 0])).tolist() == pytest.approx([0.5, 1 / (1 + np.exp(-2))])
+    single = torch.tensor([[2.0], [-2.0]])
+    assert predicted_class(single).tolist() == [1, 0]
+    sure = 1 / (1 + np.exp(-2))
+    assert class_probability(single, torch.tensor([1, 0])).tolist() == pytest.approx([sure, sure])

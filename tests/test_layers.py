@@ -1,0 +1,103 @@
+"""Names of layers find the modules that Keras' names mean."""
+
+import pytest
+import timm
+import torch
+import torchvision
+from conftest import THIN
+from torch import nn
+from torchvision.models.vgg import make_layers
+
+from gradcam_callback.layers import resolve_layers
+
+VGG16_NAMES = [f"block{b}_conv{c}" for b, n in enumerate((2, 2, 3, 3, 3), 1) for c in range(1, n + 1)]
+CONVOLUTIONS = {"vgg11": (1, 1, 2, 2, 2), "vgg13": (2, 2, 2, 2, 2), "vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
+
+
+def names(model, target_layers="all"):
+    return [layer.name for layer in resolve_layers(model, target_layers)]
+
+
+def thin_vgg(features=None):
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 3))
+    return nn.Sequential(features or make_layers(THIN), head)
+
+
+def test_vgg16_names_mean_torchvisions_relus():
+    with torch.device("meta"):
+        model = torchvision.models.vgg16()
+    places = {module: i for i, module in enumerate(model.features)}
+    found = {layer.name: places[layer.module] for layer in resolve_layers(model)}
+    assert found == dict(zip(VGG16_NAMES, (1, 3, 6, 8, 11, 13, 15, 18, 20, 22, 25, 27, 29), strict=True))
+
+
+@pytest.mark.parametrize("library", [torchvision.models, timm.models])
+@pytest.mark.parametrize("suffix", ["", "_bn"])
+@pytest.mark.parametrize("kind", CONVOLUTIONS)
+def test_every_vgg_of_torchvision_and_timm(library, kind, suffix):
+    with torch.device("meta"):
+        model = getattr(library, kind + suffix)()
+    expected = [f"block{b}_conv{c}" for b, n in enumerate(CONVOLUTIONS[kind], 1) for c in range(1, n + 1)]
+    layers = resolve_layers(model)
+    assert [layer.name for layer in layers] == expected
+    assert all(isinstance(layer.module, nn.ReLU) for layer in layers)
+
+
+def test_nested_cut_and_frozen_vggs_keep_their_names():
+    whole = thin_vgg()
+    nested = nn.ModuleDict({"student": nn.ModuleDict({"net": nn.ModuleDict({"backbone": whole})})})
+    assert names(nested) == VGG16_NAMES
+    features = make_layers(THIN)
+    stages = nn.Sequential(*(features[start:end] for start, end in ((0, 5), (5, 10), (10, 17), (17, 24), (24, 31))))
+    assert names(thin_vgg(stages)) == VGG16_NAMES
+    assert names(thin_vgg().requires_grad_(False)) == VGG16_NAMES
+
+
+def test_an_adapter_in_front_and_a_convolution_behind_do_not_shift_the_names():
+    head = nn.Sequential(nn.Conv2d(24, 8, 3), nn.ReLU())
+    assert names(nn.Sequential(nn.Conv2d(1, 3, 3), make_layers(THIN), head)) == VGG16_NAMES
+
+
+def test_blocks_layers_and_sequences_are_found_in_the_networks_order():
+    model = thin_vgg()
+    assert names(model, "block4") == ["block4_conv1", "block4_conv2", "block4_conv3"]
+    assert names(model, ["block5_conv3", "0.1", "block5", "block1_conv2"]) == [
+        "0.1", "block1_conv2", "block5_conv1", "block5_conv2", "block5_conv3",
+    ]  # fmt: skip
+
+
+def test_compiled_wrappers_do_not_show_in_names():
+    assert names(torch.compile(thin_vgg()), "all") == VGG16_NAMES
+    assert names(torch.compile(thin_vgg()), "0.1") == ["0.1"]
+
+
+def test_unknown_names_list_the_choices():
+    with pytest.raises(ValueError, match=r"'block6'.*block1, block2.*block5_conv3.*dotted name") as caught:
+        names(thin_vgg(), "block6")
+    assert "block5_conv3" in str(caught.value)
+    with pytest.raises(ValueError, match=r"No VGG was found.*layer4\.1\.relu"):
+        names(torchvision.models.resnet18(), "block5")
+    with pytest.raises(ValueError, match="empty"):
+        names(thin_vgg(), [])
+    with pytest.raises(ValueError, match="type int"):
+        names(thin_vgg(), [5])
+
+
+def test_one_wrong_name_among_right_ones_is_refused():
+    with pytest.raises(ValueError, match="'block5_conv4'"):
+        names(thin_vgg(), ["block5_conv3", "block5_conv4"])
+
+
+def test_several_vggs_ask_which():
+    both = nn.ModuleDict({"student": thin_vgg(), "teacher": thin_vgg()})
+    with pytest.raises(ValueError, match=r"2 VGGs.*student\.0\.block5.*teacher\.0\.block5"):
+        names(both, "block5")
+    chosen = resolve_layers(both, "teacher.0.block5_conv3")
+    assert [layer.name for layer in chosen] == ["teacher.0.block5_conv3"]
+    assert chosen[0].module is both["teacher"][0][29]
+
+
+def test_no_vgg_is_seen_where_there_is_none():
+    for model in (torchvision.models.resnet18, torchvision.models.resnet50, torchvision.models.densenet121):
+        with torch.device("meta"), pytest.raises(ValueError, match="No VGG was found"):
+            names(model())
