@@ -76,9 +76,9 @@ class Result:
 def train(name: str, bias: float, args: argparse.Namespace) -> Result:
     """Fine-tune once, log it, save the weights, and measure."""
     pl.seed_everything(args.seed, verbose=False)
+    network = for_finetuning(args.weights, len(CLASSES))
     training, validation = Toys(args.images, bias, seed=1), Toys(args.images // 3, bias, seed=2)
     unbiased = Toys(args.images // 3, 0.0, seed=3)
-    network = for_finetuning(args.weights, len(CLASSES))
     watch = GradCAMCallback(ProbeSet.from_dataset(validation, PROBE_PER_CLASS), log_before_training=True)
     trainer = pl.Trainer(
         max_epochs=args.epochs,

@@ -41,7 +41,7 @@ class GradCAMCallback(Callback):
             spread evenly, the same ones every time.
         target_layers: see `gradcam_callback.layers.resolve_layers`.
         target: the class that a map explains: ``"label"``, ``"predicted"``, or a class index.
-        every_n_epochs: log in epochs 0, n, 2n, ...
+        every_n_epochs: log the first validation, then those of epochs that lie n or more after the last logged one.
         log_before_training: also log once before the first training step, at step 0, so that the focus of the
             pretrained network is the first column; its entry in ``history`` has epoch -1.
         cell_size: the longer side of one heatmap in the panels, in pixels.
@@ -161,8 +161,10 @@ class GradCAMCallback(Callback):
         self.history = list(state_dict["history"])
 
     def should_log(self, trainer: Trainer) -> bool:
-        """Whether the validation that is under way is one to log."""
-        return not trainer.sanity_checking and trainer.current_epoch % self.every_n_epochs == 0
+        """Whether the validation that is under way is one to log: the first, and all of each n-th epoch after."""
+        last = self.history[-1]["epoch"] if self.history else -1
+        too_soon = last >= 0 and 0 < trainer.current_epoch - last < self.every_n_epochs
+        return not trainer.sanity_checking and not too_soon
 
     # The work.
 

@@ -105,7 +105,6 @@ class GradCAM:
             maps[name] = raw.masked_fill(nonfinite[:, None, None], 0.0)
         return CAMs(maps, logits.detach(), classes, nonfinite)
 
-
     def _forward(self, images: Tensor) -> tuple[_Record, Any]:
         """Forward once; where the model writes into an activation in place, once more with copies handed on."""
         record = _Record()

@@ -129,7 +129,7 @@ def probe_panel(
     lines = max(line for line, _ in places) + 1
     names, step = 50, 50 + 2 * height + GAP + BLOCK_GAP
     top = MARGIN + 40
-    least = MARGIN + int(sum(_font(20).getlength(text) + TITLE_GAP for text, _ in _title_parts(caption)))
+    least = MARGIN + int(sum(_title_font().getlength(text) + TITLE_GAP for text, _ in _title_parts(caption)))
     sheet = Image.new("RGB", (max(right + MARGIN, least), top + lines * step), PAPER)
     draw = ImageDraw.Draw(sheet)
     _title(draw, caption)
@@ -174,7 +174,7 @@ def layer_panel(
     step_x, step_y = pair + 18, height + 2 * line + 16
     sheet = Image.new("RGB", (2 * MARGIN + columns * step_x - 18, top + rows * step_y), PAPER)
     draw = ImageDraw.Draw(sheet)
-    _write(draw, layer, (MARGIN, MARGIN), _font(22), INK, sheet.width)
+    _write(draw, layer, (MARGIN, MARGIN), _title_font(), INK, sheet.width - 2 * MARGIN)
     for i, (picture, raw, caption) in enumerate(zip(pictures, maps, captions, strict=True)):
         left, y = MARGIN + i % columns * step_x, top + i // columns * step_y
         mask = None if masks is None else masks[i]
@@ -215,10 +215,10 @@ def evolution_strip(
         y += BLOCK_GAP - GAP if i and block != blocks[i - 1] else 0
         tops.append(y)
         y += height + GAP
-    least = int(_font(20).getlength(title)) + 2 * MARGIN
+    least = min(int(_title_font().getlength(title)) + 2 * MARGIN, PANEL_WIDTH)
     sheet = Image.new("RGB", (max(least, 2 * MARGIN + names + len(columns) * (width + GAP)), y + MARGIN), PAPER)
     draw = ImageDraw.Draw(sheet)
-    _write(draw, title, (MARGIN, MARGIN), _font(20), INK, sheet.width)
+    _write(draw, title, (MARGIN, MARGIN), _title_font(), INK, sheet.width - 2 * MARGIN)
     sheet.paste(Image.fromarray(small), (MARGIN, MARGIN + 36))
     for i, heading in enumerate(("epoch", f"p({explained})")):
         _write(draw, heading, (MARGIN + width + 10, top - 52 + 22 * i), label, (INK, FAINT)[i], names - width - 16)
@@ -339,14 +339,21 @@ def _title_parts(caption: Caption) -> list[tuple[str, tuple[int, int, int]]]:
         parts.append((f"label: {caption.label}", FAINT))
     parts.append((f"network says: {caption.answer}", caption.colour))
     parts.append((f"maps explain: {caption.explained} {percent(caption.explained_probability)}", FAINT))
+    share = (PANEL_WIDTH - MARGIN) // len(parts) - TITLE_GAP
+    if sum(_title_font().getlength(text) + TITLE_GAP for text, _ in parts) > PANEL_WIDTH - MARGIN:
+        parts = [(_cut(text, _title_font(), share), colour) for text, colour in parts]
     return parts
 
 
 def _title(draw: ImageDraw.ImageDraw, caption: Caption) -> None:
     x = MARGIN
     for text, colour in _title_parts(caption):
-        draw.text((x, MARGIN), text, colour, _font(20))
-        x += int(_font(20).getlength(text)) + TITLE_GAP
+        draw.text((x, MARGIN), text, colour, _title_font())
+        x += int(_title_font().getlength(text)) + TITLE_GAP
+
+
+def _title_font() -> ImageFont.FreeTypeFont:
+    return _font(20)
 
 
 def _write(
@@ -357,9 +364,13 @@ def _write(
     colour: tuple[int, int, int],
     width: int,
 ) -> None:
+    draw.text(place, _cut(text, font, width), colour, font)
+
+
+def _cut(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     """One line, cut in the middle where it is wider than ``width``: names differ at their ends."""
     shown, keep = text, len(text)
     while keep > 2 and font.getlength(shown) > width:
         keep -= 1
         shown = f"{text[: keep // 2]}…{text[len(text) - (keep - keep // 2) :]}"
-    draw.text(place, shown, colour, font)
+    return shown

@@ -48,7 +48,7 @@ class ThinVGG(pl.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         loss = functional.cross_entropy(self(batch[0]), batch[1])
-        self.losses.append(float(loss))
+        self.losses.append(float(loss.detach()))
         return loss
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:

@@ -1,0 +1,62 @@
+"""The README's pictures: the last panels of the runs that `make demo` leaves, and photographs through all layers.
+
+    python examples/readme_figures.py [--runs runs/demo] [--out docs/pictures]
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+import tempfile
+from pathlib import Path
+
+from layer_panels import draw
+from PIL import Image
+from pretrained import WeightsUnavailable, for_classifying
+from skimage import data
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from gradcam_callback.render import Style, encode_jpeg
+
+TAGS = {
+    "layer": "gradcam/layer/block5_conv3",
+    "probe": "gradcam/probe/heart-1",
+    "evolution": "gradcam/evolution/heart-1",
+}
+PHOTOGRAPHS = ("chelsea", "rocket")
+
+
+def last_picture(run: Path, tag: str) -> Image.Image:
+    """The last picture that a run logged under a tag."""
+    events = EventAccumulator(str(run), size_guidance={"images": 0})
+    events.Reload()
+    return Image.open(io.BytesIO(events.Images(tag)[-1].encoded_image_string))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, default=Path("runs/demo"))
+    parser.add_argument("--out", type=Path, default=Path("docs/pictures"))
+    args = parser.parse_args()
+    if not (args.runs / "clean").is_dir():
+        sys.exit(f"No runs in {args.runs}: run make demo first.")
+    args.out.mkdir(parents=True, exist_ok=True)
+    for run in ("shortcut", "clean"):
+        for name, tag in TAGS.items():
+            picture = last_picture(args.runs / run, tag)
+            (args.out / f"{run}_{name}.jpg").write_bytes(encode_jpeg(picture, quality=80))
+    try:
+        network = for_classifying("demo")
+    except WeightsUnavailable as error:
+        sys.exit(str(error))
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"{name}.png" for name in PHOTOGRAPHS]
+        for path in paths:
+            Image.fromarray(getattr(data, path.stem)()).save(path)
+        sheet, _ = draw(paths, network, None, Style(80))
+    (args.out / "photographs.jpg").write_bytes(encode_jpeg(sheet, quality=80))
+
+
+if __name__ == "__main__":
+    main()

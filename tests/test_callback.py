@@ -1,0 +1,408 @@
+"""The callback in real Trainer runs, its event files read back."""
+
+import copy
+import io
+import random
+import re
+import warnings
+from collections import Counter
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from conftest import ThinVGG
+from PIL import Image
+from pytorch_lightning.callbacks import EarlyStopping, WeightAveraging
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from toys import Toys
+
+from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet, metrics
+from gradcam_callback.gradcam import predicted_class
+from gradcam_callback.shortcut import make_counterfactuals
+
+ALL = [f"block{b}_conv{c}" for b, n in enumerate((2, 2, 3, 3, 3), 1) for c in range(1, n + 1)]
+PER_LAYER = ("relevance_mass", "lift", "pointing_game", "entropy", "strength", "drift")
+ACCURACIES = ("probe_accuracy", "swap_accuracy", "background_accuracy", "foreground_accuracy")
+
+
+@pytest.fixture
+def probe(toys):
+    return ProbeSet.from_dataset(toys, 2)
+
+
+def test_zero_configuration_logs_every_tag_at_lightnings_validation_steps(thin, fit, events):
+    callback = GradCAMCallback()
+    fit(thin, callback, max_epochs=3)
+    found = events()
+    names = callback.probe.names
+    images = [f"gradcam/{kind}/{name}" for kind in ("probe", "evolution") for name in names]
+    assert set(found.Tags()["images"]) == set(images) | {f"gradcam/layer/{layer}" for layer in ALL}
+    scalars = {f"gradcam/{measure}/{layer}" for measure in PER_LAYER for layer in ALL}
+    scalars |= {f"gradcam/{accuracy}" for accuracy in ACCURACIES}
+    assert {tag for tag in found.Tags()["scalars"] if tag.startswith("gradcam/")} == scalars
+
+    steps = [event.step for event in found.Scalars("val_loss")]
+    assert len(steps) == 3
+    for tag in found.Tags()["images"]:
+        assert [event.step for event in found.Images(tag)] == steps
+    for tag in scalars:
+        assert [event.step for event in found.Scalars(tag)] == (steps[1:] if "/drift/" in tag else steps)
+    assert [event.step for event in found.Tensors("gradcam/verdict")] == steps
+
+
+def test_pictures_are_jpegs_of_the_size_that_is_said(thin, fit, events):
+    fit(thin, GradCAMCallback(), max_epochs=1)
+    found = events()
+    for tag in found.Tags()["images"]:
+        (event,) = found.Images(tag)
+        picture = Image.open(io.BytesIO(event.encoded_image_string))
+        assert picture.format == "JPEG" and picture.size == (event.width, event.height)
+        assert np.ptp(np.asarray(picture)) > 200
+
+
+def test_history_holds_what_tensorboard_holds(thin, fit, events):
+    callback = GradCAMCallback()
+    fit(thin, callback)
+    found = events()
+    assert [entry["epoch"] for entry in callback.history] == [0, 1]
+    for i, entry in enumerate(callback.history):
+        for tag, value in entry.items():
+            if tag.startswith("gradcam/") and "/drift/" not in tag:
+                event = found.Scalars(tag)[i]
+                assert (event.step, event.value) == (entry["step"], pytest.approx(value, rel=1e-5))
+    assert found.Tensors("gradcam/verdict")[-1].tensor_proto.string_val[0].decode() == callback.verdict.evidence
+
+
+def test_scalars_are_what_their_definitions_give_on_the_weights_of_the_validation(thin, fit, toys, probe):
+    callback = GradCAMCallback(probe, ["block3_conv1", "block5"])
+    fit(thin, callback, max_epochs=1)
+    cams = GradCAM(thin, ["block3_conv1", "block5"])(probe.images, probe.labels)
+    entry = callback.history[-1]
+    for layer, raw in cams.maps.items():
+        mass, area = metrics.relevance_mass(raw, probe.masks), metrics.mask_area(probe.masks)
+        expected = {
+            "relevance_mass": mass.nanmean(),
+            "lift": mass[~mass.isnan()].mean() / area[~mass.isnan()].mean(),
+            "pointing_game": metrics.pointing_game(raw, probe.masks).mean(),
+            "entropy": metrics.entropy(raw).nanmean(),
+            "strength": raw.mean(),
+        }
+        for measure, value in expected.items():
+            assert entry[f"gradcam/{measure}/{layer}"] == pytest.approx(float(value), rel=1e-4), measure
+    sets = make_counterfactuals(probe.images, probe.labels, probe.masks)
+    questions = {
+        "probe_accuracy": (probe.images, probe.labels),
+        "swap_accuracy": (sets.swapped, probe.labels[sets.swapped_from]),
+        "background_accuracy": (sets.background, probe.labels),
+        "foreground_accuracy": (sets.foreground, probe.labels),
+    }
+    thin.eval()
+    for name, (images, labels) in questions.items():
+        with torch.no_grad():
+            right = (predicted_class(thin(images)) == labels).float().mean()
+        assert entry[f"gradcam/{name}"] == pytest.approx(float(right))
+
+
+def test_early_stopping_on_a_focus_scalar(thin, fit):
+    stopping = EarlyStopping("gradcam/lift/block5_conv3", patience=1, min_delta=1e9, mode="max")
+    trainer = fit(thin, GradCAMCallback(), stopping, max_epochs=9)
+    assert trainer.current_epoch == 2
+    assert "gradcam/lift/block5_conv3" in trainer.callback_metrics
+
+
+def test_sanity_check_is_skipped(thin, fit):
+    callback = GradCAMCallback()
+    fit(thin, callback, max_epochs=1, num_sanity_val_steps=2)
+    assert len(callback.history) == 1
+
+
+def test_entry_before_training_is_the_first_column_and_shows_the_untrained_weights(thin, fit, events, probe):
+    untrained = GradCAM(copy.deepcopy(thin), "block5_conv3")(probe.images, probe.labels)
+    callback = GradCAMCallback(probe, "block5_conv3", log_before_training=True)
+    fit(thin, callback, max_epochs=1)
+    assert [(entry["epoch"], entry["step"]) for entry in callback.history] == [(-1, 0), (0, 2)]
+    found = events()
+    for tag in (f"gradcam/probe/{probe.names[0]}", "gradcam/layer/block5_conv3", f"gradcam/evolution/{probe.names[0]}"):
+        assert [event.step for event in found.Images(tag)] == [0, 2]
+    strength = found.Scalars("gradcam/strength/block5_conv3")
+    assert strength[0].step == 0
+    assert strength[0].value == pytest.approx(float(untrained.maps["block5_conv3"].mean()), rel=1e-5)
+    widths = [event.width for event in found.Images(f"gradcam/evolution/{probe.names[0]}")]
+    assert widths[1] > widths[0], "the strip grew by a column"
+
+
+@pytest.mark.parametrize(("every", "epochs"), [(1, [0, 1, 2, 3, 4]), (2, [0, 2, 4]), (3, [0, 3])])
+def test_every_n_epochs(thin, fit, every, epochs):
+    callback = GradCAMCallback(target_layers="block5_conv3", every_n_epochs=every)
+    fit(thin, callback, max_epochs=5)
+    assert [entry["epoch"] for entry in callback.history] == epochs
+
+
+def test_target_decides_what_the_maps_explain(thin, fit, probe):
+    by_target = {}
+    for target in ("label", "predicted", 1):
+        callback = GradCAMCallback(probe, "block5_conv3", target)
+        fit(copy.deepcopy(thin), callback, max_epochs=1)
+        by_target[target] = callback.history[0]["gradcam/strength/block5_conv3"]
+    trained = copy.deepcopy(thin)
+    fit(trained, max_epochs=1)
+    for target, asked in (("label", probe.labels), ("predicted", None), (1, 1)):
+        expected = GradCAM(trained, "block5_conv3")(probe.images, asked).maps["block5_conv3"].mean()
+        assert by_target[target] == pytest.approx(float(expected), rel=1e-4)
+    assert len(set(by_target.values())) == 3
+
+
+def test_probe_from_the_validation_data_is_two_per_class_spread_over_at_most_16(thin, fit):
+    class Many(Dataset):
+        classes = [f"kind {i}" for i in range(25)]
+        targets = [i % 25 for i in range(100)]
+
+        def __len__(self):
+            return 100
+
+        def __getitem__(self, index):
+            return torch.full((3, 64, 64), index / 100), self.targets[index]
+
+    probes = []
+    for _ in range(2):
+        callback = GradCAMCallback(target_layers="block5_conv3")
+        fit(ThinVGG(classes=25), callback, val_data=Many(), max_epochs=1, num_sanity_val_steps=0)
+        probes.append(callback.probe)
+    labels = probes[0].labels.tolist()
+    assert Counter(labels) == {label: 2 for label in (0, 3, 7, 10, 14, 17, 21, 24)}
+    assert torch.equal(probes[0].images, probes[1].images)
+    assert callback.verdict is None and "gradcam/lift/block5_conv3" not in callback.history[0]
+
+
+def test_probe_is_found_when_validation_comes_late(thin, fit):
+    callback = GradCAMCallback(target_layers="block5_conv3", every_n_epochs=2)
+    fit(thin, callback, max_epochs=4, check_val_every_n_epoch=2, num_sanity_val_steps=0)
+    assert len(callback.probe) == 6
+    assert [entry["epoch"] for entry in callback.history] == [1, 3]
+
+
+def test_validations_within_an_epoch_are_all_logged(thin, fit, events):
+    callback = GradCAMCallback(target_layers="block5_conv3", every_n_epochs=2)
+    fit(thin, callback, max_epochs=3, val_check_interval=1)
+    steps = [event.step for event in events().Scalars("val_loss")]
+    assert [entry["epoch"] for entry in callback.history] == [0, 0, 0, 2, 2, 2]
+    assert [entry["step"] for entry in callback.history] == steps[:3] + steps[6:]
+
+
+class Unfit(Dataset):
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return {"image": torch.rand(3, 64, 64)}
+
+
+class Lenient(ThinVGG):
+    def validation_step(self, batch, batch_idx):
+        pass
+
+
+def test_validation_that_comes_late_and_gives_no_probe_does_not_stop_the_training(fit):
+    callback = GradCAMCallback()
+    late = {"check_val_every_n_epoch": 2, "num_sanity_val_steps": 0}
+    with pytest.warns(GradCAMWarning, match="every map of this run lost .*is a dict") as caught:
+        trainer = fit(Lenient(), callback, val_data=Unfit(), max_epochs=4, **late)
+    assert trainer.current_epoch == 4 and callback.history == []
+    assert len([warning for warning in caught if warning.category is GradCAMWarning]) == 1
+
+
+def random_state():
+    return torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"accumulate_grad_batches": 3, "val_check_interval": 2},
+        {"precision": "bf16-mixed"},
+        {"gradient_clip_val": 0.1, "val_check_interval": 1},
+    ],
+    ids=["plain", "mid-accumulation", "bf16-mixed", "every step"],
+)
+def test_training_is_bit_identical_with_and_without_the_callback(thin, fit, options):
+    ends = []
+    for callbacks in ([], [GradCAMCallback(log_before_training=True)]):
+        module = copy.deepcopy(thin)
+        module.features[:7].requires_grad_(False)
+        module.features[1].eval()
+        trainer = fit(module, *callbacks, **options)
+        ends.append(
+            {
+                "weights and buffers": [value.clone() for value in module.state_dict().values()],
+                "gradients": [p.grad for p in module.parameters() if p.grad is not None],
+                "optimizer": [
+                    value
+                    for state in trainer.optimizers[0].state.values()
+                    for value in state.values()
+                    if isinstance(value, torch.Tensor)
+                ],
+                "losses": [torch.tensor(module.losses)],
+                "modes": [torch.tensor([m.training for m in module.modules()])],
+                "trainable": [torch.tensor([p.requires_grad for p in module.parameters()])],
+                "random": random_state(),
+            }
+        )
+    without, with_callback = ends
+    assert without.pop("random") == with_callback.pop("random")
+    for part, values in without.items():
+        assert len(values) == len(with_callback[part]) > 0 or part == "gradients"
+        assert all(torch.equal(old, new) for old, new in zip(values, with_callback[part], strict=True)), part
+
+
+class Recording(ThinVGG):
+    """Keeps the weights that each validation batch saw."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def validation_step(self, batch, batch_idx):
+        super().validation_step(batch, batch_idx)
+        self.seen.append(copy.deepcopy(self.state_dict()))
+
+
+@pytest.mark.parametrize("first", ["ours", "averaging"])
+def test_maps_explain_the_averaged_weights_that_the_validation_uses(thin, fit, probe, first):
+    module = Recording()
+    module.load_state_dict(thin.state_dict())
+    ours, averaging = GradCAMCallback(probe, "block5_conv3"), WeightAveraging()
+    fit(module, *([ours, averaging] if first == "ours" else [averaging, ours]), max_epochs=1)
+    validated = ThinVGG()
+    validated.load_state_dict(module.seen[-1])
+    expected = GradCAM(validated, "block5_conv3")(probe.images, probe.labels).maps["block5_conv3"].mean()
+    assert ours.history[-1]["gradcam/strength/block5_conv3"] == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_validate_alone_logs_too(thin, tmp_path, toys, events):
+    callback = GradCAMCallback(target_layers="block5_conv3")
+    trainer = pl.Trainer(
+        callbacks=[callback],
+        logger=TensorBoardLogger(tmp_path, name="run", version=""),
+        accelerator="cpu",
+        enable_progress_bar=False,
+    )
+    trainer.validate(thin, DataLoader(toys, batch_size=6), verbose=False)
+    assert len(callback.history) == 1
+    assert events().Tags()["images"]
+
+
+def test_history_goes_on_from_a_checkpoint(thin, fit, tmp_path):
+    first = GradCAMCallback(target_layers="block5_conv3")
+    trainer = fit(thin, first)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    second = GradCAMCallback(target_layers="block5_conv3")
+    resumed = pl.Trainer(
+        max_epochs=3,
+        callbacks=[second],
+        logger=TensorBoardLogger(tmp_path, name="again"),
+        accelerator="cpu",
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    loader = DataLoader(Toys(6, 1.0, 0, 64), batch_size=6)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The dirpath has changed")
+        resumed.fit(ThinVGG(), loader, loader, ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+    assert [entry["epoch"] for entry in second.history] == [0, 1, 2]
+    assert second.history[:2] == first.history
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"probe": [1, 2]}, "probe came as list. Expected a ProbeSet"),
+        ({"target": "labels"}, "target is 'labels'. Expected 'label', 'predicted' or a class index"),
+        ({"target": True}, "target is True"),
+        ({"every_n_epochs": 0}, "every_n_epochs is 0"),
+        ({"cell_size": 3}, "cell_size is 3"),
+        ({"colormap": "rainbow-ish"}, "colormap is 'rainbow-ish'"),
+        ({"jpeg_quality": 100}, "jpeg_quality is 100. Expected 1 to 95"),
+        ({"chunk_size": 0}, "chunk_size is 0"),
+    ],
+)
+def test_wrong_arguments_are_refused_at_once(arguments, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        GradCAMCallback(**arguments)
+
+
+def shapes(*size):
+    return ProbeSet(torch.rand(2, *size), [0, 1])
+
+
+@pytest.mark.parametrize(
+    ("callback", "message"),
+    [
+        (lambda: GradCAMCallback(target_layers="block9"), "'block9' is not a layer .* block5_conv3"),
+        (lambda: GradCAMCallback(ProbeSet(torch.rand(2, 3, 64, 64), [0, 7])), r"Classes \[7\] are outside .* 3 logits"),
+        (lambda: GradCAMCallback(target=5), r"Classes \[5\] are outside"),
+        (lambda: GradCAMCallback(shapes(1, 64, 64)), r"cannot take probe images of shape \(1, 64, 64\)"),
+        (lambda: GradCAMCallback(shapes(3, 8, 8)), r"cannot take probe images of shape \(3, 8, 8\)"),
+    ],
+)
+def test_what_is_wrong_is_said_before_training_starts(thin, fit, callback, message):
+    with pytest.raises(ValueError, match=message):
+        fit(thin, callback())
+    assert thin.losses == [], "no training step was taken"
+
+
+def test_missing_tensorboard_logger_is_said_before_training_starts(thin, fit, tmp_path):
+    for logger, came in ((False, "no logger"), (CSVLogger(tmp_path), "CSVLogger")):
+        with pytest.raises(ValueError, match=f"{came}.*expects a TensorBoardLogger"):
+            fit(thin, GradCAMCallback(), logger=logger)
+    assert thin.losses == []
+
+
+def test_validation_data_without_items_by_index_asks_for_a_probe(thin, fit):
+    class Stream(IterableDataset):
+        def __iter__(self):
+            yield torch.rand(3, 64, 64), 0
+
+    with pytest.raises(ValueError, match="map-style dataset.*ProbeSet"):
+        fit(thin, GradCAMCallback(), val_data=Stream())
+
+
+def test_fast_dev_run_works_without_loggers(thin, fit):
+    callback = GradCAMCallback()
+    fit(thin, callback, fast_dev_run=True)
+    assert len(callback.history) == 1
+
+
+def test_failure_of_ours_in_a_running_training_is_a_warning_and_training_goes_on(thin, fit, monkeypatch):
+    def full(*_):
+        raise OSError("No space left on device")
+
+    callback = GradCAMCallback(target_layers="block5_conv3")
+    monkeypatch.setattr("gradcam_callback.callback.write_image", full)
+    with pytest.warns(GradCAMWarning, match="panels lost .OSError: No space left on device.. Training goes on"):
+        trainer = fit(thin, callback)
+    assert trainer.current_epoch == 2 and len(callback.history) == 2
+
+
+def test_nan_weights_give_empty_maps_a_warning_and_training_goes_on(thin, fit, probe):
+    class Breaking(ThinVGG):
+        def on_validation_start(self):
+            if self.current_epoch == 1:
+                torch.nn.init.constant_(self.classifier[-1].bias, float("nan"))
+
+    callback = GradCAMCallback(probe, "block5_conv3")
+    with pytest.warns(GradCAMWarning, match="6 of 6 images gave NaN"):
+        trainer = fit(Breaking(), callback)
+    assert trainer.current_epoch == 2
+    assert callback.history[-1]["gradcam/strength/block5_conv3"] == 0
+    assert all(np.isfinite(value) for value in callback.history[-1].values())
+
+
+def test_images_without_labels_mask_or_names_need_no_more_than_a_tensor_dataset(thin, fit):
+    data = TensorDataset(torch.rand(8, 3, 64, 64), torch.tensor([0, 1, 2, 0, 1, 2, 0, 1]))
+    callback = GradCAMCallback()
+    fit(thin, callback, val_data=data, max_epochs=1)
+    assert callback.probe.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert callback.verdict is None

@@ -1,0 +1,119 @@
+"""The programs that a newcomer runs, run as a newcomer would."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pretrained import for_finetuning
+from shortcut_demo import LAYER, Result, report
+from skimage import data
+from toys import CLASSES, GROUNDS, Toys
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def run(*arguments, **options):
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, **options)
+
+
+def test_demo_finetunes_the_real_vgg16_and_ends_with_table_sentence_and_command(tmp_path, events):
+    done = run(EXAMPLES / "shortcut_demo.py", "--out", tmp_path, "--images", "36", "--epochs", "1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for name in ("shortcut", "clean"):
+        found = events(tmp_path / name)
+        steps = [event.step for event in found.Scalars("val_acc")]
+        assert len(found.Tags()["images"]) == 2 * 3 * 4 + 13
+        for tag in found.Tags()["images"]:
+            assert [event.step for event in found.Images(tag)] == [0, *steps]
+        state = torch.load(tmp_path / name / "vgg16.pt", weights_only=True)
+        base = for_finetuning("demo", 3).state_dict()
+        assert torch.equal(state["features.7.weight"], base["features.7.weight"]), "block 2 is frozen"
+        assert not torch.equal(state["features.28.weight"], base["features.28.weight"]), "block 5 is tuned"
+        lift = found.Scalars(f"gradcam/lift/{LAYER}")[-1].value
+        assert re.search(rf"^{name} .*{lift:.2f}$", done.stdout, flags=re.M), "the table shows what was logged"
+    assert f"tensorboard --logdir {tmp_path} --samples_per_plugin images=" in done.stdout
+
+
+def test_report_says_what_was_found_and_not_what_was_hoped_for():
+    clean = Result("clean", 0.97, 0.95, 0.96, 2.0)
+    assert "learnt the ground" in report(Result("shortcut", 0.98, 0.35, 0.1, 0.8), clean)
+    assert "not led astray" in report(Result("shortcut", 0.98, 0.93, 0.9, 1.9), clean)
+
+
+def test_unavailable_weights_are_one_sentence_and_no_stack_trace(tmp_path):
+    for program, arguments in (("shortcut_demo.py", []), ("layer_panels.py", [__file__])):
+        done = run(EXAMPLES / program, *arguments, "--weights", tmp_path / "missing.pt", cwd=tmp_path)
+        assert done.returncode == 1
+        assert done.stderr.strip().splitlines()[-1].startswith("There is no file") and "Traceback" not in done.stderr
+
+
+def test_layer_panels_draws_both_sheets_of_real_photographs(tmp_path):
+    for name in ("chelsea", "coffee"):
+        Image.fromarray(getattr(data, name)()).save(tmp_path / f"{name}.png")
+    done = run(
+        EXAMPLES / "layer_panels.py",
+        "chelsea.png",
+        "coffee.png",
+        "--weights",
+        "demo",
+        "--out",
+        "panel.jpg",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    sheets = [Image.open(tmp_path / name) for name in ("panel.jpg", "panel.block5_conv3.jpg")]
+    assert sheets[0].width > 13 * 112 and sheets[0].height > 4 * 112
+    assert all(np.ptp(np.asarray(sheet)) > 200 for sheet in sheets)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.png"], "No such image: nowhere.png"),
+        (["text.png"], "cannot identify image file"),
+        (["photo.png", "--target", "9"], "Classes [9] are outside the model's 4 logits"),
+        (["photo.png", "--classes", "a,b"], "--classes has 2 names; the network tells 4 classes apart"),
+    ],
+)
+def test_layer_panels_says_in_one_line_what_is_wrong(tmp_path, arguments, message):
+    Image.fromarray(data.chelsea()).save(tmp_path / "photo.png")
+    (tmp_path / "text.png").write_text("no picture")
+    done = run(EXAMPLES / "layer_panels.py", *arguments, cwd=tmp_path)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert message in done.stderr
+
+
+def test_toys_are_the_same_every_time_and_whatever_the_ground():
+    first, again, other = Toys(9, 1.0, seed=1), Toys(9, 1.0, seed=1), Toys(9, 0.0, seed=1)
+    for (image, label, mask), (image2, label2, mask2), (_, label3, mask3) in zip(first, again, other, strict=True):
+        assert torch.equal(image, image2) and label == label2 == label3
+        assert torch.equal(mask, mask2) and torch.equal(mask, mask3)
+    assert not torch.equal(first[0][0], Toys(9, 1.0, seed=2)[0][0])
+
+
+def test_toys_bias_decides_how_often_the_ground_gives_the_class_away():
+    def own_ground(bias):
+        toys = Toys(90, bias, seed=0, size=32)
+        reference = {g: Toys(len(CLASSES), 1.0, seed=5, size=32).items[g] for g in range(len(GROUNDS))}
+        colours = torch.stack([image[:, ~mask].mean(dim=1) for image, _, mask in reference.values()])
+        found = [int((colours - image[:, ~mask].mean(dim=1)).norm(dim=1).argmin()) for image, _, mask in toys]
+        return np.mean([ground == label for ground, (_, label, _) in zip(found, toys, strict=True)])
+
+    assert own_ground(1.0) > 0.9
+    assert 0.2 < own_ground(0.0) < 0.5
+
+
+def test_toys_masks_are_exact():
+    # The same toy on two grounds: its pixels are those that do not change with the ground.
+    one, two = Toys(9, 1.0, seed=3), Toys(9, 0.0, seed=3)
+    for (image, _, mask), (image2, _, _) in zip(one, two, strict=True):
+        same = (image - image2).abs().sum(dim=0) < 0.02
+        if (image - image2).abs().mean() > 0.05:
+            assert same[mask].float().mean() > 0.85, "but for its soft edge"
+            assert same[~mask].float().mean() < 0.3

@@ -1,0 +1,89 @@
+"""Measures against answers worked out by hand."""
+
+import math
+
+import pytest
+import torch
+
+from gradcam_callback import metrics
+
+LEFT_HALF = torch.tensor([[[1, 1, 0, 0]] * 4], dtype=torch.bool)
+
+
+def maps(*rows):
+    return torch.tensor([rows], dtype=torch.float32)
+
+
+def test_relevance_mass_is_the_share_of_the_mass_on_the_mask():
+    assert metrics.relevance_mass(maps([3, 1], [3, 1]), LEFT_HALF).item() == pytest.approx(0.75)
+    assert metrics.relevance_mass(maps([0, 1], [0, 1]), LEFT_HALF).item() == 0
+    assert metrics.relevance_mass(maps([0, 0], [0, 0]), LEFT_HALF).isnan().item()
+
+
+def test_mask_edges_count_by_area_also_where_sizes_do_not_divide():
+    mask = torch.zeros(1, 4, 4, dtype=torch.bool)
+    mask[0, 0, 0] = True
+    # One pixel of the four below the first cell.
+    assert metrics.relevance_mass(maps([1, 1], [1, 1]), mask).item() == pytest.approx(1 / 16)
+    # Three cells over four pixels: the first covers 4/3 of a pixel, three quarters of it the first one.
+    assert metrics.coverage(LEFT_HALF, 1, 3)[0, 0].tolist() == pytest.approx([1, 0.5, 0])
+    assert metrics.coverage(mask, 3, 3)[0, 0, 0].item() == pytest.approx(0.75**2)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (7, 7), (14, 9), (40, 31)])
+def test_coverage_keeps_the_area_of_the_mask(size):
+    mask = torch.rand(2, 17, 23, generator=torch.Generator().manual_seed(0)) > 0.7
+    torch.testing.assert_close(metrics.coverage(mask, *size).mean(dim=(1, 2)), metrics.mask_area(mask))
+
+
+def test_lift_of_an_even_map_is_one_and_leaves_empty_maps_out():
+    mass = torch.tensor([0.5, float("nan"), 0.1])
+    area = torch.tensor([0.2, 0.9, 0.1])
+    assert metrics.lift(mass, area).item() == pytest.approx(0.3 / 0.15)
+    mask = torch.rand(3, 20, 20, generator=torch.Generator().manual_seed(0)) > 0.5
+    even = metrics.relevance_mass(torch.ones(3, 7, 7), mask)
+    assert metrics.lift(even, metrics.mask_area(mask)).item() == pytest.approx(1)
+    assert metrics.lift(torch.tensor([float("nan")]), torch.tensor([0.5])).isnan().item()
+
+
+def test_pointing_game_asks_where_the_hottest_cell_lies():
+    assert metrics.pointing_game(maps([2, 1], [1, 1]), LEFT_HALF).item() == 1
+    assert metrics.pointing_game(maps([1, 2], [1, 1]), LEFT_HALF).item() == 0
+    assert metrics.pointing_game(maps([2, 2], [1, 1]), LEFT_HALF).item() == 0.5, "equally hot cells share"
+    assert metrics.pointing_game(maps([0, 0], [0, 0]), LEFT_HALF).item() == 0, "an empty map points nowhere"
+
+
+def test_pointing_game_can_be_won_on_an_object_smaller_than_a_cell():
+    mask = torch.zeros(1, 16, 16, dtype=torch.bool)
+    mask[0, 1:3, 1:3] = True
+    hot, cold = torch.zeros(1, 2, 2), torch.zeros(1, 2, 2)
+    hot[0, 0, 0], cold[0, 1, 0] = 1, 1
+    assert metrics.pointing_game(hot, mask).item() == 1
+    assert metrics.pointing_game(cold, mask).item() == 0
+
+
+def test_entropy_runs_from_one_cell_to_evenly_spread():
+    assert metrics.entropy(maps([5, 0], [0, 0])).item() == 0
+    assert metrics.entropy(maps([5, 5], [5, 5])).item() == pytest.approx(1)
+    assert metrics.entropy(maps([1, 1], [0, 0])).item() == pytest.approx(math.log(2) / math.log(4))
+    assert metrics.entropy(maps([0, 0], [0, 0])).isnan().item()
+
+
+def test_strength_is_the_raw_mean_so_a_fading_map_fades():
+    assert metrics.strength(maps([4, 0], [0, 0])).item() == 1
+    assert metrics.strength(maps([0.4, 0], [0, 0])).item() == pytest.approx(0.1)
+
+
+def test_drift_sees_shape_and_not_strength():
+    left, right = maps([1, 0], [0, 0]), maps([0, 1], [0, 0])
+    assert metrics.drift(left, 3 * left).item() == pytest.approx(0)
+    assert metrics.drift(left, right).item() == pytest.approx(1)
+    assert metrics.drift(maps([1, 1], [0, 0]), left).item() == pytest.approx(1 - 1 / math.sqrt(2))
+    assert metrics.drift(1e-12 * left, 1e-12 * left).item() == pytest.approx(0), "also of very weak maps"
+    empty = torch.zeros(1, 2, 2)
+    assert metrics.drift(empty, empty).item() == 0 and metrics.drift(left, empty).item() == 1
+
+
+def test_mean_of_defined_leaves_out_what_is_not():
+    assert metrics.mean_of_defined(torch.tensor([1.0, float("nan"), 3.0])) == 2
+    assert metrics.mean_of_defined(torch.tensor([float("nan")])) == 0

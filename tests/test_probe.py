@@ -1,0 +1,307 @@
+"""The probe set takes what is right, refuses what is wrong, and is the same every time."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from conftest import Toys
+from PIL import Image, ImageDraw
+from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset, TensorDataset
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+from torchvision.models import VGG16_Weights
+from torchvision.transforms import v2
+
+from gradcam_callback import ProbeSet
+from gradcam_callback.sources import find_normalisation
+
+IMAGES, LABELS = torch.rand(3, 3, 8, 10), [0, 1, 1]
+
+
+def masks(n=3):
+    some = torch.zeros(n, 8, 10, dtype=torch.bool)
+    some[:, 2:4, 3:6] = True
+    return some
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"images": [1, 2, 3]}, "images came as list"),
+        ({"images": torch.rand(3, 8, 10)}, r"shape \(3, 8, 10\). Expected \(N, C, H, W\)"),
+        ({"images": torch.rand(0, 3, 8, 10), "labels": []}, "probe set is empty"),
+        ({"images": torch.zeros(3, 3, 8, 10, dtype=torch.uint8)}, "uint8. Expected floating point"),
+        ({"images": IMAGES.clone().index_fill_(0, torch.tensor([1]), float("nan"))}, r"images \[1\] hold NaN"),
+        ({"images": IMAGES.clone().index_fill_(0, torch.tensor([2]), float("inf"))}, r"images \[2\] hold NaN or inf"),
+        ({"labels": [0, 1]}, r"shape \(2,\). Expected one per image, \(3,\)"),
+        ({"labels": [0.0, 1.0, 1.0]}, "float32. Expected integers"),
+        ({"labels": [0, -1, 1]}, "labels hold -1"),
+        ({"class_names": ["only"]}, "labels hold 1, but class_names has only 1"),
+        ({"masks": masks(2)}, "length 2. Expected one per image"),
+        ({"masks": torch.zeros(3, 4, 4, dtype=torch.bool)}, r"mask 0 came with shape \(4, 4\). Expected .* \(8, 10\)"),
+        ({"masks": torch.zeros(3, 8, 10, dtype=torch.bool)}, "mask 0 marks nothing"),
+        ({"masks": masks().int() * 7}, "values other than 0 and 1"),
+        ({"names": ["a", "b"]}, "length 2. Expected one per image"),
+        ({"names": ["a", "b", "a"]}, r"names \['a'\] stand for several"),
+        ({"mean": [0.5] * 3}, "Only one of mean and std"),
+        ({"mean": [0.5] * 2, "std": [0.5] * 2}, r"one finite number per channel \(3\)"),
+        ({"mean": [0.5] * 3, "std": [0.0] * 3}, "other than 0"),
+    ],
+)
+def test_wrong_input_says_what_came_and_what_was_expected(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ProbeSet(**({"images": IMAGES, "labels": LABELS} | arguments))
+
+
+def test_masks_may_be_missing_for_single_images():
+    probe = ProbeSet(IMAGES, LABELS, masks=[None, masks()[0].numpy(), masks()[0].int()])
+    assert probe.has_mask.tolist() == [False, True, True]
+    assert probe.masks.dtype == torch.bool
+    assert torch.equal(probe.masks[1], masks()[0]) and not probe.masks[0].any()
+    assert ProbeSet(IMAGES, LABELS, masks=[None] * 3).masks is None
+
+
+def test_names_are_made_from_classes_and_unique():
+    assert ProbeSet(IMAGES, LABELS, class_names=["ペンギン", "lion"]).names == ["ペンギン-1", "lion-1", "lion-2"]
+    assert ProbeSet(IMAGES, LABELS).names == ["class 0-1", "class 1-1", "class 1-2"]
+
+
+def test_probe_keeps_a_copy_of_the_images():
+    images = IMAGES.clone()
+    probe = ProbeSet(images, LABELS)
+    images.zero_()
+    assert torch.equal(probe.images, IMAGES)
+
+
+def test_pictures_undo_the_normalisation():
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    shown = (IMAGES * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    normalised = (IMAGES - mean[:, None, None]) / std[:, None, None]
+    assert np.array_equal(ProbeSet(normalised, LABELS, mean=mean.tolist(), std=std.tolist()).pictures(), shown)
+    assert np.array_equal(ProbeSet(IMAGES, LABELS).pictures(), shown)
+    assert np.array_equal(ProbeSet(IMAGES * 255, LABELS).pictures(), shown)
+    unknown = ProbeSet(normalised, LABELS).pictures()
+    assert unknown.min() == 0 and unknown.max() == 255, "stretched where nothing says how to undo it"
+
+
+def test_grey_images_are_shown_in_grey():
+    shown = ProbeSet(IMAGES[:, :1], LABELS).pictures()
+    assert shown.shape == (3, 8, 10, 3)
+    assert np.array_equal(shown[..., 0], shown[..., 2])
+
+
+class Items(Dataset):
+    """Ten classes of tensors whose value is their index; counts what is loaded."""
+
+    def __init__(self, targets=True):
+        self.labels = [i % 10 for i in range(100)]
+        self.classes = [f"kind {i}" for i in range(10)]
+        self.loaded = []
+        if targets:
+            self.targets = self.labels
+
+    def __len__(self):
+        return 100
+
+    def __getitem__(self, index):
+        self.loaded.append(index)
+        return torch.full((3, 8, 8), index / 100.0), self.labels[index]
+
+
+def test_from_dataset_takes_the_same_images_of_each_class_every_time():
+    first, again = ProbeSet.from_dataset(Items(), 3, seed=5), ProbeSet.from_dataset(Items(), 3, seed=5)
+    assert torch.equal(first.images, again.images)
+    assert first.labels.tolist() == [label for label in range(10) for _ in range(3)]
+    assert len({float(image.mean()) for image in first.images}) == 30, "each image is there once"
+    assert all(
+        round(float(image.mean()) * 100) % 10 == label for image, label in zip(first.images, first.labels, strict=True)
+    )
+    assert not torch.equal(first.images, ProbeSet.from_dataset(Items(), 3, seed=6).images)
+    assert first.class_names[3] == "kind 3" and first.names[3] == "kind 1-1"
+
+
+def test_from_dataset_gives_the_same_with_and_without_targets_but_loads_less_with():
+    dataset, bare = Items(), Items(targets=False)
+    assert torch.equal(ProbeSet.from_dataset(dataset).images, ProbeSet.from_dataset(bare).images)
+    assert len(dataset.loaded) == 20 and len(set(bare.loaded)) == 100
+
+
+def test_from_dataset_sees_through_subsets():
+    subset = Subset(Items(), [i for i in range(100) if i % 10 < 4])
+    probe = ProbeSet.from_dataset(subset)
+    assert probe.labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3] and probe.class_names[9] == "kind 9"
+    assert len(subset.dataset.loaded) == 8
+    assert len(ProbeSet.from_dataset(ConcatDataset([Items(), Items()]))) == 20
+
+
+def test_from_dataset_of_many_classes_spreads_over_them():
+    probe = ProbeSet.from_dataset(Items(), 2, max_images=6)
+    assert probe.labels.tolist() == [0, 0, 4, 4, 9, 9]
+    assert ProbeSet.from_dataset(Items(), 2, max_images=1).labels.tolist() == [0]
+
+
+def test_from_dataset_takes_masks_and_leaves_the_random_state_alone():
+    class Augmented(Toys):
+        def __getitem__(self, index):
+            image, label, mask = super().__getitem__(index)
+            return image + torch.rand(1) * np.random.rand() * random.random() * 1e-3, label, mask
+
+    dataset = Augmented(6, 0.0, seed=0, size=32)
+    state = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    first = ProbeSet.from_dataset(dataset)
+    assert torch.equal(state[0], torch.get_rng_state())
+    assert state[1:] == (random.getstate(), np.random.get_state()[1].tolist())
+    assert torch.equal(first.images, ProbeSet.from_dataset(dataset).images), "augmentation comes out the same"
+    assert first.has_mask.all()
+
+
+class Odd(Dataset):
+    def __init__(self, item):
+        self.item = item
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return self.item
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        yield torch.rand(3, 8, 8), 0
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        (Odd({"image": 1}), "is a dict. Expected .image, label."),
+        (Odd((Image.new("RGB", (8, 8)), 0)), "image of item . is a Image. Expected a tensor"),
+        (Odd((torch.rand(3, 8, 8), torch.tensor([0.0, 1.0]))), "label of item . is tensor.* Expected one integer"),
+        (Odd(()), "is a tuple"),
+        (TensorDataset(torch.rand(0, 3, 8, 8), torch.zeros(0)), "The dataset is empty"),
+        (Stream(), "no length or no items by index"),
+    ],
+)
+def test_from_dataset_refuses_other_items(dataset, message):
+    with pytest.raises(ValueError, match=message):
+        ProbeSet.from_dataset(dataset)
+
+
+def test_from_dataset_refuses_images_that_differ_in_shape():
+    class Growing(Items):
+        def __getitem__(self, index):
+            return torch.rand(3, 8, 8 + index), self.labels[index]
+
+    with pytest.raises(ValueError, match=r"differ in shape: item \d+ is .* item \d+ is .* resize them"):
+        ProbeSet.from_dataset(Growing())
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        transforms.Compose([transforms.ToTensor(), transforms.Normalize([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])]),
+        v2.Compose([v2.ToImage(), v2.Compose([v2.Normalize([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])])]),
+        transforms.Normalize([0.1, 0.2, 0.3], [0.4, 0.5, 0.6]),
+    ],
+)
+def test_normalisation_is_found_in_a_transform(transform):
+    assert find_normalisation(transform) == ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
+
+
+def test_normalisation_is_found_in_presets_and_not_invented():
+    assert find_normalisation(VGG16_Weights.IMAGENET1K_V1.transforms())[0] == [0.485, 0.456, 0.406]
+    assert find_normalisation(transforms.ToTensor()) == (None, None)
+    assert find_normalisation(None) == (None, None)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes; a red square at a known place in each image, and its mask beside the first of each."""
+    for kind in ("lion", "ostrich"):
+        (tmp_path / kind).mkdir()
+        for name, corner in (("a", (10, 20)), ("b", (40, 8))):
+            image, mask = Image.new("RGB", (80, 60), (20, 90, 20)), Image.new("L", (80, 60))
+            box = (*corner, corner[0] + 19, corner[1] + 19)
+            ImageDraw.Draw(image).rectangle(box, fill=(250, 10, 10))
+            ImageDraw.Draw(mask).rectangle(box, fill=255)
+            image.save(tmp_path / kind / f"{name}.png")
+            if name == "a":
+                mask.save(tmp_path / kind / f"{name}.mask.png")
+    return tmp_path
+
+
+def test_from_folder_reads_classes_names_and_masks(folder):
+    probe = ProbeSet.from_folder(folder)
+    assert probe.images.shape == (4, 3, 60, 80)
+    assert probe.class_names == ["lion", "ostrich"] and probe.labels.tolist() == [0, 0, 1, 1]
+    assert probe.names == ["lion-a", "lion-b", "ostrich-a", "ostrich-b"]
+    assert probe.has_mask.tolist() == [True, False, True, False]
+    assert torch.equal(probe.masks[0], probe.images[0, 0] > 0.5)
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        transforms.Compose(
+            [
+                transforms.Resize(48),
+                transforms.CenterCrop(40),
+                transforms.ToTensor(),
+                transforms.Normalize([0.5], [0.2]),
+            ]
+        ),
+        v2.Compose(
+            [
+                v2.RandomHorizontalFlip(1.0),
+                v2.Pad(6, fill=120),
+                v2.ToImage(),
+                v2.ToDtype(torch.float32, scale=True),
+                v2.Normalize([0.5] * 3, [-0.2] * 3),
+            ]
+        ),
+        VGG16_Weights.IMAGENET1K_V1.transforms(crop_size=40, resize_size=48),
+    ],
+    ids=["resize and crop", "flip, pad and invert", "preset"],
+)
+def test_masks_go_through_the_same_geometry_as_their_images(folder, transform):
+    probe = ProbeSet.from_folder(folder, transform)
+    # The square is red, what surrounds it is not, so the image itself says where the mask has to be.
+    red = torch.from_numpy(probe.pictures()[0]).float()
+    square = (red[..., 0] - red[..., 1]) > 85
+    assert square.any() and (square != probe.masks[0]).float().mean() < 0.02
+    assert probe.mean is not None
+
+
+def test_from_folder_has_the_classes_of_torchvisions_image_folder(folder):
+    probe, theirs = ProbeSet.from_folder(folder), ImageFolder(str(folder))
+    assert probe.class_names == theirs.classes
+    assert ProbeSet.from_folder(folder, class_names=["zebra", "ostrich", "lion"]).labels.tolist() == [2, 2, 1, 1]
+
+
+def test_from_folder_turns_images_upright(folder):
+    path = folder / "lion" / "b.png"
+    image = Image.open(path).copy()
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.transpose(Image.Transpose.ROTATE_90).save(folder / "lion" / "b.jpg", exif=exif, quality=95)
+    probe = ProbeSet.from_folder(folder)
+    assert probe.names[1:3] == ["lion-b", "lion-b-2"]
+    assert (probe.images[1] - probe.images[2]).abs().mean() < 0.02, "but for what JPEG loses, the same picture"
+
+
+def test_from_folder_says_what_is_wrong(folder, tmp_path_factory):
+    with pytest.raises(FileNotFoundError, match="does not exist. Expected <folder>/<class>/<image>"):
+        ProbeSet.from_folder(folder / "nowhere")
+    with pytest.raises(ValueError, match="No images"):
+        ProbeSet.from_folder(tmp_path_factory.mktemp("empty"))
+    with pytest.raises(ValueError, match=r"\['lion', 'ostrich'\] are not among class_names"):
+        ProbeSet.from_folder(folder, class_names=["zebra"])
+    with pytest.raises(ValueError, match="Expected a tensor"):
+        ProbeSet.from_folder(folder, lambda image: image)
+    Image.new("L", (5, 5), 255).save(folder / "lion" / "b.mask.png")
+    with pytest.raises(ValueError, match=r"b.mask.png' is \(5, 5\) px. Expected the size of its image, \(80, 60\)"):
+        ProbeSet.from_folder(folder)
+    (folder / "lion" / "b.mask.png").write_bytes(b"not an image")
+    with pytest.raises(ValueError, match=r"b.mask.png' cannot be read"):
+        ProbeSet.from_folder(folder)
