@@ -1,6 +1,6 @@
 """The README's pictures: the last panels of the runs that `make demo` leaves, and photographs through all layers.
 
-    python examples/readme_figures.py [--runs runs/demo] [--out docs/pictures]
+python examples/readme_figures.py [--runs runs/demo] [--out docs/pictures]
 """
 
 from __future__ import annotations

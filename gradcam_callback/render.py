@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib import font_manager
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from gradcam_callback.fonts import line_width, write_line
 from gradcam_callback.layers import block_of
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
@@ -25,6 +25,7 @@ Map = np.ndarray[Any, np.dtype[Any]]
 PAPER, INK, FAINT = (255, 255, 255), (24, 24, 27), (113, 113, 122)
 RIGHT, WRONG, OUTLINE = (21, 128, 61), (200, 30, 30), (255, 255, 255)
 MARGIN, GAP, BLOCK_GAP, TITLE_GAP = 14, 3, 14, 28
+TITLE, CAPTION, LABEL, SMALL = 20, 16, 15, 14
 # What TensorBoard's image cards have room for in a window of ordinary width, so that nothing has to be scrolled.
 PANEL_WIDTH = 1020
 
@@ -123,27 +124,30 @@ def probe_panel(
     width, height = _fit(picture, style.cell)
     input_width, input_height = _fit(picture, round(style.cell * 1.25))
     small = _resize(picture, width, height)
-    font = _font(17)
-    left = MARGIN + max(input_width, 140) + BLOCK_GAP
+    input_column = max(input_width, 140)
+    left = MARGIN + input_column + BLOCK_GAP
     places, right = _columns(list(maps), left, width, max_width)
     lines = max(line for line, _ in places) + 1
     names, step = 50, 50 + 2 * height + GAP + BLOCK_GAP
     top = MARGIN + 40
-    least = MARGIN + int(sum(_title_font().getlength(text) + TITLE_GAP for text, _ in _title_parts(caption)))
-    sheet = Image.new("RGB", (max(right + MARGIN, least), top + lines * step), PAPER)
+    parts = _title_parts(caption)
+    sheet = Image.new("RGB", (max(right + MARGIN, MARGIN + _title_width(parts)), top + lines * step), PAPER)
     draw = ImageDraw.Draw(sheet)
-    _title(draw, caption)
-    _write(draw, "input", (MARGIN, top + 24), font, FAINT, input_width)
+    x = MARGIN
+    for text, colour in parts:
+        write_line(draw, text, (x, MARGIN), TITLE, colour)
+        x += line_width(text, TITLE) + TITLE_GAP
+    _write(draw, "input", (MARGIN, top + 24), CAPTION, FAINT, input_width)
     sheet.paste(_input(picture, mask, input_width, input_height, caption.colour), (MARGIN, top + names))
-    _colour_bar(sheet, draw, (MARGIN, top + names + input_height + 14), input_width, style.colormap)
+    _colour_bar(sheet, draw, (MARGIN, top + names + input_height + 14), input_column, style.colormap)
     previous = ""
     for (layer, raw), (line, x) in zip(maps.items(), places, strict=True):
         y = top + line * step
         block = block_of(layer)
         if block and block != previous:
-            _write(draw, block, (x, y + 2), font, INK, width)
+            _write(draw, block, (x, y + 2), CAPTION, INK, width)
         previous = block
-        _write(draw, layer[len(block) + 1 :] if block else layer, (x, y + 24), font, FAINT, width)
+        _write(draw, layer[len(block) + 1 :] if block else layer, (x, y + 24), CAPTION, FAINT, width)
         blocks, smooth = scale(raw, width, height, smooth=False), scale(raw, width, height, smooth=True)
         sheet.paste(_cell(paint(blocks, style.colormap), blocks), (x, y + names))
         sheet.paste(_cell(overlay(small, smooth, style.colormap), blocks), (x, y + names + height + GAP))
@@ -174,7 +178,7 @@ def layer_panel(
     step_x, step_y = pair + 18, height + 2 * line + 16
     sheet = Image.new("RGB", (2 * MARGIN + columns * step_x - 18, top + rows * step_y), PAPER)
     draw = ImageDraw.Draw(sheet)
-    _write(draw, layer, (MARGIN, MARGIN), _title_font(), INK, sheet.width - 2 * MARGIN)
+    _write(draw, layer, (MARGIN, MARGIN), TITLE, INK, sheet.width - 2 * MARGIN)
     for i, (picture, raw, caption) in enumerate(zip(pictures, maps, captions, strict=True)):
         left, y = MARGIN + i % columns * step_x, top + i // columns * step_y
         mask = None if masks is None else masks[i]
@@ -183,8 +187,8 @@ def layer_panel(
         sheet.paste(
             _cell(overlay(_resize(picture, width, height), heat, style.colormap), heat), (left + width + GAP, y)
         )
-        _write(draw, caption.name, (left, y + height + 4), _font(16), INK, pair)
-        _write(draw, f"→ {caption.answer}", (left, y + height + 4 + line), _font(16), caption.colour, pair)
+        _write(draw, caption.name, (left, y + height + 4), CAPTION, INK, pair)
+        _write(draw, f"→ {caption.answer}", (left, y + height + 4 + line), CAPTION, caption.colour, pair)
     return sheet
 
 
@@ -206,7 +210,7 @@ def evolution_strip(
     style = style or Style()
     width, height = _fit(picture, round(style.cell * 0.65))
     small = _resize(picture, width, height)
-    label, title = _font(15), f"{name}, by epoch"
+    title = f"{name}, by epoch"
     names = 176
     top = MARGIN + 36 + height + 34
     blocks = [block_of(layer) for layer in maps]
@@ -215,23 +219,23 @@ def evolution_strip(
         y += BLOCK_GAP - GAP if i and block != blocks[i - 1] else 0
         tops.append(y)
         y += height + GAP
-    least = min(int(_title_font().getlength(title)) + 2 * MARGIN, PANEL_WIDTH)
+    least = min(line_width(title, TITLE) + 2 * MARGIN, PANEL_WIDTH)
     sheet = Image.new("RGB", (max(least, 2 * MARGIN + names + len(columns) * (width + GAP)), y + MARGIN), PAPER)
     draw = ImageDraw.Draw(sheet)
-    _write(draw, title, (MARGIN, MARGIN), _title_font(), INK, sheet.width - 2 * MARGIN)
+    _write(draw, title, (MARGIN, MARGIN), TITLE, INK, sheet.width - 2 * MARGIN)
     sheet.paste(Image.fromarray(small), (MARGIN, MARGIN + 36))
     for i, heading in enumerate(("epoch", f"p({explained})")):
-        _write(draw, heading, (MARGIN + width + 10, top - 52 + 22 * i), label, (INK, FAINT)[i], names - width - 16)
+        _write(draw, heading, (MARGIN + width + 10, top - 52 + 22 * i), LABEL, (INK, FAINT)[i], names - width - 16)
     for row, layer in enumerate(maps):
-        _write(draw, layer, (MARGIN, tops[row] + height // 2 - 9), label, INK, names - 6)
+        _write(draw, layer, (MARGIN, tops[row] + height // 2 - 9), LABEL, INK, names - 6)
         for column, raw in enumerate(maps[layer]):
             heat = scale(raw, width, height, smooth=True)
             place = (MARGIN + names + column * (width + GAP), tops[row])
             sheet.paste(_cell(overlay(small, heat, style.colormap), heat), place)
     for column, (epoch, probability) in enumerate(columns):
         centre = MARGIN + names + column * (width + GAP) + width // 2
-        draw.text((centre, top - 52), epoch, INK, label, anchor="ma")
-        draw.text((centre, top - 30), percent(probability), FAINT, label, anchor="ma")
+        for text, y, colour in ((epoch, top - 52, INK), (percent(probability), top - 30, FAINT)):
+            write_line(draw, text, (centre - line_width(text, LABEL) // 2, y), LABEL, colour)
     return sheet
 
 
@@ -258,11 +262,6 @@ def _palette(colormap: str) -> Pixels:
     return colours
 
 
-@lru_cache(maxsize=16)
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(font_manager.findfont("DejaVu Sans"), size)
-
-
 def _fit(picture: Pixels, longest: int) -> tuple[int, int]:
     """Width and height of a picture scaled so that its longer side is ``longest``."""
     height, width = picture.shape[:2]
@@ -279,7 +278,8 @@ def _cell(pixels: Pixels, values: Map) -> Image.Image:
     image = Image.fromarray(pixels)
     if not values.any():
         centre = (image.width // 2, image.height // 2)
-        ImageDraw.Draw(image).text(centre, "empty", (255, 255, 255), _font(14), anchor="mm")
+        place = (centre[0] - line_width("empty", SMALL) // 2, centre[1] - SMALL // 2)
+        write_line(ImageDraw.Draw(image), "empty", place, SMALL, (255, 255, 255))
     return image
 
 
@@ -328,49 +328,52 @@ def _colour_bar(
 ) -> None:
     x, y = place
     sheet.paste(Image.fromarray(paint(np.linspace(0, 1, width)[None].repeat(10, axis=0), colormap)), place)
-    draw.text((x, y + 13), "0", FAINT, _font(14), anchor="la")
-    draw.text((x + width, y + 13), "map's maximum", FAINT, _font(14), anchor="ra")
+    write_line(draw, "0", (x, y + 12), SMALL, FAINT)
+    most = "map's maximum"
+    write_line(draw, most, (x + width - line_width(most, SMALL), y + 12), SMALL, FAINT)
 
 
 def _title_parts(caption: Caption) -> list[tuple[str, tuple[int, int, int]]]:
-    """Name and label in ink, the answer in the colour of right or wrong, then the class explained."""
-    parts = [(caption.name, INK)]
-    if caption.label is not None:
-        parts.append((f"label: {caption.label}", FAINT))
-    parts.append((f"network says: {caption.answer}", caption.colour))
-    parts.append((f"maps explain: {caption.explained} {percent(caption.explained_probability)}", FAINT))
-    share = (PANEL_WIDTH - MARGIN) // len(parts) - TITLE_GAP
-    if sum(_title_font().getlength(text) + TITLE_GAP for text, _ in parts) > PANEL_WIDTH - MARGIN:
-        parts = [(_cut(text, _title_font(), share), colour) for text, colour in parts]
+    """Name and label in ink, the answer in the colour of right or wrong, then the class explained.
+
+    Names are cut where the line would be wider than a page.
+    """
+    parts: list[tuple[str, tuple[int, int, int]]] = []
+    for longest in (PANEL_WIDTH, 240, 160, 120, 90, 60):
+        name, label, predicted, explained = (
+            _cut(text, TITLE, longest)
+            for text in (caption.name, caption.label or "", caption.predicted, caption.explained)
+        )
+        parts = [(name, INK)]
+        if caption.label is not None:
+            parts.append((f"label: {label}", FAINT))
+        answer = replace(caption, label=caption.label and label, predicted=predicted).answer
+        parts.append((f"network says: {answer}", caption.colour))
+        parts.append((f"maps explain: {explained} {percent(caption.explained_probability)}", FAINT))
+        if MARGIN + _title_width(parts) <= PANEL_WIDTH:
+            break
     return parts
 
 
-def _title(draw: ImageDraw.ImageDraw, caption: Caption) -> None:
-    x = MARGIN
-    for text, colour in _title_parts(caption):
-        draw.text((x, MARGIN), text, colour, _title_font())
-        x += int(_title_font().getlength(text)) + TITLE_GAP
-
-
-def _title_font() -> ImageFont.FreeTypeFont:
-    return _font(20)
+def _title_width(parts: Sequence[tuple[str, tuple[int, int, int]]]) -> int:
+    return sum(line_width(text, TITLE) + TITLE_GAP for text, _ in parts)
 
 
 def _write(
     draw: ImageDraw.ImageDraw,
     text: str,
     place: tuple[int, int],
-    font: ImageFont.FreeTypeFont,
+    size: int,
     colour: tuple[int, int, int],
     width: int,
 ) -> None:
-    draw.text(place, _cut(text, font, width), colour, font)
+    write_line(draw, _cut(text, size, width), place, size, colour)
 
 
-def _cut(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """One line, cut in the middle where it is wider than ``width``: names differ at their ends."""
+def _cut(text: str, size: int, width: int) -> str:
+    """The text, cut in the middle where its line would be wider than ``width``: names differ at their ends."""
     shown, keep = text, len(text)
-    while keep > 2 and font.getlength(shown) > width:
+    while keep > 2 and line_width(shown, size) > width:
         keep -= 1
         shown = f"{text[: keep // 2]}…{text[len(text) - (keep - keep // 2) :]}"
     return shown

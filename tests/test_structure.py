@@ -19,6 +19,7 @@ ORDER = (
     "inpaint",
     "shortcut",
     "observation",
+    "fonts",
     "render",
     "evolution",
     "panels",
@@ -27,7 +28,7 @@ ORDER = (
     "__init__",
 )
 KNOW_LIGHTNING = {"tensorboard", "callback"}
-KNOW_NO_TORCH = {"render", "evolution"}
+KNOW_NO_TORCH = {"fonts", "render", "evolution"}
 
 
 def imports(path):
