@@ -46,6 +46,7 @@ def draw(
             path.stem,
             None,
             network.classes[int(predicted[i])],
+            None,
             float(sure[i]),
             network.classes[int(cams.targets[i])],
             float(explained[i]),

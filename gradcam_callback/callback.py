@@ -38,7 +38,7 @@ class GradCAMCallback(Callback):
 
     Args:
         probe: the images to watch; None takes two per class from the validation data, at most 16 in all, classes
-            spread evenly, the same ones every time.
+            spread evenly, the same ones every time. Where its dataset has no ``targets``, 2,048 items are read for it.
         target_layers: see `gradcam_callback.layers.resolve_layers`.
         target: the class that a map explains: ``"label"``, ``"predicted"``, or a class index.
         every_n_epochs: log the first validation, then those of epochs that lie n or more after the last logged one.
@@ -147,12 +147,17 @@ class GradCAMCallback(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         seen, self._pending = self._pending, None
         if seen is not None:
-            pl_module.log_dict(_tagged(seen.scalars), rank_zero_only=False)
+            pl_module.log_dict(_tagged(seen.scalars))
             with self._surviving("this epoch's panels"):
                 self._publish(trainer, seen, trainer.current_epoch, validation_step(trainer))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._observer = None
+
+    @property
+    def state_key(self) -> str:
+        # Callbacks that watch different layers keep their states apart in a checkpoint.
+        return self._generate_state_key(target_layers=self.target_layers, target=self.target)
 
     def state_dict(self) -> dict[str, Any]:
         return {"history": self.history}

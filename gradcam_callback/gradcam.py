@@ -24,8 +24,8 @@ class CAMs:
             float64 for a float64 model.
         logits: ``(N, K)``.
         targets: ``(N,)`` int64, the class that each map explains.
-        nonfinite: ``(N,)`` bool, True where NaN or infinite logits, activations or gradients made a map meaningless;
-            such a map is all zeros.
+        nonfinite: ``(N,)`` bool, True where logits, activations or gradients are NaN or infinite; the maps that this
+            makes meaningless are zeros.
     """
 
     maps: dict[str, Tensor]
@@ -97,12 +97,13 @@ class GradCAM:
             _check_activation(layer, record, len(images))
         classes = predicted_class(logits) if wanted is None else wanted.to(logits.device)
         _check_targets(classes, logits.shape[1])
-        maps = _backward_to_maps(_score(logits, classes), record)
+        scores = _scores(logits, classes)
+        maps = _backward_to_maps(scores, record)
         nonfinite = ~logits.isfinite().all(dim=1)
-        for raw in maps.values():
-            nonfinite |= ~raw.isfinite().flatten(1).all(dim=1)
         for name, raw in maps.items():
-            maps[name] = raw.masked_fill(nonfinite[:, None, None], 0.0)
+            meaningless = ~(raw.isfinite().flatten(1).all(dim=1) & scores.isfinite())
+            maps[name] = raw.masked_fill(meaningless[:, None, None], 0.0)
+            nonfinite |= meaningless
         return CAMs(maps, logits.detach(), classes, nonfinite)
 
     def _forward(self, images: Tensor) -> tuple[_Record, Any]:
@@ -159,6 +160,11 @@ def _hooked(model: nn.Module, layers: Sequence[Layer], record: _Record) -> Itera
                 f"Layer {layer.name!r} gives a {type(output).__name__}. Expected a module whose output is one "
                 "tensor (N, C, h, w); choose one inside it or next to it."
             )
+        if output.is_inference():
+            raise ValueError(
+                f"Layer {layer.name!r} runs under inference_mode in the model's forward, where nothing has a gradient. "
+                "Expected no_grad there, or nothing."
+            )
         activation = record.add(layer.name, output)
         return activation.clone() if layer.overwritten else activation
 
@@ -187,15 +193,19 @@ def _usable(tensor: Tensor) -> Tensor:
     return tensor.clone() if tensor.is_inference() else tensor.detach()
 
 
-def _backward_to_maps(score: Tensor, record: _Record) -> dict[str, Tensor]:
+def _backward_to_maps(scores: Tensor, record: _Record) -> dict[str, Tensor]:
     """Reduce each gradient to its map as it arrives, so that only one is held at a time.
 
-    A layer that the score does not depend on has a zero gradient and so a map of zeros.
+    Images do not mix, so the gradient of the sum of their scores is each image's own. A layer that the scores do not
+    depend on has a zero gradient and so a map of zeros.
     """
+    if not scores.requires_grad:
+        raise ValueError(
+            f"The logits depend on none of the layers {list(record.activations)}: the model's forward detaches what "
+            "they give. Expected a forward that gradients can pass."
+        )
     activations = record.activations
     maps = {name: _empty_map(activation) for name, activation in activations.items()}
-    if not score.requires_grad:
-        return maps
 
     def reduce_to_map(name: str, gradient: Tensor) -> None:
         activation = activations.pop(name).detach().to(maps[name].dtype)
@@ -204,7 +214,7 @@ def _backward_to_maps(score: Tensor, record: _Record) -> dict[str, Tensor]:
 
     for name, activation in activations.items():
         activation.register_hook(partial(reduce_to_map, name))
-    torch.autograd.grad(score, record.leaves, allow_unused=True)
+    torch.autograd.grad(scores.sum(), record.leaves, allow_unused=True)
     return maps
 
 
@@ -215,11 +225,11 @@ def _empty_map(activation: Tensor) -> Tensor:
     return torch.zeros(n, h, w, dtype=dtype, device=activation.device)
 
 
-def _score(logits: Tensor, classes: Tensor) -> Tensor:
-    """The sum over images of the target's logit; images do not mix, so its gradient is each image's own."""
+def _scores(logits: Tensor, classes: Tensor) -> Tensor:
+    """``(N,)``: each image's logit of its class; of a single logit, the logit for 1 and minus the logit for 0."""
     if logits.shape[1] == 1:
-        return (logits[:, 0] * (2 * classes - 1)).sum()
-    return logits.gather(1, classes[:, None]).sum()
+        return logits[:, 0] * (2 * classes - 1)
+    return logits.gather(1, classes[:, None])[:, 0]
 
 
 def predicted_class(logits: Tensor) -> Tensor:

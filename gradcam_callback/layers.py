@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
+from gradcam_callback.words import block_of
+
 # What the feature stack of a VGG is made of, in whatever containers its leaves are wrapped.
 _STACK = (nn.Conv2d, nn.BatchNorm2d, nn.SyncBatchNorm, nn.ReLU, nn.MaxPool2d, nn.Dropout, nn.Dropout2d, nn.Identity)
-_BLOCKS = 5
+# A VGG ends with its fifth pooling; with fewer than three, a few convolutions of 3 x 3 are not taken for one.
+_BLOCKS, _LEAST_POOLS = 5, 3
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def find_vggs(model: nn.Module) -> dict[str, dict[str, nn.Module]]:
                 pending = False
             elif isinstance(module, nn.MaxPool2d) and names:
                 block, convolution = block + 1, 0
-        if block > 1 and not pending:
+        if block > _LEAST_POOLS and not pending:
             stacks[_common_parent(paths)] = names
     return stacks
 
@@ -93,7 +95,8 @@ def _runs(model: nn.Module) -> Iterator[list[tuple[str, nn.Module]]]:
     for name, module in model.named_modules():
         if list(module.children()):
             continue
-        fits = isinstance(module, _STACK) and getattr(module, "kernel_size", (3, 3)) in (2, (2, 2), 3, (3, 3))
+        other_kernel = isinstance(module, nn.Conv2d) and module.kernel_size != (3, 3)
+        fits = isinstance(module, _STACK) and not other_kernel
         if not fits or pools == _BLOCKS:
             yield run
             run, pools = [], 0
@@ -101,12 +104,6 @@ def _runs(model: nn.Module) -> Iterator[list[tuple[str, nn.Module]]]:
             run.append((_plain(name), module))
             pools += isinstance(module, nn.MaxPool2d)
     yield run
-
-
-def block_of(name: str) -> str:
-    """The block that a layer's name belongs to, ``""`` for a dotted name: ``"block5_conv3"`` -> ``"block5"``."""
-    match = re.fullmatch(r"(.*block\d+)_conv\d+", name)
-    return match[1] if match else ""
 
 
 def _vgg_layers(vggs: dict[str, dict[str, nn.Module]], name: str) -> list[Layer]:

@@ -22,6 +22,7 @@ def captions(probe: ProbeSet, cams: CAMs) -> list[Caption]:
             name,
             probe.class_name(int(probe.labels[i])),
             probe.class_name(int(predicted[i])),
+            bool(predicted[i] == probe.labels[i]),
             float(sure[i]),
             probe.class_name(int(cams.targets[i])),
             float(explained[i]),

@@ -94,7 +94,7 @@ class ProbeSet:
         Args:
             dataset: map-style, with items ``(image, label)`` or ``(image, label, mask)``.
             max_images: at most so many in all: of many classes, some are taken, spread evenly over their indices.
-            max_scanned: read the labels of at most so many items, for datasets that are slow to read.
+            max_scanned: where labels have to be read from the items, read at most so many.
 
         Raises:
             ValueError: items of another form, images that differ in shape, an empty dataset, ``per_class`` below 1.

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from gradcam_callback.fonts import line_width, write_line
-from gradcam_callback.layers import block_of
+from gradcam_callback.words import block_of, percent
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 Map = np.ndarray[Any, np.dtype[Any]]
@@ -47,19 +47,16 @@ class Style:
 class Caption:
     """What is written beside one image: its name, its label, what the network says and how surely (0..1).
 
-    ``label`` is None where it is unknown, and nothing is then called right or wrong.
+    ``label`` and ``right`` are None where the label is unknown, and nothing is then called right or wrong.
     """
 
     name: str
     label: str | None
     predicted: str
+    right: bool | None
     probability: float
     explained: str
     explained_probability: float
-
-    @property
-    def right(self) -> bool | None:
-        return None if self.label is None else self.label == self.predicted
 
     @property
     def answer(self) -> str:
@@ -70,11 +67,6 @@ class Caption:
     @property
     def colour(self) -> tuple[int, int, int]:
         return {None: INK, True: RIGHT, False: WRONG}[self.right]
-
-
-def percent(share: float) -> str:
-    """A share 0..1 in words: ``"87 %"``."""
-    return f"{100 * share:.0f} %"
 
 
 def scale(raw: Map, width: int, height: int, *, smooth: bool) -> Map:
@@ -161,7 +153,6 @@ def layer_panel(
     captions: Sequence[Caption],
     masks: Sequence[Map | None] | None = None,
     style: Style | None = None,
-    columns: int = 4,
 ) -> Image.Image:
     """One layer on every image: each input beside its overlay, with the network's answer below.
 
@@ -172,11 +163,11 @@ def layer_panel(
     style = style or Style()
     width, height = _fit(pictures[0], style.cell)
     pair, line = 2 * width + GAP, 21
-    columns = min(columns, len(pictures))
+    top, gap = MARGIN + 40, 18
+    step_x, step_y = pair + gap, height + 2 * line + 16
+    columns = min(max(1, (PANEL_WIDTH - 2 * MARGIN + gap) // step_x), len(pictures))
     rows = -(-len(pictures) // columns)
-    top = MARGIN + 40
-    step_x, step_y = pair + 18, height + 2 * line + 16
-    sheet = Image.new("RGB", (2 * MARGIN + columns * step_x - 18, top + rows * step_y), PAPER)
+    sheet = Image.new("RGB", (2 * MARGIN + columns * step_x - gap, top + rows * step_y), PAPER)
     draw = ImageDraw.Draw(sheet)
     _write(draw, layer, (MARGIN, MARGIN), TITLE, INK, sheet.width - 2 * MARGIN)
     for i, (picture, raw, caption) in enumerate(zip(pictures, maps, captions, strict=True)):
@@ -340,15 +331,12 @@ def _title_parts(caption: Caption) -> list[tuple[str, tuple[int, int, int]]]:
     """
     parts: list[tuple[str, tuple[int, int, int]]] = []
     for longest in (PANEL_WIDTH, 240, 160, 120, 90, 60):
-        name, label, predicted, explained = (
-            _cut(text, TITLE, longest)
-            for text in (caption.name, caption.label or "", caption.predicted, caption.explained)
-        )
-        parts = [(name, INK)]
+        parts = [(_cut(caption.name, TITLE, longest), INK)]
         if caption.label is not None:
-            parts.append((f"label: {label}", FAINT))
-        answer = replace(caption, label=caption.label and label, predicted=predicted).answer
+            parts.append((f"label: {_cut(caption.label, TITLE, longest)}", FAINT))
+        answer = replace(caption, predicted=_cut(caption.predicted, TITLE, longest)).answer
         parts.append((f"network says: {answer}", caption.colour))
+        explained = _cut(caption.explained, TITLE, longest)
         parts.append((f"maps explain: {explained} {percent(caption.explained_probability)}", FAINT))
         if MARGIN + _title_width(parts) <= PANEL_WIDTH:
             break

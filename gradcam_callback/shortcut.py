@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gradcam_callback.inpaint import paint_out
+from gradcam_callback.words import percent
 
 # How far swap accuracy must fall below probe accuracy for a shortcut to be suspected, and how far probe accuracy must
 # lie above guessing for either to mean anything.
@@ -104,15 +105,13 @@ def judge(
     """
     learnt = probe_accuracy > 1 / classes + SUSPICIOUS_FALL
     suspected = swap_accuracy is not None and learnt and probe_accuracy - swap_accuracy > SUSPICIOUS_FALL
-    words = [f"On these {n} images the network is right in {_percent(probe_accuracy)}."]
+    words = [f"On these {n} images the network is right in {percent(probe_accuracy)}."]
     if swap_accuracy is None:
         words.append("Their objects are all of one class, so none could be put on another class's background.")
     else:
-        words.append(
-            f"Put the same objects on other classes' backgrounds and it is right in {_percent(swap_accuracy)}."
-        )
+        words.append(f"Put the same objects on other classes' backgrounds and it is right in {percent(swap_accuracy)}.")
     words.append(
-        f"At {layer}, {_percent(mass)} of the focus lies on the object, which fills {_percent(area)} (lift {lift:.2f})."
+        f"At {layer}, {percent(mass)} of the focus lies on the object, which fills {percent(area)} (lift {lift:.2f})."
     )
     if suspected:
         words.append("Its answer depends on the background: a shortcut is suspected.")
@@ -123,7 +122,3 @@ def judge(
     else:
         words.append("No sign that its answer depends on the background.")
     return Verdict(suspected, probe_accuracy, swap_accuracy, lift, " ".join(words))
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"

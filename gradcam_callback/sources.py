@@ -78,21 +78,21 @@ def choose_items(
     if not len(dataset):
         raise ValueError("The dataset is empty. Expected at least one item (image, label).")
     with preserved_random_state():
-        order = random.Random(seed).sample(range(len(dataset)), len(dataset))[:max_scanned]
+        order = random.Random(seed).sample(range(len(dataset)), len(dataset))
         items = []
-        for index in _choose(_labels_of(dataset, order), per_class, max_images):
+        for index in _choose(_labels_of(dataset, order, max_scanned), per_class, max_images):
             # An augmenting transform gives the same picture every time.
             _seed_everything(seed + index)
             items.append(_item(dataset, index))
     return items
 
 
-def _labels_of(dataset: Any, order: Sequence[int]) -> dict[int, int]:
+def _labels_of(dataset: Any, order: Sequence[int], max_scanned: int | None) -> dict[int, int]:
     """Index -> label, in the order given, without loading an image where the labels can be had alone."""
     targets = _targets(dataset)
     if targets is not None:
         return {index: int(targets[index]) for index in order}
-    return {index: _item(dataset, index).label for index in order}
+    return {index: _item(dataset, index).label for index in order[:max_scanned]}
 
 
 def _targets(dataset: Any) -> Any:

@@ -236,10 +236,13 @@ def test_nan_gives_empty_maps_and_is_reported_for_that_image_alone(double_thin):
     assert all(bool(raw[0].any()) for raw in cams.maps.values())
 
 
-def test_infinite_weights_are_reported(double_thin):
+def test_infinite_scores_are_reported_and_empty_only_the_maps_that_they_make_meaningless(double_thin):
     double_thin.classifier[-1].bias.data[2] = float("inf")
-    cams = GradCAM(double_thin, "block5")(torch.rand(1, 3, 64, 64).double(), 2)
-    assert cams.nonfinite.tolist() == [True]
+    images = torch.rand(1, 3, 64, 64).double()
+    broken, sound = GradCAM(double_thin, "block5")(images, 2), GradCAM(double_thin, "block5")(images, 1)
+    assert broken.nonfinite.tolist() == sound.nonfinite.tolist() == [True]
+    assert not any(raw.any() for raw in broken.maps.values())
+    assert any(raw.any() for raw in sound.maps.values())
 
 
 def snapshot(model):
@@ -386,6 +389,29 @@ def test_wrong_models_and_layers_are_named(thin):
         GradCAM(thin, "unused")(torch.rand(2, 3, 64, 64))
     with pytest.raises(ValueError, match="chunk_size is 0"):
         GradCAM(thin, chunk_size=0)
+
+
+@pytest.mark.parametrize(
+    ("cut", "message"),
+    [
+        (torch.inference_mode, "Layer 'block5_conv3' runs under inference_mode.*Expected no_grad there"),
+        (None, r"depend on none of the layers \['block5_conv3'\].*detaches what they give"),
+    ],
+)
+def test_forward_that_no_gradient_can_pass_is_said(double_thin, cut, message):
+    class Cut(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = double_thin
+
+        def forward(self, images):
+            if cut is None:
+                return self.network.classifier(self.network.features(images).detach())
+            with cut():
+                return self.network(images)
+
+    with pytest.raises(ValueError, match=message):
+        GradCAM(Cut(), "block5_conv3")(torch.rand(1, 3, 64, 64).double(), 0)
 
 
 def test_layer_that_the_logits_do_not_depend_on_has_an_empty_map():

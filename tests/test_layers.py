@@ -98,6 +98,11 @@ def test_several_vggs_ask_which():
 
 
 def test_no_vgg_is_seen_where_there_is_none():
-    for model in (torchvision.models.resnet18, torchvision.models.resnet50, torchvision.models.densenet121):
+    for model in (
+        torchvision.models.resnet18,
+        torchvision.models.resnet50,
+        torchvision.models.densenet121,
+        torchvision.models.alexnet,
+    ):
         with torch.device("meta"), pytest.raises(ValueError, match="No VGG was found"):
             names(model())

@@ -10,8 +10,8 @@ from PIL import Image
 from gradcam_callback import render
 from gradcam_callback.render import Caption, Style
 
-RIGHT = Caption("star-1", "star", "star", 0.87, "star", 0.87)
-WRONG = Caption("star-1", "star", "moon", 0.91, "star", 0.04)
+RIGHT = Caption("star-1", "star", "star", True, 0.87, "star", 0.87)
+WRONG = Caption("star-1", "star", "moon", False, 0.91, "star", 0.04)
 GREY = np.full((60, 60, 3), 128, np.uint8)
 ALL = [f"block{b}_conv{c}" for b, n in enumerate((2, 2, 3, 3, 3), 1) for c in range(1, n + 1)]
 
@@ -109,19 +109,26 @@ def test_wrong_predictions_are_red_and_right_ones_green(draw):
 
     assert render.WRONG in colours_of(sheet(WRONG)) and render.RIGHT not in colours_of(sheet(WRONG))
     assert render.RIGHT in colours_of(sheet(RIGHT)) and render.WRONG not in colours_of(sheet(RIGHT))
-    unknown = colours_of(sheet(Caption("photo", None, "moon", 0.9, "moon", 0.9)))
+    unknown = colours_of(sheet(Caption("photo", None, "moon", None, 0.9, "moon", 0.9)))
     assert not unknown & {render.RIGHT, render.WRONG}
 
 
 def test_captions_say_the_answer_with_its_sign():
     assert RIGHT.answer == "star 87 % ✓" and WRONG.answer == "moon 91 % ✗"
-    assert Caption("photo", None, "moon", 0.9, "moon", 0.9).answer == "moon 90 %"
+    assert Caption("photo", None, "moon", None, 0.9, "moon", 0.9).answer == "moon 90 %"
+
+
+def test_cut_names_do_not_turn_a_wrong_answer_into_a_right_one():
+    alike = Caption("star-1", "star" + "x" * 90 + "fish", "star" + "y" * 90 + "fish", False, 0.9, "star", 0.1)
+    sheet = colours_of(render.probe_panel(GREY, {"block5_conv3": spot()}, alike))
+    assert render.WRONG in sheet and render.RIGHT not in sheet
+    assert any("✗" in text for text, _ in render._title_parts(alike))
 
 
 def test_mask_is_outlined_on_the_input_where_it_is():
     mask = np.zeros((60, 60), bool)
     mask[20:40, 10:30] = True
-    caption = Caption("photo", None, "moon", 0.9, "moon", 0.9)
+    caption = Caption("photo", None, "moon", None, 0.9, "moon", 0.9)
     plain = np.asarray(render.layer_panel("l", GREY[None], spot()[None], [caption]))
     outlined = np.asarray(render.layer_panel("l", GREY[None], spot()[None], [caption], [mask]))
     changed = np.argwhere((plain != outlined).any(axis=2))
@@ -142,7 +149,7 @@ def test_layer_panel_shows_every_image(count):
     # Flat blue inputs: as many blue squares as images.
     blue = np.zeros((count, 60, 60, 3), np.uint8)
     blue[..., 2] = 255
-    caption = Caption("photo", None, "moon", 0.9, "moon", 0.9)
+    caption = Caption("photo", None, "moon", None, 0.9, "moon", 0.9)
     sheet = np.asarray(render.layer_panel("l", blue, np.stack([spot()] * count), [caption] * count))
     assert (sheet == (0, 0, 255)).all(axis=2).sum() == count * 112 * 112
     assert sheet.shape[1] <= render.PANEL_WIDTH
@@ -161,14 +168,14 @@ def test_evolution_strip_has_a_row_per_layer_and_a_column_per_epoch():
 def test_non_square_pictures_keep_their_proportions():
     wide = np.zeros((30, 90, 3), np.uint8)
     wide[..., 2] = 255
-    caption = Caption("photo", None, "moon", 0.9, "moon", 0.9)
+    caption = Caption("photo", None, "moon", None, 0.9, "moon", 0.9)
     sheet = np.asarray(render.layer_panel("l", wide[None], spot(5, 15)[None], [caption]))
     assert (sheet == (0, 0, 255)).all(axis=2).sum() == pytest.approx(112 * 37, abs=200)
 
 
 def test_long_names_are_cut_and_nothing_is_drawn_outside():
     long = "x" * 300
-    caption = Caption(long, long, long, 0.5, long, 0.5)
+    caption = Caption(long, long, long, True, 0.5, long, 0.5)
     for sheet in (
         render.probe_panel(GREY, {long: spot()}, caption),
         render.layer_panel(long, GREY[None], spot()[None], [caption]),

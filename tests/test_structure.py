@@ -10,6 +10,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "gradcam_callback"
 # Each file may import those above it.
 ORDER = (
+    "words",
     "state",
     "sources",
     "probe",
@@ -28,7 +29,7 @@ ORDER = (
     "__init__",
 )
 KNOW_LIGHTNING = {"tensorboard", "callback"}
-KNOW_NO_TORCH = {"fonts", "render", "evolution"}
+KNOW_NO_TORCH = {"words", "fonts", "render", "evolution"}
 
 
 def imports(path):
