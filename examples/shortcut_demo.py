@@ -38,7 +38,8 @@ class FineTuning(pl.LightningModule):
         super().__init__()
         self.network = network
         # The first 10 of torchvision's feature modules are blocks 1 and 2.
-        network.features[:10].requires_grad_(False)  # type: ignore[index]
+        for module in list(network.features.children())[:10]:
+            module.requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.network(images)

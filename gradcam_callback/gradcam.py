@@ -184,8 +184,8 @@ def _detached_forward(model: nn.Module, images: Tensor) -> Tensor:
     """Forward with detached parameters, so that no gradient can reach a weight, and with copies of the buffers."""
     state = {name: _usable(parameter) for name, parameter in model.named_parameters()}
     state |= {name: buffer.clone() for name, buffer in model.named_buffers()}
-    logits = torch.func.functional_call(model, state, (_usable(images),))
-    return logits  # type: ignore[no-any-return]
+    logits: Tensor = torch.func.functional_call(model, state, (_usable(images),))
+    return logits
 
 
 def _usable(tensor: Tensor) -> Tensor:
