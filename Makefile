@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: demo test check format figures clean
+.PHONY: demo test check format bench figures clean
 
 demo: $(VENV)/.demo
 	$(RUN) examples/shortcut_demo.py $(DEMO_ARGS)
@@ -24,7 +24,11 @@ format: $(VENV)/.test
 figures: $(VENV)/.demo
 	$(RUN) examples/readme_figures.py
 
-$(VENV)/.demo $(VENV)/.test: $(VENV)/.%: pyproject.toml
+# The engine beside torch-cam, pytorch-grad-cam and captum; about 15 minutes. Nothing else should run meanwhile.
+bench: $(VENV)/.bench
+	$(RUN) benchmarks/engine.py
+
+$(VENV)/.demo $(VENV)/.test $(VENV)/.bench: $(VENV)/.%: pyproject.toml
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[$*]'
 	touch $@

@@ -14,7 +14,8 @@ from pytorch_lightning.loggers.logger import DummyLogger
 from pytorch_lightning.utilities import rank_zero_info
 
 from gradcam_callback.evolution import Evolution, Frame, shrink
-from gradcam_callback.gradcam import class_probability
+from gradcam_callback.gradcam import PRECISIONS, GradCAM, GradCAMWarning, class_probability
+from gradcam_callback.methods import METHODS
 from gradcam_callback.observation import Observation, Observer
 from gradcam_callback.panels import draw_panels
 from gradcam_callback.probe import ProbeSet
@@ -24,10 +25,6 @@ from gradcam_callback.tensorboard import find_loggers, tag, validation_step, wri
 
 # What the callback takes by itself from the validation data.
 AUTO_PER_CLASS, AUTO_IMAGES, AUTO_SCANNED = 2, 16, 2048
-
-
-class GradCAMWarning(UserWarning):
-    """Something of the callback's was lost, and what; training goes on untouched."""
 
 
 class GradCAMCallback(Callback):
@@ -47,7 +44,9 @@ class GradCAMCallback(Callback):
         cell_size: the longer side of one heatmap in the panels, in pixels.
         colormap: any of matplotlib's.
         jpeg_quality: 1..95.
-        chunk_size: how many images go through the model at once.
+        method: the formula of the maps, see `gradcam_callback.methods`.
+        precision: ``"full"``, ``"bf16"`` (see `GradCAM`), or ``"trainer"``: bf16 where the Trainer's is.
+        chunk_size: how many images go through the model at once; None chooses.
         seed: chooses the probe images from the validation data and the backgrounds that objects are put on.
 
     Attributes:
@@ -70,7 +69,9 @@ class GradCAMCallback(Callback):
         cell_size: int = 112,
         colormap: str = "inferno",
         jpeg_quality: int = 85,
-        chunk_size: int = 8,
+        method: str = "gradcam",
+        precision: str = "full",
+        chunk_size: int | None = None,
         seed: int = 0,
     ) -> None:
         if probe is not None and not isinstance(probe, ProbeSet):
@@ -85,8 +86,12 @@ class GradCAMCallback(Callback):
             raise ValueError(f"colormap is {colormap!r}. Expected one of matplotlib's, such as 'inferno' or 'jet'.")
         if not 1 <= jpeg_quality <= 95:
             raise ValueError(f"jpeg_quality is {jpeg_quality}. Expected 1 to 95.")
-        if chunk_size < 1:
-            raise ValueError(f"chunk_size is {chunk_size}. Expected a number of images, 1 or more.")
+        if method not in METHODS:
+            raise ValueError(f"method is {method!r}. Expected one of {sorted(METHODS)}.")
+        if precision not in (*PRECISIONS, "trainer"):
+            raise ValueError(f"precision is {precision!r}. Expected 'full', 'bf16' or 'trainer'.")
+        if chunk_size is not None and chunk_size < 1:
+            raise ValueError(f"chunk_size is {chunk_size}. Expected a number of images, 1 or more, or None.")
         self.probe = probe
         self.target_layers = target_layers
         self.target = target
@@ -94,6 +99,8 @@ class GradCAMCallback(Callback):
         self.log_before_training = log_before_training
         self.style = Style(cell_size, colormap)
         self.jpeg_quality = jpeg_quality
+        self.method = method
+        self.precision = precision
         self.chunk_size = chunk_size
         self.seed = seed
         self.history: list[dict[str, float]] = []
@@ -178,7 +185,16 @@ class GradCAMCallback(Callback):
         if self.probe is None:
             self.probe = _probe_from_validation(trainer, self.seed)
         self._observer = Observer(
-            pl_module, self.probe, self.target_layers, self.target, chunk_size=self.chunk_size, seed=self.seed
+            GradCAM(
+                pl_module,
+                self.target_layers,
+                method=self.method,
+                precision=_trainers_precision(trainer) if self.precision == "trainer" else self.precision,
+                chunk_size=self.chunk_size,
+            ),
+            self.probe,
+            self.target,
+            seed=self.seed,
         )
         for logger in find_loggers(trainer)[:1]:
             rank_zero_info(
@@ -228,6 +244,10 @@ class GradCAMCallback(Callback):
 
 def _tagged(scalars: dict[str, float]) -> dict[str, float]:
     return {tag(name): value for name, value in scalars.items()}
+
+
+def _trainers_precision(trainer: Trainer) -> str:
+    return "bf16" if str(trainer.precision).startswith("bf16") else "full"
 
 
 def _is_dry_run(trainer: Trainer) -> bool:

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from gradcam_callback.layers import Layer, resolve_layers
+from gradcam_callback.methods import METHODS
 from gradcam_callback.state import borrowed
+
+
+class GradCAMWarning(UserWarning):
+    """Something of ours was lost or had to be done otherwise, and what; training goes on untouched."""
+
+
+T = TypeVar("T")
+
+PRECISIONS = {"full": None, "bf16": torch.bfloat16}
+# How many pixels go through the model at once, by device: 8 images of 224 x 224 on a CPU, whose caches gain nothing
+# from more, and 32 on a GPU.
+CHUNK_PIXELS = {"cpu": 8 * 224 * 224, "cuda": 32 * 224 * 224}
 
 
 @dataclass(frozen=True)
@@ -42,26 +56,48 @@ class GradCAM:
         alpha_k = mean over positions of dY_c / dA_k
         map     = ReLU(sum over k of alpha_k A_k)
 
-    All layers come from one forward and one backward. The model runs in eval mode and full precision, on detached
-    weights, so weight gradients are never computed; its parameters, buffers, ``.grad``, ``requires_grad``, train/eval
-    flags and hooks, the random state and the grad mode are afterwards as they were, also after an exception.
+    All layers come from one forward and one backward. The model runs in eval mode, on detached weights, so weight
+    gradients are never computed; its parameters, buffers, ``.grad``, ``requires_grad``, train/eval flags and hooks, the
+    random state and the grad mode are afterwards as they were, also after an exception.
 
     Args:
         model: a module whose ``forward(images)`` gives logits ``(N, K)``. With ``K = 1`` target 1 is the logit and
             target 0 is minus the logit.
         target_layers: see `gradcam_callback.layers.resolve_layers`.
-        chunk_size: how many images go through the model at once; bounds the memory.
+        method: ``"gradcam"``, or another formula of `gradcam_callback.methods`: ``"gradcam++"``, ``"hirescam"``,
+            ``"layercam"``.
+        precision: ``"full"``, the model's own, also inside autocast; or ``"bf16"``, under autocast, faster where the
+            hardware multiplies bfloat16, and coarser.
+        chunk_size: how many images go through the model at once, which bounds the memory; None chooses by the device
+            and the size of the images. Where memory runs out, it is halved.
 
     Raises:
-        ValueError: a layer name that does not resolve, with the choices; a chunk size below 1.
+        ValueError: a layer name that does not resolve, an unknown method or precision, with the choices; a chunk size
+            below 1.
     """
 
-    def __init__(self, model: nn.Module, target_layers: str | Sequence[str] = "all", *, chunk_size: int = 8) -> None:
-        if chunk_size < 1:
-            raise ValueError(f"chunk_size is {chunk_size}. Expected a number of images, 1 or more.")
+    def __init__(
+        self,
+        model: nn.Module,
+        target_layers: str | Sequence[str] = "all",
+        *,
+        method: str = "gradcam",
+        precision: str = "full",
+        chunk_size: int | None = None,
+    ) -> None:
+        if method not in METHODS:
+            raise ValueError(f"method is {method!r}. Expected one of {sorted(METHODS)}.")
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision is {precision!r}. Expected one of {sorted(PRECISIONS)}.")
+        if chunk_size is not None and chunk_size < 1:
+            raise ValueError(f"chunk_size is {chunk_size}. Expected a number of images, 1 or more, or None.")
         self.model = model
         self.layers = resolve_layers(model, target_layers)
+        self.method = method
+        self.precision = precision
         self.chunk_size = chunk_size
+        # Set once the model has turned out to overwrite activations or to insist on its own memory format.
+        self._careful = False
 
     def __call__(self, images: Tensor, targets: int | Sequence[int] | Tensor | None = None) -> CAMs:
         """Compute the maps of a batch; each image's maps are what the image alone would give.
@@ -77,12 +113,13 @@ class GradCAM:
         if not isinstance(images, Tensor) or images.ndim != 4 or not len(images):
             came = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
             raise ValueError(f"images came as {came}. Expected a tensor (N, C, H, W) with N of at least 1.")
-        with borrowed(self.model):
+        with borrowed(self.model, PRECISIONS[self.precision]):
             wanted = _targets_per_image(targets, len(images))
-            parts = []
-            for start in range(0, len(images), self.chunk_size):
-                chunk = slice(start, start + self.chunk_size)
-                parts.append(self._chunk(images[chunk], None if wanted is None else wanted[chunk]))
+            parts = in_chunks(
+                lambda chunk: self._chunk(images[chunk], None if wanted is None else wanted[chunk]),
+                images,
+                self.chunk_size,
+            )
         return CAMs(
             maps={layer.name: torch.cat([part.maps[layer.name] for part in parts]) for layer in self.layers},
             logits=torch.cat([part.logits for part in parts]),
@@ -90,15 +127,22 @@ class GradCAM:
             nonfinite=torch.cat([part.nonfinite for part in parts]),
         )
 
+    def predict(self, images: Tensor) -> Tensor:
+        """Logits ``(N, K)`` of a forward alone, computed like those of a map, and as traceless."""
+        with borrowed(self.model, PRECISIONS[self.precision]):
+            return torch.cat(
+                in_chunks(lambda chunk: self._forward(_usable(images[chunk]), [])[1], images, self.chunk_size)
+            )
+
     def _chunk(self, images: Tensor, wanted: Tensor | None) -> CAMs:
-        record, logits = self._forward(images)
+        record, logits = self._forward(_usable(images), self.layers)
         _check_logits(logits, len(images))
         for layer in self.layers:
             _check_activation(layer, record, len(images))
         classes = predicted_class(logits) if wanted is None else wanted.to(logits.device)
         _check_targets(classes, logits.shape[1])
         scores = _scores(logits, classes)
-        maps = _backward_to_maps(scores, record)
+        maps = _backward_to_maps(scores, record, METHODS[self.method])
         nonfinite = ~logits.isfinite().all(dim=1)
         for name, raw in maps.items():
             meaningless = ~(raw.isfinite().flatten(1).all(dim=1) & scores.isfinite())
@@ -106,22 +150,29 @@ class GradCAM:
             nonfinite |= meaningless
         return CAMs(maps, logits.detach(), classes, nonfinite)
 
-    def _forward(self, images: Tensor) -> tuple[_Record, Any]:
-        """Forward once; where the model writes into an activation in place, once more with copies handed on."""
-        record = _Record()
-        try:
-            with _hooked(self.model, self.layers, record):
-                logits = _detached_forward(self.model, images)
-            overwritten = record.overwritten()
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError:
-            # Perhaps autograd refused to have the first activation overwritten; an error of the model's comes again.
-            overwritten = True
-        if overwritten:
+    def _forward(self, images: Tensor, layers: Sequence[Layer]) -> tuple[_Record, Any]:
+        """Forward on the fast path; where the model does not bear it, from then on with care.
+
+        The fast path hands the activations themselves on, and on a CPU lays the images out channels_last, for which
+        its convolutions are faster. A model that writes into an activation gives itself away by the tensor's version
+        or by an error of autograd's, one that calls ``view`` on its features by an error too.
+        """
+        if not self._careful:
             record = _Record()
-            with _hooked(self.model, [replace(layer, overwritten=True) for layer in self.layers], record):
-                logits = _detached_forward(self.model, images)
+            fast = images.contiguous(memory_format=torch.channels_last) if images.device.type == "cpu" else images
+            try:
+                with _hooked(self.model, layers, record):
+                    logits = _detached_forward(self.model, fast)
+            except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise
+            else:
+                if not record.overwritten():
+                    return record, logits
+        record = _Record()
+        with _hooked(self.model, [replace(layer, overwritten=True) for layer in layers], record):
+            logits = _detached_forward(self.model, images)
+        self._careful = True
         return record, logits
 
 
@@ -180,11 +231,49 @@ def _hooked(model: nn.Module, layers: Sequence[Layer], record: _Record) -> Itera
         yield
 
 
+def in_chunks(compute: Callable[[slice], T], images: Tensor, chunk_size: int | None) -> list[T]:
+    """Call ``compute`` on even chunks of the images; where memory runs out, on chunks of half the size."""
+    size = chunk_size or max(1, CHUNK_PIXELS.get(images.device.type, CHUNK_PIXELS["cpu"]) // images[0, 0].numel())
+    done: list[T] = []
+    start = 0
+    while start < len(images):
+        left = len(images) - start
+        even = -(-left // -(-left // size))
+        try:
+            done.append(compute(slice(start, start + even)))
+            start += even
+        except (RuntimeError, MemoryError) as error:
+            if even == 1 or not is_out_of_memory(error):
+                raise
+            size = even // 2
+        else:
+            continue
+        # Outside the handler, where the failed attempt's tensors are no longer held by the exception.
+        _release_memory(images.device)
+        warnings.warn(
+            f"GradCAM: memory ran out with {even} images at once; it goes on with {size}. Set chunk_size={size} to "
+            "have it so from the start.",
+            GradCAMWarning,
+            stacklevel=3,
+        )
+    return done
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on any device or the host, for which torch has no class of its own."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+
+
+def _release_memory(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
 def _detached_forward(model: nn.Module, images: Tensor) -> Tensor:
     """Forward with detached parameters, so that no gradient can reach a weight, and with copies of the buffers."""
     state = {name: _usable(parameter) for name, parameter in model.named_parameters()}
     state |= {name: buffer.clone() for name, buffer in model.named_buffers()}
-    logits: Tensor = torch.func.functional_call(model, state, (_usable(images),))
+    logits: Tensor = torch.func.functional_call(model, state, (images,))
     return logits
 
 
@@ -193,7 +282,7 @@ def _usable(tensor: Tensor) -> Tensor:
     return tensor.clone() if tensor.is_inference() else tensor.detach()
 
 
-def _backward_to_maps(scores: Tensor, record: _Record) -> dict[str, Tensor]:
+def _backward_to_maps(scores: Tensor, record: _Record, method: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Tensor]:
     """Reduce each gradient to its map as it arrives, so that only one is held at a time.
 
     Images do not mix, so the gradient of the sum of their scores is each image's own. A layer that the scores do not
@@ -208,9 +297,10 @@ def _backward_to_maps(scores: Tensor, record: _Record) -> dict[str, Tensor]:
     maps = {name: _empty_map(activation) for name, activation in activations.items()}
 
     def reduce_to_map(name: str, gradient: Tensor) -> None:
-        activation = activations.pop(name).detach().to(maps[name].dtype)
-        alpha = gradient.to(maps[name].dtype).mean(dim=(2, 3))
-        maps[name] = torch.einsum("nk,nkhw->nhw", alpha, activation).relu()
+        dtype = maps[name].dtype
+        # Autocast, where it is on, is for the model and not for the formula.
+        with torch.autocast(gradient.device.type, enabled=False):
+            maps[name] = method(activations.pop(name).detach().to(dtype), gradient.to(dtype)).relu()
 
     for name, activation in activations.items():
         activation.register_hook(partial(reduce_to_map, name))
@@ -242,12 +332,6 @@ def class_probability(logits: Tensor, classes: Tensor) -> Tensor:
     if logits.shape[1] == 1:
         return (logits[:, 0].float() * (2 * classes - 1)).sigmoid()
     return logits.float().softmax(dim=1).gather(1, classes[:, None])[:, 0]
-
-
-def predict(model: nn.Module, images: Tensor, chunk_size: int = 8) -> Tensor:
-    """Logits ``(N, K)`` of a forward alone, in eval mode and full precision, as traceless as a map."""
-    with borrowed(model), torch.no_grad():
-        return torch.cat([_detached_forward(model, chunk) for chunk in images.split(chunk_size)])
 
 
 def _targets_per_image(targets: int | Sequence[int] | Tensor | None, n: int) -> Tensor | None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gradcam_callback import metrics
-from gradcam_callback.gradcam import CAMs, GradCAM, predict, predicted_class
+from gradcam_callback.gradcam import CAMs, GradCAM, is_out_of_memory, predicted_class
 from gradcam_callback.probe import ProbeSet
 from gradcam_callback.shortcut import Verdict, accuracy, judge, make_counterfactuals
 
@@ -33,27 +31,24 @@ class Observer:
     """Looks at a model again and again, and remembers the last maps, against which drift is measured.
 
     Args:
-        model: gives logits ``(N, K)``; its parameters decide the device and the precision of the images.
+        cam: computes the maps; the parameters of its model decide the device and the type of the images.
         target: the class that a map explains: ``"label"``, ``"predicted"``, or a class index.
         seed: chooses the backgrounds that objects are put on.
 
     Raises:
-        ValueError: layers that do not resolve, labels or a target outside the logits, images that the model cannot
-            take; found by trying one image, so that it is said before anything else happens.
+        ValueError: labels or a target outside the logits, images that the model cannot take; found by trying one
+            image, so that it is said before anything else happens.
     """
 
     def __init__(
         self,
-        model: nn.Module,
+        cam: GradCAM,
         probe: ProbeSet,
-        target_layers: str | Sequence[str] = "all",
         target: str | int = "label",
         *,
-        chunk_size: int = 8,
         seed: int = 0,
     ) -> None:
-        self.model, self.probe, self.target = model, probe, target
-        self.cam = GradCAM(model, target_layers, chunk_size=chunk_size)
+        self.cam, self.probe, self.target = cam, probe, target
         self._try_one_image()
         self._before: dict[str, Tensor] = {}
         masked = probe.has_mask
@@ -127,13 +122,13 @@ class Observer:
             questions["swap_accuracy"] = (sets.swapped, labels[sets.swapped_from])
         answers = {}
         for name, (images, truth) in questions.items():
-            logits = predict(self.model, self._as_the_model(images), self.cam.chunk_size)
+            logits = self.cam.predict(self._as_the_model(images))
             answers[name] = accuracy(predicted_class(logits).cpu(), truth)
         return answers
 
     def _as_the_model(self, images: Tensor) -> Tensor:
         """On the model's device, and in its precision."""
-        floating = [parameter for parameter in self.model.parameters() if parameter.is_floating_point()]
+        floating = [parameter for parameter in self.cam.model.parameters() if parameter.is_floating_point()]
         return images.to(floating[0].device, floating[0].dtype) if floating else images
 
     def _try_one_image(self) -> None:
@@ -144,9 +139,9 @@ class Observer:
             self.cam(one, targets=int(self.probe.labels[highest]))
             if isinstance(self.target, int):
                 self.cam(one, targets=self.target)
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
             raise ValueError(
                 f"The model cannot take probe images of shape {tuple(one.shape[1:])}. Expected images as validation "
                 f"gives them. It said: {error}"

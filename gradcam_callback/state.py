@@ -41,8 +41,8 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def borrowed(model: nn.Module) -> Iterator[None]:
-    """Everything a map changes around the model: eval mode, gradients on, autocast and compiled code off."""
+def borrowed(model: nn.Module, autocast: torch.dtype | None = None) -> Iterator[None]:
+    """Everything a map changes around the model: eval mode, gradients on, compiled code off, autocast as told."""
     with ExitStack() as stack:
         stack.enter_context(preserved_random_state())
         stack.enter_context(evaluation_mode(model))
@@ -50,7 +50,7 @@ def borrowed(model: nn.Module) -> Iterator[None]:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         for device_type in {tensor.device.type for tensor in model.parameters()} | {"cpu"}:
-            stack.enter_context(torch.autocast(device_type, enabled=False))
+            stack.enter_context(torch.autocast(device_type, autocast, enabled=autocast is not None))
         # Code compiled before our hooks were there does not call them (pytorch #117758).
         stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield

@@ -14,7 +14,7 @@ from torch.nn import functional
 from torchvision.models.vgg import make_layers
 
 from gradcam_callback import GradCAM
-from gradcam_callback.gradcam import class_probability, predict, predicted_class
+from gradcam_callback.gradcam import class_probability, predicted_class
 
 RELUS = (1, 3, 6, 8, 11, 13, 15, 18, 20, 22, 25, 27, 29)
 
@@ -433,7 +433,7 @@ def test_predict_gives_the_logits_of_eval_mode_without_a_trace():
     model = half_trained()
     images = torch.rand(5, 3, 64, 64)
     before = snapshot(model)
-    found = predict(model, images, chunk_size=2)
+    found = GradCAM(model, "block5", chunk_size=2).predict(images)
     assert_same(before, snapshot(model))
     with torch.no_grad():
         torch.testing.assert_close(found, model.eval()(images))

@@ -15,6 +15,7 @@ ORDER = (
     "sources",
     "probe",
     "layers",
+    "methods",
     "gradcam",
     "metrics",
     "inpaint",

@@ -1,0 +1,295 @@
+"""The engine beside its peers, and beside the limit: one forward and one backward to the input, nothing else.
+
+    python benchmarks/engine.py [--out docs/benchmark.md] [--rounds 3]
+
+Times are medians of rounds in which all contenders take turns, so that a machine whose speed drifts is fair to all.
+Memory is the peak of a process of its own per contender, over what it held before the first map. All on VGG16 with
+random weights, 224 x 224.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+from torchvision.models import vgg16
+
+from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet
+
+RELUS = (1, 3, 6, 8, 11, 13, 15, 18, 20, 22, 25, 27, 29)
+LAST = "block5_conv3"
+Work = Callable[[], object]
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return vgg16().eval()
+
+
+def pictures(count: int) -> Tensor:
+    return torch.rand(count, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+
+
+def limit(images: Tensor) -> Work:
+    """One forward, one backward to the input, of the network with frozen weights in its best memory format."""
+    frozen = network().requires_grad_(False).to(memory_format=torch.channels_last)
+    best = images.contiguous(memory_format=torch.channels_last)
+
+    def work() -> None:
+        given = best.detach().requires_grad_()
+        frozen(given).amax(dim=1).sum().backward()
+
+    return work
+
+
+def forward(images: Tensor) -> Work:
+    model = network()
+
+    def work() -> None:
+        with torch.no_grad():
+            model(images)
+
+    return work
+
+
+def ours(images: Tensor, layers: str = "all", **options: Any) -> Work:
+    cam = GradCAM(network(), layers, **options)
+    return lambda: cam(images)
+
+
+def torchcam(images: Tensor) -> Work:
+    """One pass over all 13 layers."""
+    from torchcam.methods import GradCAM as TorchCAM
+
+    model: Any = network()
+    cam = TorchCAM(model, target_layer=[model.features[i] for i in RELUS])
+
+    def work() -> object:
+        logits = model(images)
+        return cam(logits.argmax(dim=1).tolist(), logits)
+
+    return work
+
+
+def pytorch_grad_cam(images: Tensor) -> Work:
+    """One object per layer, as it draws one map for all the layers that it is given."""
+    from pytorch_grad_cam import GradCAM as PytorchGradCAM
+
+    model: Any = network()
+
+    def work() -> None:
+        for i in RELUS:
+            with PytorchGradCAM(model=model, target_layers=[model.features[i]]) as cam:
+                cam(input_tensor=images)
+
+    return work
+
+
+def captum(images: Tensor) -> Work:
+    from captum.attr import LayerGradCam
+
+    model: Any = network()
+
+    def work() -> None:
+        with torch.no_grad():
+            targets = model(images).argmax(dim=1)
+        for i in RELUS:
+            LayerGradCam(model, model.features[i]).attribute(images, targets, relu_attributions=True)
+
+    return work
+
+
+CONTENDERS: dict[str, Callable[[Tensor], Work]] = {
+    "limit": limit,
+    "ours": ours,
+    "ours, bf16": lambda images: ours(images, precision="bf16"),
+    "torch-cam": torchcam,
+    "captum": captum,
+    "pytorch-grad-cam": pytorch_grad_cam,
+    "forward alone": forward,
+    f"ours, {LAST}": lambda images: ours(images, LAST),
+}
+# Many times slower than the others: one round of theirs tells enough.
+SLOW = ("captum", "pytorch-grad-cam")
+
+
+def timed(rounds: int) -> dict[str, float]:
+    """Median seconds of each contender on 8 images."""
+    images = pictures(8)
+    seconds: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+    works = {name: make(images) for name, make in CONTENDERS.items()}
+    for work in (works[name] for name in works if name not in SLOW):
+        work()
+    for turn in range(rounds):
+        for name, work in works.items():
+            if turn == 0 or name not in SLOW:
+                start = time.perf_counter()
+                work()
+                seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(taken) for name, taken in seconds.items()}
+
+
+def resident() -> float:
+    """Resident memory of this process in MB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 1e6
+
+
+def peak_over_start(name: str, count: int) -> float:
+    """MB, in this process: run it in one of its own."""
+    images = pictures(count)
+    work = CONTENDERS[name](images)
+    start = resident()
+    work()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3 - start
+
+
+def growth(calls: int) -> float:
+    """MB that memory has grown by between the 20th call and the last."""
+    cam, images = GradCAM(network()), torch.rand(2, 3, 96, 96)
+    for _ in range(20):
+        cam(images)
+    start = resident()
+    for _ in range(calls):
+        cam(images)
+    return resident() - start
+
+
+class Untrained(pl.LightningModule):
+    """A VGG16 that is validated on a probe set, and not trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = network()
+
+    def forward(self, images: Tensor) -> Any:
+        return self.network(images)
+
+    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        pass
+
+
+class Timed(GradCAMCallback):
+    """Notes how long each of its hooks takes."""
+
+    seconds = 0.0
+
+    def on_validation_batch_start(self, *args: Any, **kwargs: Any) -> None:
+        start = time.perf_counter()
+        super().on_validation_batch_start(*args, **kwargs)
+        self.seconds = time.perf_counter() - start
+
+    def on_validation_epoch_end(self, *args: Any, **kwargs: Any) -> None:
+        start = time.perf_counter()
+        super().on_validation_epoch_end(*args, **kwargs)
+        self.seconds += time.perf_counter() - start
+
+
+def epoch(rounds: int) -> tuple[float, float]:
+    """The callback's whole epoch / its maps alone, and bytes per map in the event file: 16 images, 13 layers."""
+    images, labels = pictures(16), torch.arange(16) % 8
+    data = DataLoader(TensorDataset(images[:1], labels[:1]), batch_size=1)
+    ratios, sizes = [], []
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            watch = Timed(ProbeSet(images, labels))
+            trainer = pl.Trainer(
+                callbacks=[watch],
+                logger=TensorBoardLogger(folder, name="", version=""),
+                accelerator="cpu",
+                enable_progress_bar=False,
+                enable_checkpointing=False,
+            )
+            module = Untrained()
+            trainer.validate(module, data, verbose=False)
+            cam = GradCAM(module)
+            cam(images[:1], 0)
+            start = time.perf_counter()
+            cam(images, labels)
+            ratios.append(watch.seconds / (time.perf_counter() - start))
+            sizes.append(sum(path.stat().st_size for path in Path(folder).glob("events*")))
+    return statistics.median(ratios), statistics.median(sizes) / (16 * 13)
+
+
+def in_own_process(*arguments: str) -> float:
+    command = [sys.executable, __file__, *arguments]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("docs/benchmark.md"))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--peak", nargs=2, metavar=("CONTENDER", "IMAGES"), help=argparse.SUPPRESS)
+    parser.add_argument("--growth", type=int, metavar="CALLS", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")
+    if args.peak:
+        print(peak_over_start(args.peak[0], int(args.peak[1])))
+        return
+    if args.growth:
+        print(growth(args.growth))
+        return
+    seconds = timed(args.rounds)
+    memory = {name: in_own_process("--peak", name, "8") for name in ("ours", "torch-cam", "forward alone")}
+    last, many, few = (
+        in_own_process("--peak", name, count)
+        for name, count in ((f"ours, {LAST}", "8"), ("ours", "256"), ("ours", "32"))
+    )
+    whole, size = epoch(args.rounds)
+    rows = [
+        ("time / limit (8 images)", seconds["ours"] / seconds["limit"], "<= 1.03"),
+        ("torch-cam's time (one pass over all 13) / ours", seconds["torch-cam"] / seconds["ours"], ">= 1.5"),
+        ("pytorch-grad-cam's (one object per layer) / ours", seconds["pytorch-grad-cam"] / seconds["ours"], ">= 20"),
+        ("captum's / ours", seconds["captum"] / seconds["ours"], ">= 10"),
+        ("peak memory over the start / torch-cam's", memory["ours"] / memory["torch-cam"], "<= 0.55"),
+        (f"{LAST} alone: time / one forward", seconds[f"ours, {LAST}"] / seconds["forward alone"], "<= 1.15"),
+        (f"{LAST} alone: memory / that forward's", last / memory["forward alone"], "<= 1.3"),
+        ("memory of 256 probe images / of 32", many / few, "<= 1.1"),
+        ("growth of memory over 200 calls, MB", in_own_process("--growth", "200"), "none"),
+        ("the callback's whole epoch / its maps alone (16 images)", whole, "<= 1.15"),
+        ("kB in the event file per map and epoch", size / 1e3, "<= 12"),
+        ("full precision's time / bf16's", seconds["ours"] / seconds["ours, bf16"], ">= 1.6"),
+    ]
+    versions = ", ".join(
+        f"{name} {importlib.metadata.version(name)}"
+        for name in ("torch", "torchvision", "torchcam", "grad-cam", "captum", "pytorch-lightning")
+    )
+    model = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "")
+    lines = [
+        "| what, VGG16 at 224 x 224, 13 layers | measured | goal |",
+        "|---|---|---|",
+        *(f"| {what} | {value:.2f} | {goal} |" for what, value, goal in rows),
+        "",
+        "Seconds for 8 images: " + ", ".join(f"{name} {taken:.2f}" for name, taken in seconds.items()) + ".",
+        "",
+        "Peak memory over the start, MB: "
+        + ", ".join(f"{name} {taken:.0f}" for name, taken in memory.items())
+        + f", ours at {LAST} alone {last:.0f}, ours with 32 images {few:.0f}, with 256 {many:.0f}.",
+        "",
+        f"Python {platform.python_version()}, {versions};{model.partition(':')[2]}, {torch.get_num_threads()} threads.",
+    ]
+    table = "\n".join(lines)
+    print(table)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(f"# Benchmark\n\nMade by `make bench`.\n\n{table}\n")
+
+
+if __name__ == "__main__":
+    main()
