@@ -20,6 +20,7 @@ from pretrained import Classifier, WeightsUnavailable, for_classifying
 
 from gradcam_callback import GradCAM, ProbeSet
 from gradcam_callback.gradcam import class_probability, predicted_class
+from gradcam_callback.panels import inputs
 from gradcam_callback.render import Caption, Style, encode_jpeg, layer_panel, probe_panel, stack
 
 LAST = "block5_conv3"
@@ -53,7 +54,7 @@ def draw(
         )
         for i, path in enumerate(paths)
     ]
-    pictures = ProbeSet(images, [0] * len(images)).pictures()
+    pictures = inputs(ProbeSet(images, [0] * len(images)))
     maps = {layer: raw.numpy() for layer, raw in cams.maps.items()}
     rows = [
         probe_panel(pictures[i], {layer: raw[i] for layer, raw in maps.items()}, caption, style=style, max_width=None)

@@ -17,9 +17,9 @@ from gradcam_callback.evolution import Evolution, Frame, shrink
 from gradcam_callback.gradcam import PRECISIONS, GradCAM, GradCAMWarning, class_probability
 from gradcam_callback.methods import METHODS
 from gradcam_callback.observation import Observation, Observer
-from gradcam_callback.panels import draw_panels
+from gradcam_callback.panels import draw_panels, inputs
 from gradcam_callback.probe import ProbeSet
-from gradcam_callback.render import Style
+from gradcam_callback.render import Picture, Style
 from gradcam_callback.shortcut import Verdict
 from gradcam_callback.tensorboard import find_loggers, tag, validation_step, write_image, write_text
 
@@ -106,6 +106,7 @@ class GradCAMCallback(Callback):
         self.history: list[dict[str, float]] = []
         self.verdict: Verdict | None = None
         self._observer: Observer | None = None
+        self._pictures: list[Picture] = []
         self._evolution = Evolution()
         self._pending: Observation | None = None
         self._given_up = False
@@ -196,6 +197,7 @@ class GradCAMCallback(Callback):
             self.target,
             seed=self.seed,
         )
+        self._pictures = inputs(self.probe)
         for logger in find_loggers(trainer)[:1]:
             rank_zero_info(
                 f"GradCAM: watching {len(self._observer.layers)} layers on {len(self.probe)} images. See them with: "
@@ -221,7 +223,7 @@ class GradCAMCallback(Callback):
         if not trainer.is_global_zero:
             return
         writers = [logger.experiment for logger in find_loggers(trainer)]
-        for parts, picture in draw_panels(self.probe, seen.cams, self._evolution, self.style):
+        for parts, picture in draw_panels(self.probe, self._pictures, seen.cams, self._evolution, self.style):
             for writer in writers:
                 write_image(writer, tag(*parts), picture, step, self.jpeg_quality)
         for writer in writers:

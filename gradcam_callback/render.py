@@ -70,52 +70,109 @@ class Caption:
 
 
 def scale(raw: Map, width: int, height: int, *, smooth: bool) -> Map:
-    """A map ``(h, w)`` resampled to ``(height, width)`` and divided by its largest value: 0..1, all 0 where empty.
+    """Maps ``(..., h, w)`` at ``(..., height, width)``, each divided by its largest value: 0..1, all 0 where empty.
 
-    Cells are taken as areas, so that the first and the last reach to the image's edges as they do in the network.
-    ``smooth`` interpolates between their centres; otherwise enlarged cells stay visible as the squares they are.
+    Cells are areas, so that the first and the last reach to the image's edges, as they do in the network. Where there
+    are fewer of them than pixels, ``smooth`` interpolates between their centres; otherwise they stay visible as the
+    squares they are. Where there are more, each pixel is the mean of those that it covers.
     """
-    image = Image.fromarray(np.asarray(raw, dtype=np.float32))
-    enlarging = Image.Resampling.BILINEAR if smooth else Image.Resampling.NEAREST
-    method = enlarging if width >= image.width and height >= image.height else Image.Resampling.BOX
-    values = np.asarray(image.resize((width, height), method)).clip(min=0)
-    largest = values.max()
-    return values / largest if largest > 0 else np.zeros_like(values)
+    rows = _resampling(raw.shape[-2], height, smooth)
+    columns = _resampling(raw.shape[-1], width, smooth)
+    values = rows @ np.maximum(raw, 0).astype(np.float32) @ columns.T
+    largest = values.max(axis=(-2, -1), keepdims=True)
+    scaled: Map = values / np.where(largest > 0, largest, 1)
+    return scaled
+
+
+@lru_cache(maxsize=64)
+def _resampling(cells: int, pixels: int, smooth: bool) -> Map:
+    """``(pixels, cells)``: the weight of each cell in each pixel, rows that sum to 1."""
+    if smooth and pixels > cells:
+        centres = (np.arange(pixels) + 0.5) * cells / pixels - 0.5
+        distance = np.abs(centres.clip(0, cells - 1)[:, None] - np.arange(cells))
+        weights: Map = np.maximum(1 - distance, 0).astype(np.float32)
+        return weights
+    edges = np.arange(pixels + 1) * cells / pixels
+    covered = np.minimum(edges[1:, None], np.arange(1, cells + 1)) - np.maximum(edges[:-1, None], np.arange(cells))
+    if pixels > cells and not smooth:
+        # A pixel on the border of two cells takes the colour of the one that it covers more of.
+        return np.eye(cells, dtype=np.float32)[covered.argmax(axis=1)]
+    shares: Map = (covered.clip(min=0) * pixels / cells).astype(np.float32)
+    return shares
 
 
 def paint(values: Map, colormap: str) -> Pixels:
-    """Values 0..1 ``(H, W)`` as colours ``(H, W, 3)``: 0 the coldest of the colour map, 1 the hottest."""
+    """Values 0..1 ``(...)`` as colours ``(..., 3)``: 0 the coldest of the colour map, 1 the hottest."""
     colours: Pixels = _palette(colormap)[np.rint(values * 255).astype(np.uint8)]
     return colours
 
 
-def overlay(picture: Pixels, values: Map, colormap: str) -> Pixels:
-    """Half image, half heatmap, both ``(H, W)``; the image in grey, so that every colour seen is the heatmap's."""
-    grey = np.asarray(Image.fromarray(picture).convert("L"), dtype=np.float32)[..., None]
-    blended: Pixels = np.rint((grey + paint(values, colormap)) / 2).astype(np.uint8)
-    return blended
+def overlay(grey: Pixels, values: Map, colormap: str) -> Pixels:
+    """Half image ``(H, W)``, in grey so that every colour seen is the heatmap's, half heatmap ``(..., H, W)``."""
+    # Each halved before they are added, so that eight bits suffice.
+    return grey[..., None] // 2 + paint(values, colormap) // 2
+
+
+class Picture:
+    """An input image ``(H, W, 3)`` and its mask ``(H, W)`` or None; remembers the sizes that it was drawn in."""
+
+    def __init__(self, pixels: Pixels, mask: Map | None = None) -> None:
+        self.pixels, self.mask = pixels, mask
+        self._made: dict[tuple[str, int, int], Pixels] = {}
+
+    def fit(self, longest: int) -> tuple[int, int]:
+        """Width and height, scaled so that the longer side is ``longest``."""
+        height, width = self.pixels.shape[:2]
+        factor = longest / max(height, width)
+        return max(1, round(width * factor)), max(1, round(height * factor))
+
+    def small(self, width: int, height: int) -> Pixels:
+        """``(height, width, 3)``."""
+        if ("small", width, height) not in self._made:
+            resized = Image.fromarray(self.pixels).resize((width, height), Image.Resampling.BICUBIC)
+            self._made["small", width, height] = np.asarray(resized)
+        return self._made["small", width, height]
+
+    def grey(self, width: int, height: int) -> Pixels:
+        """``(height, width)``."""
+        if ("grey", width, height) not in self._made:
+            grey = Image.fromarray(self.small(width, height)).convert("L")
+            self._made["grey", width, height] = np.asarray(grey)
+        return self._made["grey", width, height]
+
+    def outlined(self, width: int, height: int) -> Pixels:
+        """``(height, width, 3)``, the mask outlined."""
+        if ("outlined", width, height) not in self._made:
+            self._made["outlined", width, height] = self._outline(width, height)
+        return self._made["outlined", width, height]
+
+    def _outline(self, width: int, height: int) -> Pixels:
+        pixels = self.small(width, height).copy()
+        if self.mask is not None:
+            inside = scale(np.asarray(self.mask, dtype=np.float32), width, height, smooth=False) >= 0.5
+            solid = np.pad(inside, 1, mode="edge")
+            core = solid[:-2, 1:-1] & solid[2:, 1:-1] & solid[1:-1, :-2] & solid[1:-1, 2:]
+            pixels[inside & ~core] = OUTLINE
+        return pixels
 
 
 def probe_panel(
-    picture: Pixels,
+    picture: Picture,
     maps: Mapping[str, Map],
     caption: Caption,
-    mask: Map | None = None,
     style: Style | None = None,
     max_width: int | None = PANEL_WIDTH,
 ) -> Image.Image:
     """One image through all layers: the input at the left, then a column per layer, heatmap above, overlay below.
 
     Args:
-        picture: ``(H, W, 3)``.
         maps: layer name -> raw map ``(h, w)``, in the order of the columns.
-        mask: ``(H, W)`` bool, outlined on the input.
         max_width: in pixels; whole blocks go on below where the sheet would be wider. None keeps all in one line.
     """
     style = style or Style()
-    width, height = _fit(picture, style.cell)
-    input_width, input_height = _fit(picture, round(style.cell * 1.25))
-    small = _resize(picture, width, height)
+    width, height = picture.fit(style.cell)
+    input_width, input_height = picture.fit(round(style.cell * 1.25))
+    grey = picture.grey(width, height)
     input_column = max(input_width, 140)
     left = MARGIN + input_column + BLOCK_GAP
     places, right = _columns(list(maps), left, width, max_width)
@@ -123,68 +180,75 @@ def probe_panel(
     names, step = 50, 50 + 2 * height + GAP + BLOCK_GAP
     top = MARGIN + 40
     parts = _title_parts(caption)
-    sheet = Image.new("RGB", (max(right + MARGIN, MARGIN + _title_width(parts)), top + lines * step), PAPER)
+    canvas = _canvas(max(right + MARGIN, MARGIN + _title_width(parts)), top + lines * step)
+    _put(canvas, _framed(picture.outlined(input_width, input_height), caption), MARGIN, top + names)
+    for (_, raw), (line, x) in zip(maps.items(), places, strict=True):
+        blocks, smooth = scale(raw, width, height, smooth=False), scale(raw, width, height, smooth=True)
+        y = top + line * step + names
+        _put(canvas, _cell(paint(blocks, style.colormap), blocks), x, y)
+        _put(canvas, _cell(overlay(grey, smooth, style.colormap), blocks), x, y + height + GAP)
+    bar = MARGIN, top + names + input_height + 14
+    _put(canvas, paint(np.linspace(0, 1, input_column)[None].repeat(10, axis=0), style.colormap), *bar)
+
+    sheet = Image.fromarray(canvas)
     draw = ImageDraw.Draw(sheet)
     x = MARGIN
     for text, colour in parts:
         write_line(draw, text, (x, MARGIN), TITLE, colour)
         x += line_width(text, TITLE) + TITLE_GAP
     _write(draw, "input", (MARGIN, top + 24), CAPTION, FAINT, input_width)
-    sheet.paste(_input(picture, mask, input_width, input_height, caption.colour), (MARGIN, top + names))
-    _colour_bar(sheet, draw, (MARGIN, top + names + input_height + 14), input_column, style.colormap)
+    write_line(draw, "0", (bar[0], bar[1] + 12), SMALL, FAINT)
+    most = "map's maximum"
+    write_line(draw, most, (bar[0] + input_column - line_width(most, SMALL), bar[1] + 12), SMALL, FAINT)
     previous = ""
-    for (layer, raw), (line, x) in zip(maps.items(), places, strict=True):
+    for layer, (line, x) in zip(maps, places, strict=True):
         y = top + line * step
         block = block_of(layer)
         if block and block != previous:
             _write(draw, block, (x, y + 2), CAPTION, INK, width)
         previous = block
         _write(draw, layer[len(block) + 1 :] if block else layer, (x, y + 24), CAPTION, FAINT, width)
-        blocks, smooth = scale(raw, width, height, smooth=False), scale(raw, width, height, smooth=True)
-        sheet.paste(_cell(paint(blocks, style.colormap), blocks), (x, y + names))
-        sheet.paste(_cell(overlay(small, smooth, style.colormap), blocks), (x, y + names + height + GAP))
     return sheet
 
 
 def layer_panel(
     layer: str,
-    pictures: Pixels,
+    pictures: Sequence[Picture],
     maps: Map,
     captions: Sequence[Caption],
-    masks: Sequence[Map | None] | None = None,
     style: Style | None = None,
 ) -> Image.Image:
     """One layer on every image: each input beside its overlay, with the network's answer below.
 
     Args:
-        pictures: ``(N, H, W, 3)``; maps: ``(N, h, w)``, raw.
-        masks: ``(H, W)`` bool or None per image, outlined on the input.
+        pictures: N of one shape; maps: ``(N, h, w)``, raw.
     """
     style = style or Style()
-    width, height = _fit(pictures[0], style.cell)
+    width, height = pictures[0].fit(style.cell)
     pair, line = 2 * width + GAP, 21
     top, gap = MARGIN + 40, 18
     step_x, step_y = pair + gap, height + 2 * line + 16
     columns = min(max(1, (PANEL_WIDTH - 2 * MARGIN + gap) // step_x), len(pictures))
     rows = -(-len(pictures) // columns)
-    sheet = Image.new("RGB", (2 * MARGIN + columns * step_x - gap, top + rows * step_y), PAPER)
+    places = [(MARGIN + i % columns * step_x, top + i // columns * step_y) for i in range(len(pictures))]
+    canvas = _canvas(2 * MARGIN + columns * step_x - gap, top + rows * step_y)
+    heat = scale(maps, width, height, smooth=True)
+    for i, (left, y) in enumerate(places):
+        _put(canvas, _framed(pictures[i].outlined(width, height), captions[i]), left, y)
+        seen = overlay(pictures[i].grey(width, height), heat[i], style.colormap)
+        _put(canvas, _cell(seen, heat[i]), left + width + GAP, y)
+
+    sheet = Image.fromarray(canvas)
     draw = ImageDraw.Draw(sheet)
     _write(draw, layer, (MARGIN, MARGIN), TITLE, INK, sheet.width - 2 * MARGIN)
-    for i, (picture, raw, caption) in enumerate(zip(pictures, maps, captions, strict=True)):
-        left, y = MARGIN + i % columns * step_x, top + i // columns * step_y
-        mask = None if masks is None else masks[i]
-        sheet.paste(_input(picture, mask, width, height, caption.colour), (left, y))
-        heat = scale(raw, width, height, smooth=True)
-        sheet.paste(
-            _cell(overlay(_resize(picture, width, height), heat, style.colormap), heat), (left + width + GAP, y)
-        )
+    for caption, (left, y) in zip(captions, places, strict=True):
         _write(draw, caption.name, (left, y + height + 4), CAPTION, INK, pair)
         _write(draw, f"→ {caption.answer}", (left, y + height + 4 + line), CAPTION, caption.colour, pair)
     return sheet
 
 
 def evolution_strip(
-    picture: Pixels,
+    picture: Picture,
     name: str,
     explained: str,
     columns: Sequence[tuple[str, float]],
@@ -199,8 +263,8 @@ def evolution_strip(
         maps: layer name -> a map ``(h, w)`` per column.
     """
     style = style or Style()
-    width, height = _fit(picture, round(style.cell * 0.65))
-    small = _resize(picture, width, height)
+    width, height = picture.fit(round(style.cell * 0.65))
+    grey = picture.grey(width, height)
     title = f"{name}, by epoch"
     names = 176
     top = MARGIN + 36 + height + 34
@@ -211,22 +275,24 @@ def evolution_strip(
         tops.append(y)
         y += height + GAP
     least = min(line_width(title, TITLE) + 2 * MARGIN, PANEL_WIDTH)
-    sheet = Image.new("RGB", (max(least, 2 * MARGIN + names + len(columns) * (width + GAP)), y + MARGIN), PAPER)
+    lefts = [MARGIN + names + column * (width + GAP) for column in range(len(columns))]
+    canvas = _canvas(max(least, lefts[-1] + width + GAP + MARGIN), y + MARGIN)
+    _put(canvas, picture.small(width, height), MARGIN, MARGIN + 36)
+    for of_layer, y in zip(maps.values(), tops, strict=True):
+        heat = scale(np.stack(of_layer), width, height, smooth=True)
+        for left, seen, values in zip(lefts, overlay(grey, heat, style.colormap), heat, strict=True):
+            _put(canvas, _cell(seen, values), left, y)
+
+    sheet = Image.fromarray(canvas)
     draw = ImageDraw.Draw(sheet)
     _write(draw, title, (MARGIN, MARGIN), TITLE, INK, sheet.width - 2 * MARGIN)
-    sheet.paste(Image.fromarray(small), (MARGIN, MARGIN + 36))
     for i, heading in enumerate(("epoch", f"p({explained})")):
         _write(draw, heading, (MARGIN + width + 10, top - 52 + 22 * i), LABEL, (INK, FAINT)[i], names - width - 16)
     for row, layer in enumerate(maps):
         _write(draw, layer, (MARGIN, tops[row] + height // 2 - 9), LABEL, INK, names - 6)
-        for column, raw in enumerate(maps[layer]):
-            heat = scale(raw, width, height, smooth=True)
-            place = (MARGIN + names + column * (width + GAP), tops[row])
-            sheet.paste(_cell(overlay(small, heat, style.colormap), heat), place)
-    for column, (epoch, probability) in enumerate(columns):
-        centre = MARGIN + names + column * (width + GAP) + width // 2
+    for left, (epoch, probability) in zip(lefts, columns, strict=True):
         for text, y, colour in ((epoch, top - 52, INK), (percent(probability), top - 30, FAINT)):
-            write_line(draw, text, (centre - line_width(text, LABEL) // 2, y), LABEL, colour)
+            write_line(draw, text, (left + (width - line_width(text, LABEL)) // 2, y), LABEL, colour)
     return sheet
 
 
@@ -253,42 +319,32 @@ def _palette(colormap: str) -> Pixels:
     return colours
 
 
-def _fit(picture: Pixels, longest: int) -> tuple[int, int]:
-    """Width and height of a picture scaled so that its longer side is ``longest``."""
-    height, width = picture.shape[:2]
-    factor = longest / max(height, width)
-    return max(1, round(width * factor)), max(1, round(height * factor))
+def _canvas(width: int, height: int) -> Pixels:
+    return np.full((height, width, 3), PAPER, dtype=np.uint8)
 
 
-def _resize(picture: Pixels, width: int, height: int) -> Pixels:
-    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC))
+def _put(canvas: Pixels, pixels: Pixels, left: int, top: int) -> None:
+    canvas[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
 
 
-def _cell(pixels: Pixels, values: Map) -> Image.Image:
-    """A heatmap or overlay as a picture; an empty map says so."""
+def _cell(pixels: Pixels, values: Map) -> Pixels:
+    """A heatmap or overlay; that of an empty map says so."""
+    if values.any():
+        return pixels
     image = Image.fromarray(pixels)
-    if not values.any():
-        centre = (image.width // 2, image.height // 2)
-        place = (centre[0] - line_width("empty", SMALL) // 2, centre[1] - SMALL // 2)
-        write_line(ImageDraw.Draw(image), "empty", place, SMALL, (255, 255, 255))
-    return image
+    place = (image.width - line_width("empty", SMALL)) // 2, image.height // 2 - SMALL // 2
+    write_line(ImageDraw.Draw(image), "empty", place, SMALL, (255, 255, 255))
+    return np.asarray(image)
 
 
-def _input(picture: Pixels, mask: Map | None, width: int, height: int, frame: tuple[int, int, int]) -> Image.Image:
-    """The input with its mask outlined, framed in the colour of right or wrong."""
-    pixels = _resize(picture, width, height).copy()
-    if mask is not None:
-        inside = Image.fromarray(np.asarray(mask, dtype=np.uint8) * 255).resize(
-            (width, height), Image.Resampling.NEAREST
-        )
-        solid = np.pad(np.asarray(inside) > 0, 1, mode="edge")
-        core = solid[1:-1, 1:-1]
-        neighbours = solid[:-2, 1:-1] & solid[2:, 1:-1] & solid[1:-1, :-2] & solid[1:-1, 2:]
-        pixels[core & ~neighbours] = OUTLINE
-    image = Image.fromarray(pixels)
-    if frame != INK:
-        ImageDraw.Draw(image).rectangle((0, 0, width - 1, height - 1), outline=frame, width=3)
-    return image
+def _framed(pixels: Pixels, caption: Caption) -> Pixels:
+    """In the colour of right or wrong, where that can be said."""
+    if caption.right is None:
+        return pixels
+    framed = pixels.copy()
+    for edge in (framed[:3], framed[-3:], framed[:, :3], framed[:, -3:]):
+        edge[:] = caption.colour
+    return framed
 
 
 def _columns(layers: Sequence[str], left: int, width: int, max_width: int | None) -> tuple[list[tuple[int, int]], int]:
@@ -312,16 +368,6 @@ def _columns(layers: Sequence[str], left: int, width: int, max_width: int | None
         x += width
         right = max(right, x)
     return places, right
-
-
-def _colour_bar(
-    sheet: Image.Image, draw: ImageDraw.ImageDraw, place: tuple[int, int], width: int, colormap: str
-) -> None:
-    x, y = place
-    sheet.paste(Image.fromarray(paint(np.linspace(0, 1, width)[None].repeat(10, axis=0), colormap)), place)
-    write_line(draw, "0", (x, y + 12), SMALL, FAINT)
-    most = "map's maximum"
-    write_line(draw, most, (x + width - line_width(most, SMALL), y + 12), SMALL, FAINT)
 
 
 def _title_parts(caption: Caption) -> list[tuple[str, tuple[int, int, int]]]:

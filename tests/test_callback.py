@@ -2,7 +2,6 @@
 
 import copy
 import io
-import random
 import re
 import warnings
 from collections import Counter
@@ -211,50 +210,6 @@ def test_validation_that_comes_late_and_gives_no_probe_does_not_stop_the_trainin
         trainer = fit(Lenient(), callback, val_data=Unfit(), max_epochs=4, **late)
     assert trainer.current_epoch == 4 and callback.history == []
     assert len([warning for warning in caught if warning.category is GradCAMWarning]) == 1
-
-
-def random_state():
-    return torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"accumulate_grad_batches": 3, "val_check_interval": 2},
-        {"precision": "bf16-mixed"},
-        {"gradient_clip_val": 0.1, "val_check_interval": 1},
-    ],
-    ids=["plain", "mid-accumulation", "bf16-mixed", "every step"],
-)
-def test_training_is_bit_identical_with_and_without_the_callback(thin, fit, options):
-    ends = []
-    for callbacks in ([], [GradCAMCallback(log_before_training=True)]):
-        module = copy.deepcopy(thin)
-        module.features[:7].requires_grad_(False)
-        module.features[1].eval()
-        trainer = fit(module, *callbacks, **options)
-        ends.append(
-            {
-                "weights and buffers": [value.clone() for value in module.state_dict().values()],
-                "gradients": [p.grad for p in module.parameters() if p.grad is not None],
-                "optimizer": [
-                    value
-                    for state in trainer.optimizers[0].state.values()
-                    for value in state.values()
-                    if isinstance(value, torch.Tensor)
-                ],
-                "losses": [torch.tensor(module.losses)],
-                "modes": [torch.tensor([m.training for m in module.modules()])],
-                "trainable": [torch.tensor([p.requires_grad for p in module.parameters()])],
-                "random": random_state(),
-            }
-        )
-    without, with_callback = ends
-    assert without.pop("random") == with_callback.pop("random")
-    for part, values in without.items():
-        assert len(values) == len(with_callback[part]) > 0 or part == "gradients"
-        assert all(torch.equal(old, new) for old, new in zip(values, with_callback[part], strict=True)), part
 
 
 class Recording(ThinVGG):

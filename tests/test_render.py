@@ -12,7 +12,7 @@ from gradcam_callback.render import Caption, Style
 
 RIGHT = Caption("star-1", "star", "star", True, 0.87, "star", 0.87)
 WRONG = Caption("star-1", "star", "moon", False, 0.91, "star", 0.04)
-GREY = np.full((60, 60, 3), 128, np.uint8)
+GREY = render.Picture(np.full((60, 60, 3), 128, np.uint8))
 ALL = [f"block{b}_conv{c}" for b, n in enumerate((2, 2, 3, 3, 3), 1) for c in range(1, n + 1)]
 
 
@@ -47,17 +47,34 @@ def test_hottest_cell_lies_over_the_right_pixels(height, width, smooth):
     assert centre == pytest.approx([(row + 0.5) * 90 / height, (column + 0.5) * 150 / width], abs=0.6)
 
 
+def test_maps_of_many_cells_are_averaged_over_the_area_of_each_pixel():
+    raw = np.random.default_rng(0).random((12, 20))
+    by_hand = raw.reshape(6, 2, 5, 4).mean(axis=(1, 3))
+    np.testing.assert_allclose(render.scale(raw, 5, 6, smooth=True), by_hand / by_hand.max(), rtol=1e-5)
+
+
+def test_many_maps_are_resampled_as_each_alone():
+    raw = np.random.default_rng(0).random((3, 7, 9)).astype(np.float32)
+    for smooth in (True, False):
+        together = render.scale(raw, 50, 40, smooth=smooth)
+        for one, scaled in zip(raw, together, strict=True):
+            np.testing.assert_allclose(render.scale(one, 50, 40, smooth=smooth), scaled, rtol=1e-6)
+    squares = render.scale(raw, 50, 40, smooth=False)[0]
+    assert set(np.unique(squares)) <= set((raw[0] / raw[0].max()).ravel()), "cells stay squares of one colour"
+
+
 def test_shape_is_shown_and_strength_is_not():
     weak, strong = render.scale(spot() * 1e-6, 50, 50, smooth=True), render.scale(spot() * 1e6, 50, 50, smooth=True)
     np.testing.assert_allclose(weak, strong, atol=1e-6)
 
 
 def test_overlay_is_grey_but_for_the_heatmap():
-    colourful = np.zeros((20, 20, 3), np.uint8)
+    colourful = np.zeros((60, 60, 3), np.uint8)
     colourful[..., 0] = 200
-    cold = render.overlay(colourful, np.zeros((20, 20)), "gray")
-    assert (cold[..., 0] == cold[..., 1]).all()
-    hot = render.overlay(colourful, np.ones((20, 20)), "gray")
+    grey = render.Picture(colourful).grey(20, 20)
+    cold = render.overlay(grey, np.zeros((20, 20)), "gray")
+    assert (cold[..., 0] == cold[..., 1]).all() and cold.max() > 0
+    hot = render.overlay(grey, np.ones((20, 20)), "gray")
     assert (hot > cold).all()
 
 
@@ -105,7 +122,7 @@ def test_wrong_predictions_are_red_and_right_ones_green(draw):
     def sheet(caption):
         if draw == "probe":
             return render.probe_panel(GREY, {"block5_conv3": spot()}, caption)
-        return render.layer_panel("block5_conv3", GREY[None], spot()[None], [caption])
+        return render.layer_panel("block5_conv3", [GREY], spot()[None], [caption])
 
     assert render.WRONG in colours_of(sheet(WRONG)) and render.RIGHT not in colours_of(sheet(WRONG))
     assert render.RIGHT in colours_of(sheet(RIGHT)) and render.WRONG not in colours_of(sheet(RIGHT))
@@ -129,8 +146,8 @@ def test_mask_is_outlined_on_the_input_where_it_is():
     mask = np.zeros((60, 60), bool)
     mask[20:40, 10:30] = True
     caption = Caption("photo", None, "moon", None, 0.9, "moon", 0.9)
-    plain = np.asarray(render.layer_panel("l", GREY[None], spot()[None], [caption]))
-    outlined = np.asarray(render.layer_panel("l", GREY[None], spot()[None], [caption], [mask]))
+    plain = np.asarray(render.layer_panel("l", [GREY], spot()[None], [caption]))
+    outlined = np.asarray(render.layer_panel("l", [render.Picture(GREY.pixels, mask)], spot()[None], [caption]))
     changed = np.argwhere((plain != outlined).any(axis=2))
     top, left = changed.min(axis=0)
     bottom, right = changed.max(axis=0)
@@ -139,18 +156,20 @@ def test_mask_is_outlined_on_the_input_where_it_is():
 
 
 def test_empty_maps_say_so():
-    empty = np.asarray(render._cell(np.zeros((112, 112, 3), np.uint8), np.zeros((112, 112))))
+    empty = render._cell(np.zeros((112, 112, 3), np.uint8), np.zeros((112, 112)))
     assert empty.max() == 255
-    assert np.asarray(render._cell(np.zeros((112, 112, 3), np.uint8), np.ones((112, 112)))).max() == 0
+    assert render._cell(np.zeros((112, 112, 3), np.uint8), np.ones((112, 112))).max() == 0
 
 
 @pytest.mark.parametrize("count", [1, 3, 40])
 def test_layer_panel_shows_every_image(count):
     # Flat blue inputs: as many blue squares as images.
-    blue = np.zeros((count, 60, 60, 3), np.uint8)
+    blue = np.zeros((60, 60, 3), np.uint8)
     blue[..., 2] = 255
     caption = Caption("photo", None, "moon", None, 0.9, "moon", 0.9)
-    sheet = np.asarray(render.layer_panel("l", blue, np.stack([spot()] * count), [caption] * count))
+    sheet = np.asarray(
+        render.layer_panel("l", [render.Picture(blue)] * count, np.stack([spot()] * count), [caption] * count)
+    )
     assert (sheet == (0, 0, 255)).all(axis=2).sum() == count * 112 * 112
     assert sheet.shape[1] <= render.PANEL_WIDTH
 
@@ -169,7 +188,7 @@ def test_non_square_pictures_keep_their_proportions():
     wide = np.zeros((30, 90, 3), np.uint8)
     wide[..., 2] = 255
     caption = Caption("photo", None, "moon", None, 0.9, "moon", 0.9)
-    sheet = np.asarray(render.layer_panel("l", wide[None], spot(5, 15)[None], [caption]))
+    sheet = np.asarray(render.layer_panel("l", [render.Picture(wide)], spot(5, 15)[None], [caption]))
     assert (sheet == (0, 0, 255)).all(axis=2).sum() == pytest.approx(112 * 37, abs=200)
 
 
@@ -178,7 +197,7 @@ def test_long_names_are_cut_and_nothing_is_drawn_outside():
     caption = Caption(long, long, long, True, 0.5, long, 0.5)
     for sheet in (
         render.probe_panel(GREY, {long: spot()}, caption),
-        render.layer_panel(long, GREY[None], spot()[None], [caption]),
+        render.layer_panel(long, [GREY], spot()[None], [caption]),
         render.evolution_strip(GREY, long, long, [("0", 0.5)], {long: [spot()]}),
     ):
         assert sheet.width <= render.PANEL_WIDTH
