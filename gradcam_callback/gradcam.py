@@ -121,7 +121,8 @@ class GradCAM:
                 self.chunk_size,
             )
         return CAMs(
-            maps={layer.name: torch.cat([part.maps[layer.name] for part in parts]) for layer in self.layers},
+            # Taken out of the parts one layer at a time, so that the whole is never held twice.
+            maps={layer.name: torch.cat([part.maps.pop(layer.name) for part in parts]) for layer in self.layers},
             logits=torch.cat([part.logits for part in parts]),
             targets=torch.cat([part.targets for part in parts]),
             nonfinite=torch.cat([part.nonfinite for part in parts]),

@@ -96,7 +96,8 @@ def _resampling(cells: int, pixels: int, smooth: bool) -> Map:
     covered = np.minimum(edges[1:, None], np.arange(1, cells + 1)) - np.maximum(edges[:-1, None], np.arange(cells))
     if pixels > cells and not smooth:
         # A pixel on the border of two cells takes the colour of the one that it covers more of.
-        return np.eye(cells, dtype=np.float32)[covered.argmax(axis=1)]
+        nearest: Map = np.eye(cells, dtype=np.float32)[covered.argmax(axis=1)]
+        return nearest
     shares: Map = (covered.clip(min=0) * pixels / cells).astype(np.float32)
     return shares
 
