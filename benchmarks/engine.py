@@ -1,6 +1,6 @@
 """The engine beside its peers, and beside the limit: one forward and one backward to the input, nothing else.
 
-    python benchmarks/engine.py [--out docs/benchmark.md] [--rounds 3]
+    python benchmarks/engine.py [--out docs/benchmark.md] [--rounds 7]
 
 Times are medians of rounds in which all contenders take turns, so that a machine whose speed drifts is fair to all.
 Memory is the peak of a process of its own per contender, over what it held before the first map. All on VGG16 with
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import platform
+import random
 import resource
 import statistics
 import subprocess
@@ -143,19 +144,26 @@ SLOW = ("captum", "pytorch-grad-cam")
 
 
 def timed(rounds: int) -> dict[str, float]:
-    """Median seconds of each contender on 8 images."""
+    """Median seconds of each contender on 8 images; in each round they take turns in another order."""
     images = pictures(8)
-    seconds: dict[str, list[float]] = {name: [] for name in CONTENDERS}
     works = {name: make(images) for name, make in CONTENDERS.items()}
-    for work in (works[name] for name in works if name not in SLOW):
-        work()
-    for turn in range(rounds):
-        for name, work in works.items():
-            if turn == 0 or name not in SLOW:
-                start = time.perf_counter()
-                work()
-                seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(taken) for name, taken in seconds.items()}
+    seconds = {name: [seconds_of(works.pop(name))] for name in SLOW}
+    shuffle = random.Random(0)
+    order = list(works)
+    seconds |= {name: [] for name in order}
+    for turn in range(rounds + 1):
+        shuffle.shuffle(order)
+        for name in order:
+            taken = seconds_of(works[name])
+            if turn:  # the first round is for warming up
+                seconds[name].append(taken)
+    return {name: statistics.median(seconds[name]) for name in CONTENDERS}
+
+
+def seconds_of(work: Work) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
 
 
 def resident() -> float:
@@ -244,15 +252,17 @@ def epoch(rounds: int) -> tuple[float, float]:
     return statistics.median(ratios), statistics.median(sizes) / (16 * 13)
 
 
-def in_own_process(*arguments: str) -> float:
+def in_own_process(*arguments: str, times: int = 1) -> float:
+    """The median of what so many processes measure."""
     command = [sys.executable, __file__, *arguments]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+    runs = [subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(times)]
+    return statistics.median(float(done.stdout.split()[-1]) for done in runs)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("docs/benchmark.md"))
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--peak", nargs=2, metavar=("CONTENDER", "IMAGES"), help=argparse.SUPPRESS)
     parser.add_argument("--growth", type=int, metavar="CALLS", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -264,12 +274,12 @@ def main() -> None:
         print(growth(args.growth))
         return
     seconds = timed(args.rounds)
-    memory = {name: in_own_process("--peak", name, "8") for name in ("ours", "torch-cam", "forward alone")}
+    memory = {name: in_own_process("--peak", name, "8", times=5) for name in ("ours", "torch-cam", "forward alone")}
     last, many, few = (
         in_own_process("--peak", name, count)
         for name, count in ((f"ours, {LAST}", "8"), ("ours", "256"), ("ours", "32"))
     )
-    whole, size = epoch(args.rounds)
+    whole, size = epoch(3)
     rows = [
         ("time / limit (8 images)", seconds["ours"] / seconds["limit"], "<= 1.03"),
         ("torch-cam's time (one pass over all 13) / ours", seconds["torch-cam"] / seconds["ours"], ">= 1.5"),
