@@ -24,7 +24,7 @@ format: $(VENV)/.test
 figures: $(VENV)/.demo
 	$(RUN) examples/readme_figures.py
 
-# The engine beside torch-cam, pytorch-grad-cam and captum; about 15 minutes. Nothing else should run meanwhile.
+# The engine beside torch-cam, pytorch-grad-cam and captum; about 12 minutes. Nothing else should run meanwhile.
 bench: $(VENV)/.bench
 	$(RUN) benchmarks/engine.py
 
