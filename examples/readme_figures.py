@@ -19,10 +19,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from gradcam_callback.render import Style, encode_jpeg
 
-TAGS = {
-    "layer": "gradcam/layer/block5_conv3",
-    "probe": "gradcam/probe/heart-1",
-    "evolution": "gradcam/evolution/heart-1",
+PANELS = {
+    "shortcut_layer": ("shortcut", "gradcam/layer/block5_conv3"),
+    "clean_layer": ("clean", "gradcam/layer/block5_conv3"),
+    "shortcut_probe": ("shortcut", "gradcam/probe/heart-1"),
 }
 PHOTOGRAPHS = ("chelsea", "rocket")
 
@@ -42,10 +42,8 @@ def main() -> None:
     if not (args.runs / "clean").is_dir():
         sys.exit(f"No runs in {args.runs}: run make demo first.")
     args.out.mkdir(parents=True, exist_ok=True)
-    for run in ("shortcut", "clean"):
-        for name, tag in TAGS.items():
-            picture = last_picture(args.runs / run, tag)
-            (args.out / f"{run}_{name}.jpg").write_bytes(encode_jpeg(picture, quality=80))
+    for name, (run, tag) in PANELS.items():
+        (args.out / f"{name}.jpg").write_bytes(encode_jpeg(last_picture(args.runs / run, tag), quality=80))
     try:
         network = for_classifying("demo")
     except WeightsUnavailable as error:
