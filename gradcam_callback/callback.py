@@ -14,8 +14,7 @@ from pytorch_lightning.loggers.logger import DummyLogger
 from pytorch_lightning.utilities import rank_zero_info
 
 from gradcam_callback.evolution import Evolution, Frame, shrink
-from gradcam_callback.gradcam import PRECISIONS, GradCAM, GradCAMWarning, class_probability
-from gradcam_callback.methods import METHODS
+from gradcam_callback.gradcam import GradCAM, GradCAMWarning, check_options, class_probability
 from gradcam_callback.observation import Observation, Observer
 from gradcam_callback.panels import draw_panels, inputs
 from gradcam_callback.probe import ProbeSet
@@ -86,12 +85,8 @@ class GradCAMCallback(Callback):
             raise ValueError(f"colormap is {colormap!r}. Expected one of matplotlib's, such as 'inferno' or 'jet'.")
         if not 1 <= jpeg_quality <= 95:
             raise ValueError(f"jpeg_quality is {jpeg_quality}. Expected 1 to 95.")
-        if method not in METHODS:
-            raise ValueError(f"method is {method!r}. Expected one of {sorted(METHODS)}.")
-        if precision not in (*PRECISIONS, "trainer"):
-            raise ValueError(f"precision is {precision!r}. Expected 'full', 'bf16' or 'trainer'.")
-        if chunk_size is not None and chunk_size < 1:
-            raise ValueError(f"chunk_size is {chunk_size}. Expected a number of images, 1 or more, or None.")
+        # The Trainer's own precision is known only later; whatever it is, the engine has an answer to it.
+        check_options(method, "full" if precision == "trainer" else precision, chunk_size)
         self.probe = probe
         self.target_layers = target_layers
         self.target = target

@@ -85,12 +85,7 @@ class GradCAM:
         precision: str = "full",
         chunk_size: int | None = None,
     ) -> None:
-        if method not in METHODS:
-            raise ValueError(f"method is {method!r}. Expected one of {sorted(METHODS)}.")
-        if precision not in PRECISIONS:
-            raise ValueError(f"precision is {precision!r}. Expected one of {sorted(PRECISIONS)}.")
-        if chunk_size is not None and chunk_size < 1:
-            raise ValueError(f"chunk_size is {chunk_size}. Expected a number of images, 1 or more, or None.")
+        check_options(method, precision, chunk_size)
         self.model = model
         self.layers = resolve_layers(model, target_layers)
         self.method = method
@@ -230,6 +225,16 @@ def _hooked(model: nn.Module, layers: Sequence[Layer], record: _Record) -> Itera
         for layer in layers:
             stack.callback(layer.module.register_forward_hook(partial(keep, layer)).remove)
         yield
+
+
+def check_options(method: str, precision: str, chunk_size: int | None) -> None:
+    """Raise the ValueError of a wrong option, with what came and the choices."""
+    if method not in METHODS:
+        raise ValueError(f"method is {method!r}. Expected one of {sorted(METHODS)}.")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is {precision!r}. Expected one of {sorted(PRECISIONS)}.")
+    if chunk_size is not None and chunk_size < 1:
+        raise ValueError(f"chunk_size is {chunk_size}. Expected a number of images, 1 or more, or None.")
 
 
 def in_chunks(compute: Callable[[slice], T], images: Tensor, chunk_size: int | None) -> list[T]:

@@ -51,9 +51,7 @@ def _walk(source: Any, depth: int = 0) -> Iterator[Any]:
         value = getattr(source, name, None)
         inner += value if isinstance(value, (list, tuple)) else [value]
     for part in inner:
-        # A method called `transforms`, as on a weights class, is not a transform.
-        if part is not None and not isinstance(part, type):
-            yield from _walk(part, depth + 1)
+        yield from _walk(part, depth + 1)
 
 
 def find_class_names(dataset: Any) -> list[str] | None:

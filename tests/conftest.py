@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from torchvision.models.vgg import make_layers
 from toys import CLASSES, Toys
 
-# A fifth of VGG16's widths squared: all 13 convolutions, but fast.
+# All 13 convolutions of a VGG16, with few channels, so that real Trainer runs are fast.
 THIN = [8, 8, "M", 12, 12, "M", 16, 16, 16, "M", 24, 24, 24, "M", 24, 24, 24, "M"]
 
 

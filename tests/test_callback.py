@@ -281,6 +281,8 @@ def test_history_goes_on_from_a_checkpoint(thin, fit, tmp_path):
         ({"colormap": "rainbow-ish"}, "colormap is 'rainbow-ish'"),
         ({"jpeg_quality": 100}, "jpeg_quality is 100. Expected 1 to 95"),
         ({"chunk_size": 0}, "chunk_size is 0"),
+        ({"method": "eigencam"}, "method is 'eigencam'"),
+        ({"precision": "fp8"}, "precision is 'fp8'"),
     ],
 )
 def test_wrong_arguments_are_refused_at_once(arguments, message):

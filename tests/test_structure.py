@@ -22,6 +22,7 @@ ORDER = (
     "shortcut",
     "observation",
     "fonts",
+    "heatmap",
     "render",
     "evolution",
     "panels",
@@ -30,7 +31,7 @@ ORDER = (
     "__init__",
 )
 KNOW_LIGHTNING = {"tensorboard", "callback"}
-KNOW_NO_TORCH = {"words", "fonts", "render", "evolution"}
+KNOW_NO_TORCH = {"words", "fonts", "heatmap", "render", "evolution"}
 
 
 def imports(path):
