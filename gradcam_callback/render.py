@@ -254,7 +254,7 @@ def stack(panels: Sequence[Image.Image]) -> Image.Image:
 
 
 def encode_jpeg(image: Image.Image, quality: int = 85) -> bytes:
-    """The picture as a JPEG file: a sixth of a PNG's bytes on photographs, and far quicker."""
+    """The picture as a JPEG file: smaller than a PNG where there is texture, and many times quicker."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
