@@ -1,7 +1,8 @@
 """Watch where every layer of a VGG16 looks while it is fine-tuned."""
 
 from gradcam_callback.callback import GradCAMCallback
-from gradcam_callback.gradcam import CAMs, GradCAM, GradCAMWarning
+from gradcam_callback.gradcam import CAMs, GradCAM
+from gradcam_callback.notices import GradCAMWarning
 from gradcam_callback.probe import ProbeSet
 from gradcam_callback.shortcut import Verdict
 

@@ -14,7 +14,8 @@ from pytorch_lightning.loggers.logger import DummyLogger
 from pytorch_lightning.utilities import rank_zero_info
 
 from gradcam_callback.evolution import Evolution, Frame, shrink
-from gradcam_callback.gradcam import GradCAM, GradCAMWarning, check_options, class_probability
+from gradcam_callback.gradcam import GradCAM, check_options, class_probability
+from gradcam_callback.notices import GradCAMWarning
 from gradcam_callback.observation import Observation, Observer
 from gradcam_callback.panels import draw_panels, inputs
 from gradcam_callback.probe import ProbeSet
@@ -46,6 +47,8 @@ class GradCAMCallback(Callback):
         method: the formula of the maps, see `gradcam_callback.methods`.
         precision: ``"full"``, ``"bf16"`` (see `GradCAM`), or ``"trainer"``: bf16 where the Trainer's is.
         chunk_size: how many images go through the model at once; None chooses.
+        reuse_frozen: whether what frozen first blocks give for the probe set is kept, up to 256 MB on the model's
+            device, and reused as long as they have not changed.
         seed: chooses the probe images from the validation data and the backgrounds that objects are put on.
 
     Attributes:
@@ -71,6 +74,7 @@ class GradCAMCallback(Callback):
         method: str = "gradcam",
         precision: str = "full",
         chunk_size: int | None = None,
+        reuse_frozen: bool = True,
         seed: int = 0,
     ) -> None:
         if probe is not None and not isinstance(probe, ProbeSet):
@@ -97,6 +101,7 @@ class GradCAMCallback(Callback):
         self.method = method
         self.precision = precision
         self.chunk_size = chunk_size
+        self.reuse_frozen = reuse_frozen
         self.seed = seed
         self.history: list[dict[str, float]] = []
         self.verdict: Verdict | None = None
@@ -187,6 +192,7 @@ class GradCAMCallback(Callback):
                 method=self.method,
                 precision=_trainers_precision(trainer) if self.precision == "trainer" else self.precision,
                 chunk_size=self.chunk_size,
+                reuse_frozen=self.reuse_frozen,
             ),
             self.probe,
             self.target,

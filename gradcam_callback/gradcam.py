@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from gradcam_callback.chunks import in_chunks, is_out_of_memory
+from gradcam_callback.frozen import FrozenBase
 from gradcam_callback.layers import Layer, resolve_layers
 from gradcam_callback.methods import METHODS
 from gradcam_callback.state import borrowed
 
-
-class GradCAMWarning(UserWarning):
-    """Something of ours was lost or had to be done otherwise, and what; training goes on untouched."""
-
-
-T = TypeVar("T")
-
 PRECISIONS = {"full": None, "bf16": torch.bfloat16}
-# How many pixels go through the model at once, by device: 8 images of 224 x 224 on a CPU, whose caches gain nothing
-# from more, and 32 on a GPU.
-CHUNK_PIXELS = {"cpu": 8 * 224 * 224, "cuda": 32 * 224 * 224}
 
 
 @dataclass(frozen=True)
@@ -70,6 +61,8 @@ class GradCAM:
             hardware multiplies bfloat16, and coarser.
         chunk_size: how many images go through the model at once, which bounds the memory; None chooses by the device
             and the size of the images. Where memory runs out, it is halved.
+        reuse_frozen: whether what the frozen first blocks of the model give is kept, up to 256 MB, and reused as long
+            as neither they nor the images have changed, see `gradcam_callback.frozen`.
 
     Raises:
         ValueError: a layer name that does not resolve, an unknown method or precision, with the choices; a chunk size
@@ -84,6 +77,7 @@ class GradCAM:
         method: str = "gradcam",
         precision: str = "full",
         chunk_size: int | None = None,
+        reuse_frozen: bool = True,
     ) -> None:
         check_options(method, precision, chunk_size)
         self.model = model
@@ -91,6 +85,7 @@ class GradCAM:
         self.method = method
         self.precision = precision
         self.chunk_size = chunk_size
+        self._frozen = FrozenBase() if reuse_frozen else None
         # Set once the model has turned out to overwrite activations or to insist on its own memory format.
         self._careful = False
 
@@ -110,29 +105,23 @@ class GradCAM:
             raise ValueError(f"images came as {came}. Expected a tensor (N, C, H, W) with N of at least 1.")
         with borrowed(self.model, PRECISIONS[self.precision]):
             wanted = _targets_per_image(targets, len(images))
-            parts = in_chunks(
+            logits, classes, nonfinite, *maps = in_chunks(
                 lambda chunk: self._chunk(images[chunk], None if wanted is None else wanted[chunk]),
                 images,
                 self.chunk_size,
             )
-        return CAMs(
-            # Taken out of the parts one layer at a time, so that the whole is never held twice.
-            maps={layer.name: torch.cat([part.maps.pop(layer.name) for part in parts]) for layer in self.layers},
-            logits=torch.cat([part.logits for part in parts]),
-            targets=torch.cat([part.targets for part in parts]),
-            nonfinite=torch.cat([part.nonfinite for part in parts]),
-        )
+        by_name = {layer.name: raw for layer, raw in zip(self.layers, maps, strict=True)}
+        return CAMs(by_name, logits, classes, nonfinite)
 
     def predict(self, images: Tensor) -> Tensor:
         """Logits ``(N, K)`` of a forward alone, computed like those of a map, and as traceless."""
         with borrowed(self.model, PRECISIONS[self.precision]):
-            return torch.cat(
-                in_chunks(lambda chunk: self._forward(_usable(images[chunk]), [])[1], images, self.chunk_size)
-            )
+            (logits,) = in_chunks(lambda chunk: [self._forward(_usable(images[chunk]), [])[1]], images, self.chunk_size)
+        return logits
 
-    def _chunk(self, images: Tensor, wanted: Tensor | None) -> CAMs:
+    def _chunk(self, images: Tensor, wanted: Tensor | None) -> list[Tensor]:
+        """Logits, classes, which images are not finite, and each layer's maps."""
         record, logits = self._forward(_usable(images), self.layers)
-        _check_logits(logits, len(images))
         for layer in self.layers:
             _check_activation(layer, record, len(images))
         classes = predicted_class(logits) if wanted is None else wanted.to(logits.device)
@@ -144,7 +133,7 @@ class GradCAM:
             meaningless = ~(raw.isfinite().flatten(1).all(dim=1) & scores.isfinite())
             maps[name] = raw.masked_fill(meaningless[:, None, None], 0.0)
             nonfinite |= meaningless
-        return CAMs(maps, logits.detach(), classes, nonfinite)
+        return [logits.detach(), classes, nonfinite, *(maps[layer.name] for layer in self.layers)]
 
     def _forward(self, images: Tensor, layers: Sequence[Layer]) -> tuple[_Record, Any]:
         """Forward on the fast path; where the model does not bear it, from then on with care.
@@ -157,7 +146,7 @@ class GradCAM:
             record = _Record()
             fast = images.contiguous(memory_format=torch.channels_last) if images.device.type == "cpu" else images
             try:
-                with _hooked(self.model, layers, record):
+                with self._hooked(layers, record):
                     logits = _detached_forward(self.model, fast)
             except RuntimeError as error:
                 if is_out_of_memory(error):
@@ -166,10 +155,18 @@ class GradCAM:
                 if not record.overwritten():
                     return record, logits
         record = _Record()
-        with _hooked(self.model, [replace(layer, overwritten=True) for layer in layers], record):
+        with self._hooked([replace(layer, overwritten=True) for layer in layers], record):
             logits = _detached_forward(self.model, images)
         self._careful = True
         return record, logits
+
+    @contextmanager
+    def _hooked(self, layers: Sequence[Layer], record: _Record) -> Iterator[None]:
+        with ExitStack() as stack:
+            if self._frozen is not None:
+                stack.enter_context(self._frozen.reused(self.model, [layer.module for layer in layers]))
+            stack.enter_context(_hooked(self.model, layers, record))
+            yield
 
 
 class _Record:
@@ -237,49 +234,12 @@ def check_options(method: str, precision: str, chunk_size: int | None) -> None:
         raise ValueError(f"chunk_size is {chunk_size}. Expected a number of images, 1 or more, or None.")
 
 
-def in_chunks(compute: Callable[[slice], T], images: Tensor, chunk_size: int | None) -> list[T]:
-    """Call ``compute`` on even chunks of the images; where memory runs out, on chunks of half the size."""
-    size = chunk_size or max(1, CHUNK_PIXELS.get(images.device.type, CHUNK_PIXELS["cpu"]) // images[0, 0].numel())
-    done: list[T] = []
-    start = 0
-    while start < len(images):
-        left = len(images) - start
-        even = -(-left // -(-left // size))
-        try:
-            done.append(compute(slice(start, start + even)))
-            start += even
-        except (RuntimeError, MemoryError) as error:
-            if even == 1 or not is_out_of_memory(error):
-                raise
-            size = even // 2
-        else:
-            continue
-        # Outside the handler, where the failed attempt's tensors are no longer held by the exception.
-        _release_memory(images.device)
-        warnings.warn(
-            f"GradCAM: memory ran out with {even} images at once; it goes on with {size}. Set chunk_size={size} to "
-            "have it so from the start.",
-            GradCAMWarning,
-            stacklevel=3,
-        )
-    return done
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on any device or the host, for which torch has no class of its own."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
-
-
-def _release_memory(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-
-
 def _detached_forward(model: nn.Module, images: Tensor) -> Tensor:
     """Forward with detached parameters, so that no gradient can reach a weight, and with copies of the buffers."""
     state = {name: _usable(parameter) for name, parameter in model.named_parameters()}
     state |= {name: buffer.clone() for name, buffer in model.named_buffers()}
     logits: Tensor = torch.func.functional_call(model, state, (images,))
+    _check_logits(logits, len(images))
     return logits
 
 

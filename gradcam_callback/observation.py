@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from gradcam_callback import metrics
-from gradcam_callback.gradcam import CAMs, GradCAM, is_out_of_memory, predicted_class
+from gradcam_callback.chunks import is_out_of_memory
+from gradcam_callback.gradcam import CAMs, GradCAM, predicted_class
 from gradcam_callback.probe import ProbeSet
 from gradcam_callback.shortcut import Verdict, accuracy, judge, make_counterfactuals
 

@@ -13,7 +13,7 @@ from test_gradcam import assert_maps_close
 from torch import nn
 
 from gradcam_callback import GradCAM, GradCAMWarning
-from gradcam_callback.gradcam import in_chunks
+from gradcam_callback.chunks import in_chunks
 
 
 def captum_maps(model, layers, images, targets):
@@ -90,14 +90,22 @@ def test_chunks_do_not_change_the_maps(thin, chunk_size):
 
 
 def sizes(images, chunk_size):
-    return in_chunks(lambda chunk: chunk.stop - chunk.start, images, chunk_size)
+    came = []
+
+    def compute(chunk):
+        came.append(chunk.stop - chunk.start)
+        return [torch.arange(chunk.start, chunk.stop), images[chunk, :, 0, 0]]
+
+    numbers, pixels = in_chunks(compute, images, chunk_size)
+    assert torch.equal(numbers, torch.arange(len(images))) and torch.equal(pixels, images[..., 0, 0])
+    return came
 
 
 def test_chunks_are_even_and_chosen_by_the_size_of_the_images():
-    assert sizes(torch.empty(10, 3, 8, 8), 4) == [4, 3, 3]
-    assert sizes(torch.empty(16, 1, 224, 224), None) == [8, 8]
-    assert sizes(torch.empty(9, 1, 448, 448), None) == [2, 2, 2, 2, 1]
-    assert sizes(torch.empty(2, 1, 2000, 2000), None) == [1, 1]
+    assert sizes(torch.ones(10, 3, 8, 8), 4) == [4, 3, 3]
+    assert sizes(torch.ones(16, 1, 224, 224), None) == [8, 8]
+    assert sizes(torch.ones(9, 1, 448, 448), None) == [2, 2, 2, 2, 1]
+    assert sizes(torch.ones(2, 1, 2000, 2000), None) == [1, 1]
 
 
 @pytest.mark.parametrize(

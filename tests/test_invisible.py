@@ -103,8 +103,8 @@ def end_of(module, trainer):
 @pytest.mark.filterwarnings("ignore:You have turned on:UserWarning")
 def test_training_is_bit_identical_with_and_without_the_callback(case, fit, toys):
     make, options, companions = CASES[case]
-    images, labels, _ = zip(*toys.items[:5], strict=True)
-    probe = ProbeSet(torch.stack(images), list(labels))
+    images, labels, masks = zip(*toys.items[:5], strict=True)
+    probe = ProbeSet(torch.stack(images), list(labels), torch.stack(masks))
     ends = []
     for watched in (False, True):
         torch.manual_seed(0)

@@ -11,11 +11,14 @@ PACKAGE = ROOT / "gradcam_callback"
 # Each file may import those above it.
 ORDER = (
     "words",
+    "notices",
     "state",
     "sources",
     "probe",
     "layers",
     "methods",
+    "chunks",
+    "frozen",
     "gradcam",
     "metrics",
     "inpaint",
@@ -31,7 +34,7 @@ ORDER = (
     "__init__",
 )
 KNOW_LIGHTNING = {"tensorboard", "callback"}
-KNOW_NO_TORCH = {"words", "fonts", "heatmap", "render", "evolution"}
+KNOW_NO_TORCH = {"words", "notices", "fonts", "heatmap", "render", "evolution"}
 
 
 def imports(path):

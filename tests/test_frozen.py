@@ -1,0 +1,341 @@
+"""The frozen base: reused where nothing changed, dropped as soon as anything did, bounded in memory."""
+
+import copy
+
+import pytest
+import torch
+from conftest import ThinVGG
+from torch import nn
+from torch.nn import functional
+
+from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet
+from gradcam_callback.frozen import FrozenBase
+
+FROZEN = 34  # features[:34] are blocks 1 to 4 of a thin VGG with batch norm; its convolutions are 10 of 13
+IMAGES = torch.rand(5, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.fixture
+def model(thin):
+    assert isinstance(thin.features[FROZEN - 1], nn.MaxPool2d)
+    assert sum(isinstance(module, nn.Conv2d) for module in thin.features[:FROZEN]) == 10
+    thin.features[:FROZEN].requires_grad_(False)
+    return thin.eval()
+
+
+@pytest.fixture
+def convolutions(monkeypatch):
+    """How many convolutions have been computed, since the list was last cleared."""
+    computed = []
+    real = functional.conv2d
+
+    def spy(*args, **kwargs):
+        computed.append(args[0].shape)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(functional, "conv2d", spy)
+    return computed
+
+
+def assert_same_bits(found, expected):
+    assert torch.equal(found.logits, expected.logits)
+    assert found.maps.keys() == expected.maps.keys()
+    for name, raw in found.maps.items():
+        assert torch.equal(raw, expected.maps[name]), name
+        assert raw.count_nonzero(), f"{name}: nothing to compare"
+
+
+def without_reuse(model, images, layers="block5", **options):
+    return GradCAM(model, layers, reuse_frozen=False, **options)(images, 1)
+
+
+@pytest.mark.parametrize("chunk_size", [2, None])
+def test_frozen_blocks_are_computed_once_and_the_maps_stay_the_same_to_the_bit(model, convolutions, chunk_size):
+    chunks = 3 if chunk_size else 1
+    cam = GradCAM(model, "block5", chunk_size=chunk_size)
+    for turn in range(3):
+        convolutions.clear()
+        found = cam(IMAGES, 1)
+        assert len(convolutions) == chunks * (13 if turn == 0 else 3)
+        assert_same_bits(found, without_reuse(model, IMAGES, chunk_size=chunk_size))
+        with torch.no_grad():  # what is not frozen goes on learning
+            model.features[FROZEN].weight.mul_(1.5)
+
+
+def test_a_forward_alone_reuses_them_too(model, convolutions):
+    cam = GradCAM(model, "block5")
+    expected = GradCAM(model, reuse_frozen=False).predict(IMAGES)
+    cam.predict(IMAGES)
+    convolutions.clear()
+    assert torch.equal(cam.predict(IMAGES), expected)
+    assert len(convolutions) == 3
+
+
+def test_layers_inside_the_frozen_blocks_are_computed_with_their_maps(model, convolutions):
+    layers = ["block4_conv1", "block5"]
+    cam = GradCAM(model, layers)
+    for _ in range(2):
+        assert torch.equal(cam.predict(IMAGES), GradCAM(model, reuse_frozen=False).predict(IMAGES))
+        convolutions.clear()
+        assert_same_bits(cam(IMAGES, 1), without_reuse(model, IMAGES, layers))
+    assert len(convolutions) == 5 + 13, "ours from block4_conv2, as block4_conv1 itself is frozen; the other's all"
+    everything = GradCAM(model)
+    for _ in range(2):
+        assert_same_bits(everything(IMAGES, 1), without_reuse(model, IMAGES, "all"))
+
+
+class Stages(ThinVGG):
+    """Its features in two Sequentials."""
+
+    def __init__(self):
+        super().__init__()
+        modules = list(self.features)
+        self.features = nn.ModuleList([nn.Sequential(*modules[:14]), nn.Sequential(*modules[14:])])
+
+    def forward(self, images):
+        return self.classifier(self.features[1](self.features[0](images)))
+
+
+@pytest.mark.parametrize("layers, spared", [("block5", 10), (["block2_conv1", "block5"], 2 + 1), ("all", 0)])
+def test_a_base_cut_into_stages_is_reused_stage_by_stage(layers, spared, convolutions):
+    torch.manual_seed(0)
+    model = Stages().eval()
+    model.features[0].requires_grad_(False)
+    model.features[1][:20].requires_grad_(False)
+    cam = GradCAM(model, layers)
+    for _ in range(2):
+        convolutions.clear()
+        assert_same_bits(cam(IMAGES, 1), without_reuse(model, IMAGES, layers))
+    assert len(convolutions) == 13 - spared + 13
+
+
+class Viewing(ThinVGG):
+    """Insists on contiguous features."""
+
+    def forward(self, images):
+        return self.classifier[2:](self.features(images).view(len(images), -1)[:, :24])
+
+
+def test_a_model_that_insists_on_its_memory_format_gets_it(convolutions):
+    model = Viewing().eval()
+    model.features.requires_grad_(False)
+    cam, expected = GradCAM(model, "block5"), without_reuse(model, IMAGES)
+    for _ in range(2):
+        convolutions.clear()
+        assert_same_bits(cam(IMAGES, 1), expected)
+        assert torch.equal(cam.predict(IMAGES), expected.logits)
+    assert len(convolutions) == 2
+
+
+def test_a_change_of_precision_is_seen(model):
+    cam = GradCAM(model, "block5")
+    cam(IMAGES, 1)
+    cam.precision = "bf16"
+    for _ in range(2):
+        assert_same_bits(cam(IMAGES, 1), without_reuse(model, IMAGES, precision="bf16"))
+
+
+def test_hooks_on_all_modules_are_called(model):
+    cam = GradCAM(model, "block5")
+    cam(IMAGES, 1)
+    called = []
+    handle = nn.modules.module.register_module_forward_hook(lambda module, *_: called.append(module))
+    try:
+        cam(IMAGES, 1)
+    finally:
+        handle.remove()
+    assert set(model.features) <= set(called)
+
+
+def swap_averaged_weights(model):
+    """As callbacks that average weights do it: other storage under the same parameter."""
+    weight = model.features[3].weight
+    weight.data = weight.data.clone() * 1.01
+
+
+def train_the_base(model):
+    weight = model.features[3].weight
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    weight.grad = None
+
+
+def load_other_weights(model):
+    model.load_state_dict(ThinVGG(3).state_dict())
+
+
+def nudge_one_weight(model):
+    weights = model.features[0].weight.data.view(-1)
+    weights[7] = weights[7].nextafter(torch.tensor(9.0))
+    weights[8] *= 3
+
+
+def train_batch_norm(model):
+    model.train()
+    model(IMAGES * 2)
+    model.eval()
+
+
+def hook_into(model):
+    model.features[5].register_forward_hook(lambda module, inputs, output: output * 2)
+
+
+def replace_forward(model):
+    model.features[5].forward = lambda images: functional.relu(images) * 2
+
+
+def replace_module(model):
+    model.features[3] = copy.deepcopy(model.features[3])
+    model.features[3].weight.data.mul_(2)
+
+
+CHANGES = {
+    "in place": lambda model: model.features[3].weight.data.mul_(1.5),
+    "bias in place": lambda model: model.features[0].bias.data.add_(0.5),
+    "one weight": nudge_one_weight,
+    "load_state_dict": load_other_weights,
+    "averaged weights": swap_averaged_weights,
+    "optimizer": train_the_base,
+    "buffer": lambda model: model.features[1].running_mean.add_(0.5),
+    "batch norm in training": train_batch_norm,
+    "module": replace_module,
+    "option": lambda model: setattr(model.features[1], "eps", 0.5),
+    "hook": hook_into,
+    "forward": replace_forward,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_whatever_changes_in_the_base_is_seen(model, change):
+    cam = GradCAM(model, "block5")
+    before = cam(IMAGES, 1)
+    change(model)
+    after = cam(IMAGES, 1)
+    assert_same_bits(after, without_reuse(model, IMAGES))
+    assert not torch.equal(after.logits, before.logits), "the change made no difference, so nothing was tested"
+    assert_same_bits(cam(IMAGES, 1), after)
+
+
+def test_weights_swapped_in_and_back_give_each_their_own_maps(model):
+    cam = GradCAM(model, "block5")
+    own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    other = ThinVGG(3).state_dict()
+    for _ in range(2):
+        for state in (own, other):
+            model.load_state_dict(state)
+            assert_same_bits(cam(IMAGES, 1), without_reuse(model, IMAGES))
+
+
+def test_unfrozen_blocks_are_let_go(model, convolutions):
+    cam = GradCAM(model, "block5")
+    cam(IMAGES, 1)
+    assert cam._frozen.bytes_held > 0
+    model.requires_grad_(True)
+    convolutions.clear()
+    cam(IMAGES, 1)
+    assert len(convolutions) == 13 and cam._frozen.bytes_held == 0
+    model.features[:14].requires_grad_(False)  # frozen less deep than before
+    for _ in range(2):
+        convolutions.clear()
+        found = cam(IMAGES, 1)
+    assert len(convolutions) == 9
+    assert_same_bits(found, without_reuse(model, IMAGES))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_other_images_are_computed_even_where_they_differ_by_a_pixel(model, layout):
+    cam = GradCAM(model, "block5")
+    images = IMAGES.clone(memory_format=layout)
+    before = cam(images, 1)
+    images[0, :, 20:30, 20:30] = images[0, :, 20:30, 20:30].flip(2)  # the same sum
+    after = cam(images, 1)
+    assert_same_bits(after, without_reuse(model, images))
+    assert not torch.equal(after.logits[0], before.logits[0])
+    images[1, 0, 5, 5] += 3
+    assert_same_bits(cam(images, 1), without_reuse(model, images))
+
+
+class DoubleInPlace(nn.Module):
+    def forward(self, images):
+        return images.mul_(2)
+
+
+def test_what_follows_may_write_into_what_was_kept(model):
+    model.features[FROZEN].requires_grad_(False)
+    model.features[FROZEN + 1] = DoubleInPlace()
+    cam = GradCAM(model, "features.36")
+    for _ in range(3):
+        assert_same_bits(cam(IMAGES, 1), without_reuse(model, IMAGES, "features.36"))
+
+
+def test_memory_is_bounded_and_images_that_no_longer_come_are_dropped(model, convolutions):
+    cam = GradCAM(model, "block5", chunk_size=1)
+    cam(IMAGES[:1], 1)
+    one = cam._frozen.bytes_held
+    limit = cam._frozen.limit = one + 200_000
+    cam(IMAGES, 1)
+    assert one < cam._frozen.bytes_held <= limit
+    generator = torch.Generator().manual_seed(5)
+    for _ in range(10):
+        images = torch.rand(2, 3, 64, 64, generator=generator)
+        assert_same_bits(cam(images, 1), without_reuse(model, images, chunk_size=1))
+        assert cam._frozen.bytes_held <= limit
+    cam(images, 1)
+    convolutions.clear()
+    cam(images, 1)
+    assert len(convolutions) == 2 * 3, "the images that come now are kept, and those of long ago are not"
+
+
+def test_base_too_large_for_the_limit_is_not_even_copied(model):
+    cam = GradCAM(model, "block5")
+    cam._frozen.limit = 1000
+    for _ in range(2):
+        assert_same_bits(cam(IMAGES, 1), without_reuse(model, IMAGES))
+    assert cam._frozen.bytes_held == 0
+
+
+def test_reuse_can_be_declined(model, convolutions):
+    cam = GradCAM(model, "block5", reuse_frozen=False)
+    for _ in range(2):
+        convolutions.clear()
+        cam(IMAGES, 1)
+        assert len(convolutions) == 13
+
+
+def test_nothing_is_left_in_the_model_also_after_an_exception(model):
+    cam = GradCAM(model, "block5")
+    cam(IMAGES, 1)
+    assert "forward" not in model.features.__dict__
+    model.classifier[2].register_forward_pre_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cam(IMAGES, 1)
+    assert "forward" not in model.features.__dict__
+
+
+def test_small_gains_are_left_alone(thin):
+    """Before the first pooling what would be kept is many times the image, and saves one convolution."""
+    thin.features[:4].requires_grad_(False)
+    base = FrozenBase()
+    with base.reused(thin, []):
+        assert "forward" not in thin.features.__dict__
+    assert base.bytes_held == 0
+
+
+def test_a_whole_training_with_frozen_blocks_logs_what_a_recomputation_gives(fit, toys, convolutions):
+    """Batch norm of the frozen blocks is in training mode in the first run, so its buffers change at every step."""
+    probe = ProbeSet.from_dataset(toys, per_class=2)
+    for batch_norm in (True, False):
+        logged = {}
+        for reuse in (True, False):
+            torch.manual_seed(0)
+            module = ThinVGG(3, batch_norm=batch_norm)
+            pools = [i for i, part in enumerate(module.features) if isinstance(part, nn.MaxPool2d)]
+            module.features[: pools[3]].requires_grad_(False)
+            watch = GradCAMCallback(probe, "block5", reuse_frozen=reuse)
+            convolutions.clear()
+            fit(module, watch)
+            logged[reuse] = watch.history, len(convolutions)
+        assert logged[True][0] == logged[False][0] and len(logged[True][0]) == 2
+        # The second validation's maps, and the three counterfactual sets, one chunk each, are spared 10 convolutions.
+        assert logged[False][1] - logged[True][1] == (0 if batch_norm else 4 * 10)
