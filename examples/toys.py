@@ -13,7 +13,6 @@ import random
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image, ImageDraw, ImageFilter
 from skimage import data
@@ -47,7 +46,7 @@ class Toys(Dataset[Item]):
     classes = list(CLASSES)
 
     def __init__(self, count: int, bias: float, seed: int, size: int = 112, elsewhere: bool = False) -> None:
-        textures = {name: _texture(name) for name in GROUNDS}
+        textures = [load_ground(name) for name in GROUNDS]
         self.targets = [i % len(CLASSES) for i in range(count)]
         self.items: list[Item] = []
         for i, label in enumerate(self.targets):
@@ -56,9 +55,11 @@ class Toys(Dataset[Item]):
             own = ground_random.random() < bias
             choices = [g for g in range(len(GROUNDS)) if not elsewhere or g != label]
             ground = label if own and not elsewhere else ground_random.choice(choices)
-            picture, mask = _photograph(CLASSES[label], textures[GROUNDS[ground]], size, toy_random, ground_random)
-            image = torch.from_numpy(picture).permute(2, 0, 1).float() / 255
-            self.items.append((image, label, torch.from_numpy(mask)))
+            picture = lay_ground(textures[ground], size, ground_random)
+            surface, cover = draw_toy(CLASSES[label], size, toy_random)
+            picture.paste(surface, (0, 0), cover)
+            image = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
+            self.items.append((image, label, torch.from_numpy(np.asarray(cover) >= 128)))
 
     def __len__(self) -> int:
         return len(self.items)
@@ -93,28 +94,30 @@ def outline(kind: str) -> list[tuple[float, float]]:
     return outer + inner
 
 
-def _texture(ground: str) -> Image.Image:
-    grey = getattr(data, ground)().astype(np.float32)
+def load_ground(name: str) -> Image.Image:
+    """One of ``GROUNDS``: the photographed texture in its colours."""
+    grey = getattr(data, name)().astype(np.float32)
     low, high = np.percentile(grey, (1, 99))
     share = ((grey - low) / (high - low)).clip(0, 1)[..., None]
-    dark, light = (np.array(colour, dtype=np.float32) for colour in TINTS[ground])
+    dark, light = (np.array(colour, dtype=np.float32) for colour in TINTS[name])
     return Image.fromarray((dark + share * (light - dark)).astype(np.uint8))
 
 
-def _photograph(
-    kind: str, texture: Image.Image, size: int, toy: random.Random, ground: random.Random
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
-    """A toy on a piece of ground: the picture ``(size, size, 3)`` and the toy's exact mask ``(size, size)``."""
-    piece = ground.randint(200, 300)
-    x, y = (ground.randint(0, texture.width - piece) for _ in range(2))
-    backdrop = texture.crop((x, y, x + piece, y + piece)).resize((size, size), Image.Resampling.LANCZOS)
-    backdrop = Image.fromarray((np.asarray(backdrop) * ground.uniform(0.75, 1.05)).clip(0, 255).astype(np.uint8))
+def lay_ground(texture: Image.Image, size: int, chance: random.Random) -> Image.Image:
+    """A piece of the texture, chosen at random and lit at random, ``size`` pixels a side."""
+    piece = chance.randint(200, 300)
+    x, y = (chance.randint(0, texture.width - piece) for _ in range(2))
+    ground = texture.crop((x, y, x + piece, y + piece)).resize((size, size), Image.Resampling.LANCZOS)
+    return Image.fromarray((np.asarray(ground) * chance.uniform(0.75, 1.05)).clip(0, 255).astype(np.uint8))
 
+
+def draw_toy(kind: str, size: int, chance: random.Random) -> tuple[Image.Image, Image.Image]:
+    """A toy of random colour, size, turn and place, to be pasted: its surface, and how far it covers (``"L"``)."""
     large = size * _SUPERSAMPLING
-    radius = large * toy.uniform(0.23, 0.31)
+    radius = large * chance.uniform(0.23, 0.31)
     room = large - 2.2 * radius
-    centre = [1.1 * radius + toy.random() * room for _ in range(2)]
-    angle = math.radians(toy.uniform(-28, 28))
+    centre = [1.1 * radius + chance.random() * room for _ in range(2)]
+    angle = math.radians(chance.uniform(-28, 28))
     points = [
         (
             centre[0] + radius * (px * math.cos(angle) - py * math.sin(angle)),
@@ -124,11 +127,11 @@ def _photograph(
     ]
     shape = Image.new("L", (large, large))
     ImageDraw.Draw(shape).polygon(points, fill=255)
-    hue = tuple(255 * c for c in colorsys.hsv_to_rgb(toy.random(), toy.uniform(0.6, 0.9), toy.uniform(0.8, 1.0)))
-    glossy = _glossy(shape, hue, radius).resize((size, size), Image.Resampling.LANCZOS)
-    alpha = shape.resize((size, size), Image.Resampling.BOX)
-    backdrop.paste(glossy, (0, 0), alpha)
-    return np.array(backdrop), np.asarray(alpha) >= 128
+    hue = tuple(
+        255 * c for c in colorsys.hsv_to_rgb(chance.random(), chance.uniform(0.6, 0.9), chance.uniform(0.8, 1.0))
+    )
+    surface = _glossy(shape, hue, radius).resize((size, size), Image.Resampling.LANCZOS)
+    return surface, shape.resize((size, size), Image.Resampling.BOX)
 
 
 def _glossy(shape: Image.Image, colour: Sequence[float], radius: float) -> Image.Image:

@@ -2,8 +2,8 @@
 
 from gradcam_callback.callback import GradCAMCallback
 from gradcam_callback.gradcam import CAMs, GradCAM
-from gradcam_callback.notices import GradCAMWarning
+from gradcam_callback.notices import GradCAMWarning, ShortcutWarning
 from gradcam_callback.probe import ProbeSet
-from gradcam_callback.shortcut import Verdict
+from gradcam_callback.verdict import Verdict
 
-__all__ = ["CAMs", "GradCAM", "GradCAMCallback", "GradCAMWarning", "ProbeSet", "Verdict"]
+__all__ = ["CAMs", "GradCAM", "GradCAMCallback", "GradCAMWarning", "ProbeSet", "ShortcutWarning", "Verdict"]

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import shlex
+import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import matplotlib
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers.logger import DummyLogger
-from pytorch_lightning.utilities import rank_zero_info
+from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
 from gradcam_callback.evolution import Evolution, Frame, shrink
 from gradcam_callback.gradcam import GradCAM, check_options, class_probability
-from gradcam_callback.notices import GradCAMWarning
+from gradcam_callback.notices import GradCAMWarning, ShortcutWarning
 from gradcam_callback.observation import Observation, Observer
-from gradcam_callback.panels import draw_panels, inputs
+from gradcam_callback.panels import draw_all, inputs
 from gradcam_callback.probe import ProbeSet
 from gradcam_callback.render import Picture, Style
-from gradcam_callback.shortcut import Verdict
 from gradcam_callback.tensorboard import find_loggers, tag, validation_step, write_image, write_text
+from gradcam_callback.verdict import Verdict, judge, points_to_background
 
 # What the callback takes by itself from the validation data.
 AUTO_PER_CLASS, AUTO_IMAGES, AUTO_SCANNED = 2, 16, 2048
@@ -50,10 +53,15 @@ class GradCAMCallback(Callback):
         reuse_frozen: whether what frozen first blocks give for the probe set is kept, up to 256 MB on the model's
             device, and reused as long as they have not changed.
         seed: chooses the probe images from the validation data and the backgrounds that objects are put on.
+        check_faithfulness: whether to ask at each entry if the network relies on what its deepest map shows, see
+            `gradcam_callback.faithfulness`; two more forwards per image.
+        on_shortcut: what happens, once per run, when a shortcut is suspected: ``"warn"`` gives a `ShortcutWarning`;
+            ``"stop"`` also ends the training after this epoch; a callable is given the `Verdict` after the warning.
 
     Attributes:
         history: one dict per logged validation: ``"epoch"``, ``"step"`` and every scalar under its tag.
-        verdict: what the last one says of the background; None without masks.
+        verdict: what the last ones say of the background; None without masks. A shortcut is suspected when two epochs
+            in a row point to it; in ``trainer.validate``, where there are no epochs, when the one look does.
 
     Raises:
         ValueError: before training starts, for a wrong argument, layers that do not resolve, labels outside the
@@ -76,6 +84,8 @@ class GradCAMCallback(Callback):
         chunk_size: int | None = None,
         reuse_frozen: bool = True,
         seed: int = 0,
+        check_faithfulness: bool = False,
+        on_shortcut: str | Callable[[Verdict], object] = "warn",
     ) -> None:
         if probe is not None and not isinstance(probe, ProbeSet):
             raise ValueError(f"probe came as {type(probe).__name__}. Expected a ProbeSet, or None to take one.")
@@ -89,6 +99,8 @@ class GradCAMCallback(Callback):
             raise ValueError(f"colormap is {colormap!r}. Expected one of matplotlib's, such as 'inferno' or 'jet'.")
         if not 1 <= jpeg_quality <= 95:
             raise ValueError(f"jpeg_quality is {jpeg_quality}. Expected 1 to 95.")
+        if not (on_shortcut in ("warn", "stop") or callable(on_shortcut)):
+            raise ValueError(f"on_shortcut is {on_shortcut!r}. Expected 'warn', 'stop' or a callable.")
         # The Trainer's own precision is known only later; whatever it is, the engine has an answer to it.
         check_options(method, "full" if precision == "trainer" else precision, chunk_size)
         self.probe = probe
@@ -103,6 +115,8 @@ class GradCAMCallback(Callback):
         self.chunk_size = chunk_size
         self.reuse_frozen = reuse_frozen
         self.seed = seed
+        self.check_faithfulness = check_faithfulness
+        self.on_shortcut = on_shortcut
         self.history: list[dict[str, float]] = []
         self.verdict: Verdict | None = None
         self._observer: Observer | None = None
@@ -110,6 +124,7 @@ class GradCAMCallback(Callback):
         self._evolution = Evolution()
         self._pending: Observation | None = None
         self._given_up = False
+        self._said = False
 
     # Lightning's hooks, in the order in which they come.
 
@@ -158,6 +173,7 @@ class GradCAMCallback(Callback):
             pl_module.log_dict(_tagged(seen.scalars))
             with self._surviving("this epoch's panels"):
                 self._publish(trainer, seen, trainer.current_epoch, validation_step(trainer))
+            self._react(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._observer = None
@@ -168,10 +184,11 @@ class GradCAMCallback(Callback):
         return self._generate_state_key(target_layers=self.target_layers, target=self.target)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"history": self.history}
+        return {"history": self.history, "said": self._said}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.history = list(state_dict["history"])
+        self._said = bool(state_dict.get("said", False))
 
     def should_log(self, trainer: Trainer) -> bool:
         """Whether the validation that is under way is one to log: the first, and all of each n-th epoch after."""
@@ -197,6 +214,7 @@ class GradCAMCallback(Callback):
             self.probe,
             self.target,
             seed=self.seed,
+            check_faithfulness=self.check_faithfulness,
         )
         self._pictures = inputs(self.probe)
         for logger in find_loggers(trainer)[:1]:
@@ -216,21 +234,44 @@ class GradCAMCallback(Callback):
     def _publish(self, trainer: Trainer, seen: Observation, epoch: int, step: int) -> None:
         """Keep what was seen, and from the first process write its pictures and words."""
         assert self.probe is not None
+        first = _untagged(self.history[0]) if self.history else None
+        self.verdict = self._judge(trainer, seen, epoch, first or {})
         self.history.append({"epoch": epoch, "step": step, **_tagged(seen.scalars)})
-        self.verdict = seen.verdict
         explained = class_probability(seen.cams.logits, seen.cams.targets).tolist()
         small = {layer: shrink(raw.numpy(), self.style.cell) for layer, raw in seen.cams.maps.items()}
         self._evolution.add(Frame("start" if epoch < 0 else str(epoch), explained, small))
         if not trainer.is_global_zero:
             return
         writers = [logger.experiment for logger in find_loggers(trainer)]
-        for parts, picture in draw_panels(self.probe, self._pictures, seen.cams, self._evolution, self.style):
+        for parts, picture in draw_all(self.probe, self._pictures, seen, self._evolution, first, self.style):
             for writer in writers:
                 write_image(writer, tag(*parts), picture, step, self.jpeg_quality)
         for writer in writers:
-            if seen.verdict is not None:
-                write_text(writer, tag("verdict"), seen.verdict.evidence, step)
+            if self.verdict is not None:
+                write_text(writer, tag("verdict"), self.verdict.evidence, step)
             writer.flush()
+
+    def _judge(self, trainer: Trainer, seen: Observation, epoch: int, first: Mapping[str, float]) -> Verdict | None:
+        if not seen.foci:
+            return None
+        foci = [replace(focus, first_lift=first.get(f"lift/{focus.layer}")) for focus in seen.foci]
+        before = next((_untagged(entry) for entry in reversed(self.history) if entry["epoch"] != epoch), {})
+        pointed = points_to_background(before.get("swap_fall", 0.0), before.get("swap_fall_low", 0.0))
+        return judge(seen.masked_accuracy, seen.masked, seen.swap, foci, confirmed=pointed or not _is_fitting(trainer))
+
+    def _react(self, trainer: Trainer) -> None:
+        """Say once per run that a shortcut is suspected, and do what the user wants done then."""
+        if self.verdict is None or not self.verdict.suspected or self._said:
+            return
+        self._said = True
+        rank_zero_warn(f"GradCAM: {self.verdict.evidence}", category=ShortcutWarning)
+        if self.on_shortcut == "stop":
+            trainer.should_stop = True
+        elif callable(self.on_shortcut):
+            try:
+                self.on_shortcut(self.verdict)
+            except Exception:
+                self._warn(f"your on_shortcut failed:\n{traceback.format_exc()}")
 
     @contextmanager
     def _surviving(self, what: str) -> Iterator[None]:
@@ -247,6 +288,14 @@ class GradCAMCallback(Callback):
 
 def _tagged(scalars: dict[str, float]) -> dict[str, float]:
     return {tag(name): value for name, value in scalars.items()}
+
+
+def _untagged(entry: dict[str, float]) -> dict[str, float]:
+    return {name.removeprefix(tag("")): value for name, value in entry.items()}
+
+
+def _is_fitting(trainer: Trainer) -> bool:
+    return trainer.state.fn == TrainerFn.FITTING
 
 
 def _trainers_precision(trainer: Trainer) -> str:

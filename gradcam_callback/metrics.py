@@ -103,3 +103,35 @@ def mean_of_defined(values: Tensor) -> float:
     """The mean over the images for which a measure is defined (not NaN); 0 where it is for none."""
     defined = values[~values.isnan()]
     return float(defined.mean()) if len(defined) else 0.0
+
+
+def border_mass(maps: Tensor, width: float = 0.1) -> Tensor:
+    """Share, 0..1, of each map's mass within ``width`` of the image's edge, as a share of each side; NaN when empty.
+
+    Needs no mask. An even map has ``1 - (1 - 2 width)^2`` there, 0.36 by default. Photographs are mostly framed so that
+    the object is not there, and a network that looks there looks at frames, watermarks and corners.
+    """
+    maps = maps.double()
+    inside = maps
+    for axis in (1, 2):
+        # The part of each cell that lies between the borders, by area as in `coverage`.
+        edges = torch.linspace(0, 1, maps.shape[axis] + 1, dtype=torch.float64, device=maps.device)
+        low, high = edges[:-1].clamp(min=width), edges[1:].clamp(max=1 - width)
+        share = (high - low).clamp(min=0) * maps.shape[axis]
+        inside = inside * (share[None, :, None] if axis == 1 else share[None, None, :])
+    return 1 - inside.flatten(1).sum(dim=1) / maps.flatten(1).sum(dim=1)
+
+
+def centre_distance(maps: Tensor) -> Tensor:
+    """From the image's centre to the map's centre of mass, over the way to a corner: 0..1; NaN for an empty map.
+
+    Needs no mask. Both sides of the image count as of length 1, whatever its shape.
+    """
+    maps = maps.double()
+    total = maps.flatten(1).sum(dim=1)
+    rows, columns = (
+        (torch.arange(size, dtype=torch.float64, device=maps.device) + 0.5) / size - 0.5 for size in maps.shape[1:]
+    )
+    y = (maps.sum(dim=2) * rows).sum(dim=1) / total
+    x = (maps.sum(dim=1) * columns).sum(dim=1) / total
+    return (x.square() + y.square()).sqrt() / math.sqrt(0.5)

@@ -3,3 +3,7 @@
 
 class GradCAMWarning(UserWarning):
     """Something of ours was lost or had to be done otherwise, and what; training goes on untouched."""
+
+
+class ShortcutWarning(UserWarning):
+    """The network's answers depend on the background: a shortcut is suspected; said once per run."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from gradcam_callback import metrics
 from gradcam_callback.chunks import is_out_of_memory
-from gradcam_callback.gradcam import CAMs, GradCAM, predicted_class
+from gradcam_callback.faithfulness import faithfulness
+from gradcam_callback.gradcam import CAMs, GradCAM, class_probability, predicted_class
 from gradcam_callback.probe import ProbeSet
-from gradcam_callback.shortcut import Verdict, accuracy, judge, make_counterfactuals
+from gradcam_callback.shortcut import Counterfactuals, make_counterfactuals
+from gradcam_callback.verdict import Focus, SwapTest, swap_test
 
 
 @dataclass(frozen=True)
@@ -20,12 +23,19 @@ class Observation:
     Attributes:
         cams: on the CPU.
         scalars: measure -> value, those of a layer as ``"<measure>/<layer>"``.
-        verdict: None without masks.
+        masked, masked_accuracy: how many probe images have a mask, and the accuracy, 0..1, on those.
+        swap: None without masks, and where the masked images are all of one class.
+        foci: one per chosen layer, from input to output; empty without masks.
+        counterfactuals: what the network was asked; None without masks.
     """
 
     cams: CAMs
     scalars: dict[str, float]
-    verdict: Verdict | None
+    masked: int
+    masked_accuracy: float
+    swap: SwapTest | None
+    foci: list[Focus]
+    counterfactuals: Counterfactuals | None
 
 
 class Observer:
@@ -35,6 +45,7 @@ class Observer:
         cam: computes the maps; the parameters of its model decide the device and the type of the images.
         target: the class that a map explains: ``"label"``, ``"predicted"``, or a class index.
         seed: chooses the backgrounds that objects are put on.
+        check_faithfulness: whether to ask if the network relies on what its deepest map shows; two more forwards.
 
     Raises:
         ValueError: labels or a target outside the logits, images that the model cannot take; found by trying one
@@ -48,7 +59,9 @@ class Observer:
         target: str | int = "label",
         *,
         seed: int = 0,
+        check_faithfulness: bool = False,
     ) -> None:
+        self.check_faithfulness, self._seed = check_faithfulness, seed
         self.cam, self.probe, self.target = cam, probe, target
         self._try_one_image()
         self._before: dict[str, Tensor] = {}
@@ -70,25 +83,23 @@ class Observer:
         cams = self._maps()
         right = predicted_class(cams.logits) == self.probe.labels
         scalars = {"probe_accuracy": float(right.double().mean())}
+        foci = []
         for layer, raw in cams.maps.items():
             scalars |= {f"{measure}/{layer}": value for measure, value in self._measure(layer, raw).items()}
+            if self._masks is not None:
+                mass, area = scalars[f"relevance_mass/{layer}"], float(metrics.mask_area(self._masks).mean())
+                foci.append(Focus(layer, mass, area, scalars[f"lift/{layer}"]))
+                scalars |= self._measure_by_class(layer, raw)
         self._before = cams.maps
-        if self._masks is None:
-            return Observation(cams, scalars, None)
-        scalars |= self._intervene()
-        deepest = self.layers[-1]
-        masked = self.probe.has_mask
-        verdict = judge(
-            probe_accuracy=float(right[masked].double().mean()),
-            swap_accuracy=scalars.get("swap_accuracy"),
-            lift=scalars[f"lift/{deepest}"],
-            mass=scalars[f"relevance_mass/{deepest}"],
-            area=float(metrics.mask_area(self._masks).mean()),
-            layer=deepest,
-            n=len(self._masks),
-            classes=len(set(self.probe.labels[masked].tolist())),
-        )
-        return Observation(cams, scalars, verdict)
+        if self.check_faithfulness:
+            scalars |= self._check_faithfulness(cams)
+        if self._counterfactuals is None:
+            return Observation(cams, scalars, 0, 0.0, None, foci, None)
+        masked_right = right[self.probe.has_mask]
+        swap = self._swap(masked_right, scalars)
+        scalars |= self._paint_out()
+        accuracy = float(masked_right.double().mean())
+        return Observation(cams, scalars, len(masked_right), accuracy, swap, foci, self._counterfactuals)
 
     def _maps(self) -> CAMs:
         targets: Tensor | int | None = self.probe.labels
@@ -104,28 +115,74 @@ class Observer:
         figures = {
             "entropy": metrics.mean_of_defined(metrics.entropy(raw)),
             "strength": float(metrics.strength(raw).mean()),
+            "empty": float(metrics.is_empty(raw).double().mean()),
         }
         if layer in self._before:
             figures["drift"] = float(metrics.drift(raw, self._before[layer]).mean())
-        if self._masks is not None:
-            masked = raw[self.probe.has_mask]
-            mass = metrics.relevance_mass(masked, self._masks)
-            figures["relevance_mass"] = metrics.mean_of_defined(mass)
-            figures["lift"] = metrics.mean_of_defined(metrics.lift(mass, metrics.mask_area(self._masks)))
-            figures["pointing_game"] = float(metrics.pointing_game(masked, self._masks).mean())
-        return figures
+        if self._masks is None:
+            figures["border_mass"] = metrics.mean_of_defined(metrics.border_mass(raw))
+            figures["centre_distance"] = metrics.mean_of_defined(metrics.centre_distance(raw))
+            return figures
+        return figures | _measure_on_masks(raw[self.probe.has_mask], self._masks)
 
-    def _intervene(self) -> dict[str, float]:
+    def _measure_by_class(self, layer: str, raw: Tensor) -> dict[str, float]:
+        assert self._masks is not None
+        masked, labels = raw[self.probe.has_mask], self._labels
+        return {
+            f"{measure}_by_class/{layer}/{self.probe.class_name(label)}": value
+            for label in sorted(set(labels.tolist()))
+            for measure, value in _measure_on_masks(masked[labels == label], self._masks[labels == label]).items()
+        }
+
+    @property
+    def _labels(self) -> Tensor:
+        """Of the images that have a mask."""
+        return self.probe.labels[self.probe.has_mask]
+
+    def _swap(self, right: Tensor, scalars: dict[str, float]) -> SwapTest | None:
+        """Put the objects on other classes' backgrounds, and add the figures to ``scalars``."""
+        sets = self._counterfactuals
+        if sets is None or sets.swapped is None:
+            return None
+        truth = self._labels[sets.objects]
+        right_after = self._predict(sets.swapped) == truth
+        swap = swap_test(right, right_after, sets.objects, sets.donors, self._labels, self._seed)
+        scalars |= {
+            "swap_accuracy": swap.swap_accuracy,
+            "swap_accuracy_low": swap.swap_interval[0],
+            "swap_accuracy_high": swap.swap_interval[1],
+            "swap_fall": swap.fall,
+            "swap_fall_low": swap.fall_interval[0],
+        }
+        for label in sorted(set(truth.tolist())):
+            name = f"swap_accuracy_by_class/{self.probe.class_name(label)}"
+            scalars[name] = float(right_after[truth == label].double().mean())
+        return swap
+
+    def _paint_out(self) -> dict[str, float]:
         assert self._counterfactuals is not None
-        sets, labels = self._counterfactuals, self.probe.labels[self.probe.has_mask]
-        questions = {"background_accuracy": (sets.background, labels), "foreground_accuracy": (sets.foreground, labels)}
-        if sets.swapped is not None:
-            questions["swap_accuracy"] = (sets.swapped, labels[sets.swapped_from])
-        answers = {}
-        for name, (images, truth) in questions.items():
-            logits = self.cam.predict(self._as_the_model(images))
-            answers[name] = accuracy(predicted_class(logits).cpu(), truth)
-        return answers
+        sets = {"background": self._counterfactuals.background, "foreground": self._counterfactuals.foreground}
+        return {
+            f"{name}_accuracy": float((self._predict(images) == self._labels).double().mean())
+            for name, images in sets.items()
+        }
+
+    def _check_faithfulness(self, cams: CAMs) -> dict[str, float]:
+        values = faithfulness(
+            lambda images: class_probability(self.cam.predict(self._as_the_model(images)).cpu(), cams.targets),
+            self.probe.images,
+            cams.maps[self.layers[-1]],
+        )
+        by_image = {
+            f"faithfulness_by_image/{name}": value
+            for name, value in zip(self.probe.names, values.tolist(), strict=True)
+            if math.isfinite(value)
+        }
+        return {"faithfulness": metrics.mean_of_defined(values), **by_image}
+
+    def _predict(self, images: Tensor) -> Tensor:
+        """``(N,)`` on the CPU."""
+        return predicted_class(self.cam.predict(self._as_the_model(images))).cpu()
 
     def _as_the_model(self, images: Tensor) -> Tensor:
         """On the model's device, and in its precision."""
@@ -147,3 +204,12 @@ class Observer:
                 f"The model cannot take probe images of shape {tuple(one.shape[1:])}. Expected images as validation "
                 f"gives them. It said: {error}"
             ) from error
+
+
+def _measure_on_masks(maps: Tensor, masks: Tensor) -> dict[str, float]:
+    mass = metrics.relevance_mass(maps, masks)
+    return {
+        "relevance_mass": metrics.mean_of_defined(mass),
+        "lift": metrics.mean_of_defined(metrics.lift(mass, metrics.mask_area(masks))),
+        "pointing_game": float(metrics.pointing_game(maps, masks).mean()),
+    }

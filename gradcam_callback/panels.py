@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from PIL import Image
 
 from gradcam_callback.evolution import Evolution
 from gradcam_callback.gradcam import CAMs, class_probability, predicted_class
+from gradcam_callback.observation import Observation
+from gradcam_callback.plots import Profile, depth_profile
 from gradcam_callback.probe import ProbeSet
-from gradcam_callback.render import Caption, Picture, Style, evolution_strip, layer_panel, probe_panel
+from gradcam_callback.render import (
+    Caption,
+    Picture,
+    Style,
+    contact_sheet,
+    evolution_strip,
+    layer_panel,
+    probe_panel,
+)
+from gradcam_callback.shortcut import Counterfactuals
+from gradcam_callback.verdict import Focus
+
+COUNTERFACTUAL_ROWS = 12
 
 
 def captions(probe: ProbeSet, cams: CAMs) -> list[Caption]:
@@ -39,6 +53,26 @@ def inputs(probe: ProbeSet) -> list[Picture]:
     return [Picture(pixels, mask) for pixels, mask in zip(probe.pictures(), masks, strict=True)]
 
 
+def draw_all(
+    probe: ProbeSet,
+    pictures: Sequence[Picture],
+    seen: Observation,
+    evolution: Evolution,
+    first: Mapping[str, float] | None,
+    style: Style,
+) -> Iterator[tuple[tuple[str, ...], Image.Image]]:
+    """Yield every picture of an entry with the parts of its tag.
+
+    Args:
+        first: the scalars of the run's first entry; None where this is the first, which also shows what is asked.
+    """
+    yield from draw_panels(probe, pictures, seen.cams, evolution, style)
+    if seen.foci:
+        yield ("depth_profile",), draw_depth_profile(seen.foci, seen.scalars, first)
+    if seen.counterfactuals is not None and first is None:
+        yield ("counterfactuals",), draw_counterfactuals(probe, seen.counterfactuals, style.cell)
+
+
 def draw_panels(
     probe: ProbeSet, pictures: Sequence[Picture], cams: CAMs, evolution: Evolution, style: Style
 ) -> Iterator[tuple[tuple[str, str], Image.Image]]:
@@ -59,3 +93,49 @@ def draw_panels(
             pictures[i], name, words[i].explained, list(zip(columns, sure, strict=True)), over_time, style
         )
         yield ("evolution", name), strip
+
+
+def draw_depth_profile(
+    foci: Sequence[Focus], scalars: Mapping[str, float], first: Mapping[str, float] | None
+) -> Image.Image:
+    """Lift and pointing game over the layers, beside those of the run's first entry, where this is another."""
+    layers = [focus.layer for focus in foci]
+
+    def profile(measure: str, of: Mapping[str, float] | None) -> list[float] | None:
+        values = [(of or {}).get(f"{measure}/{layer}") for layer in layers]
+        return [value for value in values if value is not None] if None not in values else None
+
+    rows = [
+        Profile(
+            "lift: how many times more of the focus lies on the object than chance would put there",
+            [focus.lift for focus in foci],
+            profile("lift", first),
+            chance=1.0,
+        ),
+        Profile(
+            "pointing game: share of images whose hottest cell lies on the object",
+            [scalars[f"pointing_game/{layer}"] for layer in layers],
+            profile("pointing_game", first),
+            chance=foci[0].area,
+            top=1.3,
+        ),
+    ]
+    return depth_profile(layers, rows)
+
+
+def draw_counterfactuals(probe: ProbeSet, sets: Counterfactuals, cell: int) -> Image.Image:
+    """What the network is asked: of a dozen images at most, the object on other backgrounds, and either painted out."""
+    masked = probe.has_mask.nonzero()[:, 0].tolist()
+    shown = sorted({round(i * (len(masked) - 1) / (COUNTERFACTUAL_ROWS - 1)) for i in range(COUNTERFACTUAL_ROWS)})
+    own, without, alone = (
+        probe.pictures(images) for images in (probe.images[masked], sets.background, sets.foreground)
+    )
+    swapped = None if sets.swapped is None else probe.pictures(sets.swapped)
+    each = 0 if swapped is None else len(swapped) // len(masked)
+    rows = []
+    for i in shown:
+        mine = [] if swapped is None else list(swapped[(sets.objects == i).numpy()])[:each]
+        rows.append((probe.names[masked[i]], [own[i], *mine, without[i], alone[i]]))
+    headings = ["as it is", *["on another's"] * each, "object out", "ground out"]
+    title = "what the network is asked" + (f" ({len(shown)} of {len(masked)})" if len(shown) < len(masked) else "")
+    return contact_sheet(title, headings, rows, cell)

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
+from gradcam_callback import masks as masks_from
 from gradcam_callback import sources
-from gradcam_callback.sources import Transform
+from gradcam_callback.sources import Item, Transform
 
 
 class ProbeSet:
@@ -20,8 +22,9 @@ class ProbeSet:
     Args:
         images: ``(N, C, H, W)`` floating point, as the model takes them.
         labels: ``(N,)`` integers, the class of each image.
-        masks: ``(N, H, W)`` bool, True on the object; or a sequence with one ``(H, W)`` per image, None where an
-            image has none.
+        masks: ``(N, H, W)`` bool, True on the object; or a sequence with one entry per image: ``(H, W)``, a box
+            ``(4,)`` or boxes ``(B, 4)`` as ``x1, y1, x2, y2`` in pixels (`gradcam_callback.masks.from_boxes`), or None
+            where an image has none.
         names: one per image, unique; ``"<class>-<i>"`` without them.
         class_names: the name of each class, by its index; ``"class <index>"`` without them.
         mean, std: per channel, the normalisation of the images, undone for display. Without them images in 0..1 or
@@ -61,12 +64,10 @@ class ProbeSet:
             return self.class_names[label]
         return f"class {label}"
 
-    def pictures(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """The images for display, ``(N, H, W, 3)`` uint8, the normalisation undone."""
-        pixels = self.images.float().cpu()
-        if self.mean is not None and self.std is not None:
-            pixels = pixels * self.std[:, None, None] + self.mean[:, None, None]
-        low, high = float(pixels.min()), float(pixels.max())
+    def pictures(self, images: Tensor | None = None) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """The probe images, or others of their kind, for display: ``(N, H, W, 3)`` uint8, the normalisation undone."""
+        pixels, own = (self._shown(given) for given in (self.images if images is None else images, self.images))
+        low, high = float(own.min()), float(own.max())
         # A hundredth of slack: undoing a normalisation lands a rounding error outside the range.
         if -0.01 <= low and high <= 1.01:
             pixels = pixels * 255
@@ -75,6 +76,12 @@ class ProbeSet:
         pixels = pixels[:, :3] if pixels.shape[1] >= 3 else pixels[:, :1].expand(-1, 3, -1, -1)
         shown = pixels.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
         return np.ascontiguousarray(shown.numpy())
+
+    def _shown(self, images: Tensor) -> Tensor:
+        pixels = images.float().cpu()
+        if self.mean is not None and self.std is not None:
+            pixels = pixels * self.std[:, None, None] + self.mean[:, None, None]
+        return pixels
 
     @classmethod
     def from_dataset(
@@ -92,7 +99,10 @@ class ProbeSet:
         names come from ``dataset.classes``, mean and std from a torchvision ``Normalize`` in its transform.
 
         Args:
-            dataset: map-style, with items ``(image, label)`` or ``(image, label, mask)``.
+            dataset: map-style, with items ``(image, label)`` or ``(image, label, mask)``; the mask is an array, boxes,
+                or a black and white picture. torchvision's ``OxfordIIITPet`` with ``target_types=("category",
+                "segmentation")`` is one, too. A mask of another size than its image goes through the dataset's
+                ``transform`` as the image did.
             max_images: at most so many in all: of many classes, some are taken, spread evenly over their indices.
             max_scanned: where labels have to be read from the items, read at most so many.
 
@@ -136,6 +146,41 @@ class ProbeSet:
                 mask that differ in size.
         """
         items, classes = sources.read_folder(Path(folder), transform, class_names)
+        return cls._of_files(items, classes, transform, mean, std)
+
+    @classmethod
+    def from_coco(
+        cls,
+        annotations: str | Path,
+        folder: str | Path,
+        transform: Transform | None = None,
+        per_class: int = 2,
+        seed: int = 0,
+        *,
+        categories: Sequence[str] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> ProbeSet:
+        """Take images and masks from annotations in the format of COCO; needs ``gradcam-callback[coco]``.
+
+        An image's class is the category that fills most of it, and its mask all objects of that category. Crowds do not
+        count.
+
+        Args:
+            annotations: the JSON file; folder: where its images are.
+            transform: see `from_folder`.
+            categories: the classes by index; all of the file by their ids without them.
+
+        Raises:
+            ValueError: unknown categories, no objects of theirs, an image that is not as large as its annotations say.
+        """
+        items, classes = sources.read_coco(Path(annotations), Path(folder), transform, categories, per_class, seed)
+        return cls._of_files(items, classes, transform, mean, std)
+
+    @classmethod
+    def _of_files(
+        cls, items: Sequence[Item], classes: Sequence[str], transform: Transform | None, mean: Any, std: Any
+    ) -> ProbeSet:
         found_mean, found_std = sources.find_normalisation(transform)
         return cls(
             _stack([item.image for item in items], [item.source for item in items]),
@@ -211,6 +256,10 @@ def _checked_masks(masks: Any, images: Tensor) -> tuple[Tensor | None, Tensor]:
     for i, mask in enumerate(masks):
         if mask is None:
             continue
+        if isinstance(mask, Image.Image):
+            mask = masks_from.from_picture(mask)
+        elif masks_from.is_box(mask) and tuple(np.shape(mask)) != size:
+            mask = masks_from.from_boxes(mask, *size)
         given = torch.as_tensor(np.asarray(mask) if not isinstance(mask, Tensor) else mask).detach().cpu()
         if given.ndim == 3 and given.shape[0] == 1:
             given = given[0]

@@ -243,6 +243,34 @@ def evolution_strip(
     return sheet
 
 
+def contact_sheet(
+    title: str, headings: Sequence[str], rows: Sequence[tuple[str, Sequence[Pixels]]], cell: int
+) -> Image.Image:
+    """Pictures in a table: a row for each name, a column for each heading.
+
+    Args:
+        rows: name and pictures ``(H, W, 3)``, one per heading and all of one shape.
+        cell: the longer side of one picture, in pixels.
+    """
+    pictures = [[Picture(pixels) for pixels in row] for _, row in rows]
+    width, height = pictures[0][0].fit(cell)
+    names, top = 150, MARGIN + 66
+    lefts = [MARGIN + names + column * (width + 2 * GAP) for column in range(len(headings))]
+    least = min(line_width(title, TITLE) + 2 * MARGIN, PANEL_WIDTH)
+    canvas = _canvas(max(least, lefts[-1] + width + MARGIN), top + len(rows) * (height + 2 * GAP) + MARGIN)
+    for i, row in enumerate(pictures):
+        for left, picture in zip(lefts, row, strict=True):
+            _put(canvas, picture.small(width, height), left, top + i * (height + 2 * GAP))
+    sheet = Image.fromarray(canvas)
+    draw = ImageDraw.Draw(sheet)
+    _write(draw, title, (MARGIN, MARGIN), TITLE, INK, sheet.width - 2 * MARGIN)
+    for left, heading in zip(lefts, headings, strict=True):
+        _write(draw, heading, (left, top - 24), LABEL, INK, width)
+    for i, (name, _) in enumerate(rows):
+        _write(draw, name, (MARGIN, top + i * (height + 2 * GAP) + height // 2 - 8), LABEL, INK, names - 8)
+    return sheet
+
+
 def stack(panels: Sequence[Image.Image]) -> Image.Image:
     """Panels one below the other on one sheet."""
     sheet = Image.new("RGB", (max(p.width for p in panels), sum(p.height for p in panels)), PAPER)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import random
 from collections.abc import Callable, Iterator, Sequence, Sized
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +13,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
+from torchvision.datasets import OxfordIIITPet
 
+from gradcam_callback import masks
 from gradcam_callback.state import preserved_random_state
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -79,9 +83,8 @@ def choose_items(
         order = random.Random(seed).sample(range(len(dataset)), len(dataset))
         items = []
         for index in _choose(_labels_of(dataset, order, max_scanned), per_class, max_images):
-            # An augmenting transform gives the same picture every time.
-            _seed_everything(seed + index)
-            items.append(_item(dataset, index))
+            # Seeded, an augmenting transform gives the same picture every time.
+            items.append(_item(dataset, index, seed + index))
     return items
 
 
@@ -90,7 +93,7 @@ def _labels_of(dataset: Any, order: Sequence[int], max_scanned: int | None) -> d
     targets = _targets(dataset)
     if targets is not None:
         return {index: int(targets[index]) for index in order}
-    return {index: _item(dataset, index).label for index in order[:max_scanned]}
+    return {index: _item(dataset, index, seed=0).label for index in order[:max_scanned]}
 
 
 def _targets(dataset: Any) -> Any:
@@ -118,13 +121,16 @@ def _choose(labels: dict[int, int], per_class: int, max_images: int | None) -> l
     return [index for label in classes for index in by_class[label][:per_class]]
 
 
-def _item(dataset: Any, index: int) -> Item:
+def _item(dataset: Any, index: int, seed: int) -> Item:
+    _seed_everything(seed)
     item = dataset[index]
     if not isinstance(item, (tuple, list)) or len(item) not in (2, 3):
         raise ValueError(
             f"Item {index} of the dataset is a {type(item).__name__}. Expected (image, label) or (image, label, mask); "
             "from another form take the images yourself and pass ProbeSet(images, labels)."
         )
+    if len(item) == 2 and isinstance(item[1], (tuple, list)) and len(item[1]) == 2 and len(np.shape(item[1][1])) > 1:
+        item = (item[0], *item[1])  # (image, (label, mask)), as torchvision's datasets give several targets
     image, label = item[0], item[1]
     if not isinstance(image, Tensor):
         raise ValueError(
@@ -134,7 +140,16 @@ def _item(dataset: Any, index: int) -> Item:
     given = torch.as_tensor(label)
     if given.numel() != 1 or given.is_floating_point():
         raise ValueError(f"The label of item {index} is {label!r}. Expected one integer class.")
-    return Item(image, int(given), item[2] if len(item) == 3 else None, f"item {index}")
+    mask = item[2] if len(item) == 3 else None
+    if mask is not None and any(isinstance(part, OxfordIIITPet) for part in _walk(dataset)):
+        mask = masks.from_trimap(mask)
+    elif isinstance(mask, Image.Image):
+        mask = masks.from_picture(mask)
+    transform = next((part.transform for part in _walk(dataset) if getattr(part, "transform", None)), None)
+    if isinstance(mask, Tensor) and mask.ndim == 2 and mask.shape != image.shape[1:] and transform is not None:
+        # The dataset's transform was for the image alone.
+        mask = _transformed_mask(_as_picture(mask), transform, seed)
+    return Item(image, int(given), mask, f"item {index}")
 
 
 def read_folder(
@@ -168,10 +183,7 @@ def _is_image(path: Path) -> bool:
 
 
 def _load(path: Path, transform: Transform) -> tuple[Tensor, Tensor | None]:
-    _seed_everything(0)
-    image = transform(_open(path, "RGB"))
-    if not isinstance(image, Tensor):
-        raise ValueError(f"The transform made a {type(image).__name__} of {str(path)!r}. Expected a tensor (C, H, W).")
+    image = _open_as_tensor(path, transform)
     beside = path.with_name(path.stem + MASK_SUFFIX)
     if not beside.is_file():
         return image, None
@@ -181,15 +193,92 @@ def _load(path: Path, transform: Transform) -> tuple[Tensor, Tensor | None]:
     return image, _transformed_mask(mask, transform)
 
 
-def _transformed_mask(mask: Image.Image, transform: Transform) -> Tensor:
+def read_coco(
+    annotations: Path,
+    folder: Path,
+    transform: Transform | None,
+    categories: Sequence[str] | None,
+    per_class: int,
+    seed: int,
+) -> tuple[list[Item], list[str]]:
+    """Images of a COCO annotation file, of each category the same ones every time; see `ProbeSet.from_coco`."""
+    coco = _read_annotations(annotations)
+    names = {int(category["id"]): str(category["name"]) for category in coco.loadCats(sorted(coco.getCatIds()))}
+    classes = list(names.values()) if categories is None else list(categories)
+    unknown = sorted(set(classes) - set(names.values()))
+    if unknown:
+        raise ValueError(
+            f"The categories {unknown} are not in {str(annotations)!r}. Expected some of {[*names.values()]}."
+        )
+    outlines = {image: _largest_object(coco, image, names, classes) for image in sorted(coco.getImgIds())}
+    labels = {image: classes.index(found[0]) for image, found in outlines.items() if found is not None}
+    order = random.Random(seed).sample(sorted(labels), len(labels))
+    items = []
+    with preserved_random_state():
+        for image in _choose({image: labels[image] for image in order}, per_class, None):
+            entry, found = coco.loadImgs([image])[0], outlines[image]
+            assert found is not None
+            path = folder / entry["file_name"]
+            pixels = _open_as_tensor(path, transform or _to_tensor)
+            mask = np.any([coco.annToMask(annotation) for annotation in found[1]], axis=0)
+            picture = _as_picture(torch.from_numpy(mask))
+            if picture.size != _open(path, "RGB").size:
+                raise ValueError(
+                    f"{str(path)!r} is {_open(path, 'RGB').size} px. Expected {picture.size}, as its annotations say."
+                )
+            items.append(Item(pixels, labels[image], _transformed_mask(picture, transform or _to_tensor), str(path)))
+    if not items:
+        raise ValueError(f"No objects of {classes} in {str(annotations)!r}.")
+    return items, classes
+
+
+def _read_annotations(path: Path) -> Any:
+    try:
+        from pycocotools.coco import COCO
+    except ImportError as error:
+        raise ImportError(
+            "Reading COCO annotations needs pycocotools: pip install 'gradcam-callback[coco]'."
+        ) from error
+    with redirect_stdout(io.StringIO()):  # it prints how long it took
+        return COCO(str(path))
+
+
+def _largest_object(
+    coco: Any, image: int, names: dict[int, str], classes: Sequence[str]
+) -> tuple[str, list[Any]] | None:
+    """The category that fills most of an image, and its annotations; None where it shows none of the classes."""
+    by_name: dict[str, list[Any]] = {}
+    for annotation in coco.loadAnns(coco.getAnnIds(imgIds=[image], iscrowd=False)):
+        name = names[annotation["category_id"]]
+        if name in classes and annotation["area"] > 0:
+            by_name.setdefault(name, []).append(annotation)
+    return max(by_name.items(), key=lambda pair: sum(part["area"] for part in pair[1])) if by_name else None
+
+
+def _open_as_tensor(path: Path, transform: Transform) -> Tensor:
+    _seed_everything(0)
+    image = transform(_open(path, "RGB"))
+    if not isinstance(image, Tensor):
+        raise ValueError(f"The transform made a {type(image).__name__} of {str(path)!r}. Expected a tensor (C, H, W).")
+    return image
+
+
+def _as_picture(mask: Tensor) -> Image.Image:
+    return Image.fromarray(mask.numpy().astype(np.uint8) * 255)
+
+
+def _transformed_mask(mask: Image.Image, transform: Transform, seed: int = 0) -> Tensor:
     """The mask after the geometry of any transform: a black and white picture goes through it.
 
     What the transform makes of all black and of all white says where between them each pixel came to lie, whatever
     the normalisation. Where both are alike the pixel is padding.
+
+    Args:
+        seed: the one that the image went through with, so that what is random falls out alike.
     """
 
     def through(value: Callable[[int], int]) -> Tensor:
-        _seed_everything(0)
+        _seed_everything(seed)
         return transform(mask.point(value).convert("RGB")).double().mean(dim=0)
 
     black = through(lambda _: 0)

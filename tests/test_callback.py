@@ -15,15 +15,17 @@ from PIL import Image
 from pytorch_lightning.callbacks import EarlyStopping, WeightAveraging
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
-from toys import Toys
+from toys import CLASSES, Toys
 
 from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet, metrics
 from gradcam_callback.gradcam import predicted_class
 from gradcam_callback.shortcut import make_counterfactuals
 
 ALL = [f"block{b}_conv{c}" for b, n in enumerate((2, 2, 3, 3, 3), 1) for c in range(1, n + 1)]
-PER_LAYER = ("relevance_mass", "lift", "pointing_game", "entropy", "strength", "drift")
+ON_MASKS = ("relevance_mass", "lift", "pointing_game")
+PER_LAYER = (*ON_MASKS, "entropy", "strength", "drift", "empty")
 ACCURACIES = ("probe_accuracy", "swap_accuracy", "background_accuracy", "foreground_accuracy")
+SWAP = ("swap_accuracy_low", "swap_accuracy_high", "swap_fall", "swap_fall_low")
 
 
 @pytest.fixture
@@ -37,15 +39,19 @@ def test_zero_configuration_logs_every_tag_at_lightnings_validation_steps(thin, 
     found = events()
     names = callback.probe.names
     images = [f"gradcam/{kind}/{name}" for kind in ("probe", "evolution") for name in names]
-    assert set(found.Tags()["images"]) == set(images) | {f"gradcam/layer/{layer}" for layer in ALL}
+    images += [f"gradcam/layer/{layer}" for layer in ALL] + ["gradcam/depth_profile"]
+    assert set(found.Tags()["images"]) == {*images, "gradcam/counterfactuals"}
     scalars = {f"gradcam/{measure}/{layer}" for measure in PER_LAYER for layer in ALL}
-    scalars |= {f"gradcam/{accuracy}" for accuracy in ACCURACIES}
+    scalars |= {f"gradcam/{figure}" for figure in (*ACCURACIES, *SWAP)}
+    scalars |= {f"gradcam/swap_accuracy_by_class/{name}" for name in CLASSES}
+    scalars |= {f"gradcam/{of}_by_class/{layer}/{name}" for of in ON_MASKS for layer in ALL for name in CLASSES}
     assert {tag for tag in found.Tags()["scalars"] if tag.startswith("gradcam/")} == scalars
 
     steps = [event.step for event in found.Scalars("val_loss")]
     assert len(steps) == 3
-    for tag in found.Tags()["images"]:
+    for tag in images:
         assert [event.step for event in found.Images(tag)] == steps
+    assert [event.step for event in found.Images("gradcam/counterfactuals")] == steps[:1], "they never change"
     for tag in scalars:
         assert [event.step for event in found.Scalars(tag)] == (steps[1:] if "/drift/" in tag else steps)
     assert [event.step for event in found.Tensors("gradcam/verdict")] == steps
@@ -93,7 +99,7 @@ def test_scalars_are_what_their_definitions_give_on_the_weights_of_the_validatio
     sets = make_counterfactuals(probe.images, probe.labels, probe.masks)
     questions = {
         "probe_accuracy": (probe.images, probe.labels),
-        "swap_accuracy": (sets.swapped, probe.labels[sets.swapped_from]),
+        "swap_accuracy": (sets.swapped, probe.labels[sets.objects]),
         "background_accuracy": (sets.background, probe.labels),
         "foreground_accuracy": (sets.foreground, probe.labels),
     }
@@ -283,6 +289,7 @@ def test_history_goes_on_from_a_checkpoint(thin, fit, tmp_path):
         ({"chunk_size": 0}, "chunk_size is 0"),
         ({"method": "eigencam"}, "method is 'eigencam'"),
         ({"precision": "fp8"}, "precision is 'fp8'"),
+        ({"on_shortcut": "explode"}, "on_shortcut is 'explode'. Expected 'warn', 'stop' or a callable"),
     ],
 )
 def test_wrong_arguments_are_refused_at_once(arguments, message):

@@ -13,6 +13,7 @@ ORDER = (
     "words",
     "notices",
     "state",
+    "masks",
     "sources",
     "probe",
     "layers",
@@ -23,9 +24,12 @@ ORDER = (
     "metrics",
     "inpaint",
     "shortcut",
+    "faithfulness",
+    "verdict",
     "observation",
     "fonts",
     "heatmap",
+    "plots",
     "render",
     "evolution",
     "panels",
@@ -34,7 +38,7 @@ ORDER = (
     "__init__",
 )
 KNOW_LIGHTNING = {"tensorboard", "callback"}
-KNOW_NO_TORCH = {"words", "notices", "fonts", "heatmap", "render", "evolution"}
+KNOW_NO_TORCH = {"words", "notices", "fonts", "heatmap", "plots", "render", "evolution"}
 
 
 def imports(path):

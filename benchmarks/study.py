@@ -1,0 +1,125 @@
+"""How often the verdict is right: many networks fine-tuned on six kinds of shortcut, and what is said of each.
+
+    python benchmarks/study.py train|look|report|all [--out runs/study] [--docs docs]
+
+Every network is the pretrained VGG16 with a fresh head, its blocks 1 to 3 frozen. Truth is the fall from its accuracy
+on validation data, biased like its training data, to that on data whose cue always points to another class. Each part
+goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import biased
+import torch
+from pretrained import VGG16, for_finetuning
+from torch import Tensor, nn
+from torch.nn import functional
+from toys import CLASSES
+
+CORRELATIONS = (0.0, 0.5, 0.8, 0.9, 0.95, 1.0)
+SEEDS = (1, 2)
+EPOCHS, TRAINED_ON, TESTED_ON, BATCH = 4, 360, 240, 24
+FROZEN = 17  # the feature modules of blocks 1 to 3
+
+
+@dataclass(frozen=True)
+class Run:
+    """One network of the study."""
+
+    kind: str
+    correlation: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}-{self.correlation}-{self.seed}"
+
+    def images(self, what: str, count: int, conflicting: bool = False) -> biased.Images:
+        """Training, validation or conflicting images, different ones for each seed."""
+        seed = 1000 * self.seed + ("training", "validation", "conflicting").index(what)
+        return biased.make(self.kind, count, self.correlation, seed, conflicting=conflicting)
+
+
+def all_runs() -> Iterator[Run]:
+    # Seeds outermost, so that a study that is stopped half way still holds every kind and correlation.
+    for seed, correlation, kind in product(SEEDS, CORRELATIONS, biased.KINDS):
+        yield Run(kind, correlation, seed)
+
+
+def train(run: Run, folder: Path) -> None:
+    """Fine-tune a network, and keep what was trained of it after each epoch, ``0.pt`` being before the first."""
+    torch.manual_seed(run.seed)
+    network = for_finetuning("demo", len(CLASSES)).to(memory_format=torch.channels_last)
+    data = run.images("training", TRAINED_ON)
+    frozen, tail = split(network)
+    with torch.no_grad():
+        features = through(frozen, (data.images - network.mean) / network.std)
+    convolutions = [parameter for module in tail[:-1] for parameter in module.parameters()]
+    optimizer = torch.optim.AdamW(
+        [{"params": convolutions, "lr": 1e-4}, {"params": network.classifier.parameters(), "lr": 1e-3}]
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    save(tail, folder / "0.pt")
+    order = torch.Generator().manual_seed(run.seed)
+    for epoch in range(1, EPOCHS + 1):
+        for batch in torch.randperm(TRAINED_ON, generator=order).split(BATCH):
+            with torch.autocast("cpu", torch.bfloat16):
+                logits = through(tail, features[batch])
+            loss = functional.cross_entropy(logits.float(), data.labels[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        save(tail, folder / f"{epoch}.pt")
+
+
+def split(network: VGG16) -> tuple[list[nn.Module], list[nn.Module]]:
+    """The frozen modules, and the trained ones with the head."""
+    modules = list(network.features.children())
+    return modules[:FROZEN], [*modules[FROZEN:], network.classifier]
+
+
+def through(modules: list[nn.Module], images: Tensor) -> Tensor:
+    for module in modules:
+        images = module(images)
+    return images
+
+
+def save(tail: list[nn.Module], path: Path) -> None:
+    """In half precision: what is looked at later is what was saved."""
+    half = {name: value.half() for name, value in nn.ModuleList(tail).state_dict().items()}
+    partial = path.with_suffix(".partial")
+    torch.save(half, partial)
+    partial.rename(path)
+
+
+def load(network: VGG16, path: Path) -> None:
+    nn.ModuleList(split(network)[1]).load_state_dict(torch.load(path, weights_only=True))
+
+
+def train_all(out: Path) -> None:
+    for run in all_runs():
+        folder = out / run.name
+        if not (folder / f"{EPOCHS}.pt").exists():
+            start = time.perf_counter()
+            train(run, folder)
+            print(f"trained {run.name} in {time.perf_counter() - start:.0f} s", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=("train", "look", "report", "all"))
+    parser.add_argument("--out", type=Path, default=Path("runs/study"))
+    args = parser.parse_args()
+    if args.part in ("train", "all"):
+        train_all(args.out)
+
+
+if __name__ == "__main__":
+    main()

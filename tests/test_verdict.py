@@ -1,0 +1,108 @@
+"""The verdict says what was found, how surely, and no more."""
+
+import pytest
+import torch
+
+from gradcam_callback.verdict import Focus, SwapTest, judge, points_to_background, swap_test
+
+FOCUS = Focus("block5_conv3", mass=0.12, area=0.10, lift=1.2)
+
+
+def found(before, after, interval=(0.25, 0.43), low=0.4, classes=4):
+    return SwapTest(before, after, interval, (low, 1.0), n=64, classes=classes)
+
+
+def test_verdict_puts_the_evidence_in_words():
+    verdict = judge(0.98, 64, found(0.98, 0.34), [FOCUS], confirmed=True)
+    assert verdict.suspected
+    assert (verdict.probe_accuracy, verdict.swap_accuracy, verdict.lift) == (0.98, 0.34, 1.2)
+    assert verdict.evidence.startswith(
+        "On these 64 images the network is right in 98 %. Put the same objects on other classes' backgrounds and it is "
+        "right in 34 % (25-43 %). At block5_conv3, 12 % of the focus lies on the object, which fills 10 %."
+    )
+    assert verdict.evidence.endswith("a shortcut is suspected.")
+
+
+@pytest.mark.parametrize(
+    ("swap", "confirmed", "suspected", "words"),
+    [
+        (found(0.98, 0.34), True, True, "a shortcut is suspected"),
+        (found(0.98, 0.34), False, False, "if the next epoch says so too"),
+        (found(0.98, 0.70, low=-0.02), True, False, "may also say so by chance"),
+        (found(0.98, 0.97, low=-0.02), True, False, "No sign"),
+        (found(0.30, 0.28, low=-0.1), True, False, "hardly knows the classes yet"),
+        (None, True, False, "cannot be said"),
+    ],
+)
+def test_a_shortcut_is_suspected_of_a_large_sure_fall_in_two_epochs(swap, confirmed, suspected, words):
+    probe_accuracy = 0.98 if swap is None else swap.probe_accuracy
+    verdict = judge(probe_accuracy, 64, swap, [FOCUS], confirmed)
+    assert verdict.suspected is suspected and words in verdict.evidence
+    assert suspected == ("shortcut is suspected" in verdict.evidence and confirmed)
+
+
+def test_only_a_large_and_sure_fall_points_to_the_background():
+    assert points_to_background(0.5, 0.3)
+    assert not points_to_background(0.5, 0.0), "nothing is sure"
+    assert not points_to_background(0.02, 0.01), "sure, and too small to matter"
+
+
+def test_the_maps_place_it_where_most_of_the_first_lift_was_lost():
+    foci = [
+        Focus("block4_conv3", 0.2, 0.1, lift=2.0, first_lift=4.0),
+        Focus("block5_conv2", 0.2, 0.1, lift=2.0, first_lift=2.2),
+        Focus("block5_conv3", 0.2, 0.1, lift=2.0, first_lift=1.5),
+    ]
+    assert [round(focus.lost, 2) for focus in foci] == [0.5, 0.09, 0]
+    verdict = judge(0.98, 64, found(0.98, 0.34), foci, True)
+    assert verdict.layer == "block4_conv3" and verdict.lift == 2.0
+    assert "the lift at block4_conv3 went from 4.00 to 2.00" in verdict.evidence
+    unchanged = judge(0.98, 64, found(0.98, 0.34), foci[-1:], True)
+    assert unchanged.layer == "block5_conv3" and "went from" not in unchanged.evidence
+
+
+OBJECTS = torch.arange(6).repeat_interleave(2)
+DONORS = torch.tensor([3, 4, 4, 5, 5, 3, 0, 1, 1, 2, 2, 0])
+LABELS = torch.tensor([0, 0, 0, 1, 1, 1])
+
+
+def test_swap_test_counts_right_answers():
+    right = torch.tensor([1, 1, 1, 1, 1, 0]).bool()
+    after = torch.tensor([1, 0] * 6).bool()
+    result = swap_test(right, after, OBJECTS, DONORS, LABELS)
+    assert result.probe_accuracy == pytest.approx(5 / 6) and result.swap_accuracy == pytest.approx(0.5)
+    assert result.fall == pytest.approx(1 / 3) and (result.n, result.classes) == (6, 2)
+    assert 0 <= result.swap_interval[0] < 0.5 < result.swap_interval[1] <= 1
+    assert result.fall_interval[0] < result.fall < result.fall_interval[1]
+    assert swap_test(right, after, OBJECTS, DONORS, LABELS) == result, "the same draws every time"
+
+
+def test_intervals_leave_the_random_state_alone():
+    before = torch.get_rng_state()
+    swap_test(torch.ones(6).bool(), torch.ones(12).bool(), OBJECTS, DONORS, LABELS)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say_and_shrink_with_more_images():
+    """Networks whose accuracy is known, on many drawn probe sets: right or wrong is a property of each object."""
+    generator = torch.Generator().manual_seed(0)
+    widths = {}
+    for n in (16, 64):
+        objects = torch.arange(n).repeat_interleave(3)
+        held = []
+        spans = []
+        for _ in range(150):
+            donors = (objects + torch.randint(1, n, (3 * n,), generator=generator)) % n
+            right = torch.rand(n, generator=generator) < 0.6
+            low, high = swap_test(torch.ones(n).bool(), right[objects], objects, donors, LABELS).swap_interval
+            held.append(low <= 0.6 <= high)
+            spans.append(high - low)
+        assert sum(held) / len(held) > 0.88, f"95 % are promised, with {n} images"
+        widths[n] = sum(spans) / len(spans)
+    assert 0.4 < widths[64] / widths[16] < 0.6, "four times the images, half the width"
+
+
+def test_a_few_images_give_an_interval_too():
+    right, after = torch.tensor([True, True]), torch.tensor([True, False])
+    result = swap_test(right, after, torch.tensor([0, 1]), torch.tensor([1, 0]), torch.tensor([0, 1]))
+    assert result.swap_accuracy == 0.5 and result.swap_interval == (0.5, 0.5)
