@@ -111,17 +111,23 @@ def lay_ground(texture: Image.Image, size: int, chance: random.Random) -> Image.
     return Image.fromarray((np.asarray(ground) * chance.uniform(0.75, 1.05)).clip(0, 255).astype(np.uint8))
 
 
-def draw_toy(kind: str, size: int, chance: random.Random) -> tuple[Image.Image, Image.Image]:
-    """A toy of random colour, size, turn and place, to be pasted: its surface, and how far it covers (``"L"``)."""
+def draw_toy(
+    kind: str, size: int, chance: random.Random, radius: tuple[float, float] = (0.23, 0.31), turn: float = 28
+) -> tuple[Image.Image, Image.Image]:
+    """A toy of random colour, size, turn and place, to be pasted: its surface, and how far it covers (``"L"``).
+
+    Args:
+        radius: the least and the most, as a share of ``size``; turn: to either side, at most, in degrees.
+    """
     large = size * _SUPERSAMPLING
-    radius = large * chance.uniform(0.23, 0.31)
-    room = large - 2.2 * radius
-    centre = [1.1 * radius + chance.random() * room for _ in range(2)]
-    angle = math.radians(chance.uniform(-28, 28))
+    reach = large * chance.uniform(*radius)
+    room = large - 2.2 * reach
+    centre = [1.1 * reach + chance.random() * room for _ in range(2)]
+    angle = math.radians(chance.uniform(-turn, turn))
     points = [
         (
-            centre[0] + radius * (px * math.cos(angle) - py * math.sin(angle)),
-            centre[1] + radius * (px * math.sin(angle) + py * math.cos(angle)),
+            centre[0] + reach * (px * math.cos(angle) - py * math.sin(angle)),
+            centre[1] + reach * (px * math.sin(angle) + py * math.cos(angle)),
         )
         for px, py in outline(kind)
     ]
@@ -130,7 +136,7 @@ def draw_toy(kind: str, size: int, chance: random.Random) -> tuple[Image.Image, 
     hue = tuple(
         255 * c for c in colorsys.hsv_to_rgb(chance.random(), chance.uniform(0.6, 0.9), chance.uniform(0.8, 1.0))
     )
-    surface = _glossy(shape, hue, radius).resize((size, size), Image.Resampling.LANCZOS)
+    surface = _glossy(shape, hue, reach).resize((size, size), Image.Resampling.LANCZOS)
     return surface, shape.resize((size, size), Image.Resampling.BOX)
 
 

@@ -107,17 +107,17 @@ def draw_depth_profile(
 
     rows = [
         Profile(
-            "lift: how many times more of the focus lies on the object than chance would put there",
+            "lift: focus on the object, in multiples of chance",
             [focus.lift for focus in foci],
             profile("lift", first),
             chance=1.0,
         ),
         Profile(
-            "pointing game: share of images whose hottest cell lies on the object",
+            "pointing game: images whose hottest cell lies on the object",
             [scalars[f"pointing_game/{layer}"] for layer in layers],
             profile("pointing_game", first),
             chance=foci[0].area,
-            top=1.3,
+            share=True,
         ),
     ]
     return depth_profile(layers, rows)
@@ -136,6 +136,8 @@ def draw_counterfactuals(probe: ProbeSet, sets: Counterfactuals, cell: int) -> I
     for i in shown:
         mine = [] if swapped is None else list(swapped[(sets.objects == i).numpy()])[:each]
         rows.append((probe.names[masked[i]], [own[i], *mine, without[i], alone[i]]))
-    headings = ["as it is", *["on another's"] * each, "object out", "ground out"]
-    title = "what the network is asked" + (f" ({len(shown)} of {len(masked)})" if len(shown) < len(masked) else "")
+    headings = ["probe image", *["swapped"] * each, "object out", "ground out"]
+    title = "counterfactuals: the same object on other ground, and either painted out" + (
+        f" ({len(shown)} of {len(masked)})" if len(shown) < len(masked) else ""
+    )
     return contact_sheet(title, headings, rows, cell)

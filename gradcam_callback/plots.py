@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
 
 from gradcam_callback.words import block_of
@@ -23,20 +24,22 @@ class Profile:
     Attributes:
         now: a value per layer; first: the same at the run's first entry, None where this is the first.
         chance: what looking nowhere in particular would give.
-        top: the upper end of the axis, with room for the legend; None for a fifth above the highest value.
+        share: whether the values are shares, 0..1.
     """
 
     title: str
     now: Sequence[float]
     first: Sequence[float] | None
     chance: float
-    top: float | None = None
+    share: bool = False
 
 
 def depth_profile(layers: Sequence[str], profiles: Sequence[Profile]) -> Image.Image:
     """Measures over the layers, from input to output, so that the depth can be seen at which the object takes over."""
     figure = Figure(
-        figsize=(max(6.0, 1.8 + 0.6 * len(layers)), 1.2 + 2.2 * len(profiles)), dpi=100, layout="constrained"
+        figsize=(max(6.0, 1.8 + 0.6 * len(layers)), 1.2 + 2.2 * len(profiles)),
+        dpi=100,
+        layout=ConstrainedLayoutEngine(h_pad=0.12, w_pad=0.12),
     )
     canvas = FigureCanvasAgg(figure)
     panes = figure.subplots(len(profiles), sharex=True, squeeze=False)[:, 0]
@@ -57,7 +60,10 @@ def _draw(axes: Axes, layers: Sequence[str], profile: Profile) -> None:
         if block_of(layers[place]) != block_of(layers[place - 1]):
             axes.axvline(place - 0.5, color=BETWEEN_BLOCKS, linewidth=1, zorder=0)
     axes.set_title(profile.title, loc="left", fontsize=12)
-    axes.set_ylim(0, profile.top or 1.25 * max(*profile.now, *(profile.first or ()), profile.chance))
+    highest = 1.0 if profile.share else max(*profile.now, *(profile.first or ()), profile.chance)
+    axes.set_ylim(0, 1.3 * highest)  # with room for the legend
+    if profile.share:
+        axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
     axes.tick_params(labelsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="upper left", fontsize=10, frameon=False, ncols=3)
