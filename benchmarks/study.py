@@ -10,22 +10,31 @@ goes on where it was stopped.
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import biased
 import torch
 from pretrained import VGG16, for_finetuning
+from study_report import write_report
 from torch import Tensor, nn
 from torch.nn import functional
 from toys import CLASSES
 
+from gradcam_callback import GradCAM, ProbeSet
+from gradcam_callback.observation import Observer
+from gradcam_callback.verdict import judge
+
 CORRELATIONS = (0.0, 0.5, 0.8, 0.9, 0.95, 1.0)
 SEEDS = (1, 2)
 EPOCHS, TRAINED_ON, TESTED_ON, BATCH = 4, 360, 240, 24
+PROBES = (64, 16)
+LAYERS = ["block3_conv3", "block4_conv3", "block5_conv1", "block5_conv2", "block5_conv3"]
 FROZEN = 17  # the feature modules of blocks 1 to 3
 
 
@@ -112,13 +121,65 @@ def train_all(out: Path) -> None:
             print(f"trained {run.name} in {time.perf_counter() - start:.0f} s", flush=True)
 
 
+def look(run: Run, folder: Path) -> list[dict[str, Any]]:
+    """What the callback says of a network at each epoch, on 64 probe images and on 16, and what is true of it."""
+    network = for_finetuning("demo", len(CLASSES)).to(memory_format=torch.channels_last)
+    for module in split(network)[0]:
+        module.requires_grad_(False)
+    validation = run.images("validation", TESTED_ON)
+    conflicting = run.images("conflicting", TESTED_ON, conflicting=True)
+    observers = {}
+    for count in PROBES:
+        probe = ProbeSet(validation.images[:count], validation.labels[:count], validation.masks[:count])
+        observers[count] = Observer(GradCAM(network, LAYERS, precision="bf16"), probe)
+    truth = GradCAM(network, LAYERS, precision="bf16")
+    rows: list[dict[str, Any]] = []
+    pointed = dict.fromkeys(PROBES, False)
+    for epoch in range(EPOCHS + 1):
+        load(network, folder / f"{epoch}.pt")
+        accuracies = {
+            name: float((truth.predict(data.images).argmax(dim=1) == data.labels).double().mean())
+            for name, data in (("validation", validation), ("conflicting", conflicting))
+        }
+        for count, observer in observers.items():
+            seen = observer.look()
+            assert seen.swap is not None
+            verdict = judge(seen.masked_accuracy, seen.masked, seen.swap, seen.foci, pointed[count])
+            pointed[count] = seen.swap.points_to_the_background
+            figures = {name: value for name, value in seen.scalars.items() if "by_class" not in name}
+            rows.append({**asdict(run), "epoch": epoch, "images": count, **accuracies, **figures})
+            rows[-1]["suspected"] = verdict.suspected
+    return rows
+
+
+def look_at_all(out: Path) -> None:
+    for run in all_runs():
+        folder = out / run.name
+        if (folder / f"{EPOCHS}.pt").exists() and not (folder / "looked.json").exists():
+            start = time.perf_counter()
+            rows = look(run, folder)
+            (folder / "looked.partial").write_text(json.dumps(rows))
+            (folder / "looked.partial").rename(folder / "looked.json")
+            last = rows[-1]
+            print(
+                f"{run.name}: validation {last['validation']:.2f}, conflicting {last['conflicting']:.2f}, swapped "
+                f"{last['swap_accuracy']:.2f}, suspected {last['suspected']}; {time.perf_counter() - start:.0f} s",
+                flush=True,
+            )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=("train", "look", "report", "all"))
     parser.add_argument("--out", type=Path, default=Path("runs/study"))
+    parser.add_argument("--docs", type=Path, default=Path("docs"))
     args = parser.parse_args()
     if args.part in ("train", "all"):
         train_all(args.out)
+    if args.part in ("look", "all"):
+        look_at_all(args.out)
+    if args.part in ("report", "all"):
+        write_report(args.out, args.docs)
 
 
 if __name__ == "__main__":

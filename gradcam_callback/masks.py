@@ -25,12 +25,11 @@ def from_boxes(boxes: Tensor | Sequence[Any], height: int, width: int) -> Tensor
         ValueError: another shape, values that are not finite, a box that is turned inside out or lies outside.
     """
     corners = torch.as_tensor(_as_corners(boxes), dtype=torch.float64)
-    corners = corners[None] if corners.ndim == 1 else corners
-    if corners.ndim != 2 or corners.shape[1] != 4 or not len(corners):
+    if corners.ndim not in (1, 2) or corners.shape[-1] != 4 or not len(corners):
         raise ValueError(f"Boxes came with shape {tuple(corners.shape)}. Expected (4,) or (B, 4): x1, y1, x2, y2.")
     y, x = torch.arange(height)[:, None] + 0.5, torch.arange(width)[None] + 0.5
     mask = torch.zeros(height, width, dtype=torch.bool)
-    for x1, y1, x2, y2 in corners.tolist():
+    for x1, y1, x2, y2 in corners.reshape(-1, 4).tolist():
         inside = (x1 <= x) & (x < x2) & (y1 <= y) & (y < y2)
         if not inside.any():
             raise ValueError(

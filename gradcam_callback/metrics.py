@@ -2,7 +2,8 @@
 
 Masks are finer than maps. A cell of a map stands for the rectangle of pixels below it, and a mask counts in it by the
 area that it covers there, exactly, whether or not the sizes divide. So an object much smaller than a cell still
-counts, in proportion, and no threshold decides about edges.
+counts, in proportion, and no threshold decides about edges. Enlarging the map to the image's pixels, each cell a
+rectangle of one value, gives the same figures; enlarging it smoothly would move mass across the object's edge.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import warnings
 from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -220,8 +221,7 @@ def read_coco(
             assert found is not None
             path = folder / entry["file_name"]
             pixels = _open_as_tensor(path, transform or _to_tensor)
-            mask = np.any([coco.annToMask(annotation) for annotation in found[1]], axis=0)
-            picture = _as_picture(torch.from_numpy(mask))
+            picture = _as_picture(_mask_of_annotations(coco, found[1]))
             if picture.size != _open(path, "RGB").size:
                 raise ValueError(
                     f"{str(path)!r} is {_open(path, 'RGB').size} px. Expected {picture.size}, as its annotations say."
@@ -241,6 +241,13 @@ def _read_annotations(path: Path) -> Any:
         ) from error
     with redirect_stdout(io.StringIO()):  # it prints how long it took
         return COCO(str(path))
+
+
+def _mask_of_annotations(coco: Any, annotations: Sequence[Any]) -> Tensor:
+    with warnings.catch_warnings():
+        # pycocotools has not yet learnt how NumPy 2 asks for a copy.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.from_numpy(np.any([coco.annToMask(annotation) for annotation in annotations], axis=0))
 
 
 def _largest_object(

@@ -87,3 +87,39 @@ def test_drift_sees_shape_and_not_strength():
 def test_mean_of_defined_leaves_out_what_is_not():
     assert metrics.mean_of_defined(torch.tensor([1.0, float("nan"), 3.0])) == 2
     assert metrics.mean_of_defined(torch.tensor([float("nan")])) == 0
+
+
+def test_border_mass_counts_cells_by_the_part_that_lies_there():
+    even = torch.ones(1, 5, 8)
+    assert metrics.border_mass(even).item() == pytest.approx(0.36)
+    assert metrics.border_mass(even, width=0.25).item() == pytest.approx(0.75)
+    middle, corner = torch.zeros(1, 5, 5), torch.zeros(1, 5, 5)
+    middle[0, 2, 2], corner[0, 0, 0] = 3, 3
+    assert metrics.border_mass(middle).item() == pytest.approx(0)
+    # Cells are a fifth of a side, the border half of that: a quarter of the corner's cell lies inside.
+    assert metrics.border_mass(corner).item() == pytest.approx(0.75)
+    assert metrics.border_mass(torch.zeros(1, 5, 5)).isnan().item()
+
+
+def test_centre_distance_runs_from_the_centre_to_the_corner():
+    assert metrics.centre_distance(torch.ones(1, 3, 7)).item() == pytest.approx(0)
+    corner = torch.zeros(1, 4, 4)
+    corner[0, 0, 0] = 2
+    # The cell's centre lies at 1/8 of each side, 3/8 away from the middle; a corner lies 1/2 away.
+    assert metrics.centre_distance(corner).item() == pytest.approx(0.75)
+    side = torch.zeros(1, 1, 4)
+    side[0, 0, 3] = 1
+    assert metrics.centre_distance(side).item() == pytest.approx(0.375 / math.sqrt(0.5))
+    assert metrics.centre_distance(torch.zeros(1, 2, 2)).isnan().item()
+
+
+def test_measures_are_the_same_at_the_maps_resolution_and_at_the_images():
+    """A map whose cells are drawn as squares of pixels is the same map."""
+    generator = torch.Generator().manual_seed(1)
+    raw = torch.rand(3, 6, 8, generator=generator)
+    masks = torch.rand(3, 24, 32, generator=generator) > 0.8
+    large = raw.repeat_interleave(4, dim=1).repeat_interleave(4, dim=2)
+    torch.testing.assert_close(metrics.relevance_mass(large, masks), metrics.relevance_mass(raw, masks))
+    for measure in (metrics.border_mass, metrics.centre_distance):
+        torch.testing.assert_close(measure(large), measure(raw), rtol=1e-6, atol=1e-12)
+    torch.testing.assert_close(metrics.strength(large), metrics.strength(raw))

@@ -1,0 +1,178 @@
+"""The page of the study: figures, plots and where it fails, from what was looked at."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from sklearn.metrics import roc_auc_score
+
+from gradcam_callback.verdict import SUSPICIOUS_FALL
+
+Row = dict[str, Any]
+
+LOSES = 0.15
+# Thresholds are chosen on one half of the kinds and judged on the other: in each an obvious one and a hidden one.
+CHOOSING, JUDGED = ("texture", "watermark", "noise"), ("patch", "tint", "blur")
+# Measures, and whether more of it speaks for a shortcut.
+MEASURES = {
+    "swap_fall": 1,
+    "swap_accuracy": -1,
+    "background_accuracy": 1,
+    "foreground_accuracy": -1,
+    "lift/block5_conv3": -1,
+    "lift/block4_conv3": -1,
+    "pointing_game/block5_conv3": -1,
+    "pointing_game/block4_conv3": -1,
+    "entropy/block5_conv3": 1,
+    "strength/block5_conv3": -1,
+}
+
+
+def loss(row: Row) -> float:
+    """The truth: how much accuracy is lost where the cue points to another class."""
+    return float(row["validation"] - row["conflicting"])
+
+
+def auc(rows: list[Row], measure: str) -> float | None:
+    truth = [loss(row) > LOSES for row in rows]
+    if len(set(truth)) < 2:
+        return None
+    return float(roc_auc_score(truth, [MEASURES[measure] * row[measure] for row in rows]))
+
+
+def share(rows: Iterable[Row], of: Callable[[Row], bool], where: Callable[[Row], bool]) -> tuple[int, int]:
+    chosen = [row for row in rows if where(row)]
+    return sum(of(row) for row in chosen), len(chosen)
+
+
+def best_threshold(rows: list[Row]) -> float:
+    """The fall that tells most of the networks right; of several, the middle one."""
+    candidates = [i / 200 for i in range(2, 80)]
+
+    def right(threshold: float) -> float:
+        caught, bad = share(rows, lambda row: row["swap_fall"] > threshold, lambda row: loss(row) > LOSES)
+        accused, good = share(rows, lambda row: row["swap_fall"] > threshold, lambda row: loss(row) <= LOSES)
+        return caught / max(bad, 1) - accused / max(good, 1)
+
+    most = max(right(threshold) for threshold in candidates)
+    equal = [threshold for threshold in candidates if right(threshold) > most - 1e-9]
+    return equal[len(equal) // 2]
+
+
+def write_report(out: Path, docs: Path) -> None:
+    """Write ``study.csv``, ``study.md`` and its plot into ``docs``."""
+    rows = [row for path in sorted(out.glob("*/looked.json")) for row in json.loads(path.read_text())]
+    if not rows:
+        raise SystemExit(f"Nothing has been looked at in {out}: run the parts train and look first.")
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with (docs / "study.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    last = max(row["epoch"] for row in rows)
+    final = {count: [r for r in rows if r["images"] == count and r["epoch"] == last] for count in (64, 16)}
+    plot(final[64], docs / "pictures" / "study.png")
+    networks = len(final[64])
+    sections = [
+        "# The study\n",
+        f"Made by `make study`: {networks} networks. The rows of every network and epoch are in "
+        "[study.csv](study.csv).\n",
+        *(table(rows, final[count], count) for count in (64, 16)),
+        measures_alone(final[64]),
+        by_kind(final[64]),
+        "![Swap accuracy against accuracy on conflicting data](pictures/study.png)\n",
+    ]
+    (docs / "study.md").write_text("\n".join(sections))
+    print("\n".join(sections))
+
+
+def table(rows: list[Row], final: list[Row], count: int) -> str:
+    judged = [row for row in final if row["kind"] in JUDGED]
+    chosen = best_threshold([row for row in final if row["kind"] in CHOOSING])
+    caught = share(judged, lambda row: row["suspected"], lambda row: loss(row) > LOSES)
+    accused = share(judged, lambda row: row["suspected"], lambda row: loss(row) <= LOSES)
+    errors = [abs(row["swap_accuracy"] - row["conflicting"]) for row in judged]
+    late, known = delays([row for row in rows if row["images"] == count and row["kind"] in JUDGED])
+    area = auc(judged, "swap_fall")
+    score = "-" if area is None else f"{area:.3f}"
+    return "\n".join(
+        [
+            f"## {count} probe images\n",
+            f"On the kinds used for choosing ({', '.join(CHOOSING)}) the best threshold of the fall is {chosen:.3f}; "
+            f"the package uses {SUSPICIOUS_FALL:.3f}. The others ({', '.join(JUDGED)}):\n",
+            "| what | measured | goal |",
+            "|---|---|---|",
+            f"| AUC of the fall for losing more than 15 points | {score} | >= 0.98 |",
+            f"| caught | {caught[0]} of {caught[1]} | >= 0.95 |",
+            f"| false alarms | {accused[0]} of {accused[1]} | <= 0.05 |",
+            f"| mean error of the forecast | {sum(errors) / max(len(errors), 1):.3f} | <= 0.05 |",
+            f"| suspected within 2 epochs of being learnt | {late} of {known} | all |\n",
+        ]
+    )
+
+
+def delays(rows: list[Row]) -> tuple[int, int]:
+    """Of the networks that lose too much at the end, how many were suspected within two epochs of when it began."""
+    runs: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        runs.setdefault((row["kind"], row["correlation"], row["seed"]), []).append(row)
+    within = known = 0
+    for run in runs.values():
+        learnt = next((row["epoch"] for row in run if loss(row) > LOSES), None)
+        if learnt is not None and loss(run[-1]) > LOSES:
+            known += 1
+            suspected = next((row["epoch"] for row in run if row["suspected"]), None)
+            within += suspected is not None and suspected - learnt <= 2
+    return within, known
+
+
+def measures_alone(final: list[Row]) -> str:
+    lines = [
+        "## Each measure alone, 64 images\n",
+        "| measure | AUC on all kinds | AUC on the judged kinds |",
+        "|---|---|---|",
+    ]
+    judged = [row for row in final if row["kind"] in JUDGED]
+    for measure in MEASURES:
+        both = (auc(rows, measure) for rows in (final, judged))
+        lines.append(f"| {measure} | " + " | ".join("-" if value is None else f"{value:.2f}" for value in both) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def by_kind(final: list[Row]) -> str:
+    lines = [
+        "## By kind, 64 images\n",
+        "| kind | lose more than 15 points | caught | false alarms | mean error of the forecast |",
+        "|---|---|---|---|---|",
+    ]
+    for kind in (*CHOOSING, *JUDGED):
+        rows = [row for row in final if row["kind"] == kind]
+        caught = share(rows, lambda row: row["suspected"], lambda row: loss(row) > LOSES)
+        accused = share(rows, lambda row: row["suspected"], lambda row: loss(row) <= LOSES)
+        error = sum(abs(row["swap_accuracy"] - row["conflicting"]) for row in rows) / max(len(rows), 1)
+        lines.append(f"| {kind} | {caught[1]} of {len(rows)} | {caught[0]} | {accused[0]} | {error:.3f} |")
+    return "\n".join(lines) + "\n"
+
+
+def plot(final: list[Row], path: Path) -> None:
+    figure = Figure(figsize=(6.4, 6.0), dpi=110, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="#a1a1aa", linewidth=1)
+    for marker, kind in zip("osv^DP", (*CHOOSING, *JUDGED), strict=True):
+        rows = [row for row in final if row["kind"] == kind]
+        axes.scatter(
+            [r["conflicting"] for r in rows], [r["swap_accuracy"] for r in rows], marker=marker, label=kind, alpha=0.8
+        )
+    axes.set_xlabel("accuracy where the cue points to another class (truth)")
+    axes.set_ylabel("swap accuracy on 64 probe images (forecast)")
+    axes.set_xlim(0, 1.03)
+    axes.set_ylim(0, 1.03)
+    axes.legend(frameon=False)
+    canvas.print_figure(path)

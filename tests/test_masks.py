@@ -1,0 +1,176 @@
+"""Masks from boxes, trimaps, pictures and COCO annotations, against pixels counted by hand."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import transforms, tv_tensors
+from torchvision.datasets import OxfordIIITPet
+
+from gradcam_callback import ProbeSet, masks
+
+
+def test_box_holds_the_pixels_whose_centres_lie_in_it():
+    mask = masks.from_boxes([1, 2, 3, 5], height=6, width=4)
+    assert mask.nonzero().tolist() == [[y, x] for y in (2, 3, 4) for x in (1, 2)]
+    assert masks.from_boxes([0.6, 0, 2.4, 1], 1, 4).tolist() == [[False, True, False, False]]
+    assert masks.from_boxes([[0, 0, 1, 1], [3, 3, 99, 99]], 4, 4).sum() == 2, "several, clipped to the image"
+
+
+@pytest.mark.parametrize("form", ["XYXY", "XYWH", "CXCYWH"])
+def test_boxes_of_torchvision_say_their_format(form):
+    numbers = {"XYXY": [1, 2, 3, 5], "XYWH": [1, 2, 2, 3], "CXCYWH": [2, 3.5, 2, 3]}[form]
+    boxes = tv_tensors.BoundingBoxes([numbers], format=form, canvas_size=(6, 4), dtype=torch.float32)
+    assert torch.equal(masks.from_boxes(boxes, 6, 4), masks.from_boxes([1, 2, 3, 5], 6, 4))
+
+
+@pytest.mark.parametrize(
+    ("boxes", "message"),
+    [
+        ([3, 2, 1, 5], r"Box \(3.0, 2.0, 1.0, 5.0\) holds no pixel of an image of 4 x 6. Expected x1 < x2"),
+        ([10, 10, 20, 20], "holds no pixel"),
+        ([float("nan"), 0, 2, 2], "holds no pixel"),
+        ([1, 2, 3], r"Boxes came with shape \(3,\). Expected \(4,\) or \(B, 4\)"),
+    ],
+)
+def test_boxes_that_make_no_sense_are_refused(boxes, message):
+    with pytest.raises(ValueError, match=message):
+        masks.from_boxes(boxes, height=6, width=4)
+
+
+def test_a_probe_set_takes_masks_boxes_and_pictures_together():
+    mask = torch.zeros(8, 10, dtype=torch.bool)
+    mask[2:4, 5:9] = True
+    picture = Image.fromarray(mask.numpy().astype(np.uint8) * 255)
+    given = [mask, (5, 2, 9, 4), np.array([[5, 2, 7, 4], [7, 2, 9, 4]]), picture, None]
+    probe = ProbeSet(torch.rand(5, 3, 8, 10), [0] * 5, given)
+    assert probe.has_mask.tolist() == [True] * 4 + [False]
+    assert all(torch.equal(found, mask) for found in probe.masks[:4])
+
+
+def test_a_dataset_may_give_boxes_as_its_third_item():
+    data = [(torch.rand(3, 8, 10), i % 2, torch.tensor([1, 1, 4, 5])) for i in range(4)]
+    probe = ProbeSet.from_dataset(data)
+    assert torch.equal(probe.masks[0], masks.from_boxes([1, 1, 4, 5], 8, 10)) and probe.has_mask.all()
+
+
+def test_four_by_four_masks_are_masks():
+    mask = torch.eye(4).bool()
+    assert torch.equal(ProbeSet(torch.rand(1, 3, 4, 4), [0], mask[None]).masks[0], mask)
+    assert torch.equal(ProbeSet(torch.rand(1, 3, 4, 4), [0], torch.eye(4)[None]).masks[0], mask)
+
+
+def write_picture(path, size, box):
+    """Grey, red inside the box."""
+    pixels = np.full((size[1], size[0], 3), 90, dtype=np.uint8)
+    x1, y1, x2, y2 = box
+    pixels[y1:y2, x1:x2] = (255, 0, 0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, quality=100, subsampling=0)
+
+
+def assert_masks_lie_on_red(probe):
+    red = (probe.images[:, 0] - probe.images[:, 1]) > 0.5
+    for mask, where in zip(probe.masks, red, strict=True):
+        assert mask.any() and (mask ^ where).float().mean() < 0.03
+
+
+@pytest.fixture
+def pets(tmp_path):
+    """The folder of Oxford-IIIT Pet, with four red animals in it."""
+    root = tmp_path / "oxford-iiit-pet"
+    lines = []
+    for i, (breed, label, box) in enumerate(
+        [("Abyssinian", 1, (10, 5, 40, 30)), ("beagle", 2, (2, 20, 30, 38)), ("Abyssinian", 1, (30, 0, 58, 20))]
+    ):
+        name = f"{breed}_{i}"
+        write_picture(root / "images" / f"{name}.jpg", (60, 40), box)
+        trimap = np.full((40, 60), 2, dtype=np.uint8)
+        x1, y1, x2, y2 = box
+        trimap[y1:y2, x1:x2] = 3
+        trimap[y1 + 2 : y2 - 2, x1 + 2 : x2 - 2] = 1
+        (root / "annotations" / "trimaps").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(trimap).save(root / "annotations" / "trimaps" / f"{name}.png")
+        lines.append(f"{name} {label} {label} 1")
+    (root / "annotations" / "trainval.txt").write_text("\n".join(lines))
+    return tmp_path
+
+
+@pytest.mark.parametrize("geometry", ["none", "resized", "cropped at random"])
+def test_pets_of_torchvision_come_with_their_masks(pets, geometry):
+    steps = {
+        "none": [],
+        "resized": [transforms.Resize((80, 90))],
+        "cropped at random": [transforms.RandomResizedCrop(50, scale=(0.7, 0.9)), transforms.RandomHorizontalFlip()],
+    }[geometry]
+    data = OxfordIIITPet(
+        str(pets),
+        target_types=("category", "segmentation"),
+        transform=transforms.Compose([*steps, transforms.ToTensor()]),
+    )
+    for dataset in (data, torch.utils.data.Subset(data, [2, 1])):
+        probe = ProbeSet.from_dataset(dataset)
+        assert probe.class_names == ["Abyssinian", "Beagle"] and set(probe.labels.tolist()) == {0, 1}
+        assert_masks_lie_on_red(probe)
+
+
+@pytest.fixture
+def coco(tmp_path):
+    """Three pictures: a cat, two dogs with a small cat, and a crowd of cats."""
+    pictures = {1: (4, 4, 24, 20), 2: (10, 10, 50, 30), 3: (0, 0, 30, 30)}
+    for i, box in pictures.items():
+        write_picture(tmp_path / "images" / f"{i}.png", (60, 40), box)
+
+    def annotation(number, image, category, x1, y1, x2, y2, crowd=0):
+        outline = [[x1, y1, x2, y1, x2, y2, x1, y2]]
+        # A crowd is given as run lengths, column by column.
+        shape = {"counts": [0, 40 * 60], "size": [40, 60]} if crowd else outline
+        area = (x2 - x1) * (y2 - y1)
+        return {
+            "id": number, "image_id": image, "category_id": category, "iscrowd": crowd, "area": area,
+            "segmentation": shape, "bbox": [x1, y1, x2 - x1, y2 - y1],
+        }  # fmt: skip
+
+    (tmp_path / "instances.json").write_text(
+        json.dumps(
+            {
+                "info": {},
+                "images": [{"id": i, "file_name": f"{i}.png", "width": 60, "height": 40} for i in pictures],
+                "categories": [{"id": 17, "name": "cat"}, {"id": 18, "name": "dog"}],
+                "annotations": [
+                    annotation(1, 1, 17, 4, 4, 24, 20),
+                    annotation(2, 2, 18, 10, 10, 30, 30),
+                    annotation(3, 2, 18, 30, 10, 50, 30),
+                    annotation(4, 2, 17, 52, 32, 58, 38),
+                    annotation(5, 3, 17, 0, 0, 60, 40, crowd=1),
+                ],
+            }
+        )
+    )
+    return tmp_path
+
+
+def test_coco_gives_the_category_that_fills_most_and_all_its_objects(coco, capsys):
+    probe = ProbeSet.from_coco(coco / "instances.json", coco / "images")
+    assert probe.names == ["cat-1", "dog-2"], "a crowd does not count"
+    assert probe.labels.tolist() == [0, 1] and probe.class_names == ["cat", "dog"]
+    assert_masks_lie_on_red(probe)
+    assert capsys.readouterr().out == "", "pycocotools prints how long it took"
+
+
+def test_coco_with_a_transform_and_chosen_categories(coco):
+    steps = transforms.Compose([transforms.Resize((64, 64)), transforms.ToTensor(), transforms.Normalize([0.0], [1.0])])
+    probe = ProbeSet.from_coco(coco / "instances.json", coco / "images", steps, categories=["dog", "cat"])
+    assert probe.images.shape[2:] == (64, 64) and sorted(probe.labels.tolist()) == [0, 1]
+    assert [probe.class_name(label) for label in probe.labels] == [name.split("-")[0] for name in probe.names]
+    assert_masks_lie_on_red(probe)
+
+
+def test_coco_says_what_is_wrong(coco):
+    with pytest.raises(ValueError, match=r"categories \['bird'\] are not in .* Expected some of \['cat', 'dog'\]"):
+        ProbeSet.from_coco(coco / "instances.json", coco / "images", categories=["bird"])
+    Image.new("RGB", (30, 20)).save(coco / "images" / "1.png")
+    with pytest.raises(ValueError, match=r"1.png' is \(30, 20\) px. Expected \(60, 40\), as its annotations say"):
+        ProbeSet.from_coco(coco / "instances.json", coco / "images")

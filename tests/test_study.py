@@ -1,0 +1,69 @@
+"""The study's images are what they say, and its page counts right."""
+
+import json
+
+import biased
+import pytest
+import study_report
+import torch
+
+from gradcam_callback.verdict import SUSPICIOUS_FALL
+
+
+@pytest.mark.parametrize("kind", biased.KINDS)
+def test_cues_follow_the_class_as_often_as_asked_and_change_the_ground_alone(kind):
+    never, always = (biased.make(kind, 60, correlation, seed=1) for correlation in (0.0, 1.0))
+    conflicting = biased.make(kind, 60, 1.0, seed=1, conflicting=True)
+    assert torch.equal(always.cues, always.labels)
+    assert not (conflicting.cues == conflicting.labels).any()
+    assert 0.1 < (never.cues == never.labels).double().mean() < 0.6, "a third by chance"
+    assert torch.equal(never.masks, always.masks), "the same objects"
+    same = never.cues == always.cues
+    assert same.any() and torch.equal(never.images[same], always.images[same])
+    changed = (never.images != always.images).any(dim=1)[~same]
+    assert changed.flatten(1).any(dim=1).double().mean() > 0.9, "a cue can be told from another"
+
+
+def row(kind, fall, lost, suspected, epoch=4, seed=1):
+    measures = dict.fromkeys(study_report.MEASURES, 0.0)
+    return {
+        **measures, "kind": kind, "correlation": 1.0, "seed": seed, "epoch": epoch, "images": 64, "validation": 1.0,
+        "conflicting": 1.0 - lost, "swap_fall": fall, "swap_accuracy": 1.0 - fall, "suspected": suspected,
+    }  # fmt: skip
+
+
+def test_the_page_counts_by_hand():
+    rows = [row("patch", 0.4, 0.5, True), row("patch", 0.1, 0.2, False), row("tint", 0.05, 0.0, False)]
+    assert study_report.auc(rows, "swap_fall") == 1.0
+    assert study_report.auc(rows[:2], "swap_fall") is None, "all of one truth"
+    assert 0.05 <= study_report.best_threshold(rows) < 0.1
+    assert study_report.share(rows, lambda r: r["suspected"], lambda r: study_report.loss(r) > 0.15) == (1, 2)
+
+
+def test_delays_count_from_the_epoch_in_which_it_is_learnt():
+    prompt = [
+        row("patch", 0.4, lost, said, epoch, 1) for epoch, (lost, said) in enumerate([(0, 0), (0.3, 0), (0.4, 1)])
+    ]
+    late = [row("patch", 0.4, lost, said, epoch, 2) for epoch, (lost, said) in enumerate([(0.3, 0)] * 3 + [(0.3, 1)])]
+    passing = [row("patch", 0.4, lost, 0, epoch, 3) for epoch, lost in enumerate([0.3, 0.0])]
+    assert study_report.delays([*prompt, *late, *passing]) == (1, 2)
+
+
+def test_the_page_is_written_from_what_was_looked_at(tmp_path, capsys):
+    kinds = (*study_report.CHOOSING, *study_report.JUDGED)
+    rows = [row(kind, fall, fall, fall > 0.2, seed=i) for kind in kinds for i, fall in enumerate((0.5, 0.0))]
+    rows += [{**entry, "images": 16} for entry in rows]
+    (tmp_path / "out" / "a").mkdir(parents=True)
+    (tmp_path / "out" / "a" / "looked.json").write_text(json.dumps(rows))
+    (tmp_path / "docs" / "pictures").mkdir(parents=True)
+    study_report.write_report(tmp_path / "out", tmp_path / "docs")
+    page = (tmp_path / "docs" / "study.md").read_text()
+    assert "| caught | 3 of 3 |" in page and "| false alarms | 0 of 3 |" in page
+    assert f"the package uses {SUSPICIOUS_FALL:.3f}" in page
+    assert len((tmp_path / "docs" / "study.csv").read_text().splitlines()) == 1 + len(rows)
+    assert (tmp_path / "docs" / "pictures" / "study.png").stat().st_size > 1000
+
+
+def test_a_page_without_anything_looked_at_says_what_to_do(tmp_path):
+    with pytest.raises(SystemExit, match="run the parts train and look first"):
+        study_report.write_report(tmp_path, tmp_path)
