@@ -82,7 +82,7 @@ class Verdict:
         lift: at the deepest chosen layer, see `gradcam_callback.metrics.lift`.
         evidence: the same in words.
         swap_interval: where swap accuracy lies with 95 % confidence.
-        layer: where most of the first entry's lift was lost; the deepest layer where none was.
+        layer: where most of the first entry's lift was lost, once the swap points to the background; else the deepest.
     """
 
     suspected: bool
@@ -147,8 +147,10 @@ def judge(probe_accuracy: float, n: int, swap: SwapTest | None, foci: Sequence[F
         confirmed: whether the epoch before pointed to the background too.
     """
     deepest = foci[-1]
+    points = swap is not None and swap.points_to_the_background
+    # Lift comes and goes in networks without a shortcut, too, so it only places what the swap has found.
     lost_most = max(foci, key=lambda focus: focus.lost)
-    place = lost_most if lost_most.lost > 0 else deepest
+    place = lost_most if points and lost_most.lost > 0 else deepest
     words = [f"On these {n} images the network is right in {percent(probe_accuracy)}."]
     if swap is None:
         words.append("Their objects are all of one class, so none could be put on another class's background.")
@@ -161,11 +163,11 @@ def judge(probe_accuracy: float, n: int, swap: SwapTest | None, foci: Sequence[F
         f"At {deepest.layer}, {percent(deepest.mass)} of the focus lies on the object, which fills "
         f"{percent(deepest.area)}."
     )
-    if place.lost > 0:
+    if points and place.lost > 0:
         words.append(
             f"Since the first entry the lift at {place.layer} went from {place.first_lift:.2f} to {place.lift:.2f}."
         )
-    suspected = swap is not None and swap.points_to_the_background and confirmed
+    suspected = points and confirmed
     words.append(_conclusion(probe_accuracy, swap, suspected))
     return Verdict(
         suspected,

@@ -30,7 +30,8 @@ def test_demo_finetunes_the_real_vgg16_and_ends_with_table_sentence_and_command(
         steps = [event.step for event in found.Scalars("val_acc")]
         assert len(found.Tags()["images"]) == 2 * 3 * 4 + 13 + 2, "images, layers, profile and counterfactuals"
         for tag in found.Tags()["images"]:
-            assert [event.step for event in found.Images(tag)] == [0, *steps]
+            once = tag == "gradcam/counterfactuals"
+            assert [event.step for event in found.Images(tag)] == ([0] if once else [0, *steps])
         state = torch.load(tmp_path / name / "vgg16.pt", weights_only=True)
         base = for_finetuning("demo", 3).state_dict()
         assert torch.equal(state["features.7.weight"], base["features.7.weight"]), "block 2 is frozen"

@@ -57,6 +57,8 @@ def test_the_maps_place_it_where_most_of_the_first_lift_was_lost():
     verdict = judge(0.98, 64, found(0.98, 0.34), foci, True)
     assert verdict.layer == "block4_conv3" and verdict.lift == 2.0
     assert "the lift at block4_conv3 went from 4.00 to 2.00" in verdict.evidence
+    clean = judge(0.98, 64, found(0.98, 0.97), foci, True)
+    assert clean.layer == "block5_conv3" and "went from" not in clean.evidence, "nothing to be placed"
     unchanged = judge(0.98, 64, found(0.98, 0.34), foci[-1:], True)
     assert unchanged.layer == "block5_conv3" and "went from" not in unchanged.evidence
 
