@@ -23,6 +23,7 @@ PANELS = {
     "shortcut_layer": ("shortcut", "gradcam/layer/block5_conv3"),
     "clean_layer": ("clean", "gradcam/layer/block5_conv3"),
     "shortcut_probe": ("shortcut", "gradcam/probe/heart-1"),
+    "shortcut_depth": ("shortcut", "gradcam/depth_profile"),
 }
 PHOTOGRAPHS = ("chelsea", "rocket")
 
