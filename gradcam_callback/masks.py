@@ -62,5 +62,6 @@ def from_trimap(trimap: Any) -> Tensor:
 
 
 def from_picture(picture: Image.Image) -> Tensor:
-    """``(H, W)`` bool, True where a black and white picture is light."""
-    return torch.from_numpy(np.asarray(picture.convert("L")) >= 128)
+    """``(H, W)`` bool, True where a black and white picture is light; of one that only holds 0 and 1, where it is 1."""
+    levels = np.asarray(picture.convert("L"))
+    return torch.from_numpy(levels >= (128 if levels.max() > 1 else 1))

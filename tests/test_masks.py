@@ -44,10 +44,11 @@ def test_a_probe_set_takes_masks_boxes_and_pictures_together():
     mask = torch.zeros(8, 10, dtype=torch.bool)
     mask[2:4, 5:9] = True
     picture = Image.fromarray(mask.numpy().astype(np.uint8) * 255)
-    given = [mask, (5, 2, 9, 4), np.array([[5, 2, 7, 4], [7, 2, 9, 4]]), picture, None]
-    probe = ProbeSet(torch.rand(5, 3, 8, 10), [0] * 5, given)
-    assert probe.has_mask.tolist() == [True] * 4 + [False]
-    assert all(torch.equal(found, mask) for found in probe.masks[:4])
+    ones = Image.fromarray(mask.numpy().astype(np.uint8))
+    given = [mask, (5, 2, 9, 4), np.array([[5, 2, 7, 4], [7, 2, 9, 4]]), picture, ones, None]
+    probe = ProbeSet(torch.rand(6, 3, 8, 10), [0] * 6, given)
+    assert probe.has_mask.tolist() == [True] * 5 + [False]
+    assert all(torch.equal(found, mask) for found in probe.masks[:5])
 
 
 def test_a_dataset_may_give_boxes_as_its_third_item():
