@@ -22,7 +22,7 @@ import biased
 import torch
 from pretrained import VGG16, for_finetuning
 from study_report import write_report
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 from toys import CLASSES
 
@@ -69,8 +69,8 @@ def train(run: Run, folder: Path) -> None:
     data = run.images("training", TRAINED_ON)
     frozen, tail = split(network)
     with torch.no_grad():
-        features = through(frozen, (data.images - network.mean) / network.std)
-    convolutions = [parameter for module in tail[:-1] for parameter in module.parameters()]
+        features = frozen((data.images - network.mean) / network.std)
+    convolutions = list(tail[:-1].parameters())
     optimizer = torch.optim.AdamW(
         [{"params": convolutions, "lr": 1e-4}, {"params": network.classifier.parameters(), "lr": 1e-3}]
     )
@@ -80,7 +80,7 @@ def train(run: Run, folder: Path) -> None:
     for epoch in range(1, EPOCHS + 1):
         for batch in torch.randperm(TRAINED_ON, generator=order).split(BATCH):
             with torch.autocast("cpu", torch.bfloat16):
-                logits = through(tail, features[batch])
+                logits = tail(features[batch])
             loss = functional.cross_entropy(logits.float(), data.labels[batch])
             optimizer.zero_grad()
             loss.backward()
@@ -88,28 +88,22 @@ def train(run: Run, folder: Path) -> None:
         save(tail, folder / f"{epoch}.pt")
 
 
-def split(network: VGG16) -> tuple[list[nn.Module], list[nn.Module]]:
+def split(network: VGG16) -> tuple[nn.Sequential, nn.Sequential]:
     """The frozen modules, and the trained ones with the head."""
     modules = list(network.features.children())
-    return modules[:FROZEN], [*modules[FROZEN:], network.classifier]
+    return nn.Sequential(*modules[:FROZEN]), nn.Sequential(*modules[FROZEN:], network.classifier)
 
 
-def through(modules: list[nn.Module], images: Tensor) -> Tensor:
-    for module in modules:
-        images = module(images)
-    return images
-
-
-def save(tail: list[nn.Module], path: Path) -> None:
+def save(tail: nn.Module, path: Path) -> None:
     """In half precision: what is looked at later is what was saved."""
-    half = {name: value.half() for name, value in nn.ModuleList(tail).state_dict().items()}
+    half = {name: value.half() for name, value in tail.state_dict().items()}
     partial = path.with_suffix(".partial")
     torch.save(half, partial)
     partial.rename(path)
 
 
 def load(network: VGG16, path: Path) -> None:
-    nn.ModuleList(split(network)[1]).load_state_dict(torch.load(path, weights_only=True))
+    split(network)[1].load_state_dict(torch.load(path, weights_only=True))
 
 
 def train_all(out: Path) -> None:
@@ -124,8 +118,7 @@ def train_all(out: Path) -> None:
 def look(run: Run, folder: Path) -> list[dict[str, Any]]:
     """What the callback says of a network at each epoch, on 64 probe images and on 16, and what is true of it."""
     network = for_finetuning("demo", len(CLASSES)).to(memory_format=torch.channels_last)
-    for module in split(network)[0]:
-        module.requires_grad_(False)
+    split(network)[0].requires_grad_(False)
     validation = run.images("validation", TESTED_ON)
     conflicting = run.images("conflicting", TESTED_ON, conflicting=True)
     observers = {}

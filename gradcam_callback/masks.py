@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.ops import box_convert
 
 # Oxford-IIIT Pet (Parkhi et al. 2012): 1 is the animal, 2 the background, 3 the rim between them, which shows fur.
 _TRIMAP_BACKGROUND = 2
@@ -48,9 +50,6 @@ def is_box(value: Any) -> bool:
 
 
 def _as_corners(boxes: Any) -> Any:
-    from torchvision import tv_tensors
-    from torchvision.ops import box_convert
-
     if isinstance(boxes, tv_tensors.BoundingBoxes):
         return box_convert(boxes.as_subclass(Tensor), boxes.format.value.lower(), "xyxy")
     return boxes

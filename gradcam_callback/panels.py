@@ -101,21 +101,21 @@ def draw_depth_profile(
     """Lift and pointing game over the layers, beside those of the run's first entry, where this is another."""
     layers = [focus.layer for focus in foci]
 
-    def profile(measure: str, of: Mapping[str, float] | None) -> list[float] | None:
-        values = [(of or {}).get(f"{measure}/{layer}") for layer in layers]
-        return [value for value in values if value is not None] if None not in values else None
+    def at_first(measure: str) -> list[float] | None:
+        values = [value for layer in layers if (value := (first or {}).get(f"{measure}/{layer}")) is not None]
+        return values if len(values) == len(layers) else None
 
     rows = [
         Profile(
             "lift: focus on the object, in multiples of chance",
             [focus.lift for focus in foci],
-            profile("lift", first),
+            at_first("lift"),
             chance=1.0,
         ),
         Profile(
             "pointing game: images whose hottest cell lies on the object",
             [scalars[f"pointing_game/{layer}"] for layer in layers],
-            profile("pointing_game", first),
+            at_first("pointing_game"),
             chance=foci[0].area,
             share=True,
         ),
