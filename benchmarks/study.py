@@ -29,7 +29,6 @@ from toys import CLASSES
 from gradcam_callback import GradCAM, ProbeSet
 from gradcam_callback.metrics import border_mass, centre_distance, mean_of_defined
 from gradcam_callback.observation import Observer
-from gradcam_callback.verdict import judge
 
 CORRELATIONS = (0.0, 0.5, 0.8, 0.9, 0.95, 1.0)
 SEEDS = (1, 2)
@@ -130,7 +129,7 @@ def train_all(out: Path) -> None:
 
 
 def look(run: Run, folder: Path) -> list[dict[str, Any]]:
-    """What the callback says of a network at each epoch, on 64 probe images and on 16, and what is true of it."""
+    """The callback's figures of a network at each epoch, on 64 probe images and on 16, and what is true of it."""
     network = for_finetuning("demo", len(CLASSES)).to(memory_format=torch.channels_last)
     frozen, tail = split(network)
     frozen.requires_grad_(False)
@@ -145,22 +144,17 @@ def look(run: Run, folder: Path) -> list[dict[str, Any]]:
         probe = ProbeSet(validation.images[:count], validation.labels[:count], validation.masks[:count])
         observers[count] = Observer(GradCAM(network, LAYERS, precision="bf16"), probe)
     rows: list[dict[str, Any]] = []
-    pointed = dict.fromkeys(PROBES, False)
     for epoch in range(EPOCHS + 1):
         load(network, folder / f"{epoch}.pt")
         accuracies = {name: accuracy(tail, features, labels) for name, (features, labels) in truth.items()}
         for count, observer in observers.items():
             seen = observer.look()
-            assert seen.swap is not None
-            verdict = judge(seen.masked_accuracy, seen.masked, seen.swap, seen.foci, pointed[count])
-            pointed[count] = seen.swap.points_to_the_background
             figures = {name: value for name, value in seen.scalars.items() if "by_class" not in name}
             for layer, maps in seen.cams.maps.items():
                 # What the callback measures only where there are no masks.
                 figures[f"border_mass/{layer}"] = mean_of_defined(border_mass(maps))
                 figures[f"centre_distance/{layer}"] = mean_of_defined(centre_distance(maps))
             rows.append({**asdict(run), "epoch": epoch, "images": count, **accuracies, **figures})
-            rows[-1]["suspected"] = verdict.suspected
     return rows
 
 
@@ -175,7 +169,7 @@ def look_at_all(out: Path) -> None:
             last = rows[-1]
             print(
                 f"{run.name}: validation {last['validation']:.2f}, conflicting {last['conflicting']:.2f}, swapped "
-                f"{last['swap_accuracy']:.2f}, suspected {last['suspected']}; {time.perf_counter() - start:.0f} s",
+                f"{last['swap_accuracy']:.2f}; {time.perf_counter() - start:.0f} s",
                 flush=True,
             )
 

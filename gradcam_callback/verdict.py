@@ -15,8 +15,9 @@ from torch import Tensor
 
 from gradcam_callback.words import percent
 
-# How far swap accuracy must fall below probe accuracy to point to the background.
-SUSPICIOUS_FALL = 0.15
+# How far swap accuracy must fall below probe accuracy to point to the background, and how far in the epoch before, so
+# that a single epoch does not accuse a network. docs/study.md says how they were chosen.
+SUSPICIOUS_FALL, CONFIRMING_FALL = 0.15, 0.05
 _RESAMPLES = 2000
 
 Interval = tuple[float, float]
@@ -76,7 +77,7 @@ class Verdict:
     """What the logged validations say about the background.
 
     Attributes:
-        suspected: swap accuracy lies so far below probe accuracy in two epochs in a row.
+        suspected: swap accuracy lies far below probe accuracy, and the epoch before said so too.
         probe_accuracy: 0..1, on the probe images that have a mask.
         swap_accuracy: 0..1, with each object on another class's background; None where there is only one class.
         lift: at the deepest chosen layer, see `gradcam_callback.metrics.lift`.
@@ -97,6 +98,11 @@ class Verdict:
 def points_to_background(fall: float, fall_low: float) -> bool:
     """Whether a fall of accuracy by the swap is large, and its lower bound says that it is no chance."""
     return fall > SUSPICIOUS_FALL and fall_low > 0
+
+
+def confirms(fall_before: float) -> bool:
+    """Whether the fall in the epoch before says that this epoch's is no passing one."""
+    return fall_before > CONFIRMING_FALL
 
 
 def swap_test(
@@ -144,7 +150,7 @@ def judge(probe_accuracy: float, n: int, swap: SwapTest | None, foci: Sequence[F
         probe_accuracy: 0..1, on the ``n`` probe images that have a mask.
         swap: None where these are all of one class.
         foci: one per chosen layer, from input to output.
-        confirmed: whether the epoch before pointed to the background too.
+        confirmed: whether the epoch before said so too, see `confirms`.
     """
     deepest = foci[-1]
     points = swap is not None and swap.points_to_the_background

@@ -36,8 +36,23 @@ def test_the_page_counts_by_hand():
     rows = [row("patch", 0.4, 0.5, True), row("patch", 0.1, 0.2, False), row("tint", 0.05, 0.0, False)]
     assert study_report.auc(rows, "swap_fall") == 1.0
     assert study_report.auc(rows[:2], "swap_fall") is None, "all of one truth"
-    assert 0.05 <= study_report.best_threshold(rows) < 0.1
+    for entry in rows:
+        entry |= {"swap_fall_low": entry["swap_fall"] - 0.04, "fall_before": 0.3}
+    falls, _ = study_report.best_thresholds(rows)
+    assert 0.05 <= falls[0] < falls[-1] < 0.1
+    rows[0]["fall_before"] = 0.08
+    _, before = study_report.best_thresholds(rows)
+    assert before[-1] < 0.08
     assert study_report.share(rows, lambda r: r["suspected"], lambda r: study_report.loss(r) > 0.15) == (1, 2)
+
+
+def test_the_page_judges_as_the_callback_does():
+    falls = [0.3, 0.0, 0.2, 0.16, 0.14, 0.3, 0.3]
+    lows = [0.1, 0.0, 0.1, 0.1, 0.1, -0.1, 0.1]
+    rows = [row("patch", fall, 0.5, None, epoch) | {"swap_fall_low": low} for epoch, (fall, low) in
+            enumerate(zip(falls, lows, strict=True))]  # fmt: skip
+    study_report.judge_all(rows)
+    assert [entry["suspected"] for entry in rows] == [False, False, False, True, False, False, True]
 
 
 def test_delays_count_from_the_epoch_in_which_it_is_learnt():
@@ -51,7 +66,12 @@ def test_delays_count_from_the_epoch_in_which_it_is_learnt():
 
 def test_the_page_is_written_from_what_was_looked_at(tmp_path, capsys):
     kinds = (*study_report.CHOOSING, *study_report.JUDGED)
-    rows = [row(kind, fall, fall, fall > 0.2, seed=i) for kind in kinds for i, fall in enumerate((0.5, 0.0))]
+    rows = [
+        row(kind, fall, fall, None, epoch, seed) | {"swap_fall_low": fall / 2}
+        for kind in kinds
+        for seed, fall in enumerate((0.5, 0.0))
+        for epoch in (3, 4)
+    ]
     rows += [{**entry, "images": 16} for entry in rows]
     (tmp_path / "out" / "a").mkdir(parents=True)
     (tmp_path / "out" / "a" / "looked.json").write_text(json.dumps(rows))
@@ -59,7 +79,7 @@ def test_the_page_is_written_from_what_was_looked_at(tmp_path, capsys):
     study_report.write_report(tmp_path / "out", tmp_path / "docs")
     page = (tmp_path / "docs" / "study.md").read_text()
     assert "| caught | 3 of 3 |" in page and "| false alarms | 0 of 3 |" in page
-    assert f"the package uses {SUSPICIOUS_FALL:.3f}" in page
+    assert f"the package uses {SUSPICIOUS_FALL:.2f} and" in page
     assert len((tmp_path / "docs" / "study.csv").read_text().splitlines()) == 1 + len(rows)
     assert (tmp_path / "docs" / "pictures" / "study.png").stat().st_size > 1000
 
