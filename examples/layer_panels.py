@@ -3,7 +3,7 @@
     python examples/layer_panels.py IMAGE... --weights FILE|torchvision|demo --out panel.jpg
 
 Writes two sheets: ``panel.jpg``, each photograph through every layer, and ``panel.block5_conv3.jpg``, each photograph
-beside its last layer.
+under its last layer.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from PIL import Image, ImageOps
 from pretrained import Classifier, WeightsUnavailable, for_classifying
 
 from gradcam_callback import GradCAM, ProbeSet
+from gradcam_callback.canvas import Style, encode_jpeg, stack
 from gradcam_callback.gradcam import class_probability, predicted_class
 from gradcam_callback.panels import inputs
-from gradcam_callback.render import Caption, Style, encode_jpeg, layer_panel, probe_panel, stack
+from gradcam_callback.render import Caption, LayerPanel, ProbePanel
 
 LAST = "block5_conv3"
 
@@ -37,7 +38,7 @@ def load(path: Path, size: int) -> torch.Tensor:
 def draw(
     paths: Sequence[Path], network: Classifier, target: int | None, style: Style
 ) -> tuple[Image.Image, Image.Image]:
-    """Both sheets: all layers, and each photograph beside the last one."""
+    """Both sheets: all layers, and each photograph under the last one."""
     images = torch.stack([load(path, network.size) for path in paths])
     cams = GradCAM(network.model)(images, target)
     predicted = predicted_class(cams.logits)
@@ -56,11 +57,10 @@ def draw(
     ]
     pictures = inputs(ProbeSet(images, [0] * len(images)))
     maps = {layer: raw.numpy() for layer, raw in cams.maps.items()}
-    rows = [
-        probe_panel(pictures[i], {layer: raw[i] for layer, raw in maps.items()}, caption, style=style, max_width=None)
-        for i, caption in enumerate(captions)
-    ]
-    return stack(rows), layer_panel(LAST, pictures, maps[LAST], captions, style=Style(style.cell * 2, style.colormap))
+    panel = ProbePanel(pictures, list(maps), style, max_width=None)
+    rows = [panel.draw(i, {layer: raw[i] for layer, raw in maps.items()}, words) for i, words in enumerate(captions)]
+    last = LayerPanel(pictures, Style(style.cell * 2, style.colormap)).draw(LAST, maps[LAST], captions)
+    return stack(rows), last
 
 
 def main() -> None:
@@ -85,12 +85,12 @@ def main() -> None:
             sys.exit(f"--classes has {len(names)} names; the network tells {len(network.classes)} classes apart.")
         network = Classifier(network.model, network.size, names)
     try:
-        sheets = draw(args.images, network, args.target, Style(colormap=args.colormap))
+        sheets = draw(args.images, network, args.target, Style(112, args.colormap))
     except (OSError, ValueError) as error:
         sys.exit(str(error))
     for path, sheet in zip((args.out, args.out.with_name(f"{args.out.stem}.{LAST}.jpg")), sheets, strict=True):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encode_jpeg(sheet, quality=90))
+        path.write_bytes(encode_jpeg(sheet, quality=90).data)
         print(path)
 
 

@@ -17,7 +17,7 @@ from pretrained import WeightsUnavailable, for_classifying
 from skimage import data
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gradcam_callback.render import Style, encode_jpeg
+from gradcam_callback.canvas import Style, encode_jpeg
 
 PANELS = {
     "shortcut_layer": ("shortcut", "gradcam/layer/block5_conv3"),
@@ -44,7 +44,7 @@ def main() -> None:
         sys.exit(f"No runs in {args.runs}: run make demo first.")
     args.out.mkdir(parents=True, exist_ok=True)
     for name, (run, tag) in PANELS.items():
-        (args.out / f"{name}.jpg").write_bytes(encode_jpeg(last_picture(args.runs / run, tag), quality=80))
+        (args.out / f"{name}.jpg").write_bytes(encode_jpeg(last_picture(args.runs / run, tag), quality=80).data)
     try:
         network = for_classifying("demo")
     except WeightsUnavailable as error:
@@ -54,7 +54,7 @@ def main() -> None:
         for path in paths:
             Image.fromarray(getattr(data, path.stem)()).save(path)
         sheet, _ = draw(paths, network, None, Style(80))
-    (args.out / "photographs.jpg").write_bytes(encode_jpeg(sheet, quality=80))
+    (args.out / "photographs.jpg").write_bytes(encode_jpeg(sheet, quality=80).data)
 
 
 if __name__ == "__main__":

@@ -8,26 +8,34 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import matplotlib
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.loggers.logger import DummyLogger
-from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
-from gradcam_callback.evolution import Evolution, Frame, shrink
+from gradcam_callback.canvas import Style, encode_gif, encode_jpeg
+from gradcam_callback.evolution import Evolution
 from gradcam_callback.gradcam import GradCAM, check_options, class_probability
 from gradcam_callback.notices import GradCAMWarning, ShortcutWarning
 from gradcam_callback.observation import Observation, Observer
-from gradcam_callback.panels import draw_all, inputs
+from gradcam_callback.panels import VIEWS, Album
 from gradcam_callback.probe import ProbeSet
-from gradcam_callback.render import Picture, Style
-from gradcam_callback.tensorboard import find_loggers, tag, validation_step, write_image, write_text
-from gradcam_callback.verdict import Verdict, judge, points_to_background
+from gradcam_callback.sinks import Entry, Manifest, Sinks
+from gradcam_callback.trainers import (
+    find_sinks,
+    is_dry_run,
+    is_fitting,
+    precision_of,
+    probe_from_validation,
+    validation_step,
+)
+from gradcam_callback.verdict import Verdict, confirms, judge
+from gradcam_callback.words import tag
 
-# What the callback takes by itself from the validation data.
-AUTO_PER_CLASS, AUTO_IMAGES, AUTO_SCANNED = 2, 16, 2048
+FRAME_SECONDS = 0.8
 
 
 class GradCAMCallback(Callback):
@@ -44,9 +52,14 @@ class GradCAMCallback(Callback):
         every_n_epochs: log the first validation, then those of epochs that lie n or more after the last logged one.
         log_before_training: also log once before the first training step, at step 0, so that the focus of the
             pretrained network is the first column; its entry in ``history`` has epoch -1.
+        views: which pictures to log, see `gradcam_callback.panels.VIEWS`; ``"all"`` logs all.
         cell_size: the longer side of one heatmap in the panels, in pixels.
         colormap: any of matplotlib's.
+        scaling: what the hottest colour stands for, ``"map"`` or ``"run"``, see `gradcam_callback.canvas.Style`.
         jpeg_quality: 1..95.
+        save_dir: a folder for the same pictures, and ``history.json``, as plain files; needs no logger.
+        save_maps: whether to also save the raw maps of each entry, ``maps/<step>.npz`` in ``save_dir``, or else in
+            ``gradcam`` in the logger's folder.
         method: the formula of the maps, see `gradcam_callback.methods`.
         precision: ``"full"``, ``"bf16"`` (see `GradCAM`), or ``"trainer"``: bf16 where the Trainer's is.
         chunk_size: how many images go through the model at once; None chooses.
@@ -61,11 +74,11 @@ class GradCAMCallback(Callback):
     Attributes:
         history: one dict per logged validation: ``"epoch"``, ``"step"`` and every scalar under its tag.
         verdict: what the last ones say of the background; None without masks. A shortcut is suspected when two epochs
-            in a row point to it; in ``trainer.validate``, where there are no epochs, when the one look does.
+            in a row say so; in ``trainer.validate``, where there are no epochs, when the one look does.
 
     Raises:
         ValueError: before training starts, for a wrong argument, layers that do not resolve, labels outside the
-            logits, images the model cannot take, a Trainer without TensorBoardLogger.
+            logits, images the model cannot take, a Trainer without a logger for pictures, a ``save_dir`` in use.
     """
 
     def __init__(
@@ -76,9 +89,13 @@ class GradCAMCallback(Callback):
         every_n_epochs: int = 1,
         *,
         log_before_training: bool = False,
-        cell_size: int = 112,
+        views: str | Sequence[str] = "all",
+        cell_size: int = 76,
         colormap: str = "inferno",
-        jpeg_quality: int = 85,
+        scaling: str = "map",
+        jpeg_quality: int = 60,
+        save_dir: str | Path | None = None,
+        save_maps: bool = False,
         method: str = "gradcam",
         precision: str = "full",
         chunk_size: int | None = None,
@@ -97,6 +114,11 @@ class GradCAMCallback(Callback):
             raise ValueError(f"cell_size is {cell_size}. Expected 16 pixels or more.")
         if colormap not in matplotlib.colormaps:
             raise ValueError(f"colormap is {colormap!r}. Expected one of matplotlib's, such as 'inferno' or 'jet'.")
+        if scaling not in ("map", "run"):
+            raise ValueError(f"scaling is {scaling!r}. Expected 'map' or 'run'.")
+        self.views = VIEWS if views == "all" else (views,) if isinstance(views, str) else tuple(views)
+        if not set(self.views) <= set(VIEWS):
+            raise ValueError(f"views is {views!r}. Expected 'all', or some of {', '.join(map(repr, VIEWS))}.")
         if not 1 <= jpeg_quality <= 95:
             raise ValueError(f"jpeg_quality is {jpeg_quality}. Expected 1 to 95.")
         if not (on_shortcut in ("warn", "stop") or callable(on_shortcut)):
@@ -108,8 +130,10 @@ class GradCAMCallback(Callback):
         self.target = target
         self.every_n_epochs = every_n_epochs
         self.log_before_training = log_before_training
-        self.style = Style(cell_size, colormap)
+        self.style = Style(cell_size, colormap, scaling)
         self.jpeg_quality = jpeg_quality
+        self.save_dir = None if save_dir is None else Path(save_dir)
+        self.save_maps = save_maps
         self.method = method
         self.precision = precision
         self.chunk_size = chunk_size
@@ -120,7 +144,8 @@ class GradCAMCallback(Callback):
         self.history: list[dict[str, float]] = []
         self.verdict: Verdict | None = None
         self._observer: Observer | None = None
-        self._pictures: list[Picture] = []
+        self._album: Album | None = None
+        self._sinks = Sinks([], self._lost)
         self._evolution = Evolution()
         self._pending: Observation | None = None
         self._given_up = False
@@ -130,12 +155,9 @@ class GradCAMCallback(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._observer, self._pending, self._given_up = None, None, False
-        if stage in ("fit", "validate") and not find_loggers(trainer) and not _is_dry_run(trainer):
-            came = [type(logger).__name__ for logger in trainer.loggers] or "no logger"
-            raise ValueError(
-                f"The Trainer has {came}. GradCAMCallback expects a TensorBoardLogger: "
-                "Trainer(logger=TensorBoardLogger('runs'))."
-            )
+        if stage in ("fit", "validate"):
+            sinks = [] if is_dry_run(trainer) else find_sinks(trainer, self.save_dir, self.save_maps)
+            self._sinks = Sinks(sinks if trainer.is_global_zero else [], self._lost)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # The validation data may come only later, such as with check_val_every_n_epoch; then so does the probe.
@@ -145,7 +167,7 @@ class GradCAMCallback(Callback):
             with self._surviving("the entry before training"):
                 seen = self._look(self._observer)
                 if trainer.is_global_zero:
-                    for logger in find_loggers(trainer):
+                    for logger in trainer.loggers:
                         logger.log_metrics(_tagged(seen.scalars), step=0)
                 self._publish(trainer, seen, epoch=-1, step=0)
 
@@ -175,6 +197,14 @@ class GradCAMCallback(Callback):
                 self._publish(trainer, seen, trainer.current_epoch, validation_step(trainer))
             self._react(trainer)
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._finish()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        # A run that is broken off with Ctrl-C, or that fails, has its strips too.
+        if is_fitting(trainer):
+            self._finish()
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._observer = None
 
@@ -184,11 +214,13 @@ class GradCAMCallback(Callback):
         return self._generate_state_key(target_layers=self.target_layers, target=self.target)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"history": self.history, "said": self._said}
+        return {"history": self.history, "said": self._said, "evolution": self._evolution.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.history = list(state_dict["history"])
         self._said = bool(state_dict.get("said", False))
+        if "evolution" in state_dict:
+            self._evolution.load_state_dict(state_dict["evolution"])
 
     def should_log(self, trainer: Trainer) -> bool:
         """Whether the validation that is under way is one to log: the first, and all of each n-th epoch after."""
@@ -201,13 +233,13 @@ class GradCAMCallback(Callback):
     def _prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Settle the probe set, and try the whole on one image, so that what is wrong is said before training."""
         if self.probe is None:
-            self.probe = _probe_from_validation(trainer, self.seed)
+            self.probe = probe_from_validation(trainer, self.seed)
         self._observer = Observer(
             GradCAM(
                 pl_module,
                 self.target_layers,
                 method=self.method,
-                precision=_trainers_precision(trainer) if self.precision == "trainer" else self.precision,
+                precision=precision_of(trainer) if self.precision == "trainer" else self.precision,
                 chunk_size=self.chunk_size,
                 reuse_frozen=self.reuse_frozen,
             ),
@@ -216,13 +248,32 @@ class GradCAMCallback(Callback):
             seed=self.seed,
             check_faithfulness=self.check_faithfulness,
         )
-        self._pictures = inputs(self.probe)
-        for logger in find_loggers(trainer)[:1]:
-            rank_zero_info(
-                f"GradCAM: watching {len(self._observer.layers)} layers on {len(self.probe)} images. See them with: "
-                f"tensorboard --logdir {shlex.quote(str(logger.save_dir))} --samples_per_plugin images=100 "
-                "(without it TensorBoard shows 10 epochs of each picture)"
-            )
+        self._lay_out(self.probe, self._observer.layers)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                rank_zero_info(
+                    f"GradCAM: watching {len(self._observer.layers)} layers on {len(self.probe)} images. See them "
+                    f"with: tensorboard --logdir {shlex.quote(str(logger.save_dir))} --samples_per_plugin images=100 "
+                    "(without it TensorBoard shows 10 epochs of each picture)"
+                )
+                break
+
+    def _lay_out(self, probe: ProbeSet, layers: list[str]) -> None:
+        """Everything about the pictures that stays the same in a run."""
+        self._album = Album(probe, layers, self.style, self.views)
+        if not self._evolution.fits(len(probe), layers):
+            self._warn("the strips of the run before, which were of other layers or images; they start anew")
+            self._evolution = Evolution()
+        panel = self._album.probe_panel
+        manifest = Manifest(
+            probe.names,
+            probe.labels.tolist(),
+            [probe.class_name(label) for label in probe.labels.tolist()],
+            layers,
+            panel.input_box,
+            panel.overlay_boxes,
+        )
+        self._sinks.begin(manifest, probe, goes_on=bool(self.history))
 
     def _look(self, observer: Observer) -> Observation:
         seen = observer.look()
@@ -238,26 +289,41 @@ class GradCAMCallback(Callback):
         self.verdict = self._judge(trainer, seen, epoch, first or {})
         self.history.append({"epoch": epoch, "step": step, **_tagged(seen.scalars)})
         explained = class_probability(seen.cams.logits, seen.cams.targets).tolist()
-        small = {layer: shrink(raw.numpy(), self.style.cell) for layer, raw in seen.cams.maps.items()}
-        self._evolution.add(Frame("start" if epoch < 0 else str(epoch), explained, small))
-        if not trainer.is_global_zero:
+        heading = "start" if epoch < 0 else str(epoch)
+        self._evolution.add(heading, explained, seen.cams.targets.tolist(), seen.cams.maps)
+        if not self._sinks or self._album is None:
             return
-        writers = [logger.experiment for logger in find_loggers(trainer)]
-        for parts, picture in draw_all(self.probe, self._pictures, seen, self._evolution, first, self.style):
-            for writer in writers:
-                write_image(writer, tag(*parts), picture, step, self.jpeg_quality)
-        for writer in writers:
-            if self.verdict is not None:
-                write_text(writer, tag("verdict"), self.verdict.evidence, step)
-            writer.flush()
+        for parts, picture in self._album.entry(seen, self._evolution, first):
+            self._sinks.picture(tag(*parts), encode_jpeg(picture, self.jpeg_quality), step)
+        # In trainer.validate nothing comes after.
+        if self._evolution.is_due(at_the_end=not is_fitting(trainer)):
+            self._write_strips(step)
+        self._sinks.entry(Entry(self.history, seen.cams, None if self.verdict is None else self.verdict.evidence))
+
+    def _write_strips(self, step: int) -> None:
+        assert self._album is not None
+        for parts, picture in self._album.strips(self._evolution):
+            self._sinks.picture(tag(*parts), encode_jpeg(picture, self.jpeg_quality), step)
+
+    def _finish(self) -> None:
+        """The pictures that show the whole training: the last strips, and the animations."""
+        if not self.history or not self._sinks or self._album is None:
+            return
+        step = int(self.history[-1]["step"])
+        with self._surviving("the last strips and the animations"):
+            if self._evolution.is_due(at_the_end=True):
+                self._write_strips(step)
+            for parts, frames in self._album.animations(self._evolution):
+                self._sinks.picture(tag(*parts), encode_gif(frames, FRAME_SECONDS), step)
+            self._sinks.flush()
 
     def _judge(self, trainer: Trainer, seen: Observation, epoch: int, first: Mapping[str, float]) -> Verdict | None:
         if not seen.foci:
             return None
         foci = [replace(focus, first_lift=first.get(f"lift/{focus.layer}")) for focus in seen.foci]
         before = next((_untagged(entry) for entry in reversed(self.history) if entry["epoch"] != epoch), {})
-        pointed = points_to_background(before.get("swap_fall", 0.0), before.get("swap_fall_low", 0.0))
-        return judge(seen.masked_accuracy, seen.masked, seen.swap, foci, confirmed=pointed or not _is_fitting(trainer))
+        confirmed = confirms(before.get("swap_fall", 0.0)) or not is_fitting(trainer)
+        return judge(seen.masked_accuracy, seen.masked, seen.swap, foci, confirmed)
 
     def _react(self, trainer: Trainer) -> None:
         """Say once per run that a shortcut is suspected, and do what the user wants done then."""
@@ -281,6 +347,9 @@ class GradCAMCallback(Callback):
         except Exception as error:
             self._warn(f"{what} lost ({type(error).__name__}: {error})")
 
+    def _lost(self, sink: str, error: Exception) -> None:
+        self._warn(f"what {sink} was to be given is lost ({type(error).__name__}: {error})")
+
     @staticmethod
     def _warn(lost: str) -> None:
         warnings.warn(f"GradCAM: {lost}. Training goes on untouched.", GradCAMWarning, stacklevel=2)
@@ -292,30 +361,3 @@ def _tagged(scalars: dict[str, float]) -> dict[str, float]:
 
 def _untagged(entry: dict[str, float]) -> dict[str, float]:
     return {name.removeprefix(tag("")): value for name, value in entry.items()}
-
-
-def _is_fitting(trainer: Trainer) -> bool:
-    return trainer.state.fn == TrainerFn.FITTING
-
-
-def _trainers_precision(trainer: Trainer) -> str:
-    return "bf16" if str(trainer.precision).startswith("bf16") else "full"
-
-
-def _is_dry_run(trainer: Trainer) -> bool:
-    """``fast_dev_run`` puts a dummy in the place of every logger."""
-    return any(isinstance(logger, DummyLogger) for logger in trainer.loggers)
-
-
-def _probe_from_validation(trainer: Trainer, seed: int) -> ProbeSet:
-    """Two images per class from the first validation loader's dataset, at most 16."""
-    loader = trainer.val_dataloaders
-    while isinstance(loader, (list, tuple, dict)) and loader:
-        loader = next(iter(loader.values())) if isinstance(loader, dict) else loader[0]
-    dataset = getattr(loader, "dataset", None)
-    if dataset is None:
-        raise ValueError(
-            f"The validation data came as {type(loader).__name__}, from which no probe set can be taken. Expected a "
-            "DataLoader over a map-style dataset; otherwise pass GradCAMCallback(probe=ProbeSet(...))."
-        )
-    return ProbeSet.from_dataset(dataset, AUTO_PER_CLASS, seed, max_images=AUTO_IMAGES, max_scanned=AUTO_SCANNED)

@@ -7,39 +7,71 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
-Kept = np.ndarray[Any, np.dtype[np.uint8]]
+# Cells a side of a kept map: as many as a strip's cell shows, and few enough for a checkpoint.
+KEPT_SIDE = 40
+# Up to so many entries a strip is drawn at each; then when there is half as much more to show.
+ALWAYS_DRAWN, REDRAWN = 6, 1.5
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One logged epoch: its heading, each image's probability of the explained class, and each layer's maps.
+    """One logged epoch of N images.
 
-    ``maps`` holds ``(N, h, w)`` uint8, each map divided by its largest value.
+    Attributes:
+        heading: what stands above its column.
+        probabilities: ``(N,)``, 0..1, of the class that the maps explain; targets: ``(N,)``, its index.
+        maps: layer -> ``(N, h, w)`` uint8, each map divided by its largest value; largest: layer -> ``(N,)``, that.
     """
 
     heading: str
     probabilities: Sequence[float]
-    maps: Mapping[str, Kept]
+    targets: Sequence[int]
+    maps: Mapping[str, Tensor]
+    largest: Mapping[str, Tensor]
+
+    def map_of(self, layer: str, i: int) -> np.ndarray[Any, np.dtype[Any]]:
+        """``(h, w)``, the raw values again."""
+        values: np.ndarray[Any, np.dtype[Any]] = (self.maps[layer][i].double() * self.largest[layer][i] / 255).numpy()
+        return values
 
 
 class Evolution:
-    """Frames of a run of any length. Memory is bounded: past twice ``columns`` every second frame is let go."""
+    """Frames of a run of any length. Memory is bounded: past twice ``columns`` every second frame is let go.
+
+    Attributes:
+        largest: layer -> the largest value of any of its maps so far.
+    """
 
     def __init__(self, columns: int = 12) -> None:
         self.columns = columns
+        self.largest: dict[str, float] = {}
         self._kept: list[Frame] = []
         self._last: Frame | None = None
-        self._stride, self._seen = 1, 0
+        self._stride, self._seen, self._drawn = 1, 0, 0
 
-    def add(self, frame: Frame) -> None:
+    def add(
+        self, heading: str, probabilities: Sequence[float], targets: Sequence[int], maps: Mapping[str, Tensor]
+    ) -> None:
+        """Keep an entry; arguments as the attributes of a `Frame`, maps raw."""
+        small = {layer: shrink(raw, KEPT_SIDE) for layer, raw in maps.items()}
+        self._last = Frame(
+            heading,
+            probabilities,
+            targets,
+            {layer: stretched for layer, (stretched, _) in small.items()},
+            {layer: largest for layer, (_, largest) in small.items()},
+        )
+        for layer, raw in maps.items():
+            self.largest[layer] = max(self.largest.get(layer, 0.0), float(raw.max()))
         if self._seen % self._stride == 0:
-            self._kept.append(frame)
+            self._kept.append(self._last)
         if len(self._kept) > 2 * self.columns:
             self._kept = self._kept[::2]
             self._stride *= 2
-        self._last = frame
         self._seen += 1
 
     def frames(self) -> list[Frame]:
@@ -52,13 +84,43 @@ class Evolution:
         picked = np.linspace(0, len(frames) - 1, self.columns).round().astype(int)
         return [frames[i] for i in picked]
 
+    def is_due(self, at_the_end: bool) -> bool:
+        """Whether a strip is to be drawn now, and remember that it is.
 
-def shrink(maps: np.ndarray[Any, np.dtype[Any]], longest: int) -> Kept:
-    """Raw maps ``(N, h, w)`` -> uint8 of at most ``longest`` cells a side, each divided by its largest value."""
+        Drawn at every entry, the strips of a long run would be most of its event file, so after the first few they are
+        drawn each time that half as many entries have come as were shown before, and at the end.
+        """
+        always = at_the_end or self._seen <= ALWAYS_DRAWN
+        due = self._seen > self._drawn if always else self._seen >= REDRAWN * self._drawn
+        if due:
+            self._drawn = self._seen
+        return due
+
+    def fits(self, images: int, layers: Sequence[str]) -> bool:
+        """Whether what is kept is of that many images and those layers."""
+        last = self._last
+        return last is None or (len(last.targets) == images and list(last.maps) == list(layers))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values only."""
+        kept = [dict(vars(frame)) for frame in self._kept]
+        last = None if self._last is None or self._last is self._kept[-1] else dict(vars(self._last))
+        counts = self._stride, self._seen, self._drawn
+        return {"kept": kept, "last": last, "largest": dict(self.largest), "counts": counts}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._kept = [Frame(**frame) for frame in state["kept"]]
+        self._last = Frame(**state["last"]) if state["last"] else next(reversed(self._kept), None)
+        self.largest = dict(state["largest"])
+        self._stride, self._seen, self._drawn = state["counts"]
+
+
+def shrink(maps: Tensor, longest: int) -> tuple[Tensor, Tensor]:
+    """Raw maps ``(N, h, w)`` -> uint8 of at most ``longest`` cells a side, each divided by its largest value: those."""
     factor = min(1.0, longest / max(maps.shape[1:]))
     size = max(1, round(maps.shape[2] * factor)), max(1, round(maps.shape[1] * factor))
-    small = np.stack(
-        [np.asarray(Image.fromarray(raw.astype(np.float32)).resize(size, Image.Resampling.BOX)) for raw in maps]
-    )
-    largest = small.max(axis=(1, 2), keepdims=True)
-    return np.rint(small / np.where(largest > 0, largest, 1) * 255).astype(np.uint8)
+    values = maps.float().numpy()
+    small = np.stack([np.asarray(Image.fromarray(raw).resize(size, Image.Resampling.BOX)) for raw in values])
+    largest = small.max(axis=(1, 2))
+    stretched = small / np.where(largest > 0, largest, 1)[:, None, None] * 255
+    return torch.from_numpy(np.rint(stretched).astype(np.uint8)), torch.from_numpy(largest)

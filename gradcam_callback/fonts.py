@@ -33,6 +33,7 @@ def typeset(text: str, size: int) -> list[tuple[str, ImageFont.FreeTypeFont]]:
     return pieces
 
 
+@lru_cache(maxsize=4096)
 def line_width(text: str, size: int) -> int:
     """The width in pixels of a line as it will be drawn."""
     return round(sum(font.getlength(piece) for piece, font in typeset(text, size)))

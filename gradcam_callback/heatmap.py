@@ -1,7 +1,8 @@
 """Maps to colours.
 
-One scaling policy: each map is divided by its own largest value, so a heatmap shows the *shape* of the focus, and its
-strength is read from the scalars. Zero is always the coldest colour, the hottest cell always the hottest.
+Zero is always the coldest colour. The hottest is, as chosen, each map's own largest value, so that a heatmap shows the
+*shape* of the focus and its strength is read from the figures; or one value for all maps of a layer, so that a map that
+fades looks faded.
 """
 
 from __future__ import annotations
@@ -16,18 +17,21 @@ Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 Map = np.ndarray[Any, np.dtype[Any]]
 
 
-def scale(raw: Map, width: int, height: int, *, smooth: bool) -> Map:
-    """Maps ``(..., h, w)`` at ``(..., height, width)``, each divided by its largest value: 0..1, all 0 where empty.
+def scale(raw: Map, width: int, height: int, *, smooth: bool, largest: float | None = None) -> Map:
+    """Maps ``(..., h, w)`` at ``(..., height, width)``, divided by what is to be the hottest: 0..1, all 0 where empty.
 
     Cells are areas, so that the first and the last reach to the image's edges, as they do in the network. Where there
     are fewer of them than pixels, ``smooth`` interpolates between their centres; otherwise they stay visible as the
     squares they are. Where there are more, each pixel is the mean of those that it covers.
+
+    Args:
+        largest: the value that is to be the hottest, larger ones too; None takes each map's own largest pixel.
     """
     rows = _resampling(raw.shape[-2], height, smooth)
     columns = _resampling(raw.shape[-1], width, smooth)
     values = rows @ np.maximum(raw, 0).astype(np.float32) @ columns.T
-    largest = values.max(axis=(-2, -1), keepdims=True)
-    scaled: Map = values / np.where(largest > 0, largest, 1)
+    hottest = values.max(axis=(-2, -1), keepdims=True) if largest is None else np.float32(largest)
+    scaled: Map = np.minimum(values / np.where(hottest > 0, hottest, 1), 1)
     return scaled
 
 

@@ -1,4 +1,4 @@
-"""Every picture of one observation: a panel per probe image and per layer, and the strips over the epochs."""
+"""Every picture of a run: a panel per probe image and per layer, and what shows the whole training."""
 
 from __future__ import annotations
 
@@ -6,24 +6,29 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from PIL import Image
 
+from gradcam_callback.canvas import Picture, Style
 from gradcam_callback.evolution import Evolution
 from gradcam_callback.gradcam import CAMs, class_probability, predicted_class
 from gradcam_callback.observation import Observation
 from gradcam_callback.plots import Profile, depth_profile
 from gradcam_callback.probe import ProbeSet
 from gradcam_callback.render import (
+    Animation,
     Caption,
-    Picture,
-    Style,
+    Column,
+    EvolutionStrip,
+    LayerPanel,
+    ProbePanel,
     contact_sheet,
-    evolution_strip,
-    layer_panel,
-    probe_panel,
 )
 from gradcam_callback.shortcut import Counterfactuals
 from gradcam_callback.verdict import Focus
 
+VIEWS = ("probe", "layer", "evolution", "animation", "depth_profile", "counterfactuals")
 COUNTERFACTUAL_ROWS = 12
+
+# The parts of a picture's tag, and the picture.
+Drawn = tuple[tuple[str, ...], Image.Image]
 
 
 def captions(probe: ProbeSet, cams: CAMs) -> list[Caption]:
@@ -53,46 +58,74 @@ def inputs(probe: ProbeSet) -> list[Picture]:
     return [Picture(pixels, mask) for pixels, mask in zip(probe.pictures(), masks, strict=True)]
 
 
-def draw_all(
-    probe: ProbeSet,
-    pictures: Sequence[Picture],
-    seen: Observation,
-    evolution: Evolution,
-    first: Mapping[str, float] | None,
-    style: Style,
-) -> Iterator[tuple[tuple[str, ...], Image.Image]]:
-    """Yield every picture of an entry with the parts of its tag.
+class Album:
+    """Draws the pictures of a run of one probe set and one choice of layers, all laid out here, once.
 
     Args:
-        first: the scalars of the run's first entry; None where this is the first, which also shows what is asked.
+        views: which of `VIEWS` to draw.
     """
-    yield from draw_panels(probe, pictures, seen.cams, evolution, style)
-    if seen.foci:
-        yield ("depth_profile",), draw_depth_profile(seen.foci, seen.scalars, first)
-    if seen.counterfactuals is not None and first is None:
-        yield ("counterfactuals",), draw_counterfactuals(probe, seen.counterfactuals, style.cell)
 
+    def __init__(self, probe: ProbeSet, layers: Sequence[str], style: Style, views: Sequence[str] = VIEWS) -> None:
+        self._probe, self._layers, self._style, self._views = probe, list(layers), style, views
+        pictures = inputs(probe)
+        self.probe_panel = ProbePanel(pictures, layers, style)
+        self._layer_panel = LayerPanel(pictures, style)
+        self._strip = EvolutionStrip(pictures, layers, style)
+        self._animation = Animation(pictures, layers, style)
 
-def draw_panels(
-    probe: ProbeSet, pictures: Sequence[Picture], cams: CAMs, evolution: Evolution, style: Style
-) -> Iterator[tuple[tuple[str, str], Image.Image]]:
-    """Yield ``(("probe" | "layer" | "evolution", name), picture)`` for every probe image and every layer."""
-    words = captions(probe, cams)
-    maps = {layer: raw.numpy() for layer, raw in cams.maps.items()}
-    frames = evolution.frames()
-    columns = [frame.heading for frame in frames]
-    for i, name in enumerate(probe.names):
-        of_image = {layer: raw[i] for layer, raw in maps.items()}
-        yield ("probe", name), probe_panel(pictures[i], of_image, words[i], style)
-    for layer, raw in maps.items():
-        yield ("layer", layer), layer_panel(layer, pictures, raw, words, style)
-    for i, name in enumerate(probe.names):
-        over_time = {layer: [frame.maps[layer][i] for frame in frames] for layer in maps}
-        sure = [frame.probabilities[i] for frame in frames]
-        strip = evolution_strip(
-            pictures[i], name, words[i].explained, list(zip(columns, sure, strict=True)), over_time, style
-        )
-        yield ("evolution", name), strip
+    def entry(self, seen: Observation, evolution: Evolution, first: Mapping[str, float] | None) -> Iterator[Drawn]:
+        """Yield every picture of one logged validation but the strips, with the parts of its tag.
+
+        Args:
+            evolution: to which the entry has been added.
+            first: the scalars of the run's first entry; None where this is the first, which also shows what is asked.
+        """
+        words, largest = captions(self._probe, seen.cams), self._largest(evolution)
+        maps = {layer: raw.numpy() for layer, raw in seen.cams.maps.items()}
+        if "probe" in self._views:
+            for i, name in enumerate(self._probe.names):
+                of_image = {layer: raw[i] for layer, raw in maps.items()}
+                yield ("probe", name), self.probe_panel.draw(i, of_image, words[i], largest)
+        if "layer" in self._views:
+            for layer, raw in maps.items():
+                yield ("layer", layer), self._layer_panel.draw(layer, raw, words, largest)
+        if seen.foci and "depth_profile" in self._views:
+            yield ("depth_profile",), draw_depth_profile(seen.foci, seen.scalars, first)
+        if seen.counterfactuals is not None and first is None and "counterfactuals" in self._views:
+            yield ("counterfactuals",), draw_counterfactuals(self._probe, seen.counterfactuals, self._style.cell)
+
+    def strips(self, evolution: Evolution) -> Iterator[Drawn]:
+        """Yield one strip over the logged epochs per probe image."""
+        if "evolution" in self._views:
+            for i, name, explained, columns in self._over_time(evolution):
+                yield (
+                    ("evolution", name),
+                    self._strip.draw(i, name, explained, columns, self._largest(evolution)),
+                )
+
+    def animations(self, evolution: Evolution) -> Iterator[tuple[tuple[str, ...], list[Image.Image]]]:
+        """Yield the frames over the logged epochs of each probe image."""
+        if "animation" in self._views:
+            for i, name, explained, columns in self._over_time(evolution):
+                yield (
+                    ("animation", name),
+                    self._animation.frames(i, name, explained, columns, self._largest(evolution)),
+                )
+
+    def _over_time(self, evolution: Evolution) -> Iterator[tuple[int, str, str, list[Column]]]:
+        frames = evolution.frames()
+        for i, name in enumerate(self._probe.names):
+            explained = {frame.targets[i] for frame in frames}
+            # With target="predicted" the class may change from one epoch to the next.
+            word = self._probe.class_name(explained.pop()) if len(explained) == 1 else "predicted class"
+            columns = [
+                Column(frame.heading, frame.probabilities[i], {layer: frame.map_of(layer, i) for layer in self._layers})
+                for frame in frames
+            ]
+            yield i, name, word, columns
+
+    def _largest(self, evolution: Evolution) -> Mapping[str, float] | None:
+        return evolution.largest if self._style.scaling == "run" else None
 
 
 def draw_depth_profile(

@@ -1,37 +1,49 @@
-"""Pictures: the panels that show heatmaps beside their images. Knows pixels and words, no models."""
+"""Panels: heatmaps beside their images. Each kind is laid out once per run, and then only filled in."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from gradcam_callback.canvas import (
+    BLOCK_GAP,
+    FAINT,
+    GAP,
+    GRID,
+    INK,
+    LABEL,
+    MARGIN,
+    PANEL_WIDTH,
+    RIGHT,
+    SMALL,
+    TITLE,
+    WRONG,
+    Box,
+    Colour,
+    Picture,
+    Place,
+    Style,
+    bar_width,
+    blank,
+    colour_bar,
+    cut,
+    framed,
+    label_colour_bar,
+    marked,
+    on_grid,
+    put,
+    write,
+)
 from gradcam_callback.fonts import line_width, write_line
 from gradcam_callback.heatmap import Map, Pixels, overlay, paint, scale
-from gradcam_callback.words import block_of, percent
+from gradcam_callback.words import block_of, figure, percent
 
-PAPER, INK, FAINT = (255, 255, 255), (24, 24, 27), (113, 113, 122)
-RIGHT, WRONG, OUTLINE = (21, 128, 61), (200, 30, 30), (255, 255, 255)
-MARGIN, GAP, BLOCK_GAP, TITLE_GAP = 14, 3, 14, 28
-TITLE, CAPTION, LABEL, SMALL = 20, 16, 15, 14
-# What TensorBoard's image cards have room for in a window of ordinary width, so that nothing has to be scrolled.
-PANEL_WIDTH = 1020
-
-
-@dataclass(frozen=True)
-class Style:
-    """How panels are drawn.
-
-    Attributes:
-        cell: the longer side of one heatmap in a panel, in pixels.
-        colormap: any of matplotlib's; the perceptually uniform ones do not invent edges, as ``"jet"`` does.
-    """
-
-    cell: int = 112
-    colormap: str = "inferno"
+Largest = Mapping[str, float]
+TITLE_GAP, LEAST_WIDTH = 28, 600
 
 
 @dataclass(frozen=True)
@@ -49,198 +61,279 @@ class Caption:
     explained: str
     explained_probability: float
 
-    @property
-    def answer(self) -> str:
-        """The network's answer, with its sign: ``"heart 87 % ✓"``."""
-        sign = {None: "", True: " ✓", False: " ✗"}[self.right]
-        return f"{self.predicted} {percent(self.probability)}{sign}"
+    def answer(self, size: int, width: int) -> str:
+        """The network's answer, with its sign, ``"heart 87 % ✓"``; in a narrow line only the name is cut."""
+        sure = f" {percent(self.probability)}" + {None: "", True: " ✓", False: " ✗"}[self.right]
+        return cut(self.predicted, size, width - line_width(sure, size)) + sure
 
     @property
-    def colour(self) -> tuple[int, int, int]:
-        return {None: INK, True: RIGHT, False: WRONG}[self.right]
+    def title(self) -> str:
+        """The name, and the label where the name does not say it."""
+        return self.name if self.label is None or self.label in self.name else f"{self.name} ({self.label})"
+
+    @property
+    def frame(self) -> Colour | None:
+        """The colour of right or wrong, where that can be said."""
+        return {None: None, True: RIGHT, False: WRONG}[self.right]
+
+    @property
+    def colour(self) -> Colour:
+        """Of the answer: a wrong one stands out."""
+        return WRONG if self.right is False else INK
 
 
-class Picture:
-    """An input image ``(H, W, 3)`` and its mask ``(H, W)`` or None; remembers the sizes that it was drawn in."""
-
-    def __init__(self, pixels: Pixels, mask: Map | None = None) -> None:
-        self.pixels, self.mask = pixels, mask
-        self._made: dict[tuple[str, int, int], Pixels] = {}
-
-    def fit(self, longest: int) -> tuple[int, int]:
-        """Width and height, scaled so that the longer side is ``longest``."""
-        height, width = self.pixels.shape[:2]
-        factor = longest / max(height, width)
-        return max(1, round(width * factor)), max(1, round(height * factor))
-
-    def small(self, width: int, height: int) -> Pixels:
-        """``(height, width, 3)``."""
-        if ("small", width, height) not in self._made:
-            resized = Image.fromarray(self.pixels).resize((width, height), Image.Resampling.BICUBIC)
-            self._made["small", width, height] = np.asarray(resized)
-        return self._made["small", width, height]
-
-    def grey(self, width: int, height: int) -> Pixels:
-        """``(height, width)``."""
-        if ("grey", width, height) not in self._made:
-            grey = Image.fromarray(self.small(width, height)).convert("L")
-            self._made["grey", width, height] = np.asarray(grey)
-        return self._made["grey", width, height]
-
-    def outlined(self, width: int, height: int) -> Pixels:
-        """``(height, width, 3)``, the mask outlined."""
-        if ("outlined", width, height) not in self._made:
-            self._made["outlined", width, height] = self._outline(width, height)
-        return self._made["outlined", width, height]
-
-    def _outline(self, width: int, height: int) -> Pixels:
-        pixels = self.small(width, height).copy()
-        if self.mask is not None:
-            inside = scale(np.asarray(self.mask, dtype=np.float32), width, height, smooth=False) >= 0.5
-            solid = np.pad(inside, 1, mode="edge")
-            core = solid[:-2, 1:-1] & solid[2:, 1:-1] & solid[1:-1, :-2] & solid[1:-1, 2:]
-            pixels[inside & ~core] = OUTLINE
-        return pixels
-
-
-def probe_panel(
-    picture: Picture,
-    maps: Mapping[str, Map],
-    caption: Caption,
-    style: Style | None = None,
-    max_width: int | None = PANEL_WIDTH,
-) -> Image.Image:
+class ProbePanel:
     """One image through all layers: the input at the left, then a column per layer, heatmap above, overlay below.
 
     Args:
-        maps: layer name -> raw map ``(h, w)``, in the order of the columns.
+        pictures: of one shape.
+        layers: in the order of the columns.
         max_width: in pixels; whole blocks go on below where the sheet would be wider. None keeps all in one line.
     """
-    style = style or Style()
-    width, height = picture.fit(style.cell)
-    input_width, input_height = picture.fit(round(style.cell * 1.25))
-    grey = picture.grey(width, height)
-    input_column = max(input_width, 140)
-    left = MARGIN + input_column + BLOCK_GAP
-    places, right = _columns(list(maps), left, width, max_width)
-    lines = max(line for line, _ in places) + 1
-    names, step = 50, 50 + 2 * height + GAP + BLOCK_GAP
-    top = MARGIN + 40
-    parts = _title_parts(caption)
-    canvas = _canvas(max(right + MARGIN, MARGIN + _title_width(parts)), top + lines * step)
-    _put(canvas, _framed(picture.outlined(input_width, input_height), caption), MARGIN, top + names)
-    for (_, raw), (line, x) in zip(maps.items(), places, strict=True):
-        blocks, smooth = scale(raw, width, height, smooth=False), scale(raw, width, height, smooth=True)
-        y = top + line * step + names
-        _put(canvas, _cell(paint(blocks, style.colormap), blocks), x, y)
-        _put(canvas, _cell(overlay(grey, smooth, style.colormap), blocks), x, y + height + GAP)
-    bar = MARGIN, top + names + input_height + 14
-    _put(canvas, paint(np.linspace(0, 1, input_column)[None].repeat(10, axis=0), style.colormap), *bar)
 
-    sheet = Image.fromarray(canvas)
-    draw = ImageDraw.Draw(sheet)
-    x = MARGIN
-    for text, colour in parts:
-        write_line(draw, text, (x, MARGIN), TITLE, colour)
-        x += line_width(text, TITLE) + TITLE_GAP
-    _write(draw, "input", (MARGIN, top + 24), CAPTION, FAINT, input_width)
-    write_line(draw, "0", (bar[0], bar[1] + 12), SMALL, FAINT)
-    most = "map's maximum"
-    write_line(draw, most, (bar[0] + input_column - line_width(most, SMALL), bar[1] + 12), SMALL, FAINT)
-    previous = ""
-    for layer, (line, x) in zip(maps, places, strict=True):
-        y = top + line * step
-        block = block_of(layer)
-        if block and block != previous:
-            _write(draw, block, (x, y + 2), CAPTION, INK, width)
-        previous = block
-        _write(draw, layer[len(block) + 1 :] if block else layer, (x, y + 24), CAPTION, FAINT, width)
-    return sheet
+    def __init__(
+        self,
+        pictures: Sequence[Picture],
+        layers: Sequence[str],
+        style: Style,
+        max_width: int | None = PANEL_WIDTH,
+    ) -> None:
+        self._pictures, self._style = pictures, style
+        self._cell = width, height = pictures[0].fit(style.cell)
+        self._input = pictures[0].fit(round(style.cell * 1.25))
+        input_column = max(self._input[0], bar_width(style))
+        left = on_grid(MARGIN + input_column + GAP)
+        places, right = columns(layers, left, width, max_width)
+        top, names = 5 * GRID, 3 * GRID
+        step = names + 2 * (height + GAP) + GRID
+        # Where each layer's heatmap stands; its overlay stands below.
+        self._places = {layer: (x, top + line * step + names) for layer, (line, x) in zip(layers, places, strict=True)}
+        self._left = MARGIN, top + names
+        lines = max(line for line, _ in places) + 1
+        canvas = blank(max(right + MARGIN, LEAST_WIDTH), top + lines * step)
+        bar = MARGIN, on_grid(top + names + self._input[1] + GAP)
+        colour_bar(canvas, bar, input_column, style)
+        sheet = Image.fromarray(canvas)
+        draw = ImageDraw.Draw(sheet)
+        write(draw, "input", (MARGIN, top + GRID), LABEL, FAINT, input_column)
+        write(draw, "map's maximum", (MARGIN, top + 2 * GRID), SMALL, FAINT, input_column)
+        label_colour_bar(draw, bar, input_column, style)
+        previous = ""
+        for layer, (x, y) in self._places.items():
+            block = block_of(layer)
+            if block and block != previous:
+                write(draw, block, (x, y - names), LABEL, INK, width)
+            previous = block
+            write(draw, layer[len(block) + 1 :] if block else layer, (x, y - names + GRID), LABEL, FAINT, width)
+        self._base = np.asarray(sheet)
+
+    @property
+    def overlay_boxes(self) -> dict[str, Box]:
+        """Where each layer's overlay stands: left, top, right and bottom in pixels."""
+        width, height = self._cell
+        return {layer: (x, y + height + GAP, x + width, y + 2 * height + GAP) for layer, (x, y) in self._places.items()}
+
+    @property
+    def input_box(self) -> Box:
+        """Where the input stands."""
+        (left, top), (width, height) = self._left, self._input
+        return left, top, left + width, top + height
+
+    def draw(self, i: int, maps: Mapping[str, Map], caption: Caption, largest: Largest | None = None) -> Image.Image:
+        """Fill in picture ``i``.
+
+        Args:
+            maps: layer name -> raw map ``(h, w)``.
+            largest: with ``scaling="run"``, the value of each layer that is the hottest.
+        """
+        canvas, picture = self._base.copy(), self._pictures[i]
+        width, height = self._cell
+        grey = picture.grey(width, height)
+        put(canvas, framed(picture.outlined(*self._input), caption.frame), self._left)
+        for layer, (x, y) in self._places.items():
+            raw, most = maps[layer], (largest or {}).get(layer)
+            blocks = scale(raw, width, height, smooth=False, largest=most)
+            smooth = scale(raw, width, height, smooth=True, largest=most)
+            put(canvas, marked(paint(blocks, self._style.colormap), blocks), (x, y))
+            put(canvas, marked(overlay(grey, smooth, self._style.colormap), blocks), (x, y + height + GAP))
+        sheet = Image.fromarray(canvas)
+        draw = ImageDraw.Draw(sheet)
+        for layer, (x, y) in self._places.items():
+            write(draw, figure(float(maps[layer].max())), (x, y - GRID), SMALL, FAINT, width)
+        _write_title(draw, caption, sheet.width - 2 * MARGIN)
+        return sheet
 
 
-def layer_panel(
-    layer: str,
-    pictures: Sequence[Picture],
-    maps: Map,
-    captions: Sequence[Caption],
-    style: Style | None = None,
-) -> Image.Image:
-    """One layer on every image: each input beside its overlay, with the network's answer below.
+class LayerPanel:
+    """One layer on every image: its overlay, with the mask outlined, and the network's answer below.
 
     Args:
-        pictures: N of one shape; maps: ``(N, h, w)``, raw.
+        pictures: N of one shape.
     """
-    style = style or Style()
-    width, height = pictures[0].fit(style.cell)
-    pair, line = 2 * width + GAP, 21
-    top, gap = MARGIN + 40, 18
-    step_x, step_y = pair + gap, height + 2 * line + 16
-    columns = min(max(1, (PANEL_WIDTH - 2 * MARGIN + gap) // step_x), len(pictures))
-    rows = -(-len(pictures) // columns)
-    places = [(MARGIN + i % columns * step_x, top + i // columns * step_y) for i in range(len(pictures))]
-    canvas = _canvas(2 * MARGIN + columns * step_x - gap, top + rows * step_y)
-    heat = scale(maps, width, height, smooth=True)
-    for i, (left, y) in enumerate(places):
-        _put(canvas, _framed(pictures[i].outlined(width, height), captions[i]), left, y)
-        seen = overlay(pictures[i].grey(width, height), heat[i], style.colormap)
-        _put(canvas, _cell(seen, heat[i]), left + width + GAP, y)
 
-    sheet = Image.fromarray(canvas)
-    draw = ImageDraw.Draw(sheet)
-    _write(draw, layer, (MARGIN, MARGIN), TITLE, INK, sheet.width - 2 * MARGIN)
-    for caption, (left, y) in zip(captions, places, strict=True):
-        _write(draw, caption.name, (left, y + height + 4), CAPTION, INK, pair)
-        _write(draw, f"→ {caption.answer}", (left, y + height + 4 + line), CAPTION, caption.colour, pair)
-    return sheet
+    def __init__(self, pictures: Sequence[Picture], style: Style) -> None:
+        self._pictures, self._style = pictures, style
+        self._cell = width, height = pictures[0].fit(style.cell + GAP)
+        # No narrower than an ordinary answer.
+        step_x, step_y = on_grid(max(width, 108) + GAP), on_grid(height) + 3 * GRID
+        most = max(1, (PANEL_WIDTH - 2 * MARGIN + GRID) // step_x)
+        across = -(-len(pictures) // -(-len(pictures) // most))
+        top = 3 * GRID
+        self._places = [(MARGIN + i % across * step_x, top + i // across * step_y) for i in range(len(pictures))]
+        self._room = step_x - GAP
+        rows = -(-len(pictures) // across)
+        wide = bar_width(style)
+        self._base = blank(max(MARGIN + across * step_x, 2 * wide + 200), top + rows * step_y)
+        self._title_width = self._base.shape[1] - wide - 3 * MARGIN
+        bar = self._base.shape[1] - wide - MARGIN, MARGIN + 2
+        colour_bar(self._base, bar, wide, style)
+        sheet = Image.fromarray(self._base)
+        label_colour_bar(ImageDraw.Draw(sheet), bar, wide, style)
+        self._base = np.asarray(sheet)
+
+    def draw(self, layer: str, maps: Map, captions: Sequence[Caption], largest: Largest | None = None) -> Image.Image:
+        """Fill in a layer.
+
+        Args:
+            maps: ``(N, h, w)``, raw.
+            largest: with ``scaling="run"``, the value of each layer that is the hottest.
+        """
+        canvas, (width, height) = self._base.copy(), self._cell
+        heat = scale(maps, width, height, smooth=True, largest=(largest or {}).get(layer))
+        for picture, values, caption, place in zip(self._pictures, heat, captions, self._places, strict=True):
+            seen = marked(overlay(picture.grey(width, height), values, self._style.colormap), values)
+            seen = picture.outline(seen)
+            put(canvas, framed(seen, caption.frame), place)
+        sheet = Image.fromarray(canvas)
+        draw = ImageDraw.Draw(sheet)
+        most = f"maps up to {figure(float(maps.max()))}"
+        name = cut(layer, TITLE, self._title_width - TITLE_GAP - line_width(most, LABEL))
+        write_line(draw, name, (MARGIN, MARGIN), TITLE, INK)
+        write_line(draw, most, (MARGIN + line_width(name, TITLE) + TITLE_GAP, MARGIN + 6), LABEL, FAINT)
+        for caption, (left, y) in zip(captions, self._places, strict=True):
+            write(draw, caption.title, (left, y + height), LABEL, INK, self._room)
+            answer = caption.answer(LABEL, self._room)
+            write_line(draw, answer, (left, y + height + GRID), LABEL, caption.colour)
+        return sheet
 
 
-def evolution_strip(
-    picture: Picture,
-    name: str,
-    explained: str,
-    columns: Sequence[tuple[str, float]],
-    maps: Mapping[str, Sequence[Map]],
-    style: Style | None = None,
-) -> Image.Image:
+@dataclass(frozen=True)
+class Column:
+    """One logged epoch of one image: what stands above it, and layer name -> map ``(h, w)``.
+
+    ``probability``, 0..1, is that of the class that the maps explain.
+    """
+
+    heading: str
+    probability: float
+    maps: Mapping[str, Map]
+
+
+class EvolutionStrip:
     """One image over the training: the input, then a row per layer and a column per logged epoch, overlays.
 
     Args:
-        explained: the class that the maps explain.
-        columns: per column what stands above it: the epoch, and the probability, 0..1, of the explained class.
-        maps: layer name -> a map ``(h, w)`` per column.
+        pictures: of one shape.
     """
-    style = style or Style()
-    width, height = picture.fit(round(style.cell * 0.65))
-    grey = picture.grey(width, height)
-    title = f"{name}, by epoch"
-    names = 176
-    top = MARGIN + 36 + height + 34
-    blocks = [block_of(layer) for layer in maps]
-    tops, y = [], top
-    for i, block in enumerate(blocks):
-        y += BLOCK_GAP - GAP if i and block != blocks[i - 1] else 0
-        tops.append(y)
-        y += height + GAP
-    least = min(line_width(title, TITLE) + 2 * MARGIN, PANEL_WIDTH)
-    lefts = [MARGIN + names + column * (width + GAP) for column in range(len(columns))]
-    canvas = _canvas(max(least, lefts[-1] + width + GAP + MARGIN), y + MARGIN)
-    _put(canvas, picture.small(width, height), MARGIN, MARGIN + 36)
-    for of_layer, y in zip(maps.values(), tops, strict=True):
-        heat = scale(np.stack(of_layer), width, height, smooth=True)
-        for left, seen, values in zip(lefts, overlay(grey, heat, style.colormap), heat, strict=True):
-            _put(canvas, _cell(seen, values), left, y)
 
-    sheet = Image.fromarray(canvas)
-    draw = ImageDraw.Draw(sheet)
-    _write(draw, title, (MARGIN, MARGIN), TITLE, INK, sheet.width - 2 * MARGIN)
-    for i, heading in enumerate(("epoch", f"p({explained})")):
-        _write(draw, heading, (MARGIN + width + 10, top - 52 + 22 * i), LABEL, (INK, FAINT)[i], names - width - 16)
-    for row, layer in enumerate(maps):
-        _write(draw, layer, (MARGIN, tops[row] + height // 2 - 9), LABEL, INK, names - 6)
-    for left, (epoch, probability) in zip(lefts, columns, strict=True):
-        for text, y, colour in ((epoch, top - 52, INK), (percent(probability), top - 30, FAINT)):
-            write_line(draw, text, (left + (width - line_width(text, LABEL)) // 2, y), LABEL, colour)
-    return sheet
+    NAMES = 176
+
+    def __init__(self, pictures: Sequence[Picture], layers: Sequence[str], style: Style) -> None:
+        self._pictures, self._style = pictures, style
+        self._cell = pictures[0].fit(round(style.cell * 0.58))
+        height = self._cell[1]
+        self._top = y = 3 * GRID + on_grid(max(height + GAP, 2 * GRID))
+        blocks = [block_of(layer) for layer in layers]
+        self._rows: dict[str, int] = {}
+        for i, layer in enumerate(layers):
+            y += BLOCK_GAP - GAP if i and blocks[i] != blocks[i - 1] else 0
+            self._rows[layer] = y
+            y += height + GAP
+        self._height = y + MARGIN
+
+    def draw(
+        self, i: int, name: str, explained: str, columns: Sequence[Column], largest: Largest | None = None
+    ) -> Image.Image:
+        """Picture ``i`` over the columns.
+
+        Args:
+            explained: the class that the maps explain.
+            largest: with ``scaling="run"``, the value of each layer that is the hottest.
+        """
+        width, height = self._cell
+        picture, grey, wide = self._pictures[i], self._pictures[i].grey(*self._cell), bar_width(self._style)
+        lefts = [MARGIN + self.NAMES + column * (width + GAP) for column in range(len(columns))]
+        canvas = blank(max(lefts[-1] + width + MARGIN, wide + 320), self._height)
+        bar = canvas.shape[1] - wide - MARGIN, MARGIN + 2
+        colour_bar(canvas, bar, wide, self._style)
+        put(canvas, picture.outlined(width, height), (MARGIN, 3 * GRID))
+        for layer, y in self._rows.items():
+            raw = np.stack([column.maps[layer] for column in columns])
+            heat = scale(raw, width, height, smooth=True, largest=(largest or {}).get(layer))
+            for left, seen, values in zip(lefts, overlay(grey, heat, self._style.colormap), heat, strict=True):
+                put(canvas, marked(seen, values), (left, y))
+        sheet = Image.fromarray(canvas)
+        draw = ImageDraw.Draw(sheet)
+        label_colour_bar(draw, bar, wide, self._style)
+        write(draw, f"{name}, by epoch", (MARGIN, MARGIN), TITLE, INK, bar[0] - 2 * MARGIN)
+        beside = MARGIN + width + 10
+        for line, heading in enumerate(("epoch", f"p({explained})")):
+            place = beside, self._top - 3 * GRID + 4 + GRID * line
+            write(draw, heading, place, LABEL, (INK, FAINT)[line], self.NAMES - width - 16)
+        for layer, y in self._rows.items():
+            write(draw, layer, (MARGIN, y + height // 2 - 9), LABEL, INK, self.NAMES - 6)
+        for left, column in zip(lefts, columns, strict=True):
+            for text, y, colour in (
+                (column.heading, self._top - 3 * GRID + 4, INK),
+                (percent(column.probability), self._top - 2 * GRID + 4, FAINT),
+            ):
+                write_line(draw, text, (left + (width - line_width(text, LABEL)) // 2, y), LABEL, colour)
+        return sheet
+
+
+class Animation:
+    """One image over the training as frames: the input, and overlays of the last layer of each block.
+
+    Args:
+        pictures: of one shape.
+    """
+
+    SHOWN = 6
+
+    def __init__(self, pictures: Sequence[Picture], layers: Sequence[str], style: Style) -> None:
+        self._pictures, self._style = pictures, style
+        self._cell = width, height = pictures[0].fit(round(style.cell * 1.4))
+        blocks = [block_of(layer) or layer for layer in layers]
+        last = {block: layer for block, layer in zip(blocks, layers, strict=True)}
+        self._layers = list(last.values())[-self.SHOWN :]
+        self._lefts = [MARGIN + i * (width + GAP) for i in range(len(self._layers) + 1)]
+        self._base = blank(max(self._lefts[-1] + width + MARGIN, 420), MARGIN + 74 + height + MARGIN)
+
+    def frames(
+        self, i: int, name: str, explained: str, columns: Sequence[Column], largest: Largest | None = None
+    ) -> list[Image.Image]:
+        """One frame per column; arguments as in `EvolutionStrip.draw`."""
+        width, height = self._cell
+        top, picture = MARGIN + 74, self._pictures[i]
+        base = self._base.copy()
+        put(base, picture.outlined(width, height), (self._lefts[0], top))
+        sheet = Image.fromarray(base)
+        draw = ImageDraw.Draw(sheet)
+        write(draw, name, (MARGIN, MARGIN), TITLE, INK, sheet.width - 2 * MARGIN)
+        for left, heading in zip(self._lefts, ["input", *self._layers], strict=True):
+            write(draw, heading, (left, top - 22), LABEL, FAINT, width)
+        frames = []
+        for column in columns:
+            canvas = np.array(sheet)
+            for left, layer in zip(self._lefts[1:], self._layers, strict=True):
+                heat = scale(column.maps[layer], width, height, smooth=True, largest=(largest or {}).get(layer))
+                seen = overlay(picture.grey(width, height), heat, self._style.colormap)
+                put(canvas, marked(seen, heat), (left, top))
+            frame = Image.fromarray(canvas)
+            words = f"epoch {column.heading}:  {percent(column.probability)} {explained}"
+            write(ImageDraw.Draw(frame), words, (MARGIN, MARGIN + 26), LABEL, INK, frame.width - 2 * MARGIN)
+            frames.append(frame)
+        return frames
 
 
 def contact_sheet(
@@ -257,126 +350,75 @@ def contact_sheet(
     names, top = 150, MARGIN + 66
     lefts = [MARGIN + names + column * (width + 2 * GAP) for column in range(len(headings))]
     least = min(line_width(title, TITLE) + 2 * MARGIN, PANEL_WIDTH)
-    canvas = _canvas(max(least, lefts[-1] + width + MARGIN), top + len(rows) * (height + 2 * GAP) + MARGIN)
+    canvas = blank(max(least, lefts[-1] + width + MARGIN), top + len(rows) * (height + 2 * GAP) + MARGIN)
     for i, row in enumerate(pictures):
         for left, picture in zip(lefts, row, strict=True):
-            _put(canvas, picture.small(width, height), left, top + i * (height + 2 * GAP))
+            put(canvas, picture.small(width, height), (left, top + i * (height + 2 * GAP)))
     sheet = Image.fromarray(canvas)
     draw = ImageDraw.Draw(sheet)
-    _write(draw, title, (MARGIN, MARGIN), TITLE, INK, sheet.width - 2 * MARGIN)
+    write(draw, title, (MARGIN, MARGIN), TITLE, INK, sheet.width - 2 * MARGIN)
     for left, heading in zip(lefts, headings, strict=True):
-        _write(draw, heading, (left, top - 24), LABEL, INK, width)
+        write(draw, heading, (left, top - 24), LABEL, INK, width)
     for i, (name, _) in enumerate(rows):
-        _write(draw, name, (MARGIN, top + i * (height + 2 * GAP) + height // 2 - 8), LABEL, INK, names - 8)
+        write(draw, name, (MARGIN, top + i * (height + 2 * GAP) + height // 2 - 8), LABEL, INK, names - 8)
     return sheet
 
 
-def stack(panels: Sequence[Image.Image]) -> Image.Image:
-    """Panels one below the other on one sheet."""
-    sheet = Image.new("RGB", (max(p.width for p in panels), sum(p.height for p in panels)), PAPER)
-    y = 0
-    for panel in panels:
-        sheet.paste(panel, (0, y))
-        y += panel.height
-    return sheet
-
-
-def encode_jpeg(image: Image.Image, quality: int = 85) -> bytes:
-    """The picture as a JPEG file: smaller than a PNG where there is texture, and many times quicker."""
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=quality)
-    return buffer.getvalue()
-
-
-def _canvas(width: int, height: int) -> Pixels:
-    return np.full((height, width, 3), PAPER, dtype=np.uint8)
-
-
-def _put(canvas: Pixels, pixels: Pixels, left: int, top: int) -> None:
-    canvas[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
-
-
-def _cell(pixels: Pixels, values: Map) -> Pixels:
-    """A heatmap or overlay; that of an empty map says so."""
-    if values.any():
-        return pixels
-    image = Image.fromarray(pixels)
-    place = (image.width - line_width("empty", SMALL)) // 2, image.height // 2 - SMALL // 2
-    write_line(ImageDraw.Draw(image), "empty", place, SMALL, (255, 255, 255))
-    return np.asarray(image)
-
-
-def _framed(pixels: Pixels, caption: Caption) -> Pixels:
-    """In the colour of right or wrong, where that can be said."""
-    if caption.right is None:
-        return pixels
-    framed = pixels.copy()
-    for edge in (framed[:3], framed[-3:], framed[:, :3], framed[:, -3:]):
-        edge[:] = caption.colour
-    return framed
-
-
-def _columns(layers: Sequence[str], left: int, width: int, max_width: int | None) -> tuple[list[tuple[int, int]], int]:
+def columns(layers: Sequence[str], left: int, width: int, max_width: int | None) -> tuple[list[Place], int]:
     """Each layer's line and left edge, and the right end of the longest line.
 
-    Thin gaps within a block, wider ones between; a line ends before a block that would pass ``max_width``.
+    Thin gaps within a block, wider ones between; where the blocks do not fit into one line of ``max_width``, they stand
+    in the fewest lines that they fit into, these as even as can be.
     """
-    places: list[tuple[int, int]] = []
-    line, x, right = 0, left, left
-    for i, layer in enumerate(layers):
-        block = block_of(layer)
-        if i and block and block == block_of(layers[i - 1]):
-            x += GAP
-        elif i:
-            same = sum(1 for other in layers if block and block_of(other) == block) or 1
-            if max_width is not None and x + BLOCK_GAP + same * (width + GAP) + MARGIN > max_width:
-                line, x = line + 1, left
-            else:
-                x += BLOCK_GAP
-        places.append((line, x))
-        x += width
-        right = max(right, x)
+    blocks = [len(list(group)) for _, group in groupby(enumerate(layers), key=lambda it: block_of(it[1]) or it[0])]
+    widths = [count * (width + GAP) - GAP for count in blocks]
+    room = sum(widths) + BLOCK_GAP * len(widths) if max_width is None else max_width - left - MARGIN
+    fewest = len(_lines(widths, room))
+    # Of the rooms that need no more lines, the narrowest.
+    room = next(r for r in range(max(widths), max(room, *widths) + 1) if len(_lines(widths, r)) == fewest)
+    places: list[Place] = []
+    right = left
+    for line, members in enumerate(_lines(widths, room)):
+        x = left
+        for block in members:
+            places += [(line, x + i * (width + GAP)) for i in range(blocks[block])]
+            x += widths[block] + BLOCK_GAP
+        right = max(right, x - BLOCK_GAP)
     return places, right
 
 
-def _title_parts(caption: Caption) -> list[tuple[str, tuple[int, int, int]]]:
-    """Name and label in ink, the answer in the colour of right or wrong, then the class explained.
-
-    Names are cut where the line would be wider than a page.
-    """
-    parts: list[tuple[str, tuple[int, int, int]]] = []
-    for longest in (PANEL_WIDTH, 240, 160, 120, 90, 60):
-        parts = [(_cut(caption.name, TITLE, longest), INK)]
-        if caption.label is not None:
-            parts.append((f"label: {_cut(caption.label, TITLE, longest)}", FAINT))
-        answer = replace(caption, predicted=_cut(caption.predicted, TITLE, longest)).answer
-        parts.append((f"network says: {answer}", caption.colour))
-        explained = _cut(caption.explained, TITLE, longest)
-        parts.append((f"maps explain: {explained} {percent(caption.explained_probability)}", FAINT))
-        if MARGIN + _title_width(parts) <= PANEL_WIDTH:
-            break
-    return parts
+def _lines(widths: Sequence[int], room: int) -> list[list[int]]:
+    """Blocks, by their index, set one after the other in lines that are no wider than ``room``."""
+    lines: list[list[int]] = [[]]
+    x = 0
+    for block, width in enumerate(widths):
+        if lines[-1] and x + width > room:
+            lines.append([])
+            x = 0
+        lines[-1].append(block)
+        x += width + BLOCK_GAP
+    return lines
 
 
-def _title_width(parts: Sequence[tuple[str, tuple[int, int, int]]]) -> int:
-    return sum(line_width(text, TITLE) + TITLE_GAP for text, _ in parts)
+def _write_title(draw: ImageDraw.ImageDraw, caption: Caption, width: int) -> None:
+    """Name and label, and below them the network's answer, in the colour of right or wrong, and the class explained."""
+    label = "" if caption.label is None else f"label: {caption.label}"
+    _write_pair(draw, (caption.name, INK), (label, FAINT), MARGIN, TITLE, width)
+    says, explains = "network says: ", "maps explain: "
+    half = (width - TITLE_GAP) // 2
+    answer = says + caption.answer(LABEL, half - line_width(says, LABEL))
+    sure = f" {percent(caption.explained_probability)}"
+    explained = cut(caption.explained, LABEL, half - line_width(explains + sure, LABEL))
+    _write_pair(draw, (answer, caption.colour), (explains + explained + sure, FAINT), 3 * GRID, LABEL, width)
 
 
-def _write(
-    draw: ImageDraw.ImageDraw,
-    text: str,
-    place: tuple[int, int],
-    size: int,
-    colour: tuple[int, int, int],
-    width: int,
+def _write_pair(
+    draw: ImageDraw.ImageDraw, first: tuple[str, Colour], second: tuple[str, Colour], top: int, size: int, width: int
 ) -> None:
-    write_line(draw, _cut(text, size, width), place, size, colour)
-
-
-def _cut(text: str, size: int, width: int) -> str:
-    """The text, cut in the middle where its line would be wider than ``width``: names differ at their ends."""
-    shown, keep = text, len(text)
-    while keep > 2 and line_width(shown, size) > width:
-        keep -= 1
-        shown = f"{text[: keep // 2]}…{text[len(text) - (keep - keep // 2) :]}"
-    return shown
+    """Two texts on one line; where they are too long together, neither takes more than half from the other."""
+    half = (width - TITLE_GAP) // 2
+    room = max(half, width - TITLE_GAP - line_width(second[0], size))
+    shown = cut(first[0], size, room)
+    write_line(draw, shown, (MARGIN, top), size, first[1])
+    left = line_width(shown, size) + TITLE_GAP
+    write(draw, second[0], (MARGIN + left, top), size, second[1], width - left)

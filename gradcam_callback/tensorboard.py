@@ -1,52 +1,70 @@
-"""TensorBoard: finding the writers, tags, steps, and pictures as small encoded files."""
+"""TensorBoard: pictures as small encoded files, the verdict as text, and charts of the scalars that belong together."""
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
-from PIL import Image
-from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
-from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.plugins.text.metadata import create_summary_metadata
 from tensorboard.util.tensor_util import make_tensor_proto
 
-from gradcam_callback.render import encode_jpeg
+from gradcam_callback.canvas import Encoded
+from gradcam_callback.probe import ProbeSet
+from gradcam_callback.sinks import Entry, Manifest
+from gradcam_callback.words import tag
+
+# Of no plugin of TensorBoard's, so that it shows nothing of it; `gradcam_callback.report` reads it.
+MANIFEST_PLUGIN = "gradcam_callback"
+BY_LAYER = ("lift", "pointing_game", "entropy", "strength", "drift")
+ACCURACIES = ("probe_accuracy", "swap_accuracy", "background_accuracy", "foreground_accuracy")
 
 
-def find_loggers(trainer: Trainer) -> list[TensorBoardLogger]:
-    """The Trainer's TensorBoard loggers."""
-    return [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+class TensorBoardSink:
+    """The event file of a TensorBoardLogger."""
+
+    def __init__(self, logger: TensorBoardLogger) -> None:
+        self._logger = logger
+
+    @property
+    def _writer(self) -> Any:
+        # SummaryWriter's own types are not exported; where the logger is given a new one, it is that.
+        return self._logger.experiment
+
+    def begin(self, manifest: Manifest, probe: ProbeSet, goes_on: bool) -> None:
+        metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name=MANIFEST_PLUGIN))
+        self._write(tag("manifest"), 0, tensor=make_tensor_proto(manifest.to_json().encode()), metadata=metadata)
+        self._writer.add_custom_scalars({"gradcam": charts(probe.masks is not None)})
+
+    def picture(self, tag: str, picture: Encoded, step: int) -> None:
+        # `SummaryWriter.add_image` would write PNG, several times larger and slower.
+        image = Summary.Image(
+            height=picture.height, width=picture.width, colorspace=3, encoded_image_string=picture.data
+        )
+        self._write(tag, step, image=image)
+
+    def entry(self, entry: Entry) -> None:
+        if entry.verdict is not None:
+            # Under just this tag; `SummaryWriter.add_text` would put ``/text_summary`` behind it.
+            metadata = create_summary_metadata(display_name="", description="")
+            self._write(tag("verdict"), entry.step, tensor=make_tensor_proto(entry.verdict.encode()), metadata=metadata)
+
+    def flush(self) -> None:
+        self._writer.flush()
+
+    def _write(self, name: str, step: int, **value: Any) -> None:
+        self._writer.file_writer.add_summary(Summary(value=[Summary.Value(tag=name, **value)]), step)
 
 
-def validation_step(trainer: Trainer) -> int:
-    """The step at which Lightning itself logs the scalars of the validation under way.
-
-    Lightning counts the optimizer steps of the outer loop for this, not `trainer.global_step`, which counts every
-    optimizer's (Lightning #17958, #20346); the counter has no public name.
-    """
-    return trainer.fit_loop.epoch_loop._batches_that_stepped
-
-
-def tag(*parts: str) -> str:
-    """``gradcam/<part>/<part>``; control characters, such as a line's end, are replaced."""
-    return "/".join(["gradcam", *(re.sub(r"[\x00-\x1f\x7f]+", "_", part) for part in parts)])
-
-
-def write_image(writer: Any, name: str, image: Image.Image, step: int, quality: int) -> None:
-    """Add a picture as JPEG. `SummaryWriter.add_image` would write PNG, several times larger and slower."""
-    encoded = Summary.Image(
-        height=image.height, width=image.width, colorspace=3, encoded_image_string=encode_jpeg(image, quality)
-    )
-    writer.file_writer.add_summary(Summary(value=[Summary.Value(tag=name, image=encoded)]), step)
-
-
-def write_text(writer: Any, name: str, text: str, step: int) -> None:
-    """Add a text under just this tag; `SummaryWriter.add_text` would put ``/text_summary`` behind it."""
-    value = Summary.Value(
-        tag=name,
-        metadata=create_summary_metadata(display_name="", description=""),
-        tensor=make_tensor_proto(text.encode()),
-    )
-    writer.file_writer.add_summary(Summary(value=[value]), step)
+def charts(masks: bool) -> dict[str, tuple[str, list[str]]]:
+    """The layout of TensorBoard's Custom Scalars: title -> kind and tags, which are regular expressions."""
+    accuracies = {
+        "accuracies": ("Multiline", [f"{tag(name)}$" for name in ACCURACIES]),
+        "swap accuracy with its 95 % interval": (
+            "Margin",
+            [tag("swap_accuracy"), tag("swap_accuracy_low"), tag("swap_accuracy_high")],
+        ),
+    }
+    measures = BY_LAYER if masks else ("border_mass", "centre_distance", *BY_LAYER[2:])
+    by_layer = {f"{measure} by layer".replace("_", " "): ("Multiline", [f"{tag(measure)}/.*"]) for measure in measures}
+    return (accuracies if masks else {"accuracy": ("Multiline", [f"{tag('probe_accuracy')}$"])}) | by_layer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 
 
 def percent(share: float) -> str:
@@ -14,3 +15,13 @@ def block_of(layer: str) -> str:
     """The block that a layer's name belongs to, ``""`` for a dotted name: ``"block5_conv3"`` -> ``"block5"``."""
     match = re.fullmatch(r"(.*block\d+)_conv\d+", layer)
     return match[1] if match else ""
+
+
+def figure(value: float) -> str:
+    """A value to two digits that count: ``"0.042"``, ``"13"``, ``"2.1e-05"``."""
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def tag(*parts: str) -> str:
+    """``gradcam/<part>/<part>``; control characters, such as a line's end, are replaced."""
+    return sys.intern("/".join(["gradcam", *(re.sub(r"[\x00-\x1f\x7f]+", "_", part) for part in parts)]))

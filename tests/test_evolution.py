@@ -1,16 +1,24 @@
 """The strips show an evenly thinned run, first and last always among its columns."""
 
+import io
+
 import numpy as np
 import pytest
+import torch
 
-from gradcam_callback.evolution import Evolution, Frame, shrink
+from gradcam_callback.evolution import KEPT_SIDE, Evolution, shrink
+
+
+def lived(epochs, columns=12, evolution=None):
+    evolution = evolution or Evolution(columns)
+    for epoch in range(evolution._seen, evolution._seen + epochs):
+        maps = {"block5_conv3": torch.full((1, 2, 2), 1.0 + epoch)}
+        evolution.add(str(epoch), [0.5], [0], maps)
+    return evolution
 
 
 def run_of(epochs, columns=12):
-    evolution = Evolution(columns)
-    for epoch in range(epochs):
-        evolution.add(Frame(str(epoch), [], {}))
-    return [int(frame.heading) for frame in evolution.frames()]
+    return [int(frame.heading) for frame in lived(epochs, columns).frames()]
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 11, 12])
@@ -29,17 +37,85 @@ def test_long_runs_are_thinned_evenly_from_first_to_last(epochs):
 
 def test_memory_is_bounded():
     evolution = Evolution()
-    for epoch in range(10_000):
-        evolution.add(Frame(str(epoch), [], {}))
+    for _ in range(10_000):
+        lived(1, evolution=evolution)
         assert len(evolution._kept) <= 24
 
 
-def test_shrinking_keeps_the_place_of_the_hottest_cell():
-    maps = np.zeros((2, 100, 200))
-    maps[0, 50:54, 150:154], maps[1, 10:14, 20:24] = 3.0, 1e-5
-    small = shrink(maps, 50)
-    assert small.shape == (2, 25, 50) and small.dtype == np.uint8
-    for one, (row, column) in zip(small, [(13, 38), (3, 5)], strict=True):
+def test_kept_maps_hold_the_raw_values_to_a_step_of_256():
+    raw = torch.rand(2, 30, 20, generator=torch.Generator().manual_seed(0)) * torch.tensor([5.0, 0.01])[:, None, None]
+    evolution = Evolution()
+    evolution.add("0", [0.5, 0.5], [0, 1], {"l": raw})
+    (frame,) = evolution.frames()
+    for i in range(2):
+        np.testing.assert_allclose(frame.map_of("l", i), raw[i].numpy(), atol=float(raw[i].max()) / 255)
+    assert evolution.largest == {"l": pytest.approx(float(raw.max()))}
+
+
+def test_the_largest_value_is_that_of_the_whole_run():
+    evolution = Evolution()
+    for value in (1.0, 7.0, 2.0):
+        evolution.add("x", [0.5], [0], {"l": torch.full((1, 2, 2), value)})
+    assert evolution.largest == {"l": 7.0}
+
+
+def test_strips_are_drawn_at_first_then_when_half_as_much_more_has_come_and_at_the_end():
+    evolution, drawn = Evolution(), []
+    for epoch in range(1, 101):
+        lived(1, evolution=evolution)
+        if evolution.is_due(at_the_end=False):
+            drawn.append(epoch)
+    assert drawn == [1, 2, 3, 4, 5, 6, 9, 14, 21, 32, 48, 72]
+    assert evolution.is_due(at_the_end=True)
+    assert not evolution.is_due(at_the_end=True), "nothing has come since"
+
+
+@pytest.mark.parametrize("epochs", [1, 24, 25, 60, 101])
+def test_a_run_goes_on_from_its_state_as_if_it_had_not_stopped(epochs):
+    stopped = lived(epochs)
+    buffer = io.BytesIO()
+    torch.save(stopped.state_dict(), buffer)
+    buffer.seek(0)
+    resumed = Evolution()
+    resumed.load_state_dict(torch.load(buffer, weights_only=True))
+    for evolution in (stopped, resumed):
+        lived(30, evolution=evolution)
+    assert [f.heading for f in resumed.frames()] == [f.heading for f in stopped.frames()]
+    assert resumed.largest == stopped.largest
+    assert resumed.frames()[0].map_of("block5_conv3", 0).max() == pytest.approx(1.0)
+
+
+def test_state_fits_only_the_images_and_layers_that_it_is_of():
+    evolution = lived(3)
+    assert evolution.fits(1, ["block5_conv3"]) and Evolution().fits(5, ["any"])
+    assert not evolution.fits(2, ["block5_conv3"]) and not evolution.fits(1, ["block5_conv2"])
+
+
+def test_state_of_a_long_run_is_small():
+    """32 images of 224 px, 13 layers, 1,000 epochs: what is kept of the maps, under 12 MB of the 20 for all."""
+    sides = [224] * 2 + [112] * 2 + [56] * 3 + [28] * 3 + [14] * 3
+    generator = torch.Generator().manual_seed(0)
+    maps = {f"layer{i}": torch.rand(2, side, side, generator=generator) for i, side in enumerate(sides)}
+    evolution = Evolution()
+    evolution.add("0", [0.5] * 2, [0] * 2, maps)
+    (frame,) = evolution.frames()
+    assert max(small.shape[1] for small in frame.maps.values()) == KEPT_SIDE
+    small = {layer: raw[:, :1, :1] for layer, raw in maps.items()}
+    for epoch in range(1, 1000):
+        evolution.add(str(epoch), [0.5] * 2, [0] * 2, small)
+    most = 2 * evolution.columns + 1
+    assert len(evolution._kept) + 1 <= most
+    each = sum(kept.numel() for kept in frame.maps.values())
+    assert 16 * most * each < 12e6
+
+
+def test_shrinking_keeps_the_place_of_the_hottest_cell_and_its_value():
+    maps = torch.zeros(2, 100, 200)
+    maps[0, 50:54, 150:154], maps[1, 12:16, 20:24] = 3.0, 1e-5
+    small, largest = shrink(maps, 50)
+    assert small.shape == (2, 25, 50) and small.dtype == torch.uint8
+    for one, (row, column) in zip(small.numpy(), [(13, 38), (3, 5)], strict=True):
         found = np.unravel_index(one.argmax(), one.shape)
         assert one.max() == 255 and np.abs(np.subtract(found, (row, column))).max() <= 1
-    assert not shrink(np.zeros((1, 7, 7)), 50).any()
+    assert largest.tolist() == pytest.approx([0.75, 1e-5]), "means of the cells that became one"
+    assert not shrink(torch.zeros(1, 7, 7), 50)[0].any()

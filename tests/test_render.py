@@ -8,13 +8,33 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from gradcam_callback import render
-from gradcam_callback.render import Caption, Style
+from gradcam_callback import canvas, fonts, heatmap, render
+from gradcam_callback.canvas import Picture, Style
+from gradcam_callback.render import Caption, Column, EvolutionStrip, LayerPanel, ProbePanel
 
 RIGHT = Caption("star-1", "star", "star", True, 0.87, "star", 0.87)
 WRONG = Caption("star-1", "star", "moon", False, 0.91, "star", 0.04)
-GREY = render.Picture(np.full((60, 60, 3), 128, np.uint8))
+GREY = Picture(np.full((60, 60, 3), 128, np.uint8))
 ALL = [f"block{b}_conv{c}" for b, n in enumerate((2, 2, 3, 3, 3), 1) for c in range(1, n + 1)]
+
+
+BIG = Style(112)
+
+
+def probe_panel(picture, maps, caption, style=BIG, **options):
+    return ProbePanel([picture], list(maps), style, **options).draw(0, maps, caption)
+
+
+def layer_panel(layer, pictures, maps, captions, style=BIG):
+    return LayerPanel(pictures, style).draw(layer, maps, captions)
+
+
+def evolution_strip(picture, name, explained, columns, maps, style=BIG):
+    over_time = [
+        Column(heading, probability, {layer: raw[i] for layer, raw in maps.items()})
+        for i, (heading, probability) in enumerate(columns)
+    ]
+    return EvolutionStrip([picture], list(maps), style).draw(0, name, explained, over_time)
 
 
 def spot(height=14, width=14, row=3, column=9):
@@ -27,13 +47,13 @@ def spot(height=14, width=14, row=3, column=9):
 def test_zero_is_the_coldest_colour_and_the_hottest_cell_the_hottest(colormap):
     ends = np.rint(matplotlib.colormaps[colormap]([0.0, 1.0])[:, :3] * 255)
     for smooth in (False, True):
-        painted = render.paint(render.scale(spot(), 112, 112, smooth=smooth), colormap)
+        painted = heatmap.paint(heatmap.scale(spot(), 112, 112, smooth=smooth), colormap)
         assert np.array_equal(painted[0, 0], ends[0])
         assert (painted == ends[1]).all(axis=2).any()
 
 
 def test_empty_maps_are_cold_all_over():
-    painted = render.paint(render.scale(np.zeros((7, 7)), 50, 50, smooth=True), "inferno")
+    painted = heatmap.paint(heatmap.scale(np.zeros((7, 7)), 50, 50, smooth=True), "inferno")
     assert (painted == painted[0, 0]).all() and painted.max() < 10
 
 
@@ -41,7 +61,7 @@ def test_empty_maps_are_cold_all_over():
 @pytest.mark.parametrize(("height", "width"), [(14, 14), (7, 20), (200, 300)])
 def test_hottest_cell_lies_over_the_right_pixels(height, width, smooth):
     row, column = height // 3, 2 * width // 3
-    values = render.scale(spot(height, width, row, column), 150, 90, smooth=smooth)
+    values = heatmap.scale(spot(height, width, row, column), 150, 90, smooth=smooth)
     assert values.shape == (90, 150)
     hot = np.argwhere(values > 0.99)
     centre = hot.mean(axis=0) + 0.5
@@ -51,39 +71,45 @@ def test_hottest_cell_lies_over_the_right_pixels(height, width, smooth):
 def test_maps_of_many_cells_are_averaged_over_the_area_of_each_pixel():
     raw = np.random.default_rng(0).random((12, 20))
     by_hand = raw.reshape(6, 2, 5, 4).mean(axis=(1, 3))
-    np.testing.assert_allclose(render.scale(raw, 5, 6, smooth=True), by_hand / by_hand.max(), rtol=1e-5)
+    np.testing.assert_allclose(heatmap.scale(raw, 5, 6, smooth=True), by_hand / by_hand.max(), rtol=1e-5)
 
 
 def test_many_maps_are_resampled_as_each_alone():
     raw = np.random.default_rng(0).random((3, 7, 9)).astype(np.float32)
     for smooth in (True, False):
-        together = render.scale(raw, 50, 40, smooth=smooth)
+        together = heatmap.scale(raw, 50, 40, smooth=smooth)
         for one, scaled in zip(raw, together, strict=True):
-            np.testing.assert_allclose(render.scale(one, 50, 40, smooth=smooth), scaled, rtol=1e-6)
-    squares = render.scale(raw, 50, 40, smooth=False)[0]
+            np.testing.assert_allclose(heatmap.scale(one, 50, 40, smooth=smooth), scaled, rtol=1e-6)
+    squares = heatmap.scale(raw, 50, 40, smooth=False)[0]
     assert set(np.unique(squares)) <= set((raw[0] / raw[0].max()).ravel()), "cells stay squares of one colour"
 
 
-def test_shape_is_shown_and_strength_is_not():
-    weak, strong = render.scale(spot() * 1e-6, 50, 50, smooth=True), render.scale(spot() * 1e6, 50, 50, smooth=True)
+def test_each_map_by_itself_shows_shape_and_not_strength():
+    weak, strong = heatmap.scale(spot() * 1e-6, 50, 50, smooth=True), heatmap.scale(spot() * 1e6, 50, 50, smooth=True)
     np.testing.assert_allclose(weak, strong, atol=1e-6)
+
+
+def test_against_the_runs_largest_a_map_that_fades_looks_faded():
+    levels = [heatmap.scale(spot() * s, 56, 56, smooth=False, largest=14.0).max() for s in (2.0, 1.0, 0.1, 0.0)]
+    assert levels == pytest.approx([1.0, 0.5, 0.05, 0.0])
+    assert heatmap.scale(spot() * 9, 56, 56, smooth=False, largest=14.0).max() == 1.0, "and none is hotter than hot"
 
 
 def test_overlay_is_grey_but_for_the_heatmap():
     colourful = np.zeros((60, 60, 3), np.uint8)
     colourful[..., 0] = 200
-    grey = render.Picture(colourful).grey(20, 20)
-    cold = render.overlay(grey, np.zeros((20, 20)), "gray")
+    grey = Picture(colourful).grey(20, 20)
+    cold = heatmap.overlay(grey, np.zeros((20, 20)), "gray")
     assert (cold[..., 0] == cold[..., 1]).all() and cold.max() > 0
-    hot = render.overlay(grey, np.ones((20, 20)), "gray")
+    hot = heatmap.overlay(grey, np.ones((20, 20)), "gray")
     assert (hot > cold).all()
 
 
 def test_probe_panel_has_a_column_per_layer_and_fits_a_page():
     maps = {layer: spot() for layer in ALL}
-    wrapped = render.probe_panel(GREY, maps, RIGHT, style=Style(112))
-    assert wrapped.width <= render.PANEL_WIDTH
-    whole = render.probe_panel(GREY, maps, RIGHT, style=Style(112), max_width=None)
+    wrapped = probe_panel(GREY, maps, RIGHT, style=BIG)
+    assert wrapped.width <= canvas.PANEL_WIDTH
+    whole = probe_panel(GREY, maps, RIGHT, style=BIG, max_width=None)
     assert whole.width > 13 * 112 and whole.height < wrapped.height
     for sheet in (wrapped, whole):
         assert hottest_cells(sheet) == 13, "the planted spot of every heatmap is there"
@@ -100,18 +126,59 @@ def hottest_cells(sheet):
 
 
 def test_columns_stand_closer_within_a_block_than_between():
-    places, _ = render._columns(["block1_conv1", "block1_conv2", "block2_conv1", "features.3"], 0, 100, None)
+    places, _ = render.columns(["block1_conv1", "block1_conv2", "block2_conv1", "features.3"], 0, 100, None)
     lefts = [left for _, left in places]
     gaps = [after - before - 100 for before, after in zip(lefts, lefts[1:], strict=False)]
-    assert gaps == [render.GAP, render.BLOCK_GAP, render.BLOCK_GAP]
+    assert gaps == [canvas.GAP, canvas.BLOCK_GAP, canvas.BLOCK_GAP]
 
 
-def test_lines_break_between_blocks_only():
-    places, right = render._columns(ALL, 150, 112, 1020)
-    by_block = {}
-    for layer, (line, _) in zip(ALL, places, strict=True):
+@pytest.mark.parametrize("width", [60, 76, 112, 300])
+def test_lines_break_between_blocks_and_are_even(width):
+    places, right = render.columns(ALL, 150, width, 1020)
+    by_block, ends = {}, {}
+    for layer, (line, left) in zip(ALL, places, strict=True):
         by_block.setdefault(layer[:6], set()).add(line)
-    assert all(len(lines) == 1 for lines in by_block.values()) and right <= 1020
+        ends[line] = left + width
+    assert all(len(lines) == 1 for lines in by_block.values())
+    assert right == max(ends.values())
+    if width < 300:
+        assert right <= 1020
+        assert max(ends.values()) - min(ends.values()) <= 2 * (3 * (width + canvas.GAP)), "no line of a single block"
+
+
+def test_what_stays_the_same_is_where_it_was_at_every_epoch():
+    panel = ProbePanel([GREY], ALL, Style())
+    sheets = [panel.draw(0, {layer: spot() for layer in ALL}, caption) for caption in (RIGHT, WRONG)]
+    assert sheets[0].size == sheets[1].size, "the slider moves through pictures of one size"
+    strip = EvolutionStrip([GREY], ALL, Style())
+    columns = [Column(str(i), 0.5, {layer: spot() for layer in ALL}) for i in range(3)]
+    before, after = (np.asarray(strip.draw(0, "star-1", "star", columns[:n])) for n in (2, 3))
+    assert before.shape[0] == after.shape[0]
+
+
+def test_boxes_say_where_the_overlays_and_the_input_stand():
+    panel = ProbePanel([GREY], ALL, Style(76))
+    sheet = panel.draw(0, {layer: np.zeros((14, 14)) for layer in ALL[:-1]} | {ALL[-1]: spot()}, RIGHT)
+    for layer, box in panel.overlay_boxes.items():
+        cell = np.asarray(sheet.crop(box))
+        assert cell.shape == (76, 76, 3)
+        coloured = (cell.max(axis=2).astype(int) - cell.min(axis=2)) > 60
+        assert coloured.any() == (layer == ALL[-1]), layer
+    inner = np.asarray(sheet.crop(panel.input_box))[4:-4, 4:-4]
+    assert (inner == 128).all()
+
+
+def test_with_one_scale_for_the_run_panels_fade_with_their_maps():
+    faded = spot() / 10
+    panel = ProbePanel([GREY], ALL, Style(112, scaling="run"))
+    largest = dict.fromkeys(ALL, 7.0)
+    assert hottest_cells(panel.draw(0, {layer: spot() for layer in ALL}, RIGHT, largest)) == 13
+    assert hottest_cells(panel.draw(0, {layer: faded for layer in ALL}, RIGHT, largest)) == 0
+    layers = LayerPanel([GREY, GREY], Style(112, scaling="run"))
+    sheet = np.asarray(layers.draw("l", np.stack([spot(), faded]), [RIGHT, RIGHT], {"l": 7.0})).astype(int)
+    strong, weak = sheet[:, : sheet.shape[1] // 2], sheet[:, sheet.shape[1] // 2 :]
+    colourful = [int((half[60:150].max(axis=2) - half[60:150].min(axis=2) > 60).sum()) for half in (strong, weak)]
+    assert colourful[0] > 3 * colourful[1]
 
 
 def colours_of(sheet):
@@ -122,33 +189,39 @@ def colours_of(sheet):
 def test_wrong_predictions_are_red_and_right_ones_green(draw):
     def sheet(caption):
         if draw == "probe":
-            return render.probe_panel(GREY, {"block5_conv3": spot()}, caption)
-        return render.layer_panel("block5_conv3", [GREY], spot()[None], [caption])
+            return probe_panel(GREY, {"block5_conv3": spot()}, caption)
+        return layer_panel("block5_conv3", [GREY], spot()[None], [caption])
 
-    assert render.WRONG in colours_of(sheet(WRONG)) and render.RIGHT not in colours_of(sheet(WRONG))
-    assert render.RIGHT in colours_of(sheet(RIGHT)) and render.WRONG not in colours_of(sheet(RIGHT))
+    assert canvas.WRONG in colours_of(sheet(WRONG)) and canvas.RIGHT not in colours_of(sheet(WRONG))
+    assert canvas.RIGHT in colours_of(sheet(RIGHT)) and canvas.WRONG not in colours_of(sheet(RIGHT))
     unknown = colours_of(sheet(Caption("photo", None, "moon", None, 0.9, "moon", 0.9)))
-    assert not unknown & {render.RIGHT, render.WRONG}
+    assert not unknown & {canvas.RIGHT, canvas.WRONG}
 
 
 def test_captions_say_the_answer_with_its_sign():
-    assert RIGHT.answer == "star 87 % ✓" and WRONG.answer == "moon 91 % ✗"
-    assert Caption("photo", None, "moon", None, 0.9, "moon", 0.9).answer == "moon 90 %"
+    assert RIGHT.answer(14, 200) == "star 87 % ✓" and WRONG.answer(14, 200) == "moon 91 % ✗"
+    assert Caption("photo", None, "moon", None, 0.9, "moon", 0.9).answer(14, 200) == "moon 90 %"
 
 
 def test_cut_names_do_not_turn_a_wrong_answer_into_a_right_one():
     alike = Caption("star-1", "star" + "x" * 90 + "fish", "star" + "y" * 90 + "fish", False, 0.9, "star", 0.1)
-    sheet = colours_of(render.probe_panel(GREY, {"block5_conv3": spot()}, alike))
-    assert render.WRONG in sheet and render.RIGHT not in sheet
-    assert any("✗" in text for text, _ in render._title_parts(alike))
+    sheet = colours_of(probe_panel(GREY, {"block5_conv3": spot()}, alike))
+    assert canvas.WRONG in sheet and canvas.RIGHT not in sheet
+    answer = alike.answer(14, 100)
+    assert answer.endswith(" 90 % ✗") and "…" in answer and fonts.line_width(answer, 14) <= 100
+
+
+def test_labels_are_said_where_names_do_not_say_them():
+    assert RIGHT.title == "star-1"
+    assert Caption("IMG_2041", "star", "moon", False, 0.9, "star", 0.1).title == "IMG_2041 (star)"
 
 
 def test_mask_is_outlined_on_the_input_where_it_is():
     mask = np.zeros((60, 60), bool)
     mask[20:40, 10:30] = True
     caption = Caption("photo", None, "moon", None, 0.9, "moon", 0.9)
-    plain = np.asarray(render.layer_panel("l", [GREY], spot()[None], [caption]))
-    outlined = np.asarray(render.layer_panel("l", [render.Picture(GREY.pixels, mask)], spot()[None], [caption]))
+    plain = np.asarray(layer_panel("l", [GREY], spot()[None], [caption]))
+    outlined = np.asarray(layer_panel("l", [Picture(GREY.pixels, mask)], spot()[None], [caption]))
     changed = np.argwhere((plain != outlined).any(axis=2))
     top, left = changed.min(axis=0)
     bottom, right = changed.max(axis=0)
@@ -157,58 +230,56 @@ def test_mask_is_outlined_on_the_input_where_it_is():
 
 
 def test_empty_maps_say_so():
-    empty = render._cell(np.zeros((112, 112, 3), np.uint8), np.zeros((112, 112)))
+    empty = canvas.marked(np.zeros((112, 112, 3), np.uint8), np.zeros((112, 112)))
     assert empty.max() == 255
-    assert render._cell(np.zeros((112, 112, 3), np.uint8), np.ones((112, 112))).max() == 0
+    assert canvas.marked(np.zeros((112, 112, 3), np.uint8), np.ones((112, 112))).max() == 0
 
 
-@pytest.mark.parametrize("count", [1, 3, 40])
+@pytest.mark.parametrize("count", [1, 3, 16, 40])
 def test_layer_panel_shows_every_image(count):
-    # Flat blue inputs: as many blue squares as images.
-    blue = np.zeros((60, 60, 3), np.uint8)
-    blue[..., 2] = 255
+    # Black inputs under maps that are hot all over: as many squares of half the hottest colour as images.
+    black = Picture(np.zeros((60, 60, 3), np.uint8))
     caption = Caption("photo", None, "moon", None, 0.9, "moon", 0.9)
-    sheet = np.asarray(
-        render.layer_panel("l", [render.Picture(blue)] * count, np.stack([spot()] * count), [caption] * count)
-    )
-    assert (sheet == (0, 0, 255)).all(axis=2).sum() == count * 112 * 112
-    assert sheet.shape[1] <= render.PANEL_WIDTH
+    sheet = np.asarray(layer_panel("l", [black] * count, np.ones((count, 7, 7)), [caption] * count))
+    hottest = np.rint(np.array(matplotlib.colormaps["inferno"](1.0)[:3]) * 255).astype(int) // 2
+    assert (sheet == hottest).all(axis=2).sum() == count * (112 + canvas.GAP) ** 2
+    assert sheet.shape[1] <= canvas.PANEL_WIDTH
 
 
 def test_evolution_strip_has_a_row_per_layer_and_a_column_per_epoch():
     maps = {layer: [spot(), spot(row=8)] for layer in ALL}
-    sheet = render.evolution_strip(GREY, "star-1", "star", [("start", 0.1), ("0", 0.9)], maps)
-    more = render.evolution_strip(GREY, "star-1", "star", [("start", 0.1)] * 12, {"block5_conv3": [spot()] * 12})
+    sheet = evolution_strip(GREY, "star-1", "star", [("start", 0.1), ("0", 0.9)], maps)
+    more = evolution_strip(GREY, "star-1", "star", [("start", 0.1)] * 12, {"block5_conv3": [spot()] * 12})
     hot = (np.asarray(sheet).max(axis=2) - np.asarray(sheet).min(axis=2)) > 60
     rows = hot.any(axis=1)
     assert int((rows[1:] & ~rows[:-1]).sum()) >= 13, "each row has its spots"
-    assert more.height < sheet.height and sheet.width < more.width <= render.PANEL_WIDTH + 100
+    assert more.height < sheet.height and sheet.width < more.width <= canvas.PANEL_WIDTH + 100
 
 
 def test_non_square_pictures_keep_their_proportions():
-    wide = np.zeros((30, 90, 3), np.uint8)
-    wide[..., 2] = 255
+    wide = Picture(np.zeros((30, 90, 3), np.uint8))
     caption = Caption("photo", None, "moon", None, 0.9, "moon", 0.9)
-    sheet = np.asarray(render.layer_panel("l", [render.Picture(wide)], spot(5, 15)[None], [caption]))
-    assert (sheet == (0, 0, 255)).all(axis=2).sum() == pytest.approx(112 * 37, abs=200)
+    sheet = np.asarray(layer_panel("l", [wide], np.ones((1, 5, 15)), [caption]))
+    hottest = np.rint(np.array(matplotlib.colormaps["inferno"](1.0)[:3]) * 255).astype(int) // 2
+    assert (sheet == hottest).all(axis=2).sum() == pytest.approx(116 * 39, abs=200)
 
 
 def test_long_names_are_cut_and_nothing_is_drawn_outside():
     long = "x" * 300
     caption = Caption(long, long, long, True, 0.5, long, 0.5)
     for sheet in (
-        render.probe_panel(GREY, {long: spot()}, caption),
-        render.layer_panel(long, [GREY], spot()[None], [caption]),
-        render.evolution_strip(GREY, long, long, [("0", 0.5)], {long: [spot()]}),
+        probe_panel(GREY, {long: spot()}, caption),
+        layer_panel(long, [GREY], spot()[None], [caption]),
+        evolution_strip(GREY, long, long, [("0", 0.5)], {long: [spot()]}),
     ):
-        assert sheet.width <= render.PANEL_WIDTH
+        assert sheet.width <= canvas.PANEL_WIDTH
         assert (np.asarray(sheet)[:, -1] == 255).all()
 
 
 def test_jpeg_of_a_photographs_panel_is_small_and_decodes_to_it():
-    photograph = render.Picture(data.astronaut()[:300, :300])
-    sheet = render.probe_panel(photograph, {layer: spot(56, 56) + 1 for layer in ALL}, RIGHT)
-    encoded = render.encode_jpeg(sheet, 85)
+    photograph = Picture(data.astronaut()[:300, :300])
+    sheet = probe_panel(photograph, {layer: spot(56, 56) + 1 for layer in ALL}, RIGHT)
+    encoded = canvas.encode_jpeg(sheet, 85).data
     assert len(encoded) <= 12_000 * len(ALL), "the bytes that a map may take, both rows"
     decoded = Image.open(io.BytesIO(encoded))
     assert decoded.format == "JPEG" and decoded.size == sheet.size

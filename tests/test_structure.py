@@ -29,16 +29,20 @@ ORDER = (
     "observation",
     "fonts",
     "heatmap",
+    "canvas",
     "plots",
     "render",
     "evolution",
     "panels",
+    "sinks",
     "tensorboard",
+    "trackers",
+    "trainers",
     "callback",
     "__init__",
 )
-KNOW_LIGHTNING = {"tensorboard", "callback"}
-KNOW_NO_TORCH = {"words", "notices", "fonts", "heatmap", "plots", "render", "evolution"}
+KNOW_LIGHTNING = {"tensorboard", "trackers", "trainers", "callback"}
+KNOW_NO_TORCH = {"words", "notices", "fonts", "heatmap", "canvas", "plots", "render"}
 
 
 def imports(path):

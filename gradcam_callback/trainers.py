@@ -1,0 +1,88 @@
+"""What is read from a Lightning Trainer: its loggers, its steps, its precision, its validation data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pytorch_lightning import Trainer
+from pytorch_lightning.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.loggers.logger import DummyLogger
+from pytorch_lightning.trainer.states import TrainerFn
+
+from gradcam_callback.probe import ProbeSet
+from gradcam_callback.sinks import FolderSink, Sink
+from gradcam_callback.tensorboard import TensorBoardSink
+from gradcam_callback.trackers import MLflowSink, WandbSink
+
+# What is taken by itself from the validation data.
+AUTO_PER_CLASS, AUTO_IMAGES, AUTO_SCANNED = 2, 16, 2048
+
+
+def find_sinks(trainer: Trainer, save_dir: Path | None, save_maps: bool) -> list[Sink]:
+    """A sink for each of the Trainer's loggers that can show pictures, and the folder.
+
+    Raises:
+        ValueError: there is none; or the folder holds another run.
+    """
+    sinks: list[Sink] = []
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            sinks.append(TensorBoardSink(logger))
+        elif isinstance(logger, WandbLogger):
+            sinks.append(WandbSink(logger))
+        elif isinstance(logger, MLFlowLogger):
+            sinks.append(MLflowSink(logger))
+        elif isinstance(logger, CSVLogger) and save_dir is None:
+            sinks.append(FolderSink(Path(logger.log_dir) / "gradcam", maps=save_maps))
+    if save_dir is not None:
+        sinks.append(FolderSink(save_dir, maps=save_maps))
+    elif save_maps and not any(isinstance(sink, FolderSink) for sink in sinks):
+        sinks.append(FolderSink(Path(trainer.log_dir or trainer.default_root_dir) / "gradcam", False, maps=True))
+    if not sinks:
+        came = ", ".join(type(logger).__name__ for logger in trainer.loggers) or "no logger"
+        raise ValueError(
+            f"The Trainer has {came}. GradCAMCallback expects a TensorBoardLogger, WandbLogger, MLFlowLogger or "
+            "CSVLogger, such as Trainer(logger=TensorBoardLogger('runs')), or GradCAMCallback(save_dir='focus')."
+        )
+    return sinks
+
+
+def is_dry_run(trainer: Trainer) -> bool:
+    """``fast_dev_run`` puts a dummy in the place of every logger."""
+    return any(isinstance(logger, DummyLogger) for logger in trainer.loggers)
+
+
+def is_fitting(trainer: Trainer) -> bool:
+    return trainer.state.fn == TrainerFn.FITTING
+
+
+def validation_step(trainer: Trainer) -> int:
+    """The step at which Lightning itself logs the scalars of the validation under way.
+
+    Lightning counts the optimizer steps of the outer loop for this, not `trainer.global_step`, which counts every
+    optimizer's (Lightning #17958, #20346); the counter has no public name.
+    """
+    return trainer.fit_loop.epoch_loop._batches_that_stepped
+
+
+def precision_of(trainer: Trainer) -> str:
+    """The `GradCAM` precision that is the Trainer's."""
+    return "bf16" if str(trainer.precision).startswith("bf16") else "full"
+
+
+def probe_from_validation(trainer: Trainer, seed: int) -> ProbeSet:
+    """Two images per class from the first validation loader's dataset, at most 16.
+
+    Raises:
+        ValueError: the data cannot be indexed.
+    """
+    loader = trainer.val_dataloaders
+    while isinstance(loader, (list, tuple, dict)) and loader:
+        loader = next(iter(loader.values())) if isinstance(loader, dict) else loader[0]
+    dataset = getattr(loader, "dataset", None)
+    if dataset is None:
+        raise ValueError(
+            f"The validation data came as {type(loader).__name__}, from which no probe set can be taken. Expected a "
+            "DataLoader over a map-style dataset; otherwise pass GradCAMCallback(probe=ProbeSet(...))."
+        )
+    return ProbeSet.from_dataset(dataset, AUTO_PER_CLASS, seed, max_images=AUTO_IMAGES, max_scanned=AUTO_SCANNED)

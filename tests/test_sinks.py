@@ -1,0 +1,220 @@
+"""The same pictures and words reach whatever the user has: files, TensorBoard, Weights & Biases, MLflow."""
+
+import io
+import json
+import re
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pytorch_lightning.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from tensorboard.plugins.custom_scalar import layout_pb2
+
+from gradcam_callback import GradCAMCallback, GradCAMWarning, ProbeSet
+from gradcam_callback.panels import VIEWS
+from gradcam_callback.sinks import Manifest, file_name
+from gradcam_callback.tensorboard import TensorBoardSink
+
+LAYERS = ["block4_conv3", "block5_conv3"]
+
+
+@pytest.fixture
+def probe(toys):
+    return ProbeSet.from_dataset(toys, 1)
+
+
+def pictures_of(folder):
+    return {str(path.relative_to(folder)) for suffix in ("jpg", "gif") for path in folder.rglob(f"*.{suffix}")}
+
+
+def expected(steps):
+    """Every picture of three probe images and two layers, of two epochs."""
+    each = [f"{view}/{name}" for view in ("probe", "evolution") for name in ("star-1", "heart-1", "moon-1")]
+    each += [f"layer/{layer}" for layer in LAYERS] + ["depth_profile"]
+    found = {f"{name}/{step:08d}.jpg" for name in each for step in steps}
+    found |= {f"animation/{name}/{steps[-1]:08d}.gif" for name in ("star-1", "heart-1", "moon-1")}
+    return found | {f"counterfactuals/{steps[0]:08d}.jpg"}
+
+
+def test_without_any_logger_all_is_in_a_folder(thin, fit, tmp_path, probe):
+    callback = GradCAMCallback(probe, LAYERS, save_dir=tmp_path / "focus")
+    fit(thin, callback, logger=False)
+    folder = tmp_path / "focus"
+    steps = [int(entry["step"]) for entry in callback.history]
+    assert len(steps) == 2 and pictures_of(folder) == expected(steps)
+    assert all(path.read_bytes()[:3] == b"\xff\xd8\xff" for path in folder.rglob("*.jpg"))
+    kept = json.loads((folder / "history.json").read_text())
+    assert kept == {"history": callback.history, "verdict": callback.verdict.evidence}
+    manifest = Manifest.from_json((folder / "manifest.json").read_text())
+    assert list(manifest.layers) == LAYERS and list(manifest.classes) == ["star", "heart", "moon"]
+
+
+def test_csv_logger_has_the_folder_beside_its_metrics(thin, fit, tmp_path, probe):
+    logger = CSVLogger(tmp_path)
+    callback = GradCAMCallback(probe, LAYERS)
+    fit(thin, callback, logger=logger)
+    found = pictures_of(tmp_path / "lightning_logs" / "version_0" / "gradcam")
+    assert found == expected([int(entry["step"]) for entry in callback.history])
+    assert "gradcam/lift/block5_conv3" in (tmp_path / "lightning_logs" / "version_0" / "metrics.csv").read_text()
+
+
+def test_maps_are_saved_as_they_are_and_load_in_two_lines(thin, fit, tmp_path, probe):
+    callback = GradCAMCallback(probe, LAYERS, save_maps=True)
+    fit(thin, callback)
+    folder = tmp_path / "run" / "gradcam"
+    assert pictures_of(folder) == set(), "these are in TensorBoard"
+    for entry in callback.history:
+        maps = np.load(folder / "maps" / f"{int(entry['step']):08d}.npz")
+        assert list(maps) == LAYERS and maps[LAYERS[1]].shape == (3, 4, 4) and maps[LAYERS[1]].dtype == np.float32
+        assert maps[LAYERS[1]].mean() == pytest.approx(entry[f"gradcam/strength/{LAYERS[1]}"], rel=1e-5)
+    asked = np.load(folder / "probe.npz")
+    assert np.array_equal(asked["images"], probe.pictures()) and np.array_equal(asked["masks"], probe.masks.numpy())
+
+
+def test_a_folder_with_another_run_is_refused_before_training_and_a_resumed_run_goes_on_in_it(
+    thin, fit, tmp_path, probe
+):
+    saving = {"enable_checkpointing": True, "default_root_dir": tmp_path, "logger": False}
+    trainer = fit(thin, GradCAMCallback(probe, LAYERS, save_dir=tmp_path / "focus"), **saving)
+    thin.losses.clear()
+    with pytest.raises(ValueError, match="focus holds another run. Expected a folder without one"):
+        fit(thin, GradCAMCallback(probe, LAYERS, save_dir=tmp_path / "focus"), logger=False)
+    assert thin.losses == []
+    resumed = GradCAMCallback(probe, LAYERS, save_dir=tmp_path / "focus")
+    trainer.fit_loop.max_epochs = 3
+    trainer.callbacks = [*(c for c in trainer.callbacks if not isinstance(c, GradCAMCallback)), resumed]
+    trainer.fit(thin, ckpt_path=trainer.checkpoint_callback.best_model_path)
+    assert [entry["epoch"] for entry in resumed.history] == [0, 1, 2]
+    assert json.loads((tmp_path / "focus" / "history.json").read_text())["history"] == resumed.history
+
+
+@pytest.mark.parametrize("maps", [False, True])
+def test_a_folder_that_cannot_be_is_said_before_training(thin, fit, tmp_path, probe, maps):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(ValueError, match="file cannot be written to"):
+        fit(thin, GradCAMCallback(probe, LAYERS, save_dir=tmp_path / "file", save_maps=maps))
+    assert thin.losses == []
+
+
+def test_weights_and_biases_offline(thin, fit, tmp_path, probe, monkeypatch):
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    logger = WandbLogger(save_dir=str(tmp_path), offline=True)
+    callback = GradCAMCallback(probe, LAYERS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        fit(thin, callback, logger=logger)
+        logger.experiment.finish()
+    media = next((tmp_path / "wandb").glob("offline-run-*")) / "files" / "media"
+    pictures = [path for path in media.rglob("*") if path.is_file()]
+    assert len(pictures) == len(expected([0, 1]))
+    assert {path.suffix for path in pictures} == {".jpg", ".gif"}
+    written = [path.parent.name + "/" + path.name for path in pictures]
+    assert sum(name.startswith("layer/block5_conv3") for name in written) == 2
+
+
+def test_mlflow_file_store(thin, fit, tmp_path, probe, monkeypatch):
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logger = MLFlowLogger(tracking_uri=f"file:{tmp_path / 'mlruns'}")
+        callback = GradCAMCallback(probe, LAYERS)
+        fit(thin, callback, logger=logger)
+    (folder,) = (tmp_path / "mlruns").glob("*/*/artifacts/gradcam")
+    assert pictures_of(folder) == expected([int(entry["step"]) for entry in callback.history])
+    assert [path.read_text() for path in sorted((folder / "verdict").iterdir())][-1] == callback.verdict.evidence
+
+
+def test_a_logger_that_fails_does_not_keep_the_others_from_theirs(thin, fit, tmp_path, probe, monkeypatch):
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(TensorBoardSink, "picture", full)
+    callback = GradCAMCallback(probe, LAYERS, save_dir=tmp_path / "focus")
+    with pytest.warns(GradCAMWarning) as caught:
+        fit(thin, callback)
+    said = [str(warning.message) for warning in caught if warning.category is GradCAMWarning]
+    assert len(said) == 3, "once per epoch, and once at the end"
+    assert all("what TensorBoard was to be given is lost (OSError: No space left on device)" in line for line in said)
+    assert pictures_of(tmp_path / "focus") == expected([int(entry["step"]) for entry in callback.history])
+
+
+def test_views_are_those_that_are_asked_for(thin, fit, events, probe):
+    fit(thin, GradCAMCallback(probe, LAYERS, views=["layer", "animation"]))
+    assert {tag.split("/")[1] for tag in events().Tags()["images"]} == {"layer", "animation"}
+    with pytest.raises(ValueError, match="views is 'layers'. Expected 'all', or some of 'probe', 'layer'"):
+        GradCAMCallback(views="layers")
+    assert GradCAMCallback().views == VIEWS
+
+
+def test_custom_scalars_lay_out_charts_of_what_is_logged(thin, fit, events, probe):
+    fit(thin, GradCAMCallback(probe, LAYERS))
+    found = events()
+    (event,) = found.Tensors("custom_scalars__config__")
+    layout = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
+    charts = {chart.title: chart for chart in layout.category[0].chart}
+    scalars = set(found.Tags()["scalars"])
+    assert list(charts)[:3] == ["accuracies", "swap accuracy with its 95 % interval", "lift by layer"]
+    (series,) = charts["swap accuracy with its 95 % interval"].margin.series
+    assert {series.value, series.lower, series.upper} <= scalars
+    for chart in charts.values():
+        for pattern in chart.multiline.tag:
+            assert any(re.match(pattern, tag) for tag in scalars), pattern
+
+
+def test_manifest_is_in_the_event_file_and_says_where_the_overlays_are(thin, fit, events, probe):
+    fit(thin, GradCAMCallback(probe, LAYERS), max_epochs=1)
+    found = events()
+    (event,) = found.Tensors("gradcam/manifest")
+    manifest = Manifest.from_json(event.tensor_proto.string_val[0].decode())
+    (panel,) = found.Images("gradcam/probe/star-1")
+    sheet = Image.open(io.BytesIO(panel.encoded_image_string))
+    for box in (manifest.input_box, *manifest.overlay_boxes.values()):
+        assert np.asarray(sheet.crop(box)).std() > 5, "a picture, and not paper"
+    assert sorted(manifest.overlay_boxes) == LAYERS
+
+
+def test_manifests_of_another_format_are_refused():
+    with pytest.raises(ValueError, match="not of format 1"):
+        Manifest.from_json('{"format": 2}')
+
+
+@pytest.mark.parametrize(
+    ("tag", "path"),
+    [
+        ("gradcam/probe/star-1", "probe/star-1"),
+        ("gradcam/probe/企鹅 1", "probe/企鹅 1"),
+        ("gradcam/probe/../../etc", "probe/%2E%2E%2F..%2Fetc"),
+        ("gradcam/probe/a/b", "probe/a%2Fb"),
+        ("gradcam/probe/a:b?", "probe/a%3Ab%3F"),
+        ("gradcam/probe/a%2Fb", "probe/a%252Fb"),
+        ("gradcam/depth_profile", "depth_profile"),
+    ],
+)
+def test_tags_become_paths_that_stay_in_their_folder_and_apart(tag, path):
+    assert file_name(tag) == path
+
+
+def test_strips_go_on_after_a_resume(thin, fit, tmp_path, probe):
+    saving = {"enable_checkpointing": True, "default_root_dir": tmp_path}
+    first = GradCAMCallback(probe, LAYERS)
+    trainer = fit(thin, first, **saving)
+    checkpoint = torch.load(trainer.checkpoint_callback.best_model_path, weights_only=True)
+    resumed = GradCAMCallback(probe, LAYERS)
+    resumed.load_state_dict(checkpoint["callbacks"][resumed.state_key])
+    fit(thin, resumed, logger=TensorBoardLogger(tmp_path, name="second", version=""))
+    frames = resumed._evolution.frames()
+    assert [frame.heading for frame in frames] == ["0", "1", "0", "1"]
+    kept, again = (run._evolution.frames()[1].map_of(LAYERS[1], 0) for run in (first, resumed))
+    assert np.array_equal(kept, again)
+
+
+def test_strips_of_other_layers_start_anew_with_a_word(thin, fit, tmp_path, probe):
+    first = GradCAMCallback(probe, LAYERS)
+    fit(thin, first)
+    other = GradCAMCallback(probe, LAYERS[1:])
+    other.load_state_dict(first.state_dict())
+    with pytest.warns(GradCAMWarning, match="strips of the run before, which were of other layers or images"):
+        fit(thin, other, logger=TensorBoardLogger(tmp_path, name="second", version=""))
+    assert len(other._evolution.frames()) == 2
