@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from gradcam_callback.fonts import line_width, write_line
 from gradcam_callback.heatmap import Map, Pixels, paint, scale
@@ -121,7 +121,7 @@ def marked(pixels: Pixels, values: Map) -> Pixels:
         return pixels
     image = Image.fromarray(pixels)
     place = (image.width - line_width("empty", SMALL)) // 2, image.height // 2 - SMALL // 2
-    write_line(ImageDraw.Draw(image), "empty", place, SMALL, PAPER)
+    write_line(image, "empty", place, SMALL, PAPER)
     return np.asarray(image)
 
 
@@ -135,9 +135,9 @@ def framed(pixels: Pixels, colour: Colour | None) -> Pixels:
     return framed
 
 
-def write(draw: ImageDraw.ImageDraw, text: str, place: Place, size: int, colour: Colour, width: int) -> None:
+def write(sheet: Image.Image, text: str, place: Place, size: int, colour: Colour, width: int) -> None:
     """One line, cut where it would be wider than ``width``."""
-    write_line(draw, cut(text, size, width), place, size, colour)
+    write_line(sheet, cut(text, size, width), place, size, colour)
 
 
 def cut(text: str, size: int, width: int) -> str:
@@ -154,12 +154,12 @@ def colour_bar(canvas: Pixels, place: Place, width: int, style: Style) -> None:
     put(canvas, paint(np.linspace(0, 1, width)[None].repeat(10, axis=0), style.colormap), place)
 
 
-def label_colour_bar(draw: ImageDraw.ImageDraw, place: Place, width: int, style: Style) -> None:
+def label_colour_bar(sheet: Image.Image, place: Place, width: int, style: Style) -> None:
     """Below it, where it is at ``place``: 0 at its left end, and at its right what the hottest colour stands for."""
     left, top = place
-    write_line(draw, "0", (left, top + 12), SMALL, FAINT)
+    write_line(sheet, "0", (left, top + 12), SMALL, FAINT)
     words = style.hottest
-    write_line(draw, words, (left + width - line_width(words, SMALL), top + 12), SMALL, FAINT)
+    write_line(sheet, words, (left + width - line_width(words, SMALL), top + 12), SMALL, FAINT)
 
 
 def bar_width(style: Style) -> int:

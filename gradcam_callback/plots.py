@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -46,6 +47,42 @@ def depth_profile(layers: Sequence[str], profiles: Sequence[Profile]) -> Image.I
     for axes, profile in zip(panes, profiles, strict=True):
         _draw(axes, layers, profile)
     panes[-1].set_xticks(range(len(layers)), layers, rotation=40, ha="right", fontsize=10)
+    return _picture(canvas)
+
+
+def over_time(
+    title: str,
+    epochs: Sequence[str],
+    lines: Mapping[str, Sequence[float]],
+    band: tuple[Sequence[float], Sequence[float]] | None = None,
+) -> Image.Image:
+    """Figures over the logged epochs, one line each, NaN where there is none.
+
+    Args:
+        lines: name -> a value per epoch; many are taken for layers, their colours from dark at the input to light.
+        band: the lower and the upper bound of an interval, shaded.
+    """
+    figure = Figure(figsize=(7.6, 3.6), dpi=100, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    places = np.arange(len(epochs))
+    if band is not None:
+        axes.fill_between(places, np.asarray(band[0]), np.asarray(band[1]), color=FIRST, alpha=0.35, linewidth=0)
+    few = len(lines) <= 4
+    colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.92, len(lines)))
+    for (name, values), colour in zip(lines.items(), colours, strict=True):
+        axes.plot(places, values, label=name, color=None if few else colour, marker="o", markersize=4, linewidth=1.6)
+    shown = np.unique(np.linspace(0, len(epochs) - 1, min(12, len(epochs))).round().astype(int))
+    axes.set_xticks(shown, [epochs[place] for place in shown])
+    axes.set_xlabel("epoch")
+    axes.set_ylim(bottom=0)
+    axes.set_title(title, loc="left", fontsize=12)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside right upper", fontsize=9, frameon=False)
+    return _picture(canvas)
+
+
+def _picture(canvas: FigureCanvasAgg) -> Image.Image:
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
 

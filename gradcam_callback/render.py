@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from gradcam_callback.canvas import (
     BLOCK_GAP,
@@ -40,7 +40,7 @@ from gradcam_callback.canvas import (
 )
 from gradcam_callback.fonts import line_width, write_line
 from gradcam_callback.heatmap import Map, Pixels, overlay, paint, scale
-from gradcam_callback.words import block_of, figure, percent
+from gradcam_callback.words import block_of, figure, followed, percent
 
 Largest = Mapping[str, float]
 TITLE_GAP, LEAST_WIDTH = 28, 600
@@ -64,12 +64,12 @@ class Caption:
     def answer(self, size: int, width: int) -> str:
         """The network's answer, with its sign, ``"heart 87 % ✓"``; in a narrow line only the name is cut."""
         sure = f" {percent(self.probability)}" + {None: "", True: " ✓", False: " ✗"}[self.right]
-        return cut(self.predicted, size, width - line_width(sure, size)) + sure
+        return followed(cut(self.predicted, size, width - line_width(sure, size)), sure)
 
     @property
     def title(self) -> str:
         """The name, and the label where the name does not say it."""
-        return self.name if self.label is None or self.label in self.name else f"{self.name} ({self.label})"
+        return self.name if self.label is None or self.label in self.name else followed(self.name, f" ({self.label})")
 
     @property
     def frame(self) -> Colour | None:
@@ -114,17 +114,16 @@ class ProbePanel:
         bar = MARGIN, on_grid(top + names + self._input[1] + GAP)
         colour_bar(canvas, bar, input_column, style)
         sheet = Image.fromarray(canvas)
-        draw = ImageDraw.Draw(sheet)
-        write(draw, "input", (MARGIN, top + GRID), LABEL, FAINT, input_column)
-        write(draw, "map's maximum", (MARGIN, top + 2 * GRID), SMALL, FAINT, input_column)
-        label_colour_bar(draw, bar, input_column, style)
+        write(sheet, "input", (MARGIN, top + GRID), LABEL, FAINT, input_column)
+        write(sheet, "map's maximum", (MARGIN, top + 2 * GRID), SMALL, FAINT, input_column)
+        label_colour_bar(sheet, bar, input_column, style)
         previous = ""
         for layer, (x, y) in self._places.items():
             block = block_of(layer)
             if block and block != previous:
-                write(draw, block, (x, y - names), LABEL, INK, width)
+                write(sheet, block, (x, y - names), LABEL, INK, width)
             previous = block
-            write(draw, layer[len(block) + 1 :] if block else layer, (x, y - names + GRID), LABEL, FAINT, width)
+            write(sheet, layer[len(block) + 1 :] if block else layer, (x, y - names + GRID), LABEL, FAINT, width)
         self._base = np.asarray(sheet)
 
     @property
@@ -157,10 +156,9 @@ class ProbePanel:
             put(canvas, marked(paint(blocks, self._style.colormap), blocks), (x, y))
             put(canvas, marked(overlay(grey, smooth, self._style.colormap), blocks), (x, y + height + GAP))
         sheet = Image.fromarray(canvas)
-        draw = ImageDraw.Draw(sheet)
         for layer, (x, y) in self._places.items():
-            write(draw, figure(float(maps[layer].max())), (x, y - GRID), SMALL, FAINT, width)
-        _write_title(draw, caption, sheet.width - 2 * MARGIN)
+            write(sheet, figure(float(maps[layer].max())), (x, y - GRID), SMALL, FAINT, width)
+        _write_title(sheet, caption, sheet.width - 2 * MARGIN)
         return sheet
 
 
@@ -188,7 +186,7 @@ class LayerPanel:
         bar = self._base.shape[1] - wide - MARGIN, MARGIN + 2
         colour_bar(self._base, bar, wide, style)
         sheet = Image.fromarray(self._base)
-        label_colour_bar(ImageDraw.Draw(sheet), bar, wide, style)
+        label_colour_bar(sheet, bar, wide, style)
         self._base = np.asarray(sheet)
 
     def draw(self, layer: str, maps: Map, captions: Sequence[Caption], largest: Largest | None = None) -> Image.Image:
@@ -205,15 +203,14 @@ class LayerPanel:
             seen = picture.outline(seen)
             put(canvas, framed(seen, caption.frame), place)
         sheet = Image.fromarray(canvas)
-        draw = ImageDraw.Draw(sheet)
         most = f"maps up to {figure(float(maps.max()))}"
         name = cut(layer, TITLE, self._title_width - TITLE_GAP - line_width(most, LABEL))
-        write_line(draw, name, (MARGIN, MARGIN), TITLE, INK)
-        write_line(draw, most, (MARGIN + line_width(name, TITLE) + TITLE_GAP, MARGIN + 6), LABEL, FAINT)
+        write_line(sheet, name, (MARGIN, MARGIN), TITLE, INK)
+        write_line(sheet, most, (MARGIN + line_width(name, TITLE) + TITLE_GAP, MARGIN + 6), LABEL, FAINT)
         for caption, (left, y) in zip(captions, self._places, strict=True):
-            write(draw, caption.title, (left, y + height), LABEL, INK, self._room)
+            write(sheet, caption.title, (left, y + height + 2), LABEL, INK, self._room)
             answer = caption.answer(LABEL, self._room)
-            write_line(draw, answer, (left, y + height + GRID), LABEL, caption.colour)
+            write_line(sheet, answer, (left, y + height + GRID + 2), LABEL, caption.colour)
         return sheet
 
 
@@ -273,21 +270,20 @@ class EvolutionStrip:
             for left, seen, values in zip(lefts, overlay(grey, heat, self._style.colormap), heat, strict=True):
                 put(canvas, marked(seen, values), (left, y))
         sheet = Image.fromarray(canvas)
-        draw = ImageDraw.Draw(sheet)
-        label_colour_bar(draw, bar, wide, self._style)
-        write(draw, f"{name}, by epoch", (MARGIN, MARGIN), TITLE, INK, bar[0] - 2 * MARGIN)
+        label_colour_bar(sheet, bar, wide, self._style)
+        write(sheet, followed(name, ", by epoch"), (MARGIN, MARGIN), TITLE, INK, bar[0] - 2 * MARGIN)
         beside = MARGIN + width + 10
         for line, heading in enumerate(("epoch", f"p({explained})")):
             place = beside, self._top - 3 * GRID + 4 + GRID * line
-            write(draw, heading, place, LABEL, (INK, FAINT)[line], self.NAMES - width - 16)
+            write(sheet, heading, place, LABEL, (INK, FAINT)[line], self.NAMES - width - 16)
         for layer, y in self._rows.items():
-            write(draw, layer, (MARGIN, y + height // 2 - 9), LABEL, INK, self.NAMES - 6)
+            write(sheet, layer, (MARGIN, y + height // 2 - 9), LABEL, INK, self.NAMES - 6)
         for left, column in zip(lefts, columns, strict=True):
             for text, y, colour in (
                 (column.heading, self._top - 3 * GRID + 4, INK),
                 (percent(column.probability), self._top - 2 * GRID + 4, FAINT),
             ):
-                write_line(draw, text, (left + (width - line_width(text, LABEL)) // 2, y), LABEL, colour)
+                write_line(sheet, text, (left + (width - line_width(text, LABEL)) // 2, y), LABEL, colour)
         return sheet
 
 
@@ -318,10 +314,9 @@ class Animation:
         base = self._base.copy()
         put(base, picture.outlined(width, height), (self._lefts[0], top))
         sheet = Image.fromarray(base)
-        draw = ImageDraw.Draw(sheet)
-        write(draw, name, (MARGIN, MARGIN), TITLE, INK, sheet.width - 2 * MARGIN)
+        write(sheet, name, (MARGIN, MARGIN), TITLE, INK, sheet.width - 2 * MARGIN)
         for left, heading in zip(self._lefts, ["input", *self._layers], strict=True):
-            write(draw, heading, (left, top - 22), LABEL, FAINT, width)
+            write(sheet, heading, (left, top - 22), LABEL, FAINT, width)
         frames = []
         for column in columns:
             canvas = np.array(sheet)
@@ -331,7 +326,7 @@ class Animation:
                 put(canvas, marked(seen, heat), (left, top))
             frame = Image.fromarray(canvas)
             words = f"epoch {column.heading}:  {percent(column.probability)} {explained}"
-            write(ImageDraw.Draw(frame), words, (MARGIN, MARGIN + 26), LABEL, INK, frame.width - 2 * MARGIN)
+            write(frame, words, (MARGIN, MARGIN + 26), LABEL, INK, frame.width - 2 * MARGIN)
             frames.append(frame)
         return frames
 
@@ -355,12 +350,11 @@ def contact_sheet(
         for left, picture in zip(lefts, row, strict=True):
             put(canvas, picture.small(width, height), (left, top + i * (height + 2 * GAP)))
     sheet = Image.fromarray(canvas)
-    draw = ImageDraw.Draw(sheet)
-    write(draw, title, (MARGIN, MARGIN), TITLE, INK, sheet.width - 2 * MARGIN)
+    write(sheet, title, (MARGIN, MARGIN), TITLE, INK, sheet.width - 2 * MARGIN)
     for left, heading in zip(lefts, headings, strict=True):
-        write(draw, heading, (left, top - 24), LABEL, INK, width)
+        write(sheet, heading, (left, top - 24), LABEL, INK, width)
     for i, (name, _) in enumerate(rows):
-        write(draw, name, (MARGIN, top + i * (height + 2 * GAP) + height // 2 - 8), LABEL, INK, names - 8)
+        write(sheet, name, (MARGIN, top + i * (height + 2 * GAP) + height // 2 - 8), LABEL, INK, names - 8)
     return sheet
 
 
@@ -400,25 +394,25 @@ def _lines(widths: Sequence[int], room: int) -> list[list[int]]:
     return lines
 
 
-def _write_title(draw: ImageDraw.ImageDraw, caption: Caption, width: int) -> None:
+def _write_title(sheet: Image.Image, caption: Caption, width: int) -> None:
     """Name and label, and below them the network's answer, in the colour of right or wrong, and the class explained."""
     label = "" if caption.label is None else f"label: {caption.label}"
-    _write_pair(draw, (caption.name, INK), (label, FAINT), MARGIN, TITLE, width)
+    _write_pair(sheet, (caption.name, INK), (label, FAINT), MARGIN, TITLE, width)
     says, explains = "network says: ", "maps explain: "
     half = (width - TITLE_GAP) // 2
     answer = says + caption.answer(LABEL, half - line_width(says, LABEL))
     sure = f" {percent(caption.explained_probability)}"
     explained = cut(caption.explained, LABEL, half - line_width(explains + sure, LABEL))
-    _write_pair(draw, (answer, caption.colour), (explains + explained + sure, FAINT), 3 * GRID, LABEL, width)
+    _write_pair(sheet, (answer, caption.colour), (explains + followed(explained, sure), FAINT), 3 * GRID, LABEL, width)
 
 
 def _write_pair(
-    draw: ImageDraw.ImageDraw, first: tuple[str, Colour], second: tuple[str, Colour], top: int, size: int, width: int
+    sheet: Image.Image, first: tuple[str, Colour], second: tuple[str, Colour], top: int, size: int, width: int
 ) -> None:
     """Two texts on one line; where they are too long together, neither takes more than half from the other."""
     half = (width - TITLE_GAP) // 2
     room = max(half, width - TITLE_GAP - line_width(second[0], size))
     shown = cut(first[0], size, room)
-    write_line(draw, shown, (MARGIN, top), size, first[1])
+    write_line(sheet, shown, (MARGIN, top), size, first[1])
     left = line_width(shown, size) + TITLE_GAP
-    write(draw, second[0], (MARGIN + left, top), size, second[1], width - left)
+    write(sheet, second[0], (MARGIN + left, top), size, second[1], width - left)

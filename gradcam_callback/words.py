@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import re
 import sys
+import unicodedata
 
 
 def percent(share: float) -> str:
     """A share 0..1 in words: ``"87 %"``."""
     return f"{100 * share:.0f} %"
+
+
+def followed(name: str, rest: str) -> str:
+    """A name and what follows it, kept at its right also where the name's script runs from right to left."""
+    runs_left = any(unicodedata.bidirectional(char) in ("R", "AL") for char in name)
+    return name + ("\N{LEFT-TO-RIGHT MARK}" if runs_left else "") + rest
 
 
 def block_of(layer: str) -> str:

@@ -87,7 +87,13 @@ def thin() -> ThinVGG:
 def fit(tmp_path: Path, toys: Toys) -> Callable[..., pl.Trainer]:
     """Fit a module on the toys with a real Trainer that logs to TensorBoard in ``tmp_path``."""
 
-    def run(module: pl.LightningModule, *callbacks: pl.Callback, val_data: Any = None, **options: Any) -> pl.Trainer:
+    def run(
+        module: pl.LightningModule,
+        *callbacks: pl.Callback,
+        val_data: Any = None,
+        resume: Path | None = None,
+        **options: Any,
+    ) -> pl.Trainer:
         pl.seed_everything(7, verbose=False)
         settings = {
             "max_epochs": 2,
@@ -100,7 +106,11 @@ def fit(tmp_path: Path, toys: Toys) -> Callable[..., pl.Trainer]:
         }
         trainer = pl.Trainer(callbacks=list(callbacks), **(settings | options))
         loader = DataLoader(toys, batch_size=6, shuffle=True)
-        trainer.fit(module, loader, DataLoader(toys if val_data is None else val_data, batch_size=6))
+        validation = DataLoader(toys if val_data is None else val_data, batch_size=6)
+        if resume is None:
+            trainer.fit(module, loader, validation)
+        else:
+            trainer.fit(module, loader, validation, ckpt_path=resume, weights_only=True)
         return trainer
 
     return run

@@ -3,7 +3,6 @@
 import copy
 import io
 import re
-import warnings
 from collections import Counter
 
 import numpy as np
@@ -15,7 +14,7 @@ from PIL import Image
 from pytorch_lightning.callbacks import EarlyStopping, WeightAveraging
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
-from toys import CLASSES, Toys
+from toys import CLASSES
 
 from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet, metrics
 from gradcam_callback.gradcam import predicted_class
@@ -268,21 +267,9 @@ def test_validate_alone_logs_too(thin, tmp_path, toys, events):
 
 def test_history_goes_on_from_a_checkpoint(thin, fit, tmp_path):
     first = GradCAMCallback(target_layers="block5_conv3")
-    trainer = fit(thin, first)
-    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    fit(thin, first).save_checkpoint(tmp_path / "last.ckpt")
     second = GradCAMCallback(target_layers="block5_conv3")
-    resumed = pl.Trainer(
-        max_epochs=3,
-        callbacks=[second],
-        logger=TensorBoardLogger(tmp_path, name="again"),
-        accelerator="cpu",
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    loader = DataLoader(Toys(6, 1.0, 0, 64), batch_size=6)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The dirpath has changed")
-        resumed.fit(ThinVGG(), loader, loader, ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+    fit(ThinVGG(), second, max_epochs=3, resume=tmp_path / "last.ckpt")
     assert [entry["epoch"] for entry in second.history] == [0, 1, 2]
     assert second.history[:2] == first.history
 

@@ -7,7 +7,6 @@ import warnings
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from pytorch_lightning.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from tensorboard.plugins.custom_scalar import layout_pb2
@@ -76,16 +75,14 @@ def test_maps_are_saved_as_they_are_and_load_in_two_lines(thin, fit, tmp_path, p
 def test_a_folder_with_another_run_is_refused_before_training_and_a_resumed_run_goes_on_in_it(
     thin, fit, tmp_path, probe
 ):
-    saving = {"enable_checkpointing": True, "default_root_dir": tmp_path, "logger": False}
-    trainer = fit(thin, GradCAMCallback(probe, LAYERS, save_dir=tmp_path / "focus"), **saving)
+    trainer = fit(thin, GradCAMCallback(probe, LAYERS, save_dir=tmp_path / "focus"), logger=False)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
     thin.losses.clear()
     with pytest.raises(ValueError, match="focus holds another run. Expected a folder without one"):
         fit(thin, GradCAMCallback(probe, LAYERS, save_dir=tmp_path / "focus"), logger=False)
     assert thin.losses == []
     resumed = GradCAMCallback(probe, LAYERS, save_dir=tmp_path / "focus")
-    trainer.fit_loop.max_epochs = 3
-    trainer.callbacks = [*(c for c in trainer.callbacks if not isinstance(c, GradCAMCallback)), resumed]
-    trainer.fit(thin, ckpt_path=trainer.checkpoint_callback.best_model_path)
+    fit(thin, resumed, logger=False, max_epochs=3, resume=tmp_path / "last.ckpt")
     assert [entry["epoch"] for entry in resumed.history] == [0, 1, 2]
     assert json.loads((tmp_path / "focus" / "history.json").read_text())["history"] == resumed.history
 
@@ -196,18 +193,20 @@ def test_tags_become_paths_that_stay_in_their_folder_and_apart(tag, path):
     assert file_name(tag) == path
 
 
-def test_strips_go_on_after_a_resume(thin, fit, tmp_path, probe):
-    saving = {"enable_checkpointing": True, "default_root_dir": tmp_path}
+def test_strips_go_on_after_a_resume(thin, fit, events, tmp_path, probe):
     first = GradCAMCallback(probe, LAYERS)
-    trainer = fit(thin, first, **saving)
-    checkpoint = torch.load(trainer.checkpoint_callback.best_model_path, weights_only=True)
+    fit(thin, first).save_checkpoint(tmp_path / "last.ckpt")
     resumed = GradCAMCallback(probe, LAYERS)
-    resumed.load_state_dict(checkpoint["callbacks"][resumed.state_key])
-    fit(thin, resumed, logger=TensorBoardLogger(tmp_path, name="second", version=""))
+    logger = TensorBoardLogger(tmp_path, name="second", version="")
+    fit(thin, resumed, max_epochs=4, resume=tmp_path / "last.ckpt", logger=logger)
     frames = resumed._evolution.frames()
-    assert [frame.heading for frame in frames] == ["0", "1", "0", "1"]
+    assert [frame.heading for frame in frames] == ["0", "1", "2", "3"]
     kept, again = (run._evolution.frames()[1].map_of(LAYERS[1], 0) for run in (first, resumed))
     assert np.array_equal(kept, again)
+    strip = events(tmp_path / "second").Images("gradcam/evolution/star-1")[-1]
+    sheet = np.asarray(Image.open(io.BytesIO(strip.encoded_image_string))).astype(int)
+    cells = [sheet[-60:-20, 192 + 48 * column : 236 + 48 * column] for column in range(4)]
+    assert all(np.ptp(cell) > 40 for cell in cells), "four columns, the first two from before"
 
 
 def test_strips_of_other_layers_start_anew_with_a_word(thin, fit, tmp_path, probe):
