@@ -80,6 +80,8 @@ def train(name: str, bias: float, args: argparse.Namespace) -> Result:
     network = for_finetuning(args.weights, len(CLASSES))
     training, validation = Toys(args.images, bias, seed=1), Toys(args.images // 3, bias, seed=2)
     unbiased = Toys(args.images // 3, 0.0, seed=3)
+    for earlier in (Path(args.out) / name).glob("events.out.tfevents.*"):
+        earlier.unlink()  # TensorBoard would show both runs as one
     watch = GradCAMCallback(ProbeSet.from_dataset(validation, PROBE_PER_CLASS), log_before_training=True)
     trainer = pl.Trainer(
         max_epochs=args.epochs,

@@ -183,7 +183,7 @@ def _read_events(run: Path) -> Record:
         if tag("probe", name) in tags["images"]
     }
     steps = sorted(set.intersection(*(set(of_image) for of_image in panels.values()))) if panels else []
-    # Lightning logs the epoch of each step beside the scalars.
+    # Lightning logs the epoch of each step beside the scalars; at step 0 that is the first training step's.
     epochs = {event.step: event.value for event in events.Scalars("epoch")} if "epoch" in tags["scalars"] else {}
     return _checked(
         run,
@@ -192,7 +192,7 @@ def _read_events(run: Path) -> Record:
             words("verdict"),
             scalars,
             steps,
-            [_word(epochs[step]) if step in epochs else "start" if step == 0 else f"step {step}" for step in steps],
+            ["start" if step == 0 else _word(epochs[step]) if step in epochs else f"step {step}" for step in steps],
             Panels(manifest, panels),
         ),
     )

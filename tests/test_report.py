@@ -1,0 +1,126 @@
+"""The mailed page says what was logged, whatever it is read from."""
+
+import base64
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet
+from gradcam_callback.__main__ import main
+from gradcam_callback.report import read, write_report
+
+LAYERS = ["block4_conv3", "block5_conv3"]
+
+
+@pytest.fixture
+def probe(toys):
+    chosen = ProbeSet.from_dataset(toys, 1)
+    names = ["star <b>&", "企鹅", "moon"]
+    return ProbeSet(chosen.images, chosen.labels, chosen.masks, names=names, class_names=chosen.class_names)
+
+
+@pytest.fixture
+def run(thin, fit, tmp_path, probe):
+    """A run in an event file, in plain pictures, and in raw maps."""
+    callback = GradCAMCallback(probe, LAYERS, log_before_training=True, save_dir=tmp_path / "maps", save_maps=True)
+    fit(thin, callback)
+    shutil.copytree(tmp_path / "maps", tmp_path / "files", ignore=shutil.ignore_patterns("*.npz"))
+    for picture in (tmp_path / "maps").glob("probe/**/*.jpg"):
+        picture.unlink()
+    return callback
+
+
+def pictures_in(page):
+    overlays = json.loads(re.search(r"overlays = (\[.*?\]);\n", page, flags=re.S)[1])
+    return [
+        {layer: [Image.open(io.BytesIO(base64.b64decode(p))) for p in of_layer] for layer, of_layer in image.items()}
+        for image in overlays
+    ]
+
+
+@pytest.mark.parametrize("source", ["run", "files", "maps"])
+def test_page_holds_the_verdict_every_image_layer_and_epoch_and_needs_nothing_else(run, tmp_path, source):
+    write_report(tmp_path / source, tmp_path / "focus.html")
+    page = (tmp_path / "focus.html").read_text()
+    assert run.verdict.evidence.replace("'", "&#39;") in page
+    images = pictures_in(page)
+    epochs = ["start", "0", "1"]
+    assert json.loads(re.search(r"entries = (\[.*?\])", page)[1]) == epochs
+    assert len(images) == 3 and all(list(image) == LAYERS for image in images)
+    assert all(len(of_layer) == len(epochs) for image in images for of_layer in image.values())
+    assert "star &lt;b&gt;&amp;" in page and "企鹅" in page and "<b>" not in page
+    assert not re.search(r"(src|href)=[\"']?(https?:|//)", page), "nothing is fetched from anywhere"
+    assert page.count('<img alt="lift by layer"') == 1 and page.count('<img alt="accuracies') == 1
+
+
+def test_overlays_are_those_of_the_image_the_layer_and_the_epoch(run, thin, tmp_path, probe):
+    """The last epoch's maps, from the network itself, are found again in the page: bright where they are hot."""
+    cams = GradCAM(thin, LAYERS)(probe.images, probe.labels)
+    for source in ("run", "maps"):
+        write_report(tmp_path / source, tmp_path / "focus.html")
+        images = pictures_in((tmp_path / "focus.html").read_text())
+        for layer, maps in cams.maps.items():
+            for i, raw in enumerate(maps.numpy()):
+                if raw.max() > 0:
+                    seen = images[i][layer][-1]
+                    colour = np.asarray(seen.resize(raw.shape[::-1], Image.Resampling.BOX).convert("RGB")).astype(float)
+                    warmth = colour.max(axis=2) - colour.min(axis=2)
+                    assert np.corrcoef(warmth.ravel(), raw.ravel())[0, 1] > 0.5, (source, layer, i)
+
+
+def test_long_runs_are_thinned_from_the_first_to_the_last_epoch(thin, fit, tmp_path, probe):
+    fit(thin, GradCAMCallback(probe, LAYERS[1:], views="probe"), max_epochs=6)
+    record = read(tmp_path / "run")
+    assert record.epochs == ["0", "1", "2", "3", "4", "5"]
+    assert [record.epochs[place] for place in record.pick(3)] == ["0", "2", "5"]
+    assert record.pick(99) == [0, 1, 2, 3, 4, 5]
+
+
+def test_without_masks_there_is_a_page_without_verdict(thin, fit, tmp_path, probe):
+    bare = ProbeSet(probe.images, probe.labels)
+    fit(thin, GradCAMCallback(bare, LAYERS))
+    write_report(tmp_path / "run", tmp_path / "focus.html")
+    page = (tmp_path / "focus.html").read_text()
+    assert 'id="verdict"' not in page and page.count('<img alt="entropy by layer"') == 1
+    assert 'alt="lift by layer"' not in page
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (lambda folder: None, "holds no event file and no history.json. Expected the folder of one run"),
+        (lambda folder: (folder / "a").mkdir() or (folder / "a" / "events.out.tfevents.1").touch(), "such as .*a"),
+        (lambda folder: (folder / "events.out.tfevents.1").touch(), "hold nothing of gradcam_callback"),
+    ],
+)
+def test_what_is_no_run_is_said(tmp_path, prepare, message):
+    (tmp_path / "empty").mkdir()
+    prepare(tmp_path / "empty")
+    with pytest.raises(ValueError, match=message):
+        write_report(tmp_path / "empty", tmp_path / "focus.html")
+
+
+def test_a_run_without_panels_or_maps_is_said(thin, fit, tmp_path, probe):
+    fit(thin, GradCAMCallback(probe, LAYERS, views="layer"), max_epochs=1)
+    with pytest.raises(ValueError, match="neither probe panels nor raw maps. Expected a run with the view 'probe'"):
+        write_report(tmp_path / "run", tmp_path / "focus.html")
+
+
+def test_command_line(thin, fit, tmp_path, probe, monkeypatch, capsys):
+    fit(thin, GradCAMCallback(probe, LAYERS), max_epochs=1)
+    monkeypatch.setattr(
+        sys, "argv", ["gradcam_callback", "report", str(tmp_path / "run"), "-o", str(tmp_path / "x.html")]
+    )
+    main()
+    assert capsys.readouterr().out.strip() == str(tmp_path / "x.html") and (tmp_path / "x.html").stat().st_size > 20_000
+    done = subprocess.run(
+        [sys.executable, "-m", "gradcam_callback", "report", str(tmp_path)], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 1 and done.stderr.startswith(f"{tmp_path} holds no event file") and "run" in done.stderr
