@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: demo test check format bench study figures clean
+.PHONY: demo test check format bench bench-pictures study figures clean
 
 demo: $(VENV)/.demo
 	$(RUN) examples/shortcut_demo.py $(DEMO_ARGS)
@@ -27,6 +27,10 @@ figures: $(VENV)/.demo
 # The engine beside torch-cam, pytorch-grad-cam and captum; about 20 minutes. Nothing else should run meanwhile.
 bench: $(VENV)/.bench
 	$(RUN) benchmarks/engine.py
+
+# What the pictures cost, in time and in bytes; about two minutes.
+bench-pictures: $(VENV)/.bench
+	$(RUN) benchmarks/pictures.py
 
 # How often the verdict is right, on 72 networks; about two hours, in parts that go on where they were stopped.
 study: $(VENV)/.bench

@@ -24,6 +24,7 @@ PANELS = {
     "clean_layer": ("clean", "gradcam/layer/block5_conv3"),
     "shortcut_probe": ("shortcut", "gradcam/probe/heart-1"),
     "shortcut_depth": ("shortcut", "gradcam/depth_profile"),
+    "shortcut_evolution": ("shortcut", "gradcam/evolution/heart-1"),
 }
 PHOTOGRAPHS = ("chelsea", "rocket")
 

@@ -75,14 +75,18 @@ class Evolution:
         self._seen += 1
 
     def frames(self) -> list[Frame]:
-        """At most ``columns`` frames, evenly spaced, from the first to the last."""
-        frames = list(self._kept)
-        if self._last is not None and frames[-1] is not self._last:
-            frames.append(self._last)
-        if len(frames) <= self.columns:
-            return frames
-        picked = np.linspace(0, len(frames) - 1, self.columns).round().astype(int)
-        return [frames[i] for i in picked]
+        """At most ``columns`` frames, as far apart as each other, from the first to the last."""
+        if self._last is None:
+            return []
+        every = 1
+        while len(self._kept[::every]) + (self._kept[::every][-1] is not self._last) > self.columns:
+            every += 1
+        frames, apart = self._kept[::every], every * self._stride
+        if frames[-1] is not self._last:
+            # The last comes when it comes; where that is close behind another, it takes the place of that.
+            rest = self._seen - 1 - (len(frames) - 1) * apart
+            frames = [*(frames[:-1] if len(frames) > 1 and rest < apart / 2 else frames), self._last]
+        return frames
 
     def is_due(self, at_the_end: bool) -> bool:
         """Whether a strip is to be drawn now, and remember that it is.

@@ -44,6 +44,8 @@ from gradcam_callback.words import block_of, figure, followed, percent
 
 Largest = Mapping[str, float]
 TITLE_GAP, LEAST_WIDTH = 28, 600
+# The least width, in pixels, of a column of a probe panel, of a strip and of an animation: that of the words above it.
+COLUMN, STRIP_COLUMN, FRAME_COLUMN = 60, 40, 104
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,8 @@ class ProbePanel:
         self._input = pictures[0].fit(round(style.cell * 1.25))
         input_column = max(self._input[0], bar_width(style))
         left = on_grid(MARGIN + input_column + GAP)
-        places, right = columns(layers, left, width, max_width)
+        # The columns of tall images are wide enough for the words above them.
+        places, right = columns(layers, left, max(width, COLUMN), max_width)
         top, names = 5 * GRID, 3 * GRID
         step = names + 2 * (height + GAP) + GRID
         # Where each layer's heatmap stands; its overlay stands below.
@@ -121,9 +124,10 @@ class ProbePanel:
         for layer, (x, y) in self._places.items():
             block = block_of(layer)
             if block and block != previous:
-                write(sheet, block, (x, y - names), LABEL, INK, width)
+                write(sheet, block, (x, y - names), LABEL, INK, max(width, COLUMN))
             previous = block
-            write(sheet, layer[len(block) + 1 :] if block else layer, (x, y - names + GRID), LABEL, FAINT, width)
+            word = layer[len(block) + 1 :] if block else layer
+            write(sheet, word, (x, y - names + GRID), LABEL, FAINT, max(width, COLUMN))
         self._base = np.asarray(sheet)
 
     @property
@@ -157,7 +161,7 @@ class ProbePanel:
             put(canvas, marked(overlay(grey, smooth, self._style.colormap), blocks), (x, y + height + GAP))
         sheet = Image.fromarray(canvas)
         for layer, (x, y) in self._places.items():
-            write(sheet, figure(float(maps[layer].max())), (x, y - GRID), SMALL, FAINT, width)
+            write(sheet, figure(float(maps[layer].max())), (x, y - GRID), SMALL, FAINT, max(width, COLUMN))
         _write_title(sheet, caption, sheet.width - 2 * MARGIN)
         return sheet
 
@@ -239,7 +243,7 @@ class EvolutionStrip:
         self._pictures, self._style = pictures, style
         self._cell = pictures[0].fit(round(style.cell * 0.58))
         height = self._cell[1]
-        self._top = y = 3 * GRID + on_grid(max(height + GAP, 2 * GRID))
+        self._top = y = 3 * GRID + on_grid(max(height + GAP, 3 * GRID))
         blocks = [block_of(layer) for layer in layers]
         self._rows: dict[str, int] = {}
         for i, layer in enumerate(layers):
@@ -259,8 +263,9 @@ class EvolutionStrip:
         """
         width, height = self._cell
         picture, grey, wide = self._pictures[i], self._pictures[i].grey(*self._cell), bar_width(self._style)
-        lefts = [MARGIN + self.NAMES + column * (width + GAP) for column in range(len(columns))]
-        canvas = blank(max(lefts[-1] + width + MARGIN, wide + 320), self._height)
+        column_width = max(width, STRIP_COLUMN)
+        lefts = [MARGIN + self.NAMES + column * (column_width + GAP) for column in range(len(columns))]
+        canvas = blank(max(lefts[-1] + column_width + MARGIN, wide + 320), self._height)
         bar = canvas.shape[1] - wide - MARGIN, MARGIN + 2
         colour_bar(canvas, bar, wide, self._style)
         put(canvas, picture.outlined(width, height), (MARGIN, 3 * GRID))
@@ -283,7 +288,7 @@ class EvolutionStrip:
                 (column.heading, self._top - 3 * GRID + 4, INK),
                 (percent(column.probability), self._top - 2 * GRID + 4, FAINT),
             ):
-                write_line(sheet, text, (left + (width - line_width(text, LABEL)) // 2, y), LABEL, colour)
+                write_line(sheet, text, (left + max(0, (width - line_width(text, SMALL)) // 2), y), SMALL, colour)
         return sheet
 
 
@@ -302,8 +307,9 @@ class Animation:
         blocks = [block_of(layer) or layer for layer in layers]
         last = {block: layer for block, layer in zip(blocks, layers, strict=True)}
         self._layers = list(last.values())[-self.SHOWN :]
-        self._lefts = [MARGIN + i * (width + GAP) for i in range(len(self._layers) + 1)]
-        self._base = blank(max(self._lefts[-1] + width + MARGIN, 420), MARGIN + 74 + height + MARGIN)
+        column = max(width, FRAME_COLUMN)
+        self._lefts = [MARGIN + i * (column + GAP) for i in range(len(self._layers) + 1)]
+        self._base = blank(max(self._lefts[-1] + column + MARGIN, 420), MARGIN + 74 + height + MARGIN)
 
     def frames(
         self, i: int, name: str, explained: str, columns: Sequence[Column], largest: Largest | None = None
@@ -316,7 +322,7 @@ class Animation:
         sheet = Image.fromarray(base)
         write(sheet, name, (MARGIN, MARGIN), TITLE, INK, sheet.width - 2 * MARGIN)
         for left, heading in zip(self._lefts, ["input", *self._layers], strict=True):
-            write(sheet, heading, (left, top - 22), LABEL, FAINT, width)
+            write(sheet, heading, (left, top - 22), LABEL, FAINT, max(width, FRAME_COLUMN))
         frames = []
         for column in columns:
             canvas = np.array(sheet)

@@ -26,13 +26,17 @@ def test_short_runs_are_shown_whole(epochs):
     assert run_of(epochs) == list(range(epochs))
 
 
-@pytest.mark.parametrize("epochs", [13, 24, 25, 26, 50, 99, 100, 1000])
+@pytest.mark.parametrize("epochs", [13, 14, 24, 25, 26, 30, 50, 99, 100, 1000, 1001])
 def test_long_runs_are_thinned_evenly_from_first_to_last(epochs):
     shown = run_of(epochs)
-    assert len(shown) == 12 and shown[0] == 0 and shown[-1] == epochs - 1
-    steps = np.diff(shown)
-    assert steps.min() >= 1 and steps.max() <= 2 * max(1, np.median(steps)) + 1
-    assert max(steps) <= 2.5 * epochs / 11
+    assert 6 <= len(shown) <= 12 and shown[0] == 0 and shown[-1] == epochs - 1
+    *steps, last = np.diff(shown)
+    assert len(set(steps)) == 1, "all as far apart as each other"
+    assert steps[0] / 2 <= last < 1.5 * steps[0], "but for the last, which comes when it comes"
+
+
+def test_strips_never_have_more_columns_than_asked_for():
+    assert max(len(run_of(epochs, columns=5)) for epochs in range(1, 60)) == 5
 
 
 def test_memory_is_bounded():
