@@ -16,7 +16,8 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from toys import CLASSES
 
-from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet, metrics
+from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet, metrics, words
+from gradcam_callback.evolution import KEPT_SIDE
 from gradcam_callback.gradcam import predicted_class
 from gradcam_callback.shortcut import make_counterfactuals
 
@@ -274,6 +275,27 @@ def test_history_goes_on_from_a_checkpoint(thin, fit, tmp_path):
     assert second.history[:2] == first.history
 
 
+def test_state_of_a_long_run_stays_under_20_mb():
+    """32 images in 10 classes, 13 layers, 1,000 epochs."""
+    callback = GradCAMCallback()
+    names = [words.tag(measure, layer) for measure in PER_LAYER for layer in ALL]
+    names += [words.tag(f"{of}_by_class", layer, str(i)) for of in ON_MASKS for layer in ALL for i in range(10)]
+    values = torch.rand(1000, len(names), generator=torch.Generator().manual_seed(0)).tolist()
+    for epoch, row in enumerate(values):
+        # Tags are made anew at each entry.
+        made = (words.tag(*name.split("/")[1:]) for name in names)
+        callback.history.append({"epoch": epoch, "step": 10 * epoch, **dict(zip(made, row, strict=True))})
+    # Maps of the sizes that those of 224 px are kept in.
+    sides = [KEPT_SIDE] * 7 + [28] * 3 + [14] * 3
+    maps = {layer: torch.rand(32, side, side) for layer, side in zip(ALL, sides, strict=True)}
+    for epoch in range(24):
+        callback._evolution.add(str(epoch), [0.5] * 32, [0] * 32, maps)
+    assert len(callback._evolution._kept) == 24, "as many as there ever are"
+    buffer = io.BytesIO()
+    torch.save(callback.state_dict(), buffer)
+    assert 10e6 < buffer.tell() < 20e6
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -348,6 +370,21 @@ def test_failure_of_ours_in_a_running_training_is_a_warning_and_training_goes_on
     why = "lost (OSError: No space left on device). Training goes on untouched."
     assert lost == [f"GradCAM: this epoch's panels {why}"] * 2 + [f"GradCAM: the last strips and the animations {why}"]
     assert trainer.current_epoch == 2 and len(callback.history) == 2
+
+
+def test_a_run_that_breaks_off_has_its_strips_and_animations(fit, events, probe):
+    class Breaking(ThinVGG):
+        def on_train_epoch_start(self):
+            if self.current_epoch == 8:
+                raise RuntimeError("the user's own")
+
+    with pytest.raises(RuntimeError, match="the user's own"):
+        fit(Breaking(), GradCAMCallback(probe, "block5_conv3"), max_epochs=20)
+    found = events()
+    steps = [event.step for event in found.Images("gradcam/probe/star-1")]
+    assert len(steps) == 8
+    assert [event.step for event in found.Images("gradcam/evolution/star-1")] == [*steps[:6], steps[-1]]
+    assert [event.step for event in found.Images("gradcam/animation/star-1")] == steps[-1:]
 
 
 def test_nan_weights_give_empty_maps_a_warning_and_training_goes_on(thin, fit, probe):
