@@ -12,24 +12,28 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor
 
 from gradcam_callback.canvas import Style, encode_gif, encode_jpeg
 from gradcam_callback.evolution import Evolution
-from gradcam_callback.gradcam import GradCAM, check_options, class_probability
+from gradcam_callback.gradcam import GradCAM, OutputTransformError, check_options, class_probability
 from gradcam_callback.notices import GradCAMWarning, ShortcutWarning
-from gradcam_callback.observation import Observation, Observer
+from gradcam_callback.observation import Observation, Observer, Share
 from gradcam_callback.panels import VIEWS, Album
 from gradcam_callback.probe import ProbeSet
 from gradcam_callback.sinks import Entry, Manifest, Sinks
 from gradcam_callback.trainers import (
     find_sinks,
+    gather,
+    is_a,
     is_dry_run,
     is_fitting,
     precision_of,
     probe_from_validation,
+    refuse_sharded,
     validation_step,
 )
 from gradcam_callback.verdict import Verdict, confirms, judge
@@ -60,6 +64,7 @@ class GradCAMCallback(Callback):
         save_dir: a folder for the same pictures, and ``history.json``, as plain files; needs no logger.
         save_maps: whether to also save the raw maps of each entry, ``maps/<step>.npz`` in ``save_dir``, or else in
             ``gradcam`` in the logger's folder.
+        output_transform: makes logits ``(N, K)`` of what the model's ``forward`` gives, where that is something else.
         method: the formula of the maps, see `gradcam_callback.methods`.
         precision: ``"full"``, ``"bf16"`` (see `GradCAM`), or ``"trainer"``: bf16 where the Trainer's is.
         chunk_size: how many images go through the model at once; None chooses.
@@ -96,6 +101,7 @@ class GradCAMCallback(Callback):
         jpeg_quality: int = 60,
         save_dir: str | Path | None = None,
         save_maps: bool = False,
+        output_transform: Callable[[Any], Tensor] | None = None,
         method: str = "gradcam",
         precision: str = "full",
         chunk_size: int | None = None,
@@ -125,6 +131,8 @@ class GradCAMCallback(Callback):
             raise ValueError(f"on_shortcut is {on_shortcut!r}. Expected 'warn', 'stop' or a callable.")
         # The Trainer's own precision is known only later; whatever it is, the engine has an answer to it.
         check_options(method, "full" if precision == "trainer" else precision, chunk_size)
+        if not (output_transform is None or callable(output_transform)):
+            raise ValueError(f"output_transform came as {type(output_transform).__name__}. Expected a callable.")
         self.probe = probe
         self.target_layers = target_layers
         self.target = target
@@ -134,6 +142,7 @@ class GradCAMCallback(Callback):
         self.jpeg_quality = jpeg_quality
         self.save_dir = None if save_dir is None else Path(save_dir)
         self.save_maps = save_maps
+        self.output_transform = output_transform
         self.method = method
         self.precision = precision
         self.chunk_size = chunk_size
@@ -147,15 +156,16 @@ class GradCAMCallback(Callback):
         self._album: Album | None = None
         self._sinks = Sinks([], self._lost)
         self._evolution = Evolution()
-        self._pending: Observation | None = None
+        self._share: Share | None = None
         self._given_up = False
         self._said = False
 
     # Lightning's hooks, in the order in which they come.
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._observer, self._pending, self._given_up = None, None, False
+        self._observer, self._share, self._given_up = None, None, False
         if stage in ("fit", "validate"):
+            refuse_sharded(trainer)
             sinks = [] if is_dry_run(trainer) else find_sinks(trainer, self.save_dir, self.save_maps)
             self._sinks = Sinks(sinks if trainer.is_global_zero else [], self._lost)
 
@@ -164,12 +174,19 @@ class GradCAMCallback(Callback):
         if self.probe is not None or trainer.val_dataloaders is not None:
             self._prepare(trainer, pl_module)
         if self.log_before_training and self._observer is not None and trainer.global_step == 0:
+            with self._surviving("the maps before training"):
+                self._share = self._observer.share(trainer.global_rank, trainer.world_size)
+            seen = self._look(trainer)
             with self._surviving("the entry before training"):
-                seen = self._look(self._observer)
-                if trainer.is_global_zero:
+                if seen is not None and trainer.is_global_zero:
                     for logger in trainer.loggers:
                         logger.log_metrics(_tagged(seen.scalars), step=0)
-                self._publish(trainer, seen, epoch=-1, step=0)
+                if seen is not None:
+                    # Whatever monitors a scalar has a value from the start, also should the first epoch's be lost.
+                    trainer.callback_metrics.update(
+                        {name: torch.tensor(v) for name, v in _tagged(seen.scalars).items()}
+                    )
+                    self._publish(trainer, seen, epoch=-1, step=0)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking or self._observer is not None or self._given_up:
@@ -187,12 +204,15 @@ class GradCAMCallback(Callback):
     ) -> None:
         if batch_idx == 0 and dataloader_idx == 0 and self._observer is not None and self.should_log(trainer):
             with self._surviving("this epoch's maps"):
-                self._pending = self._look(self._observer)
+                self._share = self._observer.share(trainer.global_rank, trainer.world_size)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        seen, self._pending = self._pending, None
+        if trainer.sanity_checking:
+            return
+        seen = self._look(trainer)
         if seen is not None:
-            pl_module.log_dict(_tagged(seen.scalars))
+            # The same in every process; Lightning asks for their mean all the same.
+            pl_module.log_dict(_tagged(seen.scalars), sync_dist=trainer.world_size > 1)
             with self._surviving("this epoch's panels"):
                 self._publish(trainer, seen, trainer.current_epoch, validation_step(trainer))
             self._react(trainer)
@@ -242,6 +262,7 @@ class GradCAMCallback(Callback):
                 precision=precision_of(trainer) if self.precision == "trainer" else self.precision,
                 chunk_size=self.chunk_size,
                 reuse_frozen=self.reuse_frozen,
+                output_transform=self.output_transform,
             ),
             self.probe,
             self.target,
@@ -250,7 +271,7 @@ class GradCAMCallback(Callback):
         )
         self._lay_out(self.probe, self._observer.layers)
         for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
+            if is_a(logger, "TensorBoardLogger"):
                 rank_zero_info(
                     f"GradCAM: watching {len(self._observer.layers)} layers on {len(self.probe)} images. See them "
                     f"with: tensorboard --logdir {shlex.quote(str(logger.save_dir))} --samples_per_plugin images=100 "
@@ -275,12 +296,26 @@ class GradCAMCallback(Callback):
         )
         self._sinks.begin(manifest, probe, goes_on=bool(self.history))
 
-    def _look(self, observer: Observer) -> Observation:
-        seen = observer.look()
-        bad = int(seen.cams.nonfinite.sum())
-        if bad:
-            self._warn(f"{bad} of {len(observer.probe)} images gave NaN or infinity, and have empty maps")
-        return seen
+    def _look(self, trainer: Trainer) -> Observation | None:
+        """Put together what the processes have computed; None where that is nothing, or not all of it."""
+        mine, self._share = self._share, None
+        # Whatever has failed in one process, all of them come here, so that none waits for another in vain.
+        shares = gather(trainer, mine)
+        there = [share for share in shares if share is not None]
+        if self._observer is None or not there:
+            return None
+        if len(there) < len(shares):
+            if mine is not None:
+                missing = [rank for rank, share in enumerate(shares) if share is None]
+                self._warn(f"this epoch's maps lost, since process {missing[0]} could not compute its share")
+            return None
+        with self._surviving("this epoch's figures"):
+            seen = self._observer.conclude(there)
+            bad = int(seen.cams.nonfinite.sum())
+            if bad:
+                self._warn(f"{bad} of {len(self._observer.probe)} images gave NaN or infinity, and have empty maps")
+            return seen
+        return None
 
     def _publish(self, trainer: Trainer, seen: Observation, epoch: int, step: int) -> None:
         """Keep what was seen, and from the first process write its pictures and words."""
@@ -344,6 +379,8 @@ class GradCAMCallback(Callback):
         """A failure of ours in a running training becomes a warning that says what is lost."""
         try:
             yield
+        except OutputTransformError:
+            self._warn(f"{what} lost, since your output_transform failed:\n{traceback.format_exc()}")
         except Exception as error:
             self._warn(f"{what} lost ({type(error).__name__}: {error})")
 

@@ -39,6 +39,10 @@ class CAMs:
     nonfinite: Tensor
 
 
+class OutputTransformError(ValueError):
+    """The user's ``output_transform`` raised what is its cause."""
+
+
 class GradCAM:
     """Grad-CAM maps of the chosen layers of a model (Selvaraju et al. 2017, arXiv 1610.02391).
 
@@ -63,6 +67,8 @@ class GradCAM:
             and the size of the images. Where memory runs out, it is halved.
         reuse_frozen: whether what the frozen first blocks of the model give is kept, up to 256 MB, and reused as long
             as neither they nor the images have changed, see `gradcam_callback.frozen`.
+        output_transform: makes logits ``(N, K)`` of what ``forward`` gives, where that is a tuple, a dict or anything
+            else; differentiable.
 
     Raises:
         ValueError: a layer name that does not resolve, an unknown method or precision, with the choices; a chunk size
@@ -78,6 +84,7 @@ class GradCAM:
         precision: str = "full",
         chunk_size: int | None = None,
         reuse_frozen: bool = True,
+        output_transform: Callable[[Any], Tensor] | None = None,
     ) -> None:
         check_options(method, precision, chunk_size)
         self.model = model
@@ -85,6 +92,7 @@ class GradCAM:
         self.method = method
         self.precision = precision
         self.chunk_size = chunk_size
+        self.output_transform = output_transform
         self._frozen = FrozenBase() if reuse_frozen else None
         # Set once the model has turned out to overwrite activations or to insist on its own memory format.
         self._careful = False
@@ -147,7 +155,7 @@ class GradCAM:
             fast = images.contiguous(memory_format=torch.channels_last) if images.device.type == "cpu" else images
             try:
                 with self._hooked(layers, record):
-                    logits = _detached_forward(self.model, fast)
+                    logits = self._detached_forward(fast)
             except RuntimeError as error:
                 if is_out_of_memory(error):
                     raise
@@ -156,9 +164,22 @@ class GradCAM:
                     return record, logits
         record = _Record()
         with self._hooked([replace(layer, overwritten=True) for layer in layers], record):
-            logits = _detached_forward(self.model, images)
+            logits = self._detached_forward(images)
         self._careful = True
         return record, logits
+
+    def _detached_forward(self, images: Tensor) -> Tensor:
+        """Forward with detached parameters, so that no gradient can reach a weight, and with copies of the buffers."""
+        state = {name: _usable(parameter) for name, parameter in self.model.named_parameters()}
+        state |= {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+        logits: Tensor = torch.func.functional_call(self.model, state, (images,))
+        if self.output_transform is not None:
+            try:
+                logits = self.output_transform(logits)
+            except Exception as error:
+                raise OutputTransformError(f"Your output_transform raised {type(error).__name__}: {error}") from error
+        _check_logits(logits, len(images), "forward" if self.output_transform is None else "output_transform")
+        return logits
 
     @contextmanager
     def _hooked(self, layers: Sequence[Layer], record: _Record) -> Iterator[None]:
@@ -234,15 +255,6 @@ def check_options(method: str, precision: str, chunk_size: int | None) -> None:
         raise ValueError(f"chunk_size is {chunk_size}. Expected a number of images, 1 or more, or None.")
 
 
-def _detached_forward(model: nn.Module, images: Tensor) -> Tensor:
-    """Forward with detached parameters, so that no gradient can reach a weight, and with copies of the buffers."""
-    state = {name: _usable(parameter) for name, parameter in model.named_parameters()}
-    state |= {name: buffer.clone() for name, buffer in model.named_buffers()}
-    logits: Tensor = torch.func.functional_call(model, state, (images,))
-    _check_logits(logits, len(images))
-    return logits
-
-
 def _usable(tensor: Tensor) -> Tensor:
     """Detached, and a copy where the tensor was made under inference_mode, which autograd refuses."""
     return tensor.clone() if tensor.is_inference() else tensor.detach()
@@ -311,10 +323,11 @@ def _targets_per_image(targets: int | Sequence[int] | Tensor | None, n: int) -> 
     return given.long().expand(n)
 
 
-def _check_logits(logits: Any, n: int) -> None:
+def _check_logits(logits: Any, n: int, giver: str) -> None:
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != n:
         came = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"The model's forward gave {came}. Expected logits (N, K) with N = {n}.")
+        hint = "" if isinstance(logits, Tensor) else " Say how to get them with output_transform=lambda outputs: ..."
+        raise ValueError(f"The model's {giver} gave {came}. Expected logits (N, K) with N = {n}.{hint}")
 
 
 def _check_activation(layer: Layer, record: _Record, n: int) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from gradcam_callback import metrics
@@ -36,6 +38,23 @@ class Observation:
     swap: SwapTest | None
     foci: list[Focus]
     counterfactuals: Counterfactuals | None
+
+
+@dataclass(frozen=True)
+class Share:
+    """What the model gave for one process's share of the images; of all shares `Observer.conclude` makes the rest.
+
+    Attributes:
+        cams: None where no image fell to the process.
+        swapped, background, foreground: ``(n,)``, the classes predicted for its share of each counterfactual set.
+        faithfulness: ``(n,)``, where that was asked.
+    """
+
+    cams: CAMs | None
+    swapped: Tensor
+    background: Tensor
+    foreground: Tensor
+    faithfulness: Tensor
 
 
 class Observer:
@@ -80,7 +99,27 @@ class Observer:
 
     def look(self) -> Observation:
         """Compute maps, measures and interventions of the present weights."""
-        cams = self._maps()
+        return self.conclude([self.share()])
+
+    def share(self, rank: int = 0, processes: int = 1) -> Share:
+        """Run the present weights on one process's share of the images, which come in as many parts as processes."""
+
+        def mine(images: Tensor) -> Tensor:
+            return images.tensor_split(processes)[rank]
+
+        images = mine(self.probe.images)
+        cams = self._maps(images, mine(self.probe.labels)) if len(images) else None
+        sets, nothing = self._counterfactuals, torch.empty(0)
+        swapped, background, foreground = (
+            self._predict(mine(asked)) if asked is not None else nothing
+            for asked in ((None,) * 3 if sets is None else (sets.swapped, sets.background, sets.foreground))
+        )
+        faithful = self._check_faithfulness(images, cams) if self.check_faithfulness and cams else nothing
+        return Share(cams, swapped, background, foreground, faithful)
+
+    def conclude(self, shares: Sequence[Share]) -> Observation:
+        """Measure what all processes' shares give together."""
+        cams = _joined([share.cams for share in shares if share.cams is not None])
         right = predicted_class(cams.logits) == self.probe.labels
         scalars = {"probe_accuracy": float(right.double().mean())}
         foci = []
@@ -92,22 +131,24 @@ class Observer:
                 scalars |= self._measure_by_class(layer, raw)
         self._before = cams.maps
         if self.check_faithfulness:
-            scalars |= self._check_faithfulness(cams)
+            scalars |= self._name_faithfulness(torch.cat([share.faithfulness for share in shares]))
         if self._counterfactuals is None:
             return Observation(cams, scalars, 0, 0.0, None, foci, None)
         masked_right = right[self.probe.has_mask]
-        swap = self._swap(masked_right, scalars)
-        scalars |= self._paint_out()
+        swap = self._swap(masked_right, torch.cat([share.swapped for share in shares]), scalars)
+        for name in ("background", "foreground"):
+            answers = torch.cat([getattr(share, name) for share in shares])
+            scalars[f"{name}_accuracy"] = float((answers == self._labels).double().mean())
         accuracy = float(masked_right.double().mean())
         return Observation(cams, scalars, len(masked_right), accuracy, swap, foci, self._counterfactuals)
 
-    def _maps(self) -> CAMs:
-        targets: Tensor | int | None = self.probe.labels
+    def _maps(self, images: Tensor, labels: Tensor) -> CAMs:
+        targets: Tensor | int | None = labels
         if isinstance(self.target, int):
             targets = self.target
         elif self.target == "predicted":
             targets = None
-        cams = self.cam(self._as_the_model(self.probe.images), targets)
+        cams = self.cam(self._as_the_model(images), targets)
         maps = {layer: raw.cpu() for layer, raw in cams.maps.items()}
         return CAMs(maps, cams.logits.cpu(), cams.targets.cpu(), cams.nonfinite.cpu())
 
@@ -139,13 +180,13 @@ class Observer:
         """Of the images that have a mask."""
         return self.probe.labels[self.probe.has_mask]
 
-    def _swap(self, right: Tensor, scalars: dict[str, float]) -> SwapTest | None:
-        """Put the objects on other classes' backgrounds, and add the figures to ``scalars``."""
+    def _swap(self, right: Tensor, answers: Tensor, scalars: dict[str, float]) -> SwapTest | None:
+        """What follows from the answers to objects on other classes' backgrounds; its figures go to ``scalars``."""
         sets = self._counterfactuals
         if sets is None or sets.swapped is None:
             return None
         truth = self._labels[sets.objects]
-        right_after = self._predict(sets.swapped) == truth
+        right_after = answers == truth
         swap = swap_test(right, right_after, sets.objects, sets.donors, self._labels, self._seed)
         scalars |= {
             "swap_accuracy": swap.swap_accuracy,
@@ -159,20 +200,14 @@ class Observer:
             scalars[name] = float(right_after[truth == label].double().mean())
         return swap
 
-    def _paint_out(self) -> dict[str, float]:
-        assert self._counterfactuals is not None
-        sets = {"background": self._counterfactuals.background, "foreground": self._counterfactuals.foreground}
-        return {
-            f"{name}_accuracy": float((self._predict(images) == self._labels).double().mean())
-            for name, images in sets.items()
-        }
-
-    def _check_faithfulness(self, cams: CAMs) -> dict[str, float]:
-        values = faithfulness(
-            lambda images: class_probability(self.cam.predict(self._as_the_model(images)).cpu(), cams.targets),
-            self.probe.images,
+    def _check_faithfulness(self, images: Tensor, cams: CAMs) -> Tensor:
+        return faithfulness(
+            lambda blurred: class_probability(self.cam.predict(self._as_the_model(blurred)).cpu(), cams.targets),
+            images,
             cams.maps[self.layers[-1]],
         )
+
+    def _name_faithfulness(self, values: Tensor) -> dict[str, float]:
         by_image = {
             f"faithfulness_by_image/{name}": value
             for name, value in zip(self.probe.names, values.tolist(), strict=True)
@@ -182,6 +217,8 @@ class Observer:
 
     def _predict(self, images: Tensor) -> Tensor:
         """``(N,)`` on the CPU."""
+        if not len(images):
+            return torch.empty(0, dtype=torch.long)
         return predicted_class(self.cam.predict(self._as_the_model(images))).cpu()
 
     def _as_the_model(self, images: Tensor) -> Tensor:
@@ -204,6 +241,17 @@ class Observer:
                 f"The model cannot take probe images of shape {tuple(one.shape[1:])}. Expected images as validation "
                 f"gives them. It said: {error}"
             ) from error
+
+
+def _joined(parts: Sequence[CAMs]) -> CAMs:
+    """The maps of all processes, in the order of the images."""
+    if len(parts) == 1:
+        return parts[0]
+    maps = {layer: torch.cat([part.maps[layer] for part in parts]) for layer in parts[0].maps}
+    logits, targets, nonfinite = (
+        torch.cat([getattr(part, name) for part in parts]) for name in ("logits", "targets", "nonfinite")
+    )
+    return CAMs(maps, logits, targets, nonfinite)
 
 
 def _measure_on_masks(maps: Tensor, masks: Tensor) -> dict[str, float]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from pytorch_lightning.loggers import TensorBoardLogger
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.plugins.text.metadata import create_summary_metadata
 from tensorboard.util.tensor_util import make_tensor_proto
@@ -23,7 +22,7 @@ ACCURACIES = ("probe_accuracy", "swap_accuracy", "background_accuracy", "foregro
 class TensorBoardSink:
     """The event file of a TensorBoardLogger."""
 
-    def __init__(self, logger: TensorBoardLogger) -> None:
+    def __init__(self, logger: Any) -> None:
         self._logger = logger
 
     @property

@@ -6,8 +6,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning.loggers import MLFlowLogger, WandbLogger
-
 from gradcam_callback.canvas import Encoded
 from gradcam_callback.probe import ProbeSet
 from gradcam_callback.sinks import Entry, Manifest, file_name
@@ -17,7 +15,7 @@ from gradcam_callback.words import tag
 class WandbSink:
     """The run of a WandbLogger; pictures stand at the step by which Lightning's scalars are drawn."""
 
-    def __init__(self, logger: WandbLogger) -> None:
+    def __init__(self, logger: Any) -> None:
         self._logger = logger
 
     def begin(self, manifest: Manifest, probe: ProbeSet, goes_on: bool) -> None:
@@ -45,7 +43,7 @@ class WandbSink:
 class MLflowSink:
     """The artifacts of an MLFlowLogger's run, ``gradcam/<tag>/<step>.jpg``."""
 
-    def __init__(self, logger: MLFlowLogger) -> None:
+    def __init__(self, logger: Any) -> None:
         self._logger = logger
 
     def begin(self, manifest: Manifest, probe: ProbeSet, goes_on: bool) -> None:

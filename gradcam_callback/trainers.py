@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, TypeVar
 
+import torch
 from pytorch_lightning import Trainer
-from pytorch_lightning.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
-from pytorch_lightning.loggers.logger import DummyLogger
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.trainer.states import TrainerFn
 
 from gradcam_callback.probe import ProbeSet
 from gradcam_callback.sinks import FolderSink, Sink
 from gradcam_callback.tensorboard import TensorBoardSink
 from gradcam_callback.trackers import MLflowSink, WandbSink
+
+T = TypeVar("T")
 
 # What is taken by itself from the validation data.
 AUTO_PER_CLASS, AUTO_IMAGES, AUTO_SCANNED = 2, 16, 2048
@@ -26,14 +29,14 @@ def find_sinks(trainer: Trainer, save_dir: Path | None, save_maps: bool) -> list
     """
     sinks: list[Sink] = []
     for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
+        if is_a(logger, "TensorBoardLogger"):
             sinks.append(TensorBoardSink(logger))
-        elif isinstance(logger, WandbLogger):
+        elif is_a(logger, "WandbLogger"):
             sinks.append(WandbSink(logger))
-        elif isinstance(logger, MLFlowLogger):
+        elif is_a(logger, "MLFlowLogger"):
             sinks.append(MLflowSink(logger))
-        elif isinstance(logger, CSVLogger) and save_dir is None:
-            sinks.append(FolderSink(Path(logger.log_dir) / "gradcam", maps=save_maps))
+        elif is_a(logger, "CSVLogger") and save_dir is None:
+            sinks.append(FolderSink(Path(str(logger.log_dir)) / "gradcam", maps=save_maps))
     if save_dir is not None:
         sinks.append(FolderSink(save_dir, maps=save_maps))
     elif save_maps and not any(isinstance(sink, FolderSink) for sink in sinks):
@@ -47,9 +50,34 @@ def find_sinks(trainer: Trainer, save_dir: Path | None, save_maps: bool) -> list
     return sinks
 
 
+def is_a(logger: Logger, name: str) -> bool:
+    """Whether a logger's class or one of its bases has a name: ``lightning.pytorch`` and ``pytorch_lightning`` each
+    have classes of their own under the same names, and both may be installed."""
+    return any(base.__name__ == name for base in type(logger).__mro__)
+
+
+def refuse_sharded(trainer: Trainer) -> None:
+    """Raise a ValueError where no process has the whole model, as the maps need it."""
+    strategy = type(trainer.strategy).__name__
+    if strategy in ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy"):
+        raise ValueError(
+            f"The Trainer's strategy is {strategy}, which leaves each process a part of the model only, but "
+            "GradCAMCallback computes maps on all of it. Expected a strategy that copies the model, such as 'ddp'."
+        )
+
+
+def gather(trainer: Trainer, mine: T) -> list[T]:
+    """What every process gives, by rank. All of them must come here, or those that do wait for ever."""
+    if trainer.world_size == 1:
+        return [mine]
+    everyone: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(everyone, mine)
+    return everyone
+
+
 def is_dry_run(trainer: Trainer) -> bool:
     """``fast_dev_run`` puts a dummy in the place of every logger."""
-    return any(isinstance(logger, DummyLogger) for logger in trainer.loggers)
+    return any(is_a(logger, "DummyLogger") for logger in trainer.loggers)
 
 
 def is_fitting(trainer: Trainer) -> bool:

@@ -43,7 +43,7 @@ ORDER = (
     "__init__",
     "__main__",
 )
-KNOW_LIGHTNING = {"tensorboard", "trackers", "trainers", "callback"}
+KNOW_LIGHTNING = {"trainers", "callback"}
 KNOW_NO_TORCH = {"words", "notices", "fonts", "heatmap", "canvas", "plots", "render"}
 
 
