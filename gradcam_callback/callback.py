@@ -159,6 +159,9 @@ class GradCAMCallback(Callback):
         self._share: Share | None = None
         self._given_up = False
         self._said = False
+        # The callbacks of this kind before this one in the Trainer, and what is put behind the tags that they use too.
+        self._earlier: list[GradCAMCallback] = []
+        self._suffix = ""
 
     # Lightning's hooks, in the order in which they come.
 
@@ -166,7 +169,10 @@ class GradCAMCallback(Callback):
         self._observer, self._share, self._given_up = None, None, False
         if stage in ("fit", "validate"):
             refuse_sharded(trainer)
-            sinks = [] if is_dry_run(trainer) else find_sinks(trainer, self.save_dir, self.save_maps)
+            ours = [one for one in getattr(trainer, "callbacks", []) if isinstance(one, GradCAMCallback)]
+            self._earlier = ours[: ours.index(self)] if self in ours else []
+            self._suffix = f" ({len(self._earlier) + 1})" if self._earlier else ""
+            sinks = [] if is_dry_run(trainer) else find_sinks(trainer, self.save_dir, self.save_maps, self._suffix)
             self._sinks = Sinks(sinks if trainer.is_global_zero else [], self._lost)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -180,11 +186,11 @@ class GradCAMCallback(Callback):
             with self._surviving("the entry before training"):
                 if seen is not None and trainer.is_global_zero:
                     for logger in trainer.loggers:
-                        logger.log_metrics(_tagged(seen.scalars), step=0)
+                        logger.log_metrics(self._own(seen.scalars), step=0)
                 if seen is not None:
                     # Whatever monitors a scalar has a value from the start, also should the first epoch's be lost.
                     trainer.callback_metrics.update(
-                        {name: torch.tensor(v) for name, v in _tagged(seen.scalars).items()}
+                        {name: torch.tensor(v) for name, v in self._own(seen.scalars).items()}
                     )
                     self._publish(trainer, seen, epoch=-1, step=0)
 
@@ -212,7 +218,7 @@ class GradCAMCallback(Callback):
         seen = self._look(trainer)
         if seen is not None:
             # The same in every process; Lightning asks for their mean all the same.
-            pl_module.log_dict(_tagged(seen.scalars), sync_dist=trainer.world_size > 1)
+            pl_module.log_dict(self._own(seen.scalars), sync_dist=trainer.world_size > 1)
             with self._surviving("this epoch's panels"):
                 self._publish(trainer, seen, trainer.current_epoch, validation_step(trainer))
             self._react(trainer)
@@ -329,7 +335,7 @@ class GradCAMCallback(Callback):
         if not self._sinks or self._album is None:
             return
         for parts, picture in self._album.entry(seen, self._evolution, first):
-            self._sinks.picture(tag(*parts), encode_jpeg(picture, self.jpeg_quality), step)
+            self._sinks.picture(self._own_tag(*parts), encode_jpeg(picture, self.jpeg_quality), step)
         # In trainer.validate nothing comes after.
         if self._evolution.is_due(at_the_end=not is_fitting(trainer)):
             self._write_strips(step)
@@ -338,7 +344,7 @@ class GradCAMCallback(Callback):
     def _write_strips(self, step: int) -> None:
         assert self._album is not None
         for parts, picture in self._album.strips(self._evolution):
-            self._sinks.picture(tag(*parts), encode_jpeg(picture, self.jpeg_quality), step)
+            self._sinks.picture(self._own_tag(*parts), encode_jpeg(picture, self.jpeg_quality), step)
 
     def _finish(self) -> None:
         """The pictures that show the whole training: the last strips, and the animations."""
@@ -349,8 +355,19 @@ class GradCAMCallback(Callback):
             if self._evolution.is_due(at_the_end=True):
                 self._write_strips(step)
             for parts, frames in self._album.animations(self._evolution):
-                self._sinks.picture(tag(*parts), encode_gif(frames, FRAME_SECONDS), step)
+                self._sinks.picture(self._own_tag(*parts), encode_gif(frames, FRAME_SECONDS), step)
             self._sinks.flush()
+
+    def _own_tag(self, *parts: str) -> str:
+        """A tag; where a callback before this one in the Trainer has the same, with this one's number behind it."""
+        full = tag(*parts)
+        taken = {layer for other in self._earlier if other._observer is not None for layer in other._observer.layers}
+        names = full.split("/")[1:]
+        by_layer = self._observer is not None and len(names) > 1 and names[1] in self._observer.layers
+        return full if by_layer and names[1] not in taken else full + self._suffix
+
+    def _own(self, scalars: Mapping[str, float]) -> dict[str, float]:
+        return {self._own_tag(name): value for name, value in scalars.items()}
 
     def _judge(self, trainer: Trainer, seen: Observation, epoch: int, first: Mapping[str, float]) -> Verdict | None:
         if not seen.foci:

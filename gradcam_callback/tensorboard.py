@@ -22,8 +22,8 @@ ACCURACIES = ("probe_accuracy", "swap_accuracy", "background_accuracy", "foregro
 class TensorBoardSink:
     """The event file of a TensorBoardLogger."""
 
-    def __init__(self, logger: Any) -> None:
-        self._logger = logger
+    def __init__(self, logger: Any, suffix: str = "") -> None:
+        self._logger, self._suffix = logger, suffix
 
     @property
     def _writer(self) -> Any:
@@ -31,9 +31,11 @@ class TensorBoardSink:
         return self._logger.experiment
 
     def begin(self, manifest: Manifest, probe: ProbeSet, goes_on: bool) -> None:
+        # Under a plugin's name that TensorBoard does not know.
         metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name=MANIFEST_PLUGIN))
-        self._write(tag("manifest"), 0, tensor=make_tensor_proto(manifest.to_json().encode()), metadata=metadata)
-        self._writer.add_custom_scalars({"gradcam": charts(probe.masks is not None)})
+        self._write_text("manifest", manifest.to_json(), 0, metadata)
+        if not self._suffix:  # TensorBoard takes one layout per run
+            self._writer.add_custom_scalars({"gradcam": charts(probe.masks is not None)})
 
     def picture(self, tag: str, picture: Encoded, step: int) -> None:
         # `SummaryWriter.add_image` would write PNG, several times larger and slower.
@@ -46,10 +48,13 @@ class TensorBoardSink:
         if entry.verdict is not None:
             # Under just this tag; `SummaryWriter.add_text` would put ``/text_summary`` behind it.
             metadata = create_summary_metadata(display_name="", description="")
-            self._write(tag("verdict"), entry.step, tensor=make_tensor_proto(entry.verdict.encode()), metadata=metadata)
+            self._write_text("verdict", entry.verdict, entry.step, metadata)
 
     def flush(self) -> None:
         self._writer.flush()
+
+    def _write_text(self, name: str, text: str, step: int, metadata: SummaryMetadata) -> None:
+        self._write(tag(name) + self._suffix, step, tensor=make_tensor_proto(text.encode()), metadata=metadata)
 
     def _write(self, name: str, step: int, **value: Any) -> None:
         self._writer.file_writer.add_summary(Summary(value=[Summary.Value(tag=name, **value)]), step)

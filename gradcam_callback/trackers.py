@@ -15,11 +15,12 @@ from gradcam_callback.words import tag
 class WandbSink:
     """The run of a WandbLogger; pictures stand at the step by which Lightning's scalars are drawn."""
 
-    def __init__(self, logger: Any) -> None:
-        self._logger = logger
+    def __init__(self, logger: Any, suffix: str = "") -> None:
+        self._logger, self._suffix = logger, suffix
 
     def begin(self, manifest: Manifest, probe: ProbeSet, goes_on: bool) -> None:
-        self._logger.experiment.config.update({"gradcam": {"layers": list(manifest.layers)}}, allow_val_change=True)
+        watched = {f"gradcam{self._suffix}": {"layers": list(manifest.layers)}}
+        self._logger.experiment.config.update(watched, allow_val_change=True)
 
     def picture(self, tag: str, picture: Encoded, step: int) -> None:
         import wandb
@@ -32,7 +33,7 @@ class WandbSink:
 
     def entry(self, entry: Entry) -> None:
         if entry.verdict is not None:
-            self._log({tag("verdict"): entry.verdict}, entry.step)
+            self._log({tag("verdict") + self._suffix: entry.verdict}, entry.step)
 
     def flush(self) -> None: ...
 
@@ -43,11 +44,11 @@ class WandbSink:
 class MLflowSink:
     """The artifacts of an MLFlowLogger's run, ``gradcam/<tag>/<step>.jpg``."""
 
-    def __init__(self, logger: Any) -> None:
-        self._logger = logger
+    def __init__(self, logger: Any, suffix: str = "") -> None:
+        self._logger, self._suffix = logger, suffix
 
     def begin(self, manifest: Manifest, probe: ProbeSet, goes_on: bool) -> None:
-        self._text(manifest.to_json(), "manifest.json")
+        self._text(manifest.to_json(), f"manifest{self._suffix}.json")
 
     def picture(self, tag: str, picture: Encoded, step: int) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -56,7 +57,7 @@ class MLflowSink:
 
     def entry(self, entry: Entry) -> None:
         if entry.verdict is not None:
-            self._text(entry.verdict, f"verdict/{entry.step:08d}.txt")
+            self._text(entry.verdict, f"verdict{self._suffix}/{entry.step:08d}.txt")
 
     def flush(self) -> None: ...
 

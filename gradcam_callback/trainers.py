@@ -21,8 +21,11 @@ T = TypeVar("T")
 AUTO_PER_CLASS, AUTO_IMAGES, AUTO_SCANNED = 2, 16, 2048
 
 
-def find_sinks(trainer: Trainer, save_dir: Path | None, save_maps: bool) -> list[Sink]:
+def find_sinks(trainer: Trainer, save_dir: Path | None, save_maps: bool, suffix: str) -> list[Sink]:
     """A sink for each of the Trainer's loggers that can show pictures, and the folder.
+
+    Args:
+        suffix: what is put behind the names that every callback uses, where it is not the Trainer's first.
 
     Raises:
         ValueError: there is none; or the folder holds another run.
@@ -30,17 +33,17 @@ def find_sinks(trainer: Trainer, save_dir: Path | None, save_maps: bool) -> list
     sinks: list[Sink] = []
     for logger in trainer.loggers:
         if is_a(logger, "TensorBoardLogger"):
-            sinks.append(TensorBoardSink(logger))
+            sinks.append(TensorBoardSink(logger, suffix))
         elif is_a(logger, "WandbLogger"):
-            sinks.append(WandbSink(logger))
+            sinks.append(WandbSink(logger, suffix))
         elif is_a(logger, "MLFlowLogger"):
-            sinks.append(MLflowSink(logger))
+            sinks.append(MLflowSink(logger, suffix))
         elif is_a(logger, "CSVLogger") and save_dir is None:
-            sinks.append(FolderSink(Path(str(logger.log_dir)) / "gradcam", maps=save_maps))
+            sinks.append(FolderSink(Path(str(logger.log_dir)) / f"gradcam{suffix}", maps=save_maps))
     if save_dir is not None:
         sinks.append(FolderSink(save_dir, maps=save_maps))
     elif save_maps and not any(isinstance(sink, FolderSink) for sink in sinks):
-        sinks.append(FolderSink(Path(trainer.log_dir or trainer.default_root_dir) / "gradcam", False, maps=True))
+        sinks.append(FolderSink(Path(trainer.log_dir or trainer.default_root_dir) / f"gradcam{suffix}", False, True))
     if not sinks:
         came = ", ".join(type(logger).__name__ for logger in trainer.loggers) or "no logger"
         raise ValueError(

@@ -138,3 +138,35 @@ def test_lightning_pytorch_with_both_packages_installed(toys, tmp_path, events):
     (checkpoint,) = (tmp_path / "run" / "checkpoints").iterdir()
     state = torch.load(checkpoint, weights_only=True)["callbacks"][callback.state_key]
     assert state["history"] == callback.history
+
+
+def test_two_callbacks_in_one_trainer_keep_their_pictures_and_figures_apart(thin, fit, events, toys, probe):
+    """The first has the tags that it would have alone; the second its layers' own, and the others with a number."""
+    other = ProbeSet.from_dataset(toys, 2)
+    first, second = GradCAMCallback(probe, "block4"), GradCAMCallback(other, ["block4_conv3", "block5"])
+    fit(thin, first, second)
+    found = events()
+    tags = found.Tags()
+    for tag, count in (
+        ("gradcam/probe/star-1", 2),
+        ("gradcam/probe/star-1 (2)", 2),
+        ("gradcam/layer/block4_conv3", 2),
+        ("gradcam/layer/block4_conv3 (2)", 2),
+        ("gradcam/layer/block5_conv3", 2),
+        ("gradcam/evolution/star-2 (2)", 2),
+        ("gradcam/animation/star-1 (2)", 1),
+        ("gradcam/depth_profile (2)", 2),
+    ):
+        assert len(found.Images(tag)) == count, tag
+    assert "gradcam/layer/block5_conv3 (2)" not in tags["images"]
+    for tag, callback in (
+        ("gradcam/probe_accuracy", first),
+        ("gradcam/probe_accuracy (2)", second),
+        ("gradcam/lift/block4_conv3", first),
+        ("gradcam/lift/block4_conv3 (2)", second),
+        ("gradcam/lift/block5_conv3", second),
+    ):
+        values = [entry[tag.removesuffix(" (2)")] for entry in callback.history]
+        assert [event.value for event in found.Scalars(tag)] == pytest.approx(values), tag
+    for tag, callback in (("gradcam/verdict", first), ("gradcam/verdict (2)", second)):
+        assert found.Tensors(tag)[-1].tensor_proto.string_val[0].decode() == callback.verdict.evidence
