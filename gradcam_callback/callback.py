@@ -176,6 +176,8 @@ class GradCAMCallback(Callback):
             self._sinks = Sinks(sinks if trainer.is_global_zero else [], self._lost)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.enable_validation:
+            self._warn("there is no validation in this training, so no maps are computed")
         # The validation data may come only later, such as with check_val_every_n_epoch; then so does the probe.
         if self.probe is not None or trainer.val_dataloaders is not None:
             self._prepare(trainer, pl_module)
@@ -291,6 +293,8 @@ class GradCAMCallback(Callback):
         if not self._evolution.fits(len(probe), layers):
             self._warn("the strips of the run before, which were of other layers or images; they start anew")
             self._evolution = Evolution()
+        if self._observer is not None and self.history:
+            self._observer.go_on_from(self._evolution.last_maps())
         panel = self._album.probe_panel
         manifest = Manifest(
             probe.names,

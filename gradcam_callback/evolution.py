@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 # Cells a side of a kept map: as many as a strip's cell shows, and few enough for a checkpoint.
-KEPT_SIDE = 40
+KEPT_SIDE = 32
 # Up to so many entries a strip is drawn at each; then when there is half as much more to show.
 ALWAYS_DRAWN, REDRAWN = 6, 1.5
 
@@ -49,6 +49,7 @@ class Evolution:
     def __init__(self, columns: int = 12) -> None:
         self.columns = columns
         self.largest: dict[str, float] = {}
+        # Small maps of evenly spaced entries, and all cells of the last entry's, against which drift is measured.
         self._kept: list[Frame] = []
         self._last: Frame | None = None
         self._stride, self._seen, self._drawn = 1, 0, 0
@@ -57,18 +58,11 @@ class Evolution:
         self, heading: str, probabilities: Sequence[float], targets: Sequence[int], maps: Mapping[str, Tensor]
     ) -> None:
         """Keep an entry; arguments as the attributes of a `Frame`, maps raw."""
-        small = {layer: shrink(raw, KEPT_SIDE) for layer, raw in maps.items()}
-        self._last = Frame(
-            heading,
-            probabilities,
-            targets,
-            {layer: stretched for layer, (stretched, _) in small.items()},
-            {layer: largest for layer, (_, largest) in small.items()},
-        )
+        self._last = _frame(heading, probabilities, targets, maps, None)
         for layer, raw in maps.items():
             self.largest[layer] = max(self.largest.get(layer, 0.0), float(raw.max()))
         if self._seen % self._stride == 0:
-            self._kept.append(self._last)
+            self._kept.append(_frame(heading, probabilities, targets, maps, KEPT_SIDE))
         if len(self._kept) > 2 * self.columns:
             self._kept = self._kept[::2]
             self._stride *= 2
@@ -78,15 +72,25 @@ class Evolution:
         """At most ``columns`` frames, as far apart as each other, from the first to the last."""
         if self._last is None:
             return []
+        last_is_kept = (self._seen - 1) % self._stride == 0
         every = 1
-        while len(self._kept[::every]) + (self._kept[::every][-1] is not self._last) > self.columns:
+        while (len(self._kept) - 1) // every + (not last_is_kept or (len(self._kept) - 1) % every > 0) >= self.columns:
             every += 1
         frames, apart = self._kept[::every], every * self._stride
-        if frames[-1] is not self._last:
+        rest = self._seen - 1 - (len(frames) - 1) * apart
+        if rest:
             # The last comes when it comes; where that is close behind another, it takes the place of that.
-            rest = self._seen - 1 - (len(frames) - 1) * apart
             frames = [*(frames[:-1] if len(frames) > 1 and rest < apart / 2 else frames), self._last]
         return frames
+
+    def last_maps(self) -> dict[str, Tensor]:
+        """The maps of the last entry, layer -> ``(N, h, w)``, to a step of 256 of each; empty before the first."""
+        if self._last is None:
+            return {}
+        return {
+            layer: kept.float() * self._last.largest[layer][:, None, None] / 255
+            for layer, kept in self._last.maps.items()
+        }
 
     def is_due(self, at_the_end: bool) -> bool:
         """Whether a strip is to be drawn now, and remember that it is.
@@ -108,15 +112,33 @@ class Evolution:
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values only."""
         kept = [dict(vars(frame)) for frame in self._kept]
-        last = None if self._last is None or self._last is self._kept[-1] else dict(vars(self._last))
+        last = None if self._last is None else dict(vars(self._last))
         counts = self._stride, self._seen, self._drawn
         return {"kept": kept, "last": last, "largest": dict(self.largest), "counts": counts}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._kept = [Frame(**frame) for frame in state["kept"]]
-        self._last = Frame(**state["last"]) if state["last"] else next(reversed(self._kept), None)
+        self._last = Frame(**state["last"]) if state["last"] else None
         self.largest = dict(state["largest"])
         self._stride, self._seen, self._drawn = state["counts"]
+
+
+def _frame(
+    heading: str,
+    probabilities: Sequence[float],
+    targets: Sequence[int],
+    maps: Mapping[str, Tensor],
+    longest: int | None,
+) -> Frame:
+    """A frame of raw maps, of at most ``longest`` cells a side; None keeps them all."""
+    stretched = {layer: shrink(raw, longest or max(raw.shape[1:])) for layer, raw in maps.items()}
+    return Frame(
+        heading,
+        probabilities,
+        targets,
+        {layer: values for layer, (values, _) in stretched.items()},
+        {layer: largest for layer, (_, largest) in stretched.items()},
+    )
 
 
 def shrink(maps: Tensor, longest: int) -> tuple[Tensor, Tensor]:

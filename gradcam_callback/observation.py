@@ -101,6 +101,10 @@ class Observer:
         """Compute maps, measures and interventions of the present weights."""
         return self.conclude([self.share()])
 
+    def go_on_from(self, maps: dict[str, Tensor]) -> None:
+        """Measure the next drift against these maps, layer -> ``(N, h, w)``."""
+        self._before = maps
+
     def share(self, rank: int = 0, processes: int = 1) -> Share:
         """Run the present weights on one process's share of the images, which come in as many parts as processes."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,8 @@ from gradcam_callback.gradcam import CAMs
 from gradcam_callback.probe import ProbeSet
 
 FORMAT = 1
+# In bytes: file systems take 255.
+LONGEST_NAME = 200
 
 
 @dataclass(frozen=True)
@@ -180,4 +183,8 @@ def file_name(tag: str) -> str:
     kind, _, name = tag.removeprefix("gradcam/").partition("/")
     # What some file system or other does not take; names are not to become folders, nor to climb out of theirs.
     safe = re.sub(r'[%<>:"/\\|?*\x00-\x1f]|^\.+|\.+$', lambda found: quote(found[0], safe="").replace(".", "%2E"), name)
+    if len(safe.encode()) > LONGEST_NAME:
+        # Names that are cut differ in what they were cut from.
+        digest = hashlib.sha256(name.encode()).hexdigest()[:12]
+        safe = safe.encode()[: LONGEST_NAME - 13].decode(errors="ignore") + "-" + digest
     return f"{kind}/{safe}" if safe else kind

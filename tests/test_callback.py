@@ -285,11 +285,12 @@ def test_state_of_a_long_run_stays_under_20_mb():
         # Tags are made anew at each entry.
         made = (words.tag(*name.split("/")[1:]) for name in names)
         callback.history.append({"epoch": epoch, "step": 10 * epoch, **dict(zip(made, row, strict=True))})
-    # Maps of the sizes that those of 224 px are kept in.
-    sides = [KEPT_SIDE] * 7 + [28] * 3 + [14] * 3
-    maps = {layer: torch.rand(32, side, side) for layer, side in zip(ALL, sides, strict=True)}
+    # The last entry's maps at their own size, for images of 224 px; the others, as small as they will be kept.
+    sides = [224] * 2 + [112] * 2 + [56] * 3 + [28] * 3 + [14] * 3
+    last = {layer: torch.rand(32, side, side) for layer, side in zip(ALL, sides, strict=True)}
+    small = {layer: raw[:, :KEPT_SIDE, :KEPT_SIDE] for layer, raw in last.items()}
     for epoch in range(24):
-        callback._evolution.add(str(epoch), [0.5] * 32, [0] * 32, maps)
+        callback._evolution.add(str(epoch), [0.5] * 32, [0] * 32, small if epoch < 23 else last)
     assert len(callback._evolution._kept) == 24, "as many as there ever are"
     buffer = io.BytesIO()
     torch.save(callback.state_dict(), buffer)
@@ -350,6 +351,14 @@ def test_validation_data_without_items_by_index_asks_for_a_probe(thin, fit):
 
     with pytest.raises(ValueError, match="map-style dataset.*ProbeSet"):
         fit(thin, GradCAMCallback(), val_data=Stream())
+
+
+@pytest.mark.filterwarnings("ignore:.*val_dataloader")
+def test_a_training_without_validation_is_said(thin, fit):
+    callback = GradCAMCallback()
+    with pytest.warns(GradCAMWarning, match="there is no validation in this training, so no maps are computed"):
+        fit(thin, callback, limit_val_batches=0)
+    assert callback.history == []
 
 
 def test_fast_dev_run_works_without_loggers(thin, fit):

@@ -11,7 +11,7 @@ from PIL import Image
 from pytorch_lightning.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from tensorboard.plugins.custom_scalar import layout_pb2
 
-from gradcam_callback import GradCAMCallback, GradCAMWarning, ProbeSet
+from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet, metrics
 from gradcam_callback.panels import VIEWS
 from gradcam_callback.sinks import Manifest, file_name
 from gradcam_callback.tensorboard import TensorBoardSink
@@ -193,6 +193,26 @@ def test_tags_become_paths_that_stay_in_their_folder_and_apart(tag, path):
     assert file_name(tag) == path
 
 
+def test_long_names_are_cut_and_stay_apart(tmp_path):
+    names = ["企" * 300 + end for end in ("a", "b")] + ["x" * 300]
+    paths = [file_name(f"gradcam/probe/{name}") for name in names]
+    assert len(set(paths)) == 3
+    for path in paths:
+        (tmp_path / path).mkdir(parents=True)
+
+
+def test_drift_goes_on_after_a_resume(thin, fit, tmp_path, probe):
+    """Measured against the maps that the checkpoint keeps, it is that of the two epochs' weights."""
+    fit(thin, GradCAMCallback(probe)).save_checkpoint(tmp_path / "last.ckpt")
+    before = GradCAM(thin)(probe.images, probe.labels)
+    resumed = GradCAMCallback(probe)
+    fit(thin, resumed, max_epochs=3, resume=tmp_path / "last.ckpt")
+    after = GradCAM(thin)(probe.images, probe.labels)
+    for layer, maps in after.maps.items():
+        expected = float(metrics.drift(maps, before.maps[layer]).mean())
+        assert resumed.history[-1][f"gradcam/drift/{layer}"] == pytest.approx(expected, abs=2e-3), layer
+
+
 def test_strips_go_on_after_a_resume(thin, fit, events, tmp_path, probe):
     first = GradCAMCallback(probe, LAYERS)
     fit(thin, first).save_checkpoint(tmp_path / "last.ckpt")
@@ -201,7 +221,7 @@ def test_strips_go_on_after_a_resume(thin, fit, events, tmp_path, probe):
     fit(thin, resumed, max_epochs=4, resume=tmp_path / "last.ckpt", logger=logger)
     frames = resumed._evolution.frames()
     assert [frame.heading for frame in frames] == ["0", "1", "2", "3"]
-    kept, again = (run._evolution.frames()[1].map_of(LAYERS[1], 0) for run in (first, resumed))
+    kept, again = (run._evolution._kept[1].map_of(LAYERS[1], 0) for run in (first, resumed))
     assert np.array_equal(kept, again)
     strip = events(tmp_path / "second").Images("gradcam/evolution/star-1")[-1]
     sheet = np.asarray(Image.open(io.BytesIO(strip.encoded_image_string))).astype(int)
