@@ -89,7 +89,7 @@ def share(rows: Iterable[Row], of: Callable[[Row], bool], where: Callable[[Row],
 
 def judge_all(rows: list[Row]) -> None:
     """Add to each row whether the callback would suspect a shortcut then, and the fall in the epoch before."""
-    falls = {key(row): row["swap_fall"] for row in rows}
+    falls = {key(row): row["swap_fall"] for row in rows if row["epoch"] > 0}
     for row in rows:
         row["fall_before"] = falls.get(key({**row, "epoch": row["epoch"] - 1}), 0.0)
         row["suspected"] = points_to_background(row["swap_fall"], row["swap_fall_low"]) and confirms(row["fall_before"])

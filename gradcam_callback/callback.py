@@ -377,7 +377,9 @@ class GradCAMCallback(Callback):
         if not seen.foci:
             return None
         foci = [replace(focus, first_lift=first.get(f"lift/{focus.layer}")) for focus in seen.foci]
-        before = next((_untagged(entry) for entry in reversed(self.history) if entry["epoch"] != epoch), {})
+        # The entry before training is none of an epoch.
+        epochs = (entry for entry in reversed(self.history) if entry["epoch"] not in (epoch, -1))
+        before = _untagged(next(epochs, {}))
         confirmed = confirms(before.get("swap_fall", 0.0)) or not is_fitting(trainer)
         return judge(seen.masked_accuracy, seen.masked, seen.swap, foci, confirmed)
 

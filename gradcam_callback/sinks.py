@@ -164,6 +164,7 @@ class FolderSink:
             path.write_bytes(picture.data)
 
     def entry(self, entry: Entry) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)  # should it have been deleted meanwhile
         if self._maps:
             (self.folder / "maps").mkdir(exist_ok=True)
             maps: dict[str, Any] = {layer: raw.float().numpy() for layer, raw in entry.cams.maps.items()}

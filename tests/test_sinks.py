@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 import warnings
 
 import numpy as np
@@ -135,6 +136,19 @@ def test_a_logger_that_fails_does_not_keep_the_others_from_theirs(thin, fit, tmp
     assert len(said) == 3, "once per epoch, and once at the end"
     assert all("what TensorBoard was to be given is lost (OSError: No space left on device)" in line for line in said)
     assert pictures_of(tmp_path / "focus") == expected([int(entry["step"]) for entry in callback.history])
+
+
+def test_a_folder_that_is_deleted_in_a_running_training_is_made_again(thin, fit, tmp_path, probe):
+    class Deletes(pl.Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            shutil.rmtree(tmp_path / "focus")
+
+    callback = GradCAMCallback(probe, LAYERS, save_dir=tmp_path / "focus", save_maps=True)
+    fit(thin, callback, Deletes(), logger=False)
+    last = int(callback.history[-1]["step"])
+    assert f"probe/star-1/{last:08d}.jpg" in pictures_of(tmp_path / "focus")
+    assert json.loads((tmp_path / "focus" / "history.json").read_text())["history"] == callback.history
+    assert (tmp_path / "focus" / "maps" / f"{last:08d}.npz").exists()
 
 
 def test_views_are_those_that_are_asked_for(thin, fit, events, probe):

@@ -47,12 +47,12 @@ def test_the_page_counts_by_hand():
 
 
 def test_the_page_judges_as_the_callback_does():
-    falls = [0.3, 0.0, 0.2, 0.16, 0.14, 0.3, 0.3]
-    lows = [0.1, 0.0, 0.1, 0.1, 0.1, -0.1, 0.1]
+    falls = [0.3, 0.3, 0.0, 0.2, 0.16, 0.14, 0.3, 0.3]
+    lows = [0.1, 0.1, 0.0, 0.1, 0.1, 0.1, -0.1, 0.1]
     rows = [row("patch", fall, 0.5, None, epoch) | {"swap_fall_low": low} for epoch, (fall, low) in
             enumerate(zip(falls, lows, strict=True))]  # fmt: skip
     study_report.judge_all(rows)
-    assert [entry["suspected"] for entry in rows] == [False, False, False, True, False, False, True]
+    assert [entry["suspected"] for entry in rows] == [False, False, False, False, True, False, False, True]
 
 
 def test_delays_count_from_the_epoch_in_which_it_is_learnt():

@@ -42,8 +42,9 @@ def watch(toys, **options):
     return GradCAMCallback(ProbeSet.from_dataset(toys, 4), "block5_conv3", **options)
 
 
-def test_a_network_that_reads_the_ground_is_suspected_in_its_second_epoch_and_said_so_once(ground, fit, toys):
-    callback = watch(toys)
+@pytest.mark.parametrize("before", [False, True])
+def test_a_network_that_reads_the_ground_is_suspected_in_its_second_epoch_and_said_so_once(ground, fit, toys, before):
+    callback = watch(toys, log_before_training=before)
     suspected = []
 
     class Listens(pl.Callback):
