@@ -8,6 +8,7 @@ import warnings
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 from PIL import Image
 from pytorch_lightning.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from tensorboard.plugins.custom_scalar import layout_pb2
