@@ -53,8 +53,8 @@ validation images, which are biased like its training data, less that on 720 con
 points counts as a shortcut. 720 images tell it to within 3 points or so, so networks close to 15 can be called either
 way. **The verdict** sees nothing of that: the callback's own code looks at 64 (or 16) of the validation images.
 
-The lower threshold for the epoch before was added after a first report of these networks, in which the same threshold for
-both epochs had caught 17 of the 20 below; the networks for choosing spoke for it too (13 of 15 caught instead of 12).
+The lower threshold for the epoch before was added after a first report of these networks, in which the same threshold
+for both epochs had caught 17 of the 20 below; the networks for choosing spoke for it too (13 of 15 caught, before 12).
 """
 KINDNESS = """\
 The swap reads weak correlations too kindly, because it draws its backgrounds from the validation data: at a

@@ -245,10 +245,19 @@ class GradCAMCallback(Callback):
         return {"history": self.history, "said": self._said, "evolution": self._evolution.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.history = list(state_dict["history"])
+        history, evolution = [], Evolution()
+        try:
+            history = [dict(entry) for entry in state_dict["history"]]
+            if not all(isinstance(entry[name], int) for entry in history for name in ("epoch", "step")):
+                raise ValueError("an entry's epoch or step is no number")
+            if "evolution" in state_dict:  # as it is not in the checkpoints of earlier versions
+                evolution.load_state_dict(state_dict["evolution"])
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            history, evolution = [], Evolution()
+            what = "the checkpoint's history and strips, which are not as they were written; they start anew"
+            self._warn(f"{what} ({type(error).__name__}: {error})")
+        self.history, self._evolution = history, evolution
         self._said = bool(state_dict.get("said", False))
-        if "evolution" in state_dict:
-            self._evolution.load_state_dict(state_dict["evolution"])
 
     def should_log(self, trainer: Trainer) -> bool:
         """Whether the validation that is under way is one to log: the first, and all of each n-th epoch after."""

@@ -33,6 +33,16 @@ class Frame:
     maps: Mapping[str, Tensor]
     largest: Mapping[str, Tensor]
 
+    def __post_init__(self) -> None:
+        """Raises: ValueError: one of these does not fit the others; it comes from a checkpoint that was changed."""
+        n = len(self.targets)
+        fitting = len(self.probabilities) == n and list(self.maps) == list(self.largest)
+        for layer, maps in self.maps.items():
+            fitting = fitting and maps.dtype == torch.uint8 and maps.ndim == 3 and len(maps) == n
+            fitting = fitting and self.largest[layer].shape == (n,)
+        if not fitting:
+            raise ValueError(f"A kept entry, {self.heading!r}, does not hold maps of {n} images.")
+
     def map_of(self, layer: str, i: int) -> np.ndarray[Any, np.dtype[Any]]:
         """``(h, w)``, the raw values again."""
         values: np.ndarray[Any, np.dtype[Any]] = (self.maps[layer][i].double() * self.largest[layer][i] / 255).numpy()
@@ -117,10 +127,13 @@ class Evolution:
         return {"kept": kept, "last": last, "largest": dict(self.largest), "counts": counts}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Raises: KeyError, TypeError, ValueError, AttributeError: not what `state_dict` gives."""
         self._kept = [Frame(**frame) for frame in state["kept"]]
         self._last = Frame(**state["last"]) if state["last"] else None
-        self.largest = dict(state["largest"])
-        self._stride, self._seen, self._drawn = state["counts"]
+        self.largest = {str(layer): float(value) for layer, value in state["largest"].items()}
+        self._stride, self._seen, self._drawn = map(int, state["counts"])
+        if self._stride < 1 or (self._seen > 0) != bool(self._kept) or bool(self._kept) != (self._last is not None):
+            raise ValueError("The counts of kept entries do not fit them.")
 
 
 def _frame(

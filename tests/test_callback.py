@@ -298,6 +298,34 @@ def test_state_of_a_long_run_stays_under_20_mb():
 
 
 @pytest.mark.parametrize(
+    "edit",
+    [
+        lambda state: state.pop("history"),
+        lambda state: state.update(history=5),
+        lambda state: state["history"][0].pop("epoch"),
+        lambda state: state["history"][0].update(step="last"),
+        lambda state: state["evolution"].clear(),
+        lambda state: state["evolution"].update(kept=3),
+        lambda state: state["evolution"].update(kept=[]),
+        lambda state: state["evolution"].update(counts=(0, 1, 1)),
+        lambda state: state["evolution"].update(last=None),
+        lambda state: state["evolution"]["kept"][0].update(targets=[]),
+        lambda state: state["evolution"]["kept"][0]["maps"].update(block5_conv3=torch.zeros(2, 2)),
+        lambda state: state["evolution"]["last"]["largest"].clear(),
+    ],
+)
+def test_a_checkpoint_edited_by_hand_starts_anew_with_a_warning(thin, fit, tmp_path, edit):
+    fit(thin, GradCAMCallback(target_layers="block5_conv3"), max_epochs=1).save_checkpoint(tmp_path / "last.ckpt")
+    second = GradCAMCallback(target_layers="block5_conv3")
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    edit(checkpoint["callbacks"][second.state_key])
+    torch.save(checkpoint, tmp_path / "edited.ckpt")
+    with pytest.warns(GradCAMWarning, match="checkpoint's history and strips, which are not as they were written"):
+        fit(ThinVGG(), second, max_epochs=2, resume=tmp_path / "edited.ckpt")
+    assert [entry["epoch"] for entry in second.history] == [1]
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"probe": [1, 2]}, "probe came as list. Expected a ProbeSet"),
