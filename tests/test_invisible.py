@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import ThinVGG
 from pytorch_lightning.callbacks import StochasticWeightAveraging, WeightAveraging
+from pytorch_lightning.loggers import TensorBoardLogger
 from torch.nn import functional
 
 from gradcam_callback import GradCAMCallback, GradCAMWarning, ProbeSet
@@ -65,6 +66,10 @@ CASES = {
     "plain": (ThinVGG, {}, []),
     "mid-accumulation": (ThinVGG, {"accumulate_grad_batches": 3, "val_check_interval": 2}, []),
     "bf16-mixed": (ThinVGG, {"precision": "bf16-mixed"}, []),
+    "double precision": (ThinVGG, {"precision": "64-true"}, []),
+    "bf16-true": (ThinVGG, {"precision": "bf16-true"}, []),
+    "validation every second epoch": (ThinVGG, {"check_val_every_n_epoch": 2, "max_epochs": 4}, []),
+    "overfitting two batches": (ThinVGG, {"overfit_batches": 2}, []),
     "clipping, every step": (ThinVGG, {"gradient_clip_val": 0.1, "val_check_interval": 1}, []),
     "anomaly detection": (ThinVGG, {"detect_anomaly": True}, []),
     "deterministic": (ThinVGG, {"deterministic": True}, []),
@@ -99,9 +104,21 @@ def end_of(module, trainer):
     }  # fmt: skip
 
 
+def assert_all_was_logged(callback, found):
+    """Pictures and figures of every validation, at the steps of Lightning's own, after the entry before training."""
+    steps = [0, *(event.step for event in found.Scalars("val_loss"))]
+    assert len(steps) > 1 and [entry["step"] for entry in callback.history] == steps
+    for tag in ("gradcam/probe/class 0-1", "gradcam/layer/block5_conv3"):
+        assert [event.step for event in found.Images(tag)] == steps
+    logged = found.Scalars("gradcam/lift/block5_conv3")
+    assert [event.step for event in logged] == steps
+    values = [entry["gradcam/lift/block5_conv3"] for entry in callback.history]
+    assert [event.value for event in logged] == pytest.approx(values, rel=1e-5)
+
+
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.filterwarnings("ignore:You have turned on:UserWarning")
-def test_training_is_bit_identical_with_and_without_the_callback(case, fit, toys):
+@pytest.mark.filterwarnings("ignore:You have turned on:UserWarning", "ignore:You requested to overfit:UserWarning")
+def test_training_is_bit_identical_with_and_without_the_callback(case, fit, toys, events, tmp_path):
     make, options, companions = CASES[case]
     images, labels, masks = zip(*toys.items[:5], strict=True)
     probe = ProbeSet(torch.stack(images), list(labels), torch.stack(masks))
@@ -114,13 +131,14 @@ def test_training_is_bit_identical_with_and_without_the_callback(case, fit, toys
         module.features[1].eval()
         callback = GradCAMCallback(probe, log_before_training=True)
         callbacks = [make() for make in companions] + [callback] * watched
+        options = {**options, "logger": TensorBoardLogger(tmp_path, name=f"watched-{watched}", version="")}
         if watched and case == "exception in the map":
             with pytest.warns(GradCAMWarning, match="lost .KeyError: 'broken in the map'"):
                 trainer = fit(module, *callbacks, **options)
         else:
             trainer = fit(module, *callbacks, **options)
         if watched and case != "exception in the map":
-            assert len(callback.history) > 1, "the callback was at work"
+            assert_all_was_logged(callback, events(tmp_path / "watched-True"))
         ends.append(end_of(module, trainer))
     without, with_callback = ends
     for part, values in without.items():
