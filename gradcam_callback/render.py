@@ -113,8 +113,8 @@ class ProbePanel:
         self._places = {layer: (x, top + line * step + names) for layer, (line, x) in zip(layers, places, strict=True)}
         self._left = MARGIN, top + names
         lines = max(line for line, _ in places) + 1
-        canvas = blank(max(right + MARGIN, LEAST_WIDTH), top + lines * step)
         bar = MARGIN, on_grid(top + names + self._input[1] + GAP)
+        canvas = blank(max(right + MARGIN, LEAST_WIDTH), max(top + lines * step, bar[1] + 3 * GRID))
         colour_bar(canvas, bar, input_column, style)
         sheet = Image.fromarray(canvas)
         write(sheet, "input", (MARGIN, top + GRID), LABEL, FAINT, input_column)

@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -57,19 +57,17 @@ class Record:
         return [int(place) for place in np.unique(np.linspace(0, count - 1, min(most, count)).round())]
 
 
-class Pictures:
+class Pictures(Protocol):
     """Where the pictures of a record come from."""
 
     def inputs(self) -> list[Image.Image]:
         """The probe images."""
-        raise NotImplementedError
 
     def overlays(self, step: int) -> Overlays:
         """Of the entry at a step."""
-        raise NotImplementedError
 
 
-class Panels(Pictures):
+class Panels:
     """Cut out of the probe panels: image name -> step -> JPEG."""
 
     def __init__(self, manifest: Manifest, panels: Mapping[str, Mapping[int, bytes]]) -> None:
@@ -92,7 +90,7 @@ class Panels(Pictures):
         return found
 
 
-class Maps(Pictures):
+class Maps:
     """Drawn from the raw maps."""
 
     def __init__(self, folder: Path) -> None:

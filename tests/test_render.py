@@ -10,7 +10,7 @@ from skimage import data
 
 from gradcam_callback import canvas, fonts, heatmap, render
 from gradcam_callback.canvas import Picture, Style
-from gradcam_callback.render import Caption, Column, EvolutionStrip, LayerPanel, ProbePanel
+from gradcam_callback.render import Animation, Caption, Column, EvolutionStrip, LayerPanel, ProbePanel
 
 RIGHT = Caption("star-1", "star", "star", True, 0.87, "star", 0.87)
 WRONG = Caption("star-1", "star", "moon", False, 0.91, "star", 0.04)
@@ -262,6 +262,21 @@ def test_non_square_pictures_keep_their_proportions():
     sheet = np.asarray(layer_panel("l", [wide], np.ones((1, 5, 15)), [caption]))
     hottest = np.rint(np.array(matplotlib.colormaps["inferno"](1.0)[:3]) * 255).astype(int) // 2
     assert (sheet == hottest).all(axis=2).sum() == pytest.approx(116 * 39, abs=200)
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 300), (300, 4), (1, 1)])
+def test_the_oddest_shapes_are_drawn(height, width):
+    picture, maps = Picture(np.zeros((height, width, 3), np.uint8)), {"block5_conv3": spot()}
+    columns = [Column("0", 0.5, maps)]
+    for sheet in (
+        probe_panel(picture, maps, RIGHT),
+        layer_panel("block5_conv3", [picture], spot()[None], [RIGHT]),
+        EvolutionStrip([picture], ["block5_conv3"], BIG).draw(0, "star-1", "star", columns),
+        Animation([picture], ["block5_conv3"], BIG).frames(0, "star-1", "star", columns)[0],
+    ):
+        assert (np.asarray(sheet)[-8:] == 255).all() and (np.asarray(sheet)[:, -8:] == 255).all(), (
+            "all within its paper"
+        )
 
 
 def test_long_names_are_cut_and_nothing_is_drawn_outside():
