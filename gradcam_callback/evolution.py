@@ -79,7 +79,7 @@ class Evolution:
         self._seen += 1
 
     def frames(self) -> list[Frame]:
-        """At most ``columns`` frames, as far apart as each other, from the first to the last."""
+        """At most ``columns`` frames, as far apart as each other and of one size, from the first to the last."""
         if self._last is None:
             return []
         last_is_kept = (self._seen - 1) % self._stride == 0
@@ -90,7 +90,9 @@ class Evolution:
         rest = self._seen - 1 - (len(frames) - 1) * apart
         if rest:
             # The last comes when it comes; where that is close behind another, it takes the place of that.
-            frames = [*(frames[:-1] if len(frames) > 1 and rest < apart / 2 else frames), self._last]
+            last = self._last
+            small = _frame(last.heading, last.probabilities, last.targets, self.last_maps(), KEPT_SIDE)
+            frames = [*(frames[:-1] if len(frames) > 1 and rest < apart / 2 else frames), small]
         return frames
 
     def last_maps(self) -> dict[str, Tensor]:

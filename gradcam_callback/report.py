@@ -24,12 +24,11 @@ from gradcam_callback.canvas import Picture, Style, encode_jpeg, marked
 from gradcam_callback.heatmap import overlay, scale
 from gradcam_callback.plots import over_time
 from gradcam_callback.sinks import Manifest, file_name
+from gradcam_callback.tensorboard import ACCURACIES, BY_LAYER
 from gradcam_callback.words import tag
 
 # Pixels: a cell drawn from raw maps, and the quality in which pictures are put into the page.
 CELL, QUALITY = 160, 80
-MEASURES = ("lift", "pointing_game", "entropy", "strength")
-ACCURACIES = ("probe_accuracy", "swap_accuracy", "background_accuracy", "foreground_accuracy")
 
 # Of one logged epoch: each image's overlays, by layer.
 Overlays = list[dict[str, Image.Image]]
@@ -58,7 +57,9 @@ class Record:
 
 
 class Pictures(Protocol):
-    """Where the pictures of a record come from."""
+    """Where the pictures of a record come from; ``colours`` says what theirs mean."""
+
+    colours: str
 
     def inputs(self) -> list[Image.Image]:
         """The probe images."""
@@ -69,6 +70,8 @@ class Pictures(Protocol):
 
 class Panels:
     """Cut out of the probe panels: image name -> step -> JPEG."""
+
+    colours = "in the colours, and on the scale, in which they were logged"
 
     def __init__(self, manifest: Manifest, panels: Mapping[str, Mapping[int, bytes]]) -> None:
         self._manifest, self._panels = manifest, panels
@@ -92,6 +95,8 @@ class Panels:
 
 class Maps:
     """Drawn from the raw maps."""
+
+    colours = "drawn from grey, no focus, to bright yellow, each map's own maximum"
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -239,6 +244,7 @@ def write_report(run: Path, out: Path, most: int = 12) -> None:
         verdict=record.verdict,
         suspected=record.verdict is not None and "is suspected" in record.verdict,
         plots=list(_plots(record)),
+        colours=record.source.colours,
         layers=list(manifest.layers),
         entries=[record.epochs[place] for place in shown],
         logged=len(record.steps),
@@ -264,7 +270,7 @@ def _plots(record: Record) -> Iterator[dict[str, str]]:
     band = (of("swap_accuracy_low"), of("swap_accuracy_high")) if "swap_accuracy_low" in record.scalars else None
     if there:
         yield plot("accuracies" + (", swap with its 95 % interval" if band else ""), there, band)
-    for measure in MEASURES:
+    for measure in BY_LAYER:
         lines = {
             layer: of(f"{measure}/{layer}")
             for layer in record.manifest.layers

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from gradcam_callback.canvas import Picture, Style
 from gradcam_callback.evolution import KEPT_SIDE, Evolution, shrink
+from gradcam_callback.render import Column, EvolutionStrip
 
 
 def lived(epochs, columns=12, evolution=None):
@@ -33,6 +35,20 @@ def test_long_runs_are_thinned_evenly_from_first_to_last(epochs):
     *steps, last = np.diff(shown)
     assert len(set(steps)) == 1, "all as far apart as each other"
     assert steps[0] / 2 <= last < 1.5 * steps[0], "but for the last, which comes when it comes"
+
+
+def test_strips_of_runs_of_any_length_are_of_maps_of_one_size_and_can_be_drawn():
+    evolution, picture = Evolution(), Picture(np.zeros((64, 64, 3), np.uint8))
+    strip = EvolutionStrip([picture], ["l"], Style())
+    for epoch in range(60):
+        raw = torch.zeros(1, 64, 64)
+        raw[0, 40, epoch] = 1.0
+        evolution.add(str(epoch), [0.5], [0], {"l": raw})
+        frames = evolution.frames()
+        assert {tuple(frame.maps["l"].shape) for frame in frames} == {(1, KEPT_SIDE, KEPT_SIDE)}
+        hottest = [np.unravel_index(frame.map_of("l", 0).argmax(), (KEPT_SIDE, KEPT_SIDE)) for frame in frames]
+        assert hottest == [(20, int(frame.heading) // 2) for frame in frames], "each shows the epoch of its heading"
+        strip.draw(0, "x", "x", [Column(frame.heading, 0.5, {"l": frame.map_of("l", 0)}) for frame in frames])
 
 
 def test_strips_never_have_more_columns_than_asked_for():

@@ -57,6 +57,7 @@ def test_page_holds_the_verdict_every_image_layer_and_epoch_and_needs_nothing_el
     assert all(len(of_layer) == len(epochs) for image in images for of_layer in image.values())
     assert "star &lt;b&gt;&amp;" in page and "企鹅" in page and "<b>" not in page
     assert not re.search(r"(src|href)=[\"']?(https?:|//)", page), "nothing is fetched from anywhere"
+    assert ("each map&#39;s own maximum" in page) == (source == "maps"), "raw maps are drawn on a scale of the page's"
     assert page.count('<img alt="lift by layer"') == 1 and page.count('<img alt="accuracies') == 1
 
 
