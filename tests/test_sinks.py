@@ -244,6 +244,14 @@ def test_strips_go_on_after_a_resume(thin, fit, events, tmp_path, probe):
     assert all(np.ptp(cell) > 40 for cell in cells), "four columns, the first two from before"
 
 
+def test_a_long_training_has_its_strips_to_the_end(thin, fit, events, probe):
+    """Longer than the entries that are all kept, with maps larger than they are kept."""
+    fit(thin, GradCAMCallback(probe, "block1_conv1", views="evolution"), max_epochs=28, limit_train_batches=1)
+    steps = [event.step for event in events().Scalars("val_loss")]
+    drawn = [event.step for event in events().Images("gradcam/evolution/star-1")]
+    assert drawn == [steps[entry - 1] for entry in (1, 2, 3, 4, 5, 6, 9, 14, 21, 28)]
+
+
 def test_strips_of_other_layers_start_anew_with_a_word(thin, fit, tmp_path, probe):
     first = GradCAMCallback(probe, LAYERS)
     fit(thin, first)
