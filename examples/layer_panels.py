@@ -19,8 +19,8 @@ from PIL import Image, ImageOps
 from pretrained import Classifier, WeightsUnavailable, for_classifying
 
 from gradcam_callback import GradCAM, ProbeSet
+from gradcam_callback.answers import class_probability, predicted_class
 from gradcam_callback.canvas import Style, encode_jpeg, stack
-from gradcam_callback.gradcam import class_probability, predicted_class
 from gradcam_callback.panels import inputs
 from gradcam_callback.render import Caption, LayerPanel, ProbePanel
 

@@ -17,9 +17,10 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
+from gradcam_callback.answers import class_probability
 from gradcam_callback.canvas import Style, encode_gif, encode_jpeg
 from gradcam_callback.evolution import Evolution
-from gradcam_callback.gradcam import GradCAM, OutputTransformError, check_options, class_probability
+from gradcam_callback.gradcam import GradCAM, OutputTransformError, check_options
 from gradcam_callback.notices import GradCAMWarning, ShortcutWarning
 from gradcam_callback.observation import Observation, Observer, Share
 from gradcam_callback.panels import VIEWS, Album
@@ -342,7 +343,7 @@ class GradCAMCallback(Callback):
         first = _untagged(self.history[0]) if self.history else None
         self.verdict = self._judge(trainer, seen, epoch, first or {})
         self.history.append({"epoch": epoch, "step": step, **_tagged(seen.scalars)})
-        explained = class_probability(seen.cams.logits, seen.cams.targets).tolist()
+        explained = class_probability(seen.cams.logits, seen.cams.targets, self.probe.multi_label).tolist()
         heading = "start" if epoch < 0 else str(epoch)
         self._evolution.add(heading, explained, seen.cams.targets.tolist(), seen.cams.maps)
         if not self._sinks or self._album is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,14 +35,18 @@ class Frame:
     largest: Mapping[str, Tensor]
 
     def __post_init__(self) -> None:
-        """Raises: ValueError: one of these does not fit the others; it comes from a checkpoint that was changed."""
+        """Raises: TypeError, ValueError: one of these is not as above; it comes from a checkpoint that was changed."""
         n = len(self.targets)
-        fitting = len(self.probabilities) == n and list(self.maps) == list(self.largest)
+        fitting = isinstance(self.heading, str) and len(self.probabilities) == n > 0
+        fitting = fitting and all(isinstance(target, int) for target in self.targets)
+        # One may be NaN, as logits may be.
+        fitting = fitting and all(isinstance(p, (int, float)) and not (p < 0 or p > 1) for p in self.probabilities)
+        fitting = fitting and all(isinstance(of_layers, Mapping) for of_layers in (self.maps, self.largest))
+        if not fitting or self.maps.keys() != self.largest.keys():
+            raise ValueError(f"A kept entry, {self.heading!r}, does not hold what its {n} images need.")
         for layer, maps in self.maps.items():
-            fitting = fitting and maps.dtype == torch.uint8 and maps.ndim == 3 and len(maps) == n
-            fitting = fitting and self.largest[layer].shape == (n,)
-        if not fitting:
-            raise ValueError(f"A kept entry, {self.heading!r}, does not hold maps of {n} images.")
+            if not (isinstance(layer, str) and _are_maps(maps, self.largest[layer], n)):
+                raise ValueError(f"A kept entry, {self.heading!r}, does not hold maps of {n} images at {layer!r}.")
 
     def map_of(self, layer: str, i: int) -> np.ndarray[Any, np.dtype[Any]]:
         """``(h, w)``, the raw values again."""
@@ -129,13 +134,36 @@ class Evolution:
         return {"kept": kept, "last": last, "largest": dict(self.largest), "counts": counts}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Raises: KeyError, TypeError, ValueError, AttributeError: not what `state_dict` gives."""
-        self._kept = [Frame(**frame) for frame in state["kept"]]
-        self._last = Frame(**state["last"]) if state["last"] else None
-        self.largest = {str(layer): float(value) for layer, value in state["largest"].items()}
-        self._stride, self._seen, self._drawn = map(int, state["counts"])
-        if self._stride < 1 or (self._seen > 0) != bool(self._kept) or bool(self._kept) != (self._last is not None):
+        """Raises: KeyError, TypeError, ValueError: not what `state_dict` gives."""
+        if not isinstance(state, Mapping) or not isinstance(state["largest"], Mapping):
+            raise TypeError("The kept entries are no mapping.")
+        kept = [Frame(**frame) for frame in state["kept"]]
+        last = None if state["last"] is None else Frame(**state["last"])
+        stride, seen, drawn = state["counts"]
+        if not all(isinstance(count, int) for count in (stride, seen, drawn)) or not 0 <= drawn <= seen or stride < 1:
+            raise ValueError(f"The counts of kept entries are {state['counts']!r}.")
+        if len(kept) != -(-seen // stride) or (last is None) != (seen == 0):
             raise ValueError("The counts of kept entries do not fit them.")
+        if last is not None and any(not _are_alike(frame, last) for frame in kept):
+            raise ValueError("The kept entries are not all of the same images and layers.")
+        for layer, value in state["largest"].items():
+            if not (isinstance(layer, str) and isinstance(value, (int, float)) and 0 <= value < math.inf):
+                raise ValueError(f"The largest value of layer {layer!r} is {value!r}.")
+        self._kept, self._last, self.largest = kept, last, dict(state["largest"])
+        self._stride, self._seen, self._drawn = stride, seen, drawn
+
+
+def _are_maps(maps: Any, largest: Any, n: int) -> bool:
+    """Whether they are what a `Frame` holds of a layer."""
+    if not (isinstance(maps, Tensor) and maps.dtype == torch.uint8 and maps.ndim == 3 and len(maps) == n):
+        return False
+    if not (isinstance(largest, Tensor) and largest.is_floating_point() and largest.shape == (n,)):
+        return False
+    return maps.numel() > 0 and bool(((largest >= 0) & largest.isfinite()).all())
+
+
+def _are_alike(frame: Frame, other: Frame) -> bool:
+    return len(frame.targets) == len(other.targets) and list(frame.maps) == list(other.maps)
 
 
 def _frame(

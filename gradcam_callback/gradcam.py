@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gradcam_callback.answers import predicted_class
 from gradcam_callback.chunks import in_chunks, is_out_of_memory
 from gradcam_callback.frozen import FrozenBase
 from gradcam_callback.layers import Layer, resolve_layers
@@ -298,18 +299,6 @@ def _scores(logits: Tensor, classes: Tensor) -> Tensor:
     if logits.shape[1] == 1:
         return logits[:, 0] * (2 * classes - 1)
     return logits.gather(1, classes[:, None])[:, 0]
-
-
-def predicted_class(logits: Tensor) -> Tensor:
-    """``(N, K)`` logits -> ``(N,)`` the class that each predicts; of a single logit 1 where it is positive, else 0."""
-    return (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(dim=1)
-
-
-def class_probability(logits: Tensor, classes: Tensor) -> Tensor:
-    """``(N, K)`` logits and ``(N,)`` classes -> ``(N,)`` probabilities: softmax, or sigmoid of a single logit."""
-    if logits.shape[1] == 1:
-        return (logits[:, 0].float() * (2 * classes - 1)).sigmoid()
-    return logits.float().softmax(dim=1).gather(1, classes[:, None])[:, 0]
 
 
 def _targets_per_image(targets: int | Sequence[int] | Tensor | None, n: int) -> Tensor | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -43,7 +43,8 @@ def resolve_layers(model: nn.Module, target_layers: str | Sequence[str] = "all")
     Raises:
         ValueError: a name that does not resolve, with the choices; an empty sequence; several VGGs to choose from.
     """
-    wanted = [target_layers] if isinstance(target_layers, str) else list(target_layers)
+    many = isinstance(target_layers, Iterable) and not isinstance(target_layers, str)
+    wanted = list(target_layers) if many else [target_layers]
     if not wanted:
         raise ValueError("target_layers is empty. Expected 'all', a block, a layer, or a sequence of these.")
     modules = {_plain(name): module for name, module in model.named_modules() if name}

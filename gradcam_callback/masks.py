@@ -14,6 +14,10 @@ from torchvision.ops import box_convert
 
 # Oxford-IIIT Pet (Parkhi et al. 2012): 1 is the animal, 2 the background, 3 the rim between them, which shows fur.
 _TRIMAP_BACKGROUND = 2
+# The label in Pascal VOC, and in the tools that write as it does, of the rim around objects and of what is neither.
+_VOID = 255
+# White in a mask of 0 and 1, of 8 bits and of 16.
+_WHITES = (1, 255, 65535)
 
 
 def from_boxes(boxes: Tensor | Sequence[Any], height: int, width: int) -> Tensor:
@@ -61,6 +65,46 @@ def from_trimap(trimap: Any) -> Tensor:
 
 
 def from_picture(picture: Image.Image) -> Tensor:
-    """``(H, W)`` bool, True where a black and white picture is light; of one that only holds 0 and 1, where it is 1."""
-    levels = np.asarray(picture.convert("L"))
-    return torch.from_numpy(levels >= (128 if levels.max() > 1 else 1))
+    """``(H, W)`` bool, True on the object that a picture marks: white on black, or labels with colours.
+
+    White is the least of 1, 255 and 65535 that no level exceeds, so masks of 0 and 1 and of 8 and 16 bits are read as
+    they are meant, and the object is where a level is above half of it. Of a palette with colours, as Pascal VOC's and
+    that of most annotation tools, the indices are labels: the object is every one but 0, the background, and 255, VOC's
+    void. What is more than half transparent is background.
+
+    Raises:
+        ValueError: levels below 0 or above 65535; levels that look like labels with void, of which only the void would
+            be light; a palette with colours whose first is not black, as a background is.
+    """
+    deep = picture.mode.startswith(("I", "F"))
+    marked = _labelled(picture) if picture.mode == "P" else None
+    if marked is None:
+        levels = np.asarray(picture if deep else picture.convert("L"))
+        white = next((white for white in _WHITES if levels.max() <= white), None)
+        if white is None or not levels.min() >= 0:
+            raise ValueError(f"Its levels go from {levels.min()} to {levels.max()}. Expected black and white.")
+        marked = levels > white / 2
+        grey = levels[(levels > 0) & (levels < white)]
+        if white == _VOID and levels.max() == _VOID and grey.size and not (grey > white / 2).any():
+            raise ValueError(
+                f"Its levels are {[0, *np.unique(grey).tolist(), _VOID]}: labels and VOC's void, rather than black and "
+                "white with soft edges. Expected white on the object alone, or 0 and 1."
+            )
+    if picture.has_transparency_data and not deep:
+        marked = marked & (np.asarray(picture.convert("RGBA"))[..., 3] >= 128)
+    return torch.from_numpy(marked)
+
+
+def _labelled(picture: Image.Image) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
+    """Where the indices of a palette's picture are labels of objects; None where the colours in it are all grey."""
+    colours = np.asarray(picture.convert("RGBA"))[..., :3]
+    if not np.ptp(colours, axis=2).any():
+        return None
+    if any((picture.getpalette("RGB") or [])[:3]):
+        raise ValueError(
+            "Its palette has colours and does not begin with black. Expected black and white, or labels with 0, black, "
+            "for the background."
+        )
+    labels = np.asarray(picture)
+    marked: np.ndarray[Any, np.dtype[np.bool_]] = (labels != 0) & (labels != _VOID)
+    return marked

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from gradcam_callback import metrics
+from gradcam_callback.answers import class_probability, is_right
 from gradcam_callback.chunks import is_out_of_memory
 from gradcam_callback.faithfulness import faithfulness
-from gradcam_callback.gradcam import CAMs, GradCAM, class_probability, predicted_class
+from gradcam_callback.gradcam import CAMs, GradCAM
 from gradcam_callback.probe import ProbeSet
 from gradcam_callback.shortcut import Counterfactuals, make_counterfactuals
 from gradcam_callback.verdict import Focus, SwapTest, swap_test
@@ -46,7 +47,7 @@ class Share:
 
     Attributes:
         cams: None where no image fell to the process.
-        swapped, background, foreground: ``(n,)``, the classes predicted for its share of each counterfactual set.
+        swapped, background, foreground: ``(n,)`` bool, whether it is right on its share of each counterfactual set.
         faithfulness: ``(n,)``, where that was asked.
     """
 
@@ -89,7 +90,13 @@ class Observer:
         self._counterfactuals = (
             None
             if self._masks is None
-            else make_counterfactuals(probe.images[masked], probe.labels[masked], self._masks, seed=seed)
+            else make_counterfactuals(
+                probe.images[masked],
+                probe.labels[masked],
+                self._masks,
+                present=probe.present[masked] if probe.present is not None else None,
+                seed=seed,
+            )
         )
 
     @property
@@ -113,18 +120,21 @@ class Observer:
 
         images = mine(self.probe.images)
         cams = self._maps(images, mine(self.probe.labels)) if len(images) else None
-        sets, nothing = self._counterfactuals, torch.empty(0)
-        swapped, background, foreground = (
-            self._predict(mine(asked)) if asked is not None else nothing
-            for asked in ((None,) * 3 if sets is None else (sets.swapped, sets.background, sets.foreground))
-        )
-        faithful = self._check_faithfulness(images, cams) if self.check_faithfulness and cams else nothing
+        sets, nothing = self._counterfactuals, torch.empty(0, dtype=torch.bool)
+        swapped = background = foreground = nothing
+        if sets is not None:
+            background, foreground = (
+                self._is_right(mine(asked), mine(self._labels)) for asked in (sets.background, sets.foreground)
+            )
+            if sets.swapped is not None:
+                swapped = self._is_right(mine(sets.swapped), mine(self._labels[sets.objects]))
+        faithful = self._check_faithfulness(images, cams) if self.check_faithfulness and cams else torch.empty(0)
         return Share(cams, swapped, background, foreground, faithful)
 
     def conclude(self, shares: Sequence[Share]) -> Observation:
         """Measure what all processes' shares give together."""
         cams = _joined([share.cams for share in shares if share.cams is not None])
-        right = predicted_class(cams.logits) == self.probe.labels
+        right = is_right(cams.logits, self.probe.labels, self.probe.multi_label)
         scalars = {"probe_accuracy": float(right.double().mean())}
         foci = []
         for layer, raw in cams.maps.items():
@@ -141,8 +151,8 @@ class Observer:
         masked_right = right[self.probe.has_mask]
         swap = self._swap(masked_right, torch.cat([share.swapped for share in shares]), scalars)
         for name in ("background", "foreground"):
-            answers = torch.cat([getattr(share, name) for share in shares])
-            scalars[f"{name}_accuracy"] = float((answers == self._labels).double().mean())
+            right_without = torch.cat([getattr(share, name) for share in shares])
+            scalars[f"{name}_accuracy"] = float(right_without.double().mean())
         accuracy = float(masked_right.double().mean())
         return Observation(cams, scalars, len(masked_right), accuracy, swap, foci, self._counterfactuals)
 
@@ -184,13 +194,12 @@ class Observer:
         """Of the images that have a mask."""
         return self.probe.labels[self.probe.has_mask]
 
-    def _swap(self, right: Tensor, answers: Tensor, scalars: dict[str, float]) -> SwapTest | None:
-        """What follows from the answers to objects on other classes' backgrounds; its figures go to ``scalars``."""
+    def _swap(self, right: Tensor, right_after: Tensor, scalars: dict[str, float]) -> SwapTest | None:
+        """What being right or not on objects on other backgrounds says; its figures go to ``scalars``."""
         sets = self._counterfactuals
         if sets is None or sets.swapped is None:
             return None
         truth = self._labels[sets.objects]
-        right_after = answers == truth
         swap = swap_test(right, right_after, sets.objects, sets.donors, self._labels, self._seed)
         scalars |= {
             "swap_accuracy": swap.swap_accuracy,
@@ -206,7 +215,7 @@ class Observer:
 
     def _check_faithfulness(self, images: Tensor, cams: CAMs) -> Tensor:
         return faithfulness(
-            lambda blurred: class_probability(self.cam.predict(self._as_the_model(blurred)).cpu(), cams.targets),
+            lambda blurred: class_probability(self._predict(blurred), cams.targets, self.probe.multi_label),
             images,
             cams.maps[self.layers[-1]],
         )
@@ -219,11 +228,15 @@ class Observer:
         }
         return {"faithfulness": metrics.mean_of_defined(values), **by_image}
 
-    def _predict(self, images: Tensor) -> Tensor:
-        """``(N,)`` on the CPU."""
+    def _is_right(self, images: Tensor, labels: Tensor) -> Tensor:
+        """``(N,)`` bool."""
         if not len(images):
-            return torch.empty(0, dtype=torch.long)
-        return predicted_class(self.cam.predict(self._as_the_model(images))).cpu()
+            return torch.empty(0, dtype=torch.bool)
+        return is_right(self._predict(images), labels, self.probe.multi_label)
+
+    def _predict(self, images: Tensor) -> Tensor:
+        """Logits ``(N, K)`` on the CPU."""
+        return self.cam.predict(self._as_the_model(images)).cpu()
 
     def _as_the_model(self, images: Tensor) -> Tensor:
         """On the model's device, and in its precision."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import torch
 from PIL import Image
 
+from gradcam_callback.answers import class_probability, is_right, predicted_class
 from gradcam_callback.canvas import Picture, Style
 from gradcam_callback.evolution import Evolution
-from gradcam_callback.gradcam import CAMs, class_probability, predicted_class
+from gradcam_callback.gradcam import CAMs
 from gradcam_callback.observation import Observation
 from gradcam_callback.plots import Profile, depth_profile
 from gradcam_callback.probe import ProbeSet
@@ -33,15 +35,26 @@ Drawn = tuple[tuple[str, ...], Image.Image]
 
 def captions(probe: ProbeSet, cams: CAMs) -> list[Caption]:
     """What is written beside each probe image."""
-    predicted = predicted_class(cams.logits)
-    sure = class_probability(cams.logits, predicted)
-    explained = class_probability(cams.logits, cams.targets)
+    right = is_right(cams.logits, probe.labels, probe.multi_label)
+    explained = class_probability(cams.logits, cams.targets, probe.multi_label)
+    if probe.multi_label:
+        # What is asked is whether the label's class is there, and the surer of the two answers is the network's.
+        of_label = class_probability(cams.logits, probe.labels, multi_label=True)
+        sure = torch.where(right, of_label, 1 - of_label)
+        answers = [
+            probe.class_name(label) if found else f"no {probe.class_name(label)}"
+            for label, found in zip(probe.labels.tolist(), right.tolist(), strict=True)
+        ]
+    else:
+        predicted = predicted_class(cams.logits)
+        sure = class_probability(cams.logits, predicted)
+        answers = [probe.class_name(answer) for answer in predicted.tolist()]
     return [
         Caption(
             name,
             probe.class_name(int(probe.labels[i])),
-            probe.class_name(int(predicted[i])),
-            bool(predicted[i] == probe.labels[i]),
+            answers[i],
+            bool(right[i]),
             float(sure[i]),
             probe.class_name(int(cams.targets[i])),
             float(explained[i]),

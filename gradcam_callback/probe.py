@@ -21,7 +21,9 @@ class ProbeSet:
 
     Args:
         images: ``(N, C, H, W)`` floating point, as the model takes them.
-        labels: ``(N,)`` integers, the class of each image.
+        labels: ``(N,)`` integers, the class of each image. Where several classes may be in one image, ``(N, K)`` of 0
+            and 1: an image then comes once for each class it holds, is right where that class's own logit is positive,
+            and its mask is ``(H, W)`` for all its classes, or ``(K, H, W)``.
         masks: ``(N, H, W)`` bool, True on the object; or a sequence with one entry per image: ``(H, W)``, a box
             ``(4,)`` or boxes ``(B, 4)`` as ``x1, y1, x2, y2`` in pixels (`gradcam_callback.masks.from_boxes`), or None
             where an image has none.
@@ -32,6 +34,7 @@ class ProbeSet:
 
     Attributes:
         masks: ``(N, H, W)`` bool, all False where ``has_mask`` ``(N,)`` is False; None when no image has one.
+        present: ``(N, K)`` bool, every class that each image holds; None where that is its label alone.
 
     Raises:
         ValueError: wrong shapes or lengths, non-finite pixels, an empty set, an empty mask, doubled names; says what
@@ -49,6 +52,11 @@ class ProbeSet:
         std: Sequence[float] | None = None,
     ) -> None:
         self.images = _checked_images(images)
+        self.present = None
+        if np.ndim(labels) == 2:
+            self.present, labels, self.images, masks, names = _one_per_class(
+                labels, self.images, masks, names, class_names
+            )
         self.labels = _checked_labels(labels, len(self.images), class_names)
         self.masks, self.has_mask = _checked_masks(masks, self.images)
         self.class_names = None if class_names is None else [str(name) for name in class_names]
@@ -57,6 +65,11 @@ class ProbeSet:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether several classes may be in one image."""
+        return self.present is not None
 
     def class_name(self, label: int) -> str:
         """What to call a class; a number where it has no name."""
@@ -99,9 +112,11 @@ class ProbeSet:
         names come from ``dataset.classes``, mean and std from a torchvision ``Normalize`` in its transform.
 
         Args:
-            dataset: map-style, with items ``(image, label)`` or ``(image, label, mask)``; the mask is an array, boxes,
-                or a black and white picture. torchvision's ``OxfordIIITPet`` with ``target_types=("category",
-                "segmentation")`` is one, too. A mask of another size than its image goes through the dataset's
+            dataset: map-style, with items ``(image, label)`` or ``(image, label, mask)``; the label is a class, or
+                ``(K,)`` of 0 and 1, one-hot or of several classes in an image, which is then chosen for one of them;
+                the mask is an array, boxes, or a black and white picture. torchvision's ``OxfordIIITPet`` with
+                ``target_types=("category", "segmentation")`` is one, too. A mask of another size than its image goes
+                through the dataset's
                 ``transform`` as the image did.
             max_images: at most so many in all: of many classes, some are taken, spread evenly over their indices.
             max_scanned: where labels have to be read from the items, read at most so many.
@@ -111,7 +126,7 @@ class ProbeSet:
         """
         items = sources.choose_items(dataset, per_class, seed, max_images, max_scanned)
         mean, std = sources.find_normalisation(dataset)
-        return cls(
+        probe = cls(
             _stack([item.image for item in items], [item.source for item in items]),
             [item.label for item in items],
             [item.mask for item in items],
@@ -119,6 +134,10 @@ class ProbeSet:
             mean=mean,
             std=std,
         )
+        if items[0].present is not None:
+            # Set here, as not every class of an image was chosen.
+            probe.present = torch.stack([item.present for item in items if item.present is not None])
+        return probe
 
     @classmethod
     def from_folder(
@@ -228,6 +247,34 @@ def _checked_images(images: Any) -> Tensor:
     if bad:
         raise ValueError(f"images {bad} hold NaN or infinite pixels. Expected finite values.")
     return images.detach().clone()
+
+
+def _one_per_class(
+    labels: Any,
+    images: Tensor,
+    masks: Tensor | Sequence[Any] | None,
+    names: Sequence[str] | None,
+    class_names: Sequence[str] | None,
+) -> tuple[Tensor, Tensor, Tensor, Sequence[Any] | None, list[str] | None]:
+    """Of images with several classes, one image per class: all its classes, its label, and the rest."""
+    given = torch.as_tensor(labels).detach().cpu()
+    if len(given) != len(images) or not bool(((given == 0) | (given == 1)).all()) or not bool(given.any()):
+        raise ValueError(
+            f"labels came with shape {tuple(given.shape)}, values {given.min()} to {given.max()}. Expected one class "
+            f"per image, ({len(images)},), or ({len(images)}, K) of 0 and 1, somewhere 1."
+        )
+    for what, values in (("masks", masks), ("names", names)):
+        if values is not None and len(values) != len(images):
+            raise ValueError(f"{what} came with length {len(values)}. Expected one per image ({len(images)}).")
+    rows, classes = given.nonzero(as_tuple=True)
+    pairs = list(zip(rows.tolist(), classes.tolist(), strict=True))
+    if masks is not None:
+        masks = [masks[i][c] if np.shape(masks[i])[:-2] == given.shape[1:] else masks[i] for i, c in pairs]
+    renamed = None
+    if names is not None:
+        words = class_names if class_names is not None and len(class_names) == given.shape[1] else range(given.shape[1])
+        renamed = [f"{names[i]} ({words[c]})" if given[i].sum() > 1 else str(names[i]) for i, c in pairs]
+    return given[rows].bool(), classes, images[rows], masks, renamed
 
 
 def _checked_labels(labels: Any, n: int, class_names: Sequence[str] | None) -> Tensor:

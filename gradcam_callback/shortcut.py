@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from gradcam_callback.inpaint import paint_out
 
@@ -31,7 +32,12 @@ class Counterfactuals:
 
 
 def make_counterfactuals(
-    images: Tensor, labels: Tensor, masks: Tensor, donors: int = 3, seed: int = 0
+    images: Tensor,
+    labels: Tensor,
+    masks: Tensor,
+    donors: int = 3,
+    seed: int = 0,
+    present: Tensor | None = None,
 ) -> Counterfactuals:
     """Build the counterfactual sets.
 
@@ -40,18 +46,22 @@ def make_counterfactuals(
         labels: ``(M,)``.
         masks: ``(M, H, W)`` bool, True on the object.
         donors: backgrounds of other classes per object, at most.
+        present: ``(M, K)`` bool, every class that an image holds, where that may be several; an object is then put on
+            no image that holds its class.
     """
     background = paint_out(images, masks)
     # One colour for all: what is left of a background must not tell the class.
     colour = (images * ~masks[:, None]).sum(dim=(0, 2, 3)) / (~masks).sum().clamp(min=1)
     foreground = torch.where(masks[:, None], images, colour[:, None, None])
-    pairs = _choose_pairs(labels.tolist(), donors, random.Random(seed))
+    pairs = _choose_pairs(
+        labels.tolist(), one_hot(labels).bool() if present is None else present, donors, random.Random(seed)
+    )
     objects, places = (torch.tensor(side, dtype=torch.long) for side in (list(zip(*pairs, strict=True)) or ((), ())))
     swapped = torch.where(masks[objects][:, None], images[objects], background[places]) if pairs else None
     return Counterfactuals(swapped, objects, places, background, foreground)
 
 
-def _choose_pairs(labels: list[int], donors: int, chooser: random.Random) -> list[tuple[int, int]]:
+def _choose_pairs(labels: list[int], present: Tensor, donors: int, chooser: random.Random) -> list[tuple[int, int]]:
     """For each object the images of other classes whose backgrounds it is put on: the classes take turns."""
     pairs = []
     for i, label in enumerate(labels):
@@ -59,7 +69,7 @@ def _choose_pairs(labels: list[int], donors: int, chooser: random.Random) -> lis
         turns: dict[int, int] = {}
         queue = []
         for j in others:
-            if labels[j] != label:
+            if not present[j, label]:
                 turns[labels[j]] = turns.get(labels[j], -1) + 1
                 queue.append((turns[labels[j]], j))
         # Sorting by the turn alone keeps the order of the draw within each.

@@ -26,12 +26,19 @@ Transform = Callable[[Image.Image], Tensor]
 
 
 class Item(NamedTuple):
-    """One image ``(C, H, W)``, its class, its mask where it has one, and where it comes from, for messages."""
+    """One image.
+
+    Attributes:
+        image: ``(C, H, W)``; label: its class, or that of its classes which it was chosen for.
+        source: where it comes from, for messages.
+        present: ``(K,)`` bool, all its classes, where it may have several.
+    """
 
     image: Tensor
     label: int
     mask: Any
     source: str
+    present: Tensor | None = None
 
 
 def find_normalisation(source: Any) -> tuple[list[float] | None, list[float] | None]:
@@ -82,19 +89,39 @@ def choose_items(
         raise ValueError("The dataset is empty. Expected at least one item (image, label).")
     with preserved_random_state():
         order = random.Random(seed).sample(range(len(dataset)), len(dataset))
+        pairs = _labels_of(dataset, order, max_scanned)
+        # Where every item has just one of its classes, they are one-hot rather than several.
+        one_each = [index for index, _ in pairs] == order[: len(pairs)] and len(pairs) >= len(order[:max_scanned])
         items = []
-        for index in _choose(_labels_of(dataset, order, max_scanned), per_class, max_images):
+        for index, label in _choose(pairs, per_class, max_images):
             # Seeded, an augmenting transform gives the same picture every time.
-            items.append(_item(dataset, index, seed + index))
+            item = _item(dataset, index, label, seed + index)
+            items.append(item._replace(present=None) if one_each else item)
+    if not items:
+        raise ValueError("None of the items that were read holds any class. Expected labels that are not all 0.")
     return items
 
 
-def _labels_of(dataset: Any, order: Sequence[int], max_scanned: int | None) -> dict[int, int]:
-    """Index -> label, in the order given, without loading an image where the labels can be had alone."""
+def _labels_of(dataset: Any, order: Sequence[int], max_scanned: int | None) -> list[tuple[int, int]]:
+    """Pairs of index and label, in the order given, without loading an image where the labels can be had alone."""
     targets = _targets(dataset)
     if targets is not None:
-        return {index: int(targets[index]) for index in order}
-    return {index: _item(dataset, index, seed=0).label for index in order[:max_scanned]}
+        return [(index, int(targets[index])) for index in order]
+    return [
+        (index, label) for index in order[:max_scanned] for label in _classes_of(_parts(dataset, index, 0)[1], index)
+    ]
+
+
+def _classes_of(label: Any, index: int) -> list[int]:
+    """An item's class, or its several classes."""
+    given = torch.as_tensor(label)
+    # The binary losses of torch take labels as floating point.
+    whole = not given.is_complex() and bool((given == given.round()).all())
+    if whole and given.numel() == 1:
+        return [int(given)]
+    if whole and given.ndim == 1 and bool(((given == 0) | (given == 1)).all()):
+        return [int(found) for found in given.nonzero()[:, 0]]
+    raise ValueError(f"The label of item {index} is {label!r}. Expected one integer class, or (K,) of 0 and 1.")
 
 
 def _targets(dataset: Any) -> Any:
@@ -109,9 +136,10 @@ def _targets(dataset: Any) -> Any:
     return None
 
 
-def _choose(labels: dict[int, int], per_class: int, max_images: int | None) -> list[int]:
+def _choose(pairs: Sequence[tuple[int, int]], per_class: int, max_images: int | None) -> list[tuple[int, int]]:
+    """Of pairs of index and label the first of each label; no index twice, as long as there are enough."""
     by_class: dict[int, list[int]] = {}
-    for index, label in labels.items():
+    for index, label in pairs:
         by_class.setdefault(label, []).append(index)
     classes = sorted(by_class)
     if max_images is not None:
@@ -119,10 +147,16 @@ def _choose(labels: dict[int, int], per_class: int, max_images: int | None) -> l
         room = max_images // per_class
         if len(classes) > room:
             classes = [classes[round(i * (len(classes) - 1) / max(room - 1, 1))] for i in range(room)]
-    return [index for label in classes for index in by_class[label][:per_class]]
+    chosen: list[tuple[int, int]] = []
+    for label in classes:
+        taken = {index for index, _ in chosen}
+        fresh_first = sorted(by_class[label], key=lambda index: index in taken)
+        chosen += [(index, label) for index in fresh_first[:per_class]]
+    return chosen
 
 
-def _item(dataset: Any, index: int, seed: int) -> Item:
+def _parts(dataset: Any, index: int, seed: int) -> tuple[Any, ...]:
+    """Image, label and, where there is one, mask."""
     _seed_everything(seed)
     item = dataset[index]
     if not isinstance(item, (tuple, list)) or len(item) not in (2, 3):
@@ -131,26 +165,31 @@ def _item(dataset: Any, index: int, seed: int) -> Item:
             "from another form take the images yourself and pass ProbeSet(images, labels)."
         )
     if len(item) == 2 and isinstance(item[1], (tuple, list)) and len(item[1]) == 2 and len(np.shape(item[1][1])) > 1:
-        item = (item[0], *item[1])  # (image, (label, mask)), as torchvision's datasets give several targets
-    image, label = item[0], item[1]
+        return (item[0], *item[1])  # (image, (label, mask)), as torchvision's datasets give several targets
+    return tuple(item)
+
+
+def _item(dataset: Any, index: int, label: int, seed: int) -> Item:
+    image, given, *rest = _parts(dataset, index, seed)
     if not isinstance(image, Tensor):
         raise ValueError(
             f"The image of item {index} is a {type(image).__name__}. Expected a tensor (C, H, W): give the dataset a "
             "transform that makes one."
         )
-    given = torch.as_tensor(label)
-    if given.numel() != 1 or given.is_floating_point():
-        raise ValueError(f"The label of item {index} is {label!r}. Expected one integer class.")
-    mask = item[2] if len(item) == 3 else None
+    classes = torch.as_tensor(given)
+    present = classes.bool() if classes.numel() > 1 else None
+    mask: Any = rest[0] if rest else None
     if mask is not None and any(isinstance(part, OxfordIIITPet) for part in _walk(dataset)):
         mask = masks.from_trimap(mask)
     elif isinstance(mask, Image.Image):
         mask = masks.from_picture(mask)
+    elif mask is not None and present is not None and np.shape(mask)[:-2] == present.shape:
+        mask = mask[label]
     transform = next((part.transform for part in _walk(dataset) if getattr(part, "transform", None)), None)
     if isinstance(mask, Tensor) and mask.ndim == 2 and mask.shape != image.shape[1:] and transform is not None:
         # The dataset's transform was for the image alone.
         mask = _transformed_mask(_as_picture(mask), transform, seed)
-    return Item(image, int(given), mask, f"item {index}")
+    return Item(image, label, mask, f"item {index}", present)
 
 
 def read_folder(
@@ -158,40 +197,92 @@ def read_folder(
 ) -> tuple[list[Item], list[str]]:
     """Every image of ``root/<class>/`` with its mask, and the names of the classes by index."""
     if not root.is_dir():
-        raise FileNotFoundError(f"The probe folder {str(root)!r} does not exist. Expected <folder>/<class>/<image>.")
-    found = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    classes = list(found if class_names is None else class_names)
-    unknown = sorted(set(found) - set(classes))
+        came = "is no folder" if root.exists() else "does not exist"
+        raise FileNotFoundError(f"The probe folder {str(root)!r} {came}. Expected <folder>/<class>/<image>.")
+    folders = [path for path in _visible(root) if _is_class(path, root)]
+    classes = [path.name for path in folders] if class_names is None else list(class_names)
+    unknown = sorted({path.name for path in folders} - set(classes))
     if unknown:
         raise ValueError(f"The folders {unknown} are not among class_names. Expected some of {classes}.")
-    files = [path for name in found for path in sorted((root / name).iterdir()) if _is_image(path)]
+    files = [pair for folder in folders for pair in _images_of(folder)]
     if not files:
         raise ValueError(
             f"No images in {str(root)!r}. Expected <folder>/<class>/<image> ({', '.join(IMAGE_SUFFIXES)})."
         )
+    items = []
     with preserved_random_state():
-        loaded = [_load(path, transform or _to_tensor) for path in files]
-    items = [
-        Item(image, classes.index(path.parent.name), mask, str(path))
-        for path, (image, mask) in zip(files, loaded, strict=True)
-    ]
+        for path, beside in files:
+            image, mask = _load(path, beside, transform or _to_tensor)
+            items.append(Item(image, classes.index(path.parent.name), mask, str(path)))
     return items, classes
 
 
-def _is_image(path: Path) -> bool:
-    name = path.name.lower()
-    return name.endswith(IMAGE_SUFFIXES) and not name.endswith(MASK_SUFFIX) and not name.startswith(".")
+def _visible(folder: Path) -> list[Path]:
+    """What a folder holds, by name, but for hidden files, which are the system's (``.DS_Store``, ``._photo.jpg``)."""
+    try:
+        found = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    except OSError as error:
+        raise ValueError(
+            f"The folder {str(folder)!r} cannot be read ({error.strerror}). Expected one that this user may list."
+        ) from error
+    for path in found:
+        if any("\ud800" <= char <= "\udfff" for char in path.name):
+            # What Python makes of bytes that are no UTF-8; no log could hold such a name.
+            raise ValueError(f"The name of {str(path)!r} is no valid UTF-8. Rename it.")
+    return sorted(found, key=lambda path: path.name)
 
 
-def _load(path: Path, transform: Transform) -> tuple[Tensor, Tensor | None]:
+def _is_class(path: Path, root: Path) -> bool:
+    """Whether what lies in ``root`` is the folder of a class.
+
+    A link that is broken is not passed over: without its class, those after it would have other indices.
+    """
+    try:
+        if path.is_symlink() and root.resolve().is_relative_to(path.resolve(strict=True)):
+            raise ValueError(f"The link {str(path)!r} leads back to a folder that it lies in. Remove it.")
+        return path.is_dir()
+    except (OSError, RuntimeError) as error:  # the latter, before Python 3.13, of links that lead to each other
+        raise ValueError(f"{str(path)!r} leads nowhere, or cannot be read ({error}). Repair or remove it.") from error
+
+
+def _images_of(folder: Path) -> list[tuple[Path, Path | None]]:
+    """The images of a class, each with the path of its mask; suffixes may be in capitals."""
+    files = [path for path in _visible(folder) if path.name.lower().endswith(IMAGE_SUFFIXES)]
+    images = [path for path in files if not path.stem.lower().endswith(".mask")]
+    beside = {path.name[: -len(MASK_SUFFIX)]: path for path in files if path.name.lower().endswith(MASK_SUFFIX)}
+    lossy = sorted(set(files) - set(images) - set(beside.values()))
+    if lossy:
+        raise ValueError(f"{str(lossy[0])!r} has a mask's name, but is no PNG. Expected <image>{MASK_SUFFIX}.")
+    for stem in sorted(set(beside) - {path.stem for path in images}):
+        raise ValueError(f"The mask {str(beside[stem])!r} has no image beside it. Expected {stem}.jpg, or the like.")
+    return [(path, beside.get(path.stem)) for path in images]
+
+
+def _load(path: Path, beside: Path | None, transform: Transform) -> tuple[Tensor, Tensor | None]:
     image = _open_as_tensor(path, transform)
-    beside = path.with_name(path.stem + MASK_SUFFIX)
-    if not beside.is_file():
+    if beside is None:
         return image, None
-    mask, size = _open(beside, "L"), _open(path, "RGB").size
-    if mask.size != size:
-        raise ValueError(f"The mask {str(beside)!r} is {mask.size} px. Expected the size of its image, {size}.")
-    return image, _transformed_mask(mask, transform)
+    picture, size = _open(beside), _open(path, "RGB").size
+    if picture.size != size:
+        hint = " Masks belong on the image as it is shown, turned by its EXIF." if picture.size == size[::-1] else ""
+        raise ValueError(
+            f"The mask {str(beside)!r} is {picture.size} px. Expected the size of its image, {size}.{hint}"
+        )
+    try:
+        mask = masks.from_picture(picture)
+    except ValueError as error:
+        raise ValueError(f"The mask {str(beside)!r} cannot be read. {error}") from error
+    if not mask.any():
+        raise ValueError(
+            f"The mask {str(beside)!r} marks nothing. Expected white on the object, or no mask where there is none."
+        )
+    mask = _transformed_mask(_as_picture(mask), transform)
+    if not mask.any():
+        raise ValueError(
+            f"The mask {str(beside)!r} marks nothing of what the transform leaves of the image. Expected a transform "
+            "that keeps the object, or no mask."
+        )
+    return image, mask
 
 
 def read_coco(
@@ -216,7 +307,7 @@ def read_coco(
     order = random.Random(seed).sample(sorted(labels), len(labels))
     items = []
     with preserved_random_state():
-        for image in _choose({image: labels[image] for image in order}, per_class, None):
+        for image, _ in _choose([(image, labels[image]) for image in order], per_class, None):
             entry, found = coco.loadImgs([image])[0], outlines[image]
             assert found is not None
             path = folder / entry["file_name"]
@@ -294,12 +385,51 @@ def _transformed_mask(mask: Image.Image, transform: Transform, seed: int = 0) ->
     return (painted - black).abs() > (white - black).abs() / 2
 
 
-def _open(path: Path, mode: str) -> Image.Image:
+def _open(path: Path, mode: str | None = None) -> Image.Image:
+    """The first picture of a file, upright: in ``mode`` ``"RGB"``, or, without one, as it is written.
+
+    Raises:
+        ValueError: that names the file, whatever is wrong with it.
+    """
     try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert(mode)
-    except OSError as error:
-        raise ValueError(f"{str(path)!r} cannot be read as an image ({error}). Repair or remove it.") from error
+        if not path.is_file():  # a pipe would be waited on for ever
+            raise FileNotFoundError("it leads nowhere, or to what is no file")
+        with warnings.catch_warnings():
+            # They are about metadata, and about alpha, which goes as in torchvision's ImageFolder.
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                upright = ImageOps.exif_transpose(image)
+                return upright if mode is None else _eight_bits(upright, image).convert(mode)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ValueError(
+            f"{str(path)!r} is larger than Pillow takes ({error}). Make it smaller, or set PIL.Image.MAX_IMAGE_PIXELS."
+        ) from error
+    except Exception as error:  # a broken file makes Pillow stumble in many ways, few of which are an OSError
+        why = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{str(path)!r} cannot be read as an image ({why}). Repair or remove it.") from error
+
+
+def _eight_bits(picture: Image.Image, file: Image.Image) -> Image.Image:
+    """A picture with levels of 0..255. Pillow would clip those of 16 bits there, and leave little but white.
+
+    Args:
+        file: the picture as it was opened, whose format and tags say what white is.
+
+    Raises:
+        ValueError: nothing says what white is, or there are levels beyond it.
+    """
+    if not picture.mode.startswith(("I", "F")):
+        return picture
+    bits, photometric = (getattr(file, "tag_v2", {}).get(tag, other) for tag, other in ((258, (16,)), (262, 1)))
+    if picture.mode == "I" and file.format == "TIFF":
+        raise ValueError("it holds signed or 32-bit integers, of which nothing says what white is: save it with 8 bits")
+    white = 1.0 if picture.mode == "F" else 2.0 ** bits[0] - 1
+    shares = np.asarray(picture, dtype=np.float64) / white
+    if not (shares.min() >= 0 and shares.max() <= 1):
+        raise ValueError(f"its levels go from {shares.min() * white:g} to {shares.max() * white:g}, not 0 to {white:g}")
+    # The nearest level, so that 65535 is white, and what was made of 8 bits is again as it was.
+    return Image.fromarray(np.rint((1 - shares if photometric == 0 else shares) * 255).astype(np.uint8))
 
 
 def _to_tensor(image: Image.Image) -> Tensor:

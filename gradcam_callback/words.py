@@ -6,6 +6,9 @@ import re
 import sys
 import unicodedata
 
+# Control characters, halves of surrogate pairs, and the start of what they are written as.
+_UNWRITABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]|\\(?=x)")
+
 
 def percent(share: float) -> str:
     """A share 0..1 in words: ``"87 %"``."""
@@ -30,5 +33,12 @@ def figure(value: float) -> str:
 
 
 def tag(*parts: str) -> str:
-    """``gradcam/<part>/<part>``; control characters, such as a line's end, are replaced."""
-    return sys.intern("/".join(["gradcam", *(re.sub(r"[\x00-\x1f\x7f]+", "_", part) for part in parts)]))
+    """``gradcam/<part>/<part>``; what no log can hold, such as a line's end, is written as ``\\x0a``.
+
+    Different parts give different tags, so a part's own ``\\x`` is written so, too.
+    """
+    return sys.intern("/".join(["gradcam", *(_UNWRITABLE.sub(_escaped, part) for part in parts)]))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"\\x{ord(found[0]):02x}"

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from hypothesis import settings
 from PIL import Image
 from pretrained import Classifier, for_classifying
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -21,6 +22,11 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 from torchvision.models.vgg import make_layers
 from toys import CLASSES, Toys
+
+# `make fuzz` chooses the second; pytest asks for profiles before it reads the tests. The first is the same each time.
+settings.register_profile("few", max_examples=10, deadline=None, database=None, derandomize=True)
+settings.register_profile("fuzz", max_examples=200, deadline=None, database=None, print_blob=True)
+settings.load_profile("few")
 
 # All 13 convolutions of a VGG16, with few channels, so that real Trainer runs are fast.
 THIN = [8, 8, "M", 12, 12, "M", 16, 16, 16, "M", 24, 24, 24, "M", 24, 24, 24, "M"]
@@ -90,6 +96,7 @@ def fit(tmp_path: Path, toys: Toys) -> Callable[..., pl.Trainer]:
     def run(
         module: pl.LightningModule,
         *callbacks: pl.Callback,
+        train_data: Any = None,
         val_data: Any = None,
         resume: Path | None = None,
         **options: Any,
@@ -105,7 +112,7 @@ def fit(tmp_path: Path, toys: Toys) -> Callable[..., pl.Trainer]:
             "num_sanity_val_steps": 1,
         }
         trainer = pl.Trainer(callbacks=list(callbacks), **(settings | options))
-        loader = DataLoader(toys, batch_size=6, shuffle=True)
+        loader = DataLoader(toys if train_data is None else train_data, batch_size=6, shuffle=True)
         validation = DataLoader(toys if val_data is None else val_data, batch_size=6)
         if resume is None:
             trainer.fit(module, loader, validation)

@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from toys import CLASSES
 
 from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet, metrics, words
+from gradcam_callback.answers import predicted_class
 from gradcam_callback.evolution import KEPT_SIDE
-from gradcam_callback.gradcam import predicted_class
 from gradcam_callback.shortcut import make_counterfactuals
 
 ALL = [f"block{b}_conv{c}" for b, n in enumerate((2, 2, 3, 3, 3), 1) for c in range(1, n + 1)]

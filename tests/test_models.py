@@ -9,10 +9,13 @@ from conftest import THIN, ThinVGG
 from lightning.pytorch.loggers import TensorBoardLogger as OtherTensorBoardLogger
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from torchvision.models.vgg import make_layers
+from toys import CLASSES
 
-from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet
+from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet, metrics
+from gradcam_callback.panels import captions
+from gradcam_callback.shortcut import make_counterfactuals
 
 
 @dataclasses.dataclass
@@ -170,3 +173,153 @@ def test_two_callbacks_in_one_trainer_keep_their_pictures_and_figures_apart(thin
         assert [event.value for event in found.Scalars(tag)] == pytest.approx(values), tag
     for tag, callback in (("gradcam/verdict", first), ("gradcam/verdict (2)", second)):
         assert found.Tensors(tag)[-1].tensor_proto.string_val[0].decode() == callback.verdict.evidence
+
+
+class Pairs(Dataset):
+    """Two toys side by side; one item, as torch's binary losses take it, is of all classes, and a mask of each."""
+
+    classes = list(CLASSES)
+
+    def __init__(self, toys):
+        self.items = []
+        for (left, a, mask_a), (right, b, mask_b) in zip(toys.items[:-1], toys.items[1:], strict=True):
+            image, nothing = torch.cat([left, right], dim=2), torch.zeros_like(mask_a)
+            masks = torch.zeros(len(CLASSES), *image.shape[1:], dtype=torch.bool)
+            masks[a] |= torch.cat([mask_a, nothing], dim=1)
+            masks[b] |= torch.cat([nothing, mask_b], dim=1)
+            self.items.append((image, masks.flatten(1).any(dim=1).float(), masks))
+        self.items.append((torch.rand_like(image), torch.zeros(len(CLASSES)), torch.zeros_like(masks)))
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        return self.items[index]
+
+
+class Binary(ThinVGG):
+    """One yes or no per logit."""
+
+    def training_step(self, batch, batch_idx):
+        return functional.binary_cross_entropy_with_logits(self(batch[0]), batch[1])
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_loss", self.training_step(batch, batch_idx))
+
+
+def test_a_model_with_several_labels_per_image_has_a_map_for_each(fit, toys, events):
+    pairs = Pairs(toys)
+    model, callback = Binary(3), GradCAMCallback(target_layers="block5")
+    fit(model, callback, train_data=pairs, val_data=pairs, max_epochs=3)
+    probe = callback.probe
+    assert probe.multi_label and len(probe) == 6 and probe.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert probe.present[range(6), probe.labels].all() and (probe.present.sum(dim=1) == 2).all()
+    for i, label in enumerate(probe.labels.tolist()):
+        item = next(item for item in pairs.items if torch.equal(item[0], probe.images[i]))
+        assert torch.equal(probe.masks[i], item[2][label]), "the mask of that class alone"
+
+    model.eval()
+    logits = model(probe.images).detach()
+    right = logits[range(6), probe.labels] > 0
+    entry = callback.history[-1]
+    assert entry["gradcam/probe_accuracy"] == pytest.approx(right.double().mean().item())
+    seen = GradCAM(model, "block5")(probe.images, probe.labels)
+    mass = metrics.relevance_mass(seen.maps["block5_conv3"], probe.masks)
+    assert entry["gradcam/relevance_mass/block5_conv3"] == pytest.approx(metrics.mean_of_defined(mass), rel=1e-5)
+
+    sets = make_counterfactuals(probe.images, probe.labels, probe.masks, present=probe.present)
+    assert not probe.present[sets.donors, probe.labels[sets.objects]].any(), "no background that holds the class"
+    swapped = model(sets.swapped)[range(len(sets.objects)), probe.labels[sets.objects]] > 0
+    assert entry["gradcam/swap_accuracy"] == pytest.approx(swapped.double().mean().item())
+
+    found = events()
+    assert len(found.Images("gradcam/probe/star-1")) == len(found.Images("gradcam/evolution/star-1")) == 3
+    for caption, of_label, said in zip(captions(probe, seen), logits[range(6), probe.labels], right, strict=True):
+        assert caption.predicted == ("" if said else "no ") + caption.label and caption.right == bool(said)
+        assert caption.probability == pytest.approx(float(of_label.abs().sigmoid()))
+        assert caption.explained_probability == pytest.approx(float(of_label.sigmoid()))
+
+
+def test_several_labels_per_image_by_hand(toys):
+    items = Pairs(toys).items[:2]
+    images, labels, masks = (torch.stack(part) for part in zip(*items, strict=True))
+    probe = ProbeSet(images, labels, masks, names=["a", "b"], class_names=CLASSES)
+    assert probe.names == ["a (star)", "a (heart)", "b (heart)", "b (moon)"] and probe.labels.tolist() == [0, 1, 1, 2]
+    assert torch.equal(probe.masks, torch.stack([masks[0, 0], masks[0, 1], masks[1, 1], masks[1, 2]]))
+    whole = ProbeSet(images, labels.int().numpy(), masks.any(dim=1))
+    assert torch.equal(whole.masks, masks.any(dim=1)[[0, 0, 1, 1]]), "one mask for all classes of an image"
+    for wrong, message in (
+        ((images, labels * 2), r"shape \(2, 3\), values 0.0 to 2.0. Expected one class per image"),
+        ((images, labels[:1]), r"shape \(1, 3\)"),
+        ((images, labels * 0), "somewhere 1"),
+        ((images, labels, masks[:1]), "masks came with length 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ProbeSet(*wrong)
+
+
+def test_one_hot_labels_are_classes_of_which_the_likeliest_is_the_answer(toys):
+    eye = torch.eye(3)
+    one_hot = [(image, eye[label], mask) for image, label, mask in toys.items]
+    probe = ProbeSet.from_dataset(one_hot)
+    assert not probe.multi_label and probe.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    with pytest.raises(ValueError, match="holds any class. Expected labels that are not all 0"):
+        ProbeSet.from_dataset([(image, torch.zeros(3)) for image, _, _ in toys.items])
+
+
+def test_a_model_with_a_single_logit_says_yes_or_no(fit, toys, events):
+    """The labels are floating point, as its loss takes them."""
+    items = [(image, torch.tensor([float(label > 0)]), mask) for image, label, mask in toys.items]
+    model, callback = Binary(1), GradCAMCallback(target_layers="block5_conv3")
+    fit(model, callback, train_data=items, val_data=items, max_epochs=2)
+    probe = callback.probe
+    assert not probe.multi_label and probe.labels.tolist() == [0, 0, 1, 1]
+    model.eval()
+    logit = model(probe.images).detach()[:, 0]
+    right = (logit > 0) == (probe.labels == 1)
+    assert callback.history[-1]["gradcam/probe_accuracy"] == pytest.approx(right.double().mean().item())
+    assert [entry["epoch"] for entry in callback.history] == [0, 1]
+    assert len(events().Images("gradcam/probe/class 0-1")) == 2
+    for caption, of_label in zip(
+        captions(probe, GradCAM(model)(probe.images, probe.labels)), [-1, -1, 1, 1], strict=True
+    ):
+        chance = float((logit[probe.names.index(caption.name)] * of_label).sigmoid())
+        assert caption.explained_probability == pytest.approx(chance)
+        assert caption.probability == pytest.approx(max(chance, 1 - chance)) and caption.right == (chance > 0.5)
+
+
+class Remembers(ThinVGG):
+    """Gives the probe set's features from a store once it has them, without calling its VGG."""
+
+    def __init__(self, calls):
+        super().__init__(3)
+        self.calls_left, self.store = calls, {}
+
+    def forward(self, images):
+        self.calls_left -= len(images) != 6
+        if self.calls_left < 0 and len(images) == 3:
+            return torch.zeros(3, 3, requires_grad=True) * images.sum()
+        return super().forward(images)
+
+
+class Beside(ThinVGG):
+    """Has a VGG that its forward does not call."""
+
+    def __init__(self):
+        super().__init__(3)
+        self.other = nn.Sequential(nn.Conv2d(3, 3, 32, stride=32), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    def forward(self, images):
+        return self.other(images)
+
+
+def test_a_vgg_that_forward_does_not_call_is_said_before_training(fit, probe):
+    with pytest.raises(ValueError, match="block5_conv3.*took no part in the model.s forward"):
+        fit(Beside(), GradCAMCallback(probe, "block5_conv3"))
+
+
+def test_a_vgg_that_forward_calls_no_more_is_a_warning_and_training_goes_on(fit, probe, events):
+    with pytest.warns(GradCAMWarning, match="this epoch's maps lost .*took no part in the model.s forward") as caught:
+        trainer = fit(Remembers(2), GradCAMCallback(probe, "block5_conv3"))
+    assert trainer.current_epoch == 2 and sum(one.category is GradCAMWarning for one in caught) == 1
+    assert len(events().Images("gradcam/layer/block5_conv3")) == 1

@@ -19,6 +19,7 @@ ORDER = (
     "layers",
     "methods",
     "chunks",
+    "answers",
     "frozen",
     "gradcam",
     "metrics",
