@@ -3,13 +3,17 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: demo test check format bench bench-pictures study figures clean
+.PHONY: demo test fuzz check format bench bench-pictures study figures clean
 
 demo: $(VENV)/.demo
 	$(RUN) examples/shortcut_demo.py $(DEMO_ARGS)
 
 test: $(VENV)/.test
 	$(RUN) -m pytest $(TEST_ARGS)
+
+# The properties of tests/test_properties.py on many more inputs, other ones each time; about 10 minutes.
+fuzz: $(VENV)/.test
+	$(RUN) -m pytest tests/test_properties.py --hypothesis-profile=fuzz --hypothesis-show-statistics $(TEST_ARGS)
 
 check: $(VENV)/.test
 	$(RUN) -m ruff check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import traceback
 import warnings
@@ -19,22 +20,24 @@ from torch import Tensor
 
 from gradcam_callback.answers import class_probability
 from gradcam_callback.canvas import Style, encode_gif, encode_jpeg
-from gradcam_callback.evolution import Evolution
 from gradcam_callback.gradcam import GradCAM, OutputTransformError, check_options
 from gradcam_callback.notices import GradCAMWarning, ShortcutWarning
 from gradcam_callback.observation import Observation, Observer, Share
 from gradcam_callback.panels import VIEWS, Album
 from gradcam_callback.probe import ProbeSet
+from gradcam_callback.record import Record
 from gradcam_callback.sinks import Entry, Manifest, Sinks
 from gradcam_callback.trainers import (
+    callbacks_of,
     find_sinks,
     gather,
     is_a,
     is_dry_run,
     is_fitting,
+    monitored,
     precision_of,
-    probe_from_validation,
     refuse_sharded,
+    settle_probe,
     validation_step,
 )
 from gradcam_callback.verdict import Verdict, confirms, judge
@@ -50,8 +53,9 @@ class GradCAMCallback(Callback):
     weight averaging has swapped its weights in.
 
     Args:
-        probe: the images to watch; None takes two per class from the validation data, at most 16 in all, classes
-            spread evenly, the same ones every time. Where its dataset has no ``targets``, 2,048 items are read for it.
+        probe: the images to watch; a folder is read as `ProbeSet.from_folder` does, with the transform and the classes
+            of the validation dataset; None takes two images per class from that, at most 16 in all, classes spread
+            evenly, the same ones every time. Where it has no ``targets``, 2,048 items are read for them.
         target_layers: see `gradcam_callback.layers.resolve_layers`.
         target: the class that a map explains: ``"label"``, ``"predicted"``, or a class index.
         every_n_epochs: log the first validation, then those of epochs that lie n or more after the last logged one.
@@ -89,7 +93,7 @@ class GradCAMCallback(Callback):
 
     def __init__(
         self,
-        probe: ProbeSet | None = None,
+        probe: ProbeSet | str | Path | None = None,
         target_layers: str | Sequence[str] = "all",
         target: str | int = "label",
         every_n_epochs: int = 1,
@@ -111,8 +115,9 @@ class GradCAMCallback(Callback):
         check_faithfulness: bool = False,
         on_shortcut: str | Callable[[Verdict], object] = "warn",
     ) -> None:
-        if probe is not None and not isinstance(probe, ProbeSet):
-            raise ValueError(f"probe came as {type(probe).__name__}. Expected a ProbeSet, or None to take one.")
+        if probe is not None and not isinstance(probe, (ProbeSet, str, Path)):
+            came = type(probe).__name__
+            raise ValueError(f"probe came as {came}. Expected a ProbeSet, a folder, or None to take one.")
         if isinstance(target, bool) or not (target in ("label", "predicted") or isinstance(target, int)):
             raise ValueError(f"target is {target!r}. Expected 'label', 'predicted' or a class index.")
         if every_n_epochs < 1:
@@ -151,36 +156,57 @@ class GradCAMCallback(Callback):
         self.seed = seed
         self.check_faithfulness = check_faithfulness
         self.on_shortcut = on_shortcut
-        self.history: list[dict[str, float]] = []
         self.verdict: Verdict | None = None
         self._observer: Observer | None = None
         self._album: Album | None = None
         self._sinks = Sinks([], self._lost)
-        self._evolution = Evolution()
+        self._record = Record()
+        self._of_test: Record | None = None
         self._share: Share | None = None
         self._given_up = False
-        self._said = False
+        self._begun = False
         # The callbacks of this kind before this one in the Trainer, and what is put behind the tags that they use too.
         self._earlier: list[GradCAMCallback] = []
         self._suffix = ""
 
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """One dict per logged validation, see above."""
+        return self._record.history
+
     # Lightning's hooks, in the order in which they come.
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._observer, self._share, self._given_up = None, None, False
-        if stage in ("fit", "validate"):
+        self._observer, self._share, self._given_up, self._begun = None, None, False, False
+        # A test is a look at other data, or with other weights, that is none of the training's.
+        self._of_test = Record() if stage == "test" else None
+        if stage in ("fit", "validate", "test"):
             refuse_sharded(trainer)
-            ours = [one for one in getattr(trainer, "callbacks", []) if isinstance(one, GradCAMCallback)]
+            ours = [one for one in callbacks_of(trainer) if isinstance(one, GradCAMCallback)]
             self._earlier = ours[: ours.index(self)] if self in ours else []
+            self._refuse_shared_folder()
             self._suffix = f" ({len(self._earlier) + 1})" if self._earlier else ""
-            sinks = [] if is_dry_run(trainer) else find_sinks(trainer, self.save_dir, self.save_maps, self._suffix)
+            folder = self.save_dir
+            if self._of_test is not None:
+                self._suffix += " (test)"
+                folder = None if folder is None else folder / "test"
+            sinks = [] if is_dry_run(trainer) else find_sinks(trainer, folder, self.save_maps, self._suffix)
             self._sinks = Sinks(sinks if trainer.is_global_zero else [], self._lost)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        # Lightning gives a state only to a callback with the same key, which is of its layers and target.
+        keys = {getattr(one, "state_key", None) for one in callbacks_of(trainer)}
+        saved = checkpoint.get("callbacks", {})
+        others = [key for key in saved if str(key).startswith(f"{type(self).__qualname__}{{") and key not in keys]
+        if others and self.state_key not in saved:
+            what = "the checkpoint's history and strips, which are of other layers or another target; they start anew"
+            self._warn(f"{what} ({others[0]})")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.enable_validation:
             self._warn("there is no validation in this training, so no maps are computed")
         # The validation data may come only later, such as with check_val_every_n_epoch; then so does the probe.
-        if self.probe is not None or trainer.val_dataloaders is not None:
+        if isinstance(self.probe, ProbeSet) or trainer.val_dataloaders is not None:
             self._prepare(trainer, pl_module)
         if self.log_before_training and self._observer is not None and trainer.global_step == 0:
             with self._surviving("the maps before training"):
@@ -189,12 +215,8 @@ class GradCAMCallback(Callback):
             with self._surviving("the entry before training"):
                 if seen is not None and trainer.is_global_zero:
                     for logger in trainer.loggers:
-                        logger.log_metrics(self._own(seen.scalars), step=0)
+                        logger.log_metrics(self._defined(seen), step=0)
                 if seen is not None:
-                    # Whatever monitors a scalar has a value from the start, also should the first epoch's be lost.
-                    trainer.callback_metrics.update(
-                        {name: torch.tensor(v) for name, v in self._own(seen.scalars).items()}
-                    )
                     self._publish(trainer, seen, epoch=-1, step=0)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -211,20 +233,30 @@ class GradCAMCallback(Callback):
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        if batch_idx == 0 and dataloader_idx == 0 and self._observer is not None and self.should_log(trainer):
+        # Of the first loader that has any batch.
+        if not self._begun and self._observer is not None and self.should_log(trainer):
+            self._begun = True
             with self._surviving("this epoch's maps"):
                 self._share = self._observer.share(trainer.global_rank, trainer.world_size)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking:
             return
+        self._begun = False
         seen = self._look(trainer)
         if seen is not None:
             # The same in every process; Lightning asks for their mean all the same.
-            pl_module.log_dict(self._own(seen.scalars), sync_dist=trainer.world_size > 1)
+            pl_module.log_dict(self._defined(seen), sync_dist=trainer.world_size > 1)
             with self._surviving("this epoch's panels"):
                 self._publish(trainer, seen, trainer.current_epoch, validation_step(trainer))
             self._react(trainer)
+        if is_fitting(trainer):
+            self._stand_in(trainer, seen)
+
+    # A test is seen as a validation is.
+    on_test_start = on_validation_start
+    on_test_batch_start = on_validation_batch_start
+    on_test_epoch_end = on_validation_epoch_end
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._finish()
@@ -243,35 +275,40 @@ class GradCAMCallback(Callback):
         return self._generate_state_key(target_layers=self.target_layers, target=self.target)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"history": self.history, "said": self._said, "evolution": self._evolution.state_dict()}
+        return self._record.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        history, evolution = [], Evolution()
         try:
-            history = [dict(entry) for entry in state_dict["history"]]
-            if not all(isinstance(entry[name], int) for entry in history for name in ("epoch", "step")):
-                raise ValueError("an entry's epoch or step is no number")
-            if "evolution" in state_dict:  # as it is not in the checkpoints of earlier versions
-                evolution.load_state_dict(state_dict["evolution"])
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            history, evolution = [], Evolution()
+            self._record = Record.from_state_dict(state_dict)
+        except (KeyError, TypeError, ValueError) as error:
+            self._record = Record()
             what = "the checkpoint's history and strips, which are not as they were written; they start anew"
             self._warn(f"{what} ({type(error).__name__}: {error})")
-        self.history, self._evolution = history, evolution
-        self._said = bool(state_dict.get("said", False))
 
     def should_log(self, trainer: Trainer) -> bool:
         """Whether the validation that is under way is one to log: the first, and all of each n-th epoch after."""
-        last = self.history[-1]["epoch"] if self.history else -1
+        history = self._current.history
+        last = history[-1]["epoch"] if history else -1
         too_soon = last >= 0 and 0 < trainer.current_epoch - last < self.every_n_epochs
         return not trainer.sanity_checking and not too_soon
 
     # The work.
 
+    @property
+    def _current(self) -> Record:
+        return self._record if self._of_test is None else self._of_test
+
+    def _refuse_shared_folder(self) -> None:
+        for other in self._earlier:
+            if self.save_dir is not None and other.save_dir is not None:
+                if self.save_dir.resolve() == other.save_dir.resolve():
+                    raise ValueError(
+                        f"Two callbacks of the Trainer have the save_dir {str(self.save_dir)!r}. Expected one for each."
+                    )
+
     def _prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Settle the probe set, and try the whole on one image, so that what is wrong is said before training."""
-        if self.probe is None:
-            self.probe = probe_from_validation(trainer, self.seed)
+        self.probe = probe = settle_probe(self.probe, trainer, self.seed)
         self._observer = Observer(
             GradCAM(
                 pl_module,
@@ -282,16 +319,16 @@ class GradCAMCallback(Callback):
                 reuse_frozen=self.reuse_frozen,
                 output_transform=self.output_transform,
             ),
-            self.probe,
+            probe,
             self.target,
             seed=self.seed,
             check_faithfulness=self.check_faithfulness,
         )
-        self._lay_out(self.probe, self._observer.layers)
+        self._lay_out(probe, self._observer.layers)
         for logger in trainer.loggers:
             if is_a(logger, "TensorBoardLogger"):
                 rank_zero_info(
-                    f"GradCAM: watching {len(self._observer.layers)} layers on {len(self.probe)} images. See them "
+                    f"GradCAM: watching {len(self._observer.layers)} layers on {len(probe)} images. See them "
                     f"with: tensorboard --logdir {shlex.quote(str(logger.save_dir))} --samples_per_plugin images=100 "
                     "(without it TensorBoard shows 10 epochs of each picture)"
                 )
@@ -300,11 +337,12 @@ class GradCAMCallback(Callback):
     def _lay_out(self, probe: ProbeSet, layers: list[str]) -> None:
         """Everything about the pictures that stays the same in a run."""
         self._album = Album(probe, layers, self.style, self.views)
-        if not self._evolution.fits(len(probe), layers):
-            self._warn("the strips of the run before, which were of other layers or images; they start anew")
-            self._evolution = Evolution()
-        if self._observer is not None and self.history:
-            self._observer.go_on_from(self._evolution.last_maps())
+        record = self._current
+        goes_on = bool(record.history) or self._of_test is not None
+        if not record.watch(probe, layers):
+            self._warn("the checkpoint's history and strips, which are of other images or layers; they start anew")
+        if self._observer is not None and record.history:
+            self._observer.go_on_from(record.evolution.last_maps())
         panel = self._album.probe_panel
         manifest = Manifest(
             probe.names,
@@ -314,7 +352,7 @@ class GradCAMCallback(Callback):
             panel.input_box,
             panel.overlay_boxes,
         )
-        self._sinks.begin(manifest, probe, goes_on=bool(self.history))
+        self._sinks.begin(manifest, probe, goes_on)
 
     def _look(self, trainer: Trainer) -> Observation | None:
         """Put together what the processes have computed; None where that is nothing, or not all of it."""
@@ -339,25 +377,26 @@ class GradCAMCallback(Callback):
 
     def _publish(self, trainer: Trainer, seen: Observation, epoch: int, step: int) -> None:
         """Keep what was seen, and from the first process write its pictures and words."""
-        assert self.probe is not None
-        first = _untagged(self.history[0]) if self.history else None
+        assert isinstance(self.probe, ProbeSet)
+        record = self._current
+        first = _untagged(record.history[0]) if record.history else None
         self.verdict = self._judge(trainer, seen, epoch, first or {})
-        self.history.append({"epoch": epoch, "step": step, **_tagged(seen.scalars)})
+        record.history.append({"epoch": epoch, "step": step, **_tagged(seen.scalars)})
         explained = class_probability(seen.cams.logits, seen.cams.targets, self.probe.multi_label).tolist()
         heading = "start" if epoch < 0 else str(epoch)
-        self._evolution.add(heading, explained, seen.cams.targets.tolist(), seen.cams.maps)
+        record.evolution.add(heading, explained, seen.cams.targets.tolist(), seen.cams.maps)
         if not self._sinks or self._album is None:
             return
-        for parts, picture in self._album.entry(seen, self._evolution, first):
+        for parts, picture in self._album.entry(seen, record.evolution, first):
             self._sinks.picture(self._own_tag(*parts), encode_jpeg(picture, self.jpeg_quality), step)
-        # In trainer.validate nothing comes after.
-        if self._evolution.is_due(at_the_end=not is_fitting(trainer)):
+        # In trainer.validate nothing comes after; a test is none of several columns.
+        if self._of_test is None and record.evolution.is_due(at_the_end=not is_fitting(trainer)):
             self._write_strips(step)
-        self._sinks.entry(Entry(self.history, seen.cams, None if self.verdict is None else self.verdict.evidence))
+        self._sinks.entry(Entry(record.history, seen.cams, None if self.verdict is None else self.verdict.evidence))
 
     def _write_strips(self, step: int) -> None:
         assert self._album is not None
-        for parts, picture in self._album.strips(self._evolution):
+        for parts, picture in self._album.strips(self._record.evolution):
             self._sinks.picture(self._own_tag(*parts), encode_jpeg(picture, self.jpeg_quality), step)
 
     def _finish(self) -> None:
@@ -366,9 +405,9 @@ class GradCAMCallback(Callback):
             return
         step = int(self.history[-1]["step"])
         with self._surviving("the last strips and the animations"):
-            if self._evolution.is_due(at_the_end=True):
+            if self._record.evolution.is_due(at_the_end=True):
                 self._write_strips(step)
-            for parts, frames in self._album.animations(self._evolution):
+            for parts, frames in self._album.animations(self._record.evolution):
                 self._sinks.picture(self._own_tag(*parts), encode_gif(frames, FRAME_SECONDS), step)
             self._sinks.flush()
 
@@ -383,21 +422,42 @@ class GradCAMCallback(Callback):
     def _own(self, scalars: Mapping[str, float]) -> dict[str, float]:
         return {self._own_tag(name): value for name, value in scalars.items()}
 
+    def _defined(self, seen: Observation) -> dict[str, float]:
+        """The scalars but for those of which no image has one, being NaN, which would end an EarlyStopping's run."""
+        return {name: value for name, value in self._own(seen.scalars).items() if math.isfinite(value)}
+
+    def _stand_in(self, trainer: Trainer, seen: Observation | None) -> None:
+        """Give what is monitored, and has no value yet, the last entry's, or the worst that there is.
+
+        Lightning ends a training whose EarlyStopping, ModelCheckpoint or scheduler finds no value under its name, be it
+        that the maps were lost, that a resumed run has yet to log, or that the first entry has no drift.
+        """
+        last = self._own(_untagged(self.history[-1])) if self.history else {}
+        layers = [] if self._observer is None else self._observer.layers
+        ours = set(last) | {self._own_tag("drift", layer) for layer in layers}
+        for name, mode in monitored(trainer).items():
+            if name in trainer.callback_metrics or not (name in ours or (seen is None and name.startswith(tag("")))):
+                continue
+            worst = torch.finfo(torch.float32).max
+            value = last.get(name, math.nan)
+            value = value if math.isfinite(value) else worst if mode == "min" else -worst
+            trainer.callback_metrics[name] = torch.tensor(value)
+
     def _judge(self, trainer: Trainer, seen: Observation, epoch: int, first: Mapping[str, float]) -> Verdict | None:
         if not seen.foci:
             return None
         foci = [replace(focus, first_lift=first.get(f"lift/{focus.layer}")) for focus in seen.foci]
         # The entry before training is none of an epoch.
-        epochs = (entry for entry in reversed(self.history) if entry["epoch"] not in (epoch, -1))
+        epochs = (entry for entry in reversed(self._current.history) if entry["epoch"] not in (epoch, -1))
         before = _untagged(next(epochs, {}))
         confirmed = confirms(before.get("swap_fall", 0.0)) or not is_fitting(trainer)
         return judge(seen.masked_accuracy, seen.masked, seen.swap, foci, confirmed)
 
     def _react(self, trainer: Trainer) -> None:
         """Say once per run that a shortcut is suspected, and do what the user wants done then."""
-        if self.verdict is None or not self.verdict.suspected or self._said:
+        if self.verdict is None or not self.verdict.suspected or self._record.said:
             return
-        self._said = True
+        self._record.said = True
         rank_zero_warn(f"GradCAM: {self.verdict.evidence}", category=ShortcutWarning)
         if self.on_shortcut == "stop":
             trainer.should_stop = True

@@ -172,7 +172,8 @@ class Observer:
             "strength": float(metrics.strength(raw).mean()),
             "empty": float(metrics.is_empty(raw).double().mean()),
         }
-        if layer in self._before:
+        # A checkpoint's are of the same layers and images, but may be of another size.
+        if layer in self._before and self._before[layer].shape == raw.shape:
             figures["drift"] = float(metrics.drift(raw, self._before[layer]).mean())
         if self._masks is None:
             figures["border_mass"] = metrics.mean_of_defined(metrics.border_mass(raw))

@@ -182,7 +182,7 @@ def draw_counterfactuals(probe: ProbeSet, sets: Counterfactuals, cell: int) -> I
     for i in shown:
         mine = [] if swapped is None else list(swapped[(sets.objects == i).numpy()])[:each]
         rows.append((probe.names[masked[i]], [own[i], *mine, without[i], alone[i]]))
-    headings = ["probe image", *["swapped"] * each, "object out", "ground out"]
+    headings = ["input", *["swapped"] * each, "no object", "no ground"]
     title = "counterfactuals: the same object on other ground, and either painted out" + (
         f" ({len(shown)} of {len(masked)})" if len(shown) < len(masked) else ""
     )

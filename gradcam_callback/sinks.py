@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -89,12 +90,13 @@ class Sinks:
     """Several sinks as one. One that fails is left out until the next entry and does not keep the others from theirs.
 
     Args:
-        failed: is told which sink failed, and how.
+        failed: is told which sink failed, and how; not again before it has worked for a whole entry.
     """
 
     def __init__(self, sinks: Sequence[Sink], failed: Callable[[str, Exception], None]) -> None:
         self._sinks, self._failed = list(sinks), failed
         self._working = list(sinks)
+        self._failing: list[Sink] = []
 
     def __len__(self) -> int:
         return len(self._sinks)
@@ -109,10 +111,14 @@ class Sinks:
     def entry(self, entry: Entry) -> None:
         self._give(lambda sink: sink.entry(entry))
         self.flush()
-        self._working = list(self._sinks)
 
     def flush(self) -> None:
+        """Those that have failed are asked, too, and may work again from then on."""
+        left_out = [sink for sink in self._sinks if sink not in self._working]
+        self._working = list(self._sinks)
         self._give(lambda sink: sink.flush())
+        self._failing = [sink for sink in self._sinks if sink in left_out or sink not in self._working]
+        self._working = list(self._sinks)
 
     def _give(self, to: Callable[[Sink], None]) -> None:
         for sink in list(self._working):
@@ -120,7 +126,9 @@ class Sinks:
                 to(sink)
             except Exception as error:
                 self._working.remove(sink)
-                self._failed(type(sink).__name__.removesuffix("Sink"), error)
+                if sink not in self._failing:
+                    self._failing.append(sink)
+                    self._failed(type(sink).__name__.removesuffix("Sink"), error)
 
 
 class FolderSink:
@@ -150,33 +158,45 @@ class FolderSink:
             ) from error
 
     def _write_start(self, manifest: Manifest, probe: ProbeSet) -> None:
-        (self.folder / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
+        self._write("manifest.json", manifest.to_json().encode())
         if self._maps:
             masks = probe.masks
             if masks is None:
                 masks = torch.zeros(len(probe), *probe.images.shape[2:], dtype=torch.bool)
-            np.savez_compressed(self.folder / "probe.npz", images=probe.pictures(), masks=masks.numpy())
+            self._write("probe.npz", _packed({"images": probe.pictures(), "masks": masks.numpy()}))
 
     def picture(self, tag: str, picture: Encoded, step: int) -> None:
         if self._pictures:
-            path = self.folder / file_name(tag) / f"{step:08d}.{picture.suffix}"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(picture.data)
+            self._write(f"{file_name(tag)}/{step:08d}.{picture.suffix}", picture.data)
 
     def entry(self, entry: Entry) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)  # should it have been deleted meanwhile
         if self._maps:
-            (self.folder / "maps").mkdir(exist_ok=True)
-            maps: dict[str, Any] = {layer: raw.float().numpy() for layer, raw in entry.cams.maps.items()}
-            np.savez_compressed(self.folder / "maps" / f"{entry.step:08d}.npz", **maps)
-        # Whole each time, so that it also is when a run goes on from an earlier checkpoint; and never half written.
-        partial = self.folder / "history.partial"
-        partial.write_text(
-            json.dumps({"history": list(entry.history), "verdict": entry.verdict}, ensure_ascii=False), encoding="utf-8"
-        )
-        partial.replace(self.folder / "history.json")
+            maps = {layer: raw.float().numpy() for layer, raw in entry.cams.maps.items()}
+            self._write(f"maps/{entry.step:08d}.npz", _packed(maps))
+        # All of it each time, so that it is right also when a run goes on from an earlier checkpoint.
+        history = json.dumps({"history": list(entry.history), "verdict": entry.verdict}, ensure_ascii=False)
+        self._write("history.json", history.encode())
 
     def flush(self) -> None: ...
+
+    def _write(self, name: str, content: bytes) -> None:
+        """The whole file or, should the disk be full or the process be killed, the one that was there before."""
+        path = self.folder / name
+        partial = path.with_name(".partial")
+        path.parent.mkdir(parents=True, exist_ok=True)  # also should it have been deleted meanwhile
+        try:
+            partial.write_bytes(content)
+            partial.replace(path)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+def _packed(arrays: Mapping[str, Any]) -> bytes:
+    """As an ``npz`` file."""
+    packed = io.BytesIO()
+    np.savez_compressed(packed, **arrays)
+    return packed.getvalue()
 
 
 def file_name(tag: str) -> str:

@@ -66,6 +66,11 @@ def _walk(source: Any, depth: int = 0) -> Iterator[Any]:
         yield from _walk(part, depth + 1)
 
 
+def find_transform(dataset: Any) -> Transform | None:
+    """What makes a tensor of a dataset's picture, however the dataset is wrapped."""
+    return next((part.transform for part in _walk(dataset) if callable(getattr(part, "transform", None))), None)
+
+
 def find_class_names(dataset: Any) -> list[str] | None:
     for part in _walk(dataset):
         names = getattr(part, "classes", None)
@@ -185,7 +190,7 @@ def _item(dataset: Any, index: int, label: int, seed: int) -> Item:
         mask = masks.from_picture(mask)
     elif mask is not None and present is not None and np.shape(mask)[:-2] == present.shape:
         mask = mask[label]
-    transform = next((part.transform for part in _walk(dataset) if getattr(part, "transform", None)), None)
+    transform = find_transform(dataset)
     if isinstance(mask, Tensor) and mask.ndim == 2 and mask.shape != image.shape[1:] and transform is not None:
         # The dataset's transform was for the image alone.
         mask = _transformed_mask(_as_picture(mask), transform, seed)

@@ -6,9 +6,11 @@ from typing import Any
 
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.plugins.text.metadata import create_summary_metadata
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
 from gradcam_callback.canvas import Encoded
+from gradcam_callback.eventfile import SurvivingEventWriter
 from gradcam_callback.probe import ProbeSet
 from gradcam_callback.sinks import Entry, Manifest
 from gradcam_callback.words import tag
@@ -26,16 +28,22 @@ class TensorBoardSink:
         self._logger, self._suffix = logger, suffix
 
     @property
-    def _writer(self) -> Any:
-        # SummaryWriter's own types are not exported; where the logger is given a new one, it is that.
-        return self._logger.experiment
+    def _file(self) -> Any:
+        """The ``FileWriter`` of the logger's ``SummaryWriter``, made to outlive the disk.
+
+        Closed, as after each of the Trainer's runs, a ``SummaryWriter`` opens a new one; neither has public types.
+        """
+        file = self._logger.experiment._get_file_writer()
+        if isinstance(file.event_writer, EventFileWriter):
+            file.event_writer = SurvivingEventWriter(file.event_writer)
+        return file
 
     def begin(self, manifest: Manifest, probe: ProbeSet, goes_on: bool) -> None:
         # Under a plugin's name that TensorBoard does not know.
         metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name=MANIFEST_PLUGIN))
         self._write_text("manifest", manifest.to_json(), 0, metadata)
         if not self._suffix:  # TensorBoard takes one layout per run
-            self._writer.add_custom_scalars({"gradcam": charts(probe.masks is not None)})
+            self._logger.experiment.add_custom_scalars({"gradcam": charts(probe.masks is not None)})
 
     def picture(self, tag: str, picture: Encoded, step: int) -> None:
         # `SummaryWriter.add_image` would write PNG, several times larger and slower.
@@ -51,13 +59,13 @@ class TensorBoardSink:
             self._write_text("verdict", entry.verdict, entry.step, metadata)
 
     def flush(self) -> None:
-        self._writer.flush()
+        self._file.event_writer.settle()
 
     def _write_text(self, name: str, text: str, step: int, metadata: SummaryMetadata) -> None:
         self._write(tag(name) + self._suffix, step, tensor=make_tensor_proto(text.encode()), metadata=metadata)
 
     def _write(self, name: str, step: int, **value: Any) -> None:
-        self._writer.file_writer.add_summary(Summary(value=[Summary.Value(tag=name, **value)]), step)
+        self._file.add_summary(Summary(value=[Summary.Value(tag=name, **value)]), step)
 
 
 def charts(masks: bool) -> dict[str, tuple[str, list[str]]]:

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from pytorch_lightning import Trainer
+from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.trainer.states import TrainerFn
 
 from gradcam_callback.probe import ProbeSet
 from gradcam_callback.sinks import FolderSink, Sink
+from gradcam_callback.sources import find_class_names, find_transform
 from gradcam_callback.tensorboard import TensorBoardSink
 from gradcam_callback.trackers import MLflowSink, WandbSink
 
@@ -101,13 +102,34 @@ def precision_of(trainer: Trainer) -> str:
     return "bf16" if str(trainer.precision).startswith("bf16") else "full"
 
 
-def probe_from_validation(trainer: Trainer, seed: int) -> ProbeSet:
-    """Two images per class from the first validation loader's dataset, at most 16.
+def callbacks_of(trainer: Trainer) -> list[Callback]:
+    """In the order in which they are called; Lightning sets the attribute without declaring it."""
+    found: list[Callback] = getattr(trainer, "callbacks", [])
+    return found
+
+
+def monitored(trainer: Trainer) -> dict[str, str]:
+    """The scalars that decide over the training, and whether their ``"min"`` or ``"max"`` is the best."""
+    watching = {getattr(one, "monitor", None): getattr(one, "mode", "min") for one in callbacks_of(trainer)}
+    for config in trainer.lr_scheduler_configs:
+        if config.reduce_on_plateau:
+            watching[config.monitor] = getattr(config.scheduler, "mode", "min")
+    return {name: mode for name, mode in watching.items() if isinstance(name, str)}
+
+
+def settle_probe(given: ProbeSet | str | Path | None, trainer: Trainer, seed: int) -> ProbeSet:
+    """The probe set that was given; or of the first validation loader's dataset, in ``trainer.test`` of the test's.
+
+    Args:
+        given: a folder is read with that dataset's transform and classes; None takes two of its images per class, at
+            most 16.
 
     Raises:
-        ValueError: the data cannot be indexed.
+        ValueError: the data cannot be indexed, or has no transform for a folder.
     """
-    loader = trainer.val_dataloaders
+    if isinstance(given, ProbeSet):
+        return given
+    loader = trainer.test_dataloaders if trainer.state.fn == TrainerFn.TESTING else trainer.val_dataloaders
     while isinstance(loader, (list, tuple, dict)) and loader:
         loader = next(iter(loader.values())) if isinstance(loader, dict) else loader[0]
     dataset = getattr(loader, "dataset", None)
@@ -116,4 +138,13 @@ def probe_from_validation(trainer: Trainer, seed: int) -> ProbeSet:
             f"The validation data came as {type(loader).__name__}, from which no probe set can be taken. Expected a "
             "DataLoader over a map-style dataset; otherwise pass GradCAMCallback(probe=ProbeSet(...))."
         )
+    if given is not None:
+        transform = find_transform(dataset)
+        if transform is None:
+            raise ValueError(
+                f"probe is the folder {str(given)!r}, to be read as the validation data are, but their "
+                f"{type(dataset).__name__} has no transform. Expected one; otherwise pass "
+                "GradCAMCallback(probe=ProbeSet.from_folder(folder, transform=...))."
+            )
+        return ProbeSet.from_folder(given, transform, class_names=find_class_names(dataset))
     return ProbeSet.from_dataset(dataset, AUTO_PER_CLASS, seed, max_images=AUTO_IMAGES, max_scanned=AUTO_SCANNED)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from hypothesis import settings
+from hypothesis import Phase, settings
 from PIL import Image
 from pretrained import Classifier, for_classifying
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -24,7 +24,11 @@ from torchvision.models.vgg import make_layers
 from toys import CLASSES, Toys
 
 # `make fuzz` chooses the second; pytest asks for profiles before it reads the tests. The first is the same each time.
-settings.register_profile("few", max_examples=10, deadline=None, database=None, derandomize=True)
+# It tells of the first failure as it came; to look for a smaller one may take minutes.
+WITHOUT_SHRINKING = (Phase.explicit, Phase.generate)
+settings.register_profile(
+    "few", max_examples=10, deadline=None, database=None, derandomize=True, phases=WITHOUT_SHRINKING
+)
 settings.register_profile("fuzz", max_examples=200, deadline=None, database=None, print_blob=True)
 settings.load_profile("few")
 

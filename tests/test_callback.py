@@ -290,8 +290,8 @@ def test_state_of_a_long_run_stays_under_20_mb():
     last = {layer: torch.rand(32, side, side) for layer, side in zip(ALL, sides, strict=True)}
     small = {layer: raw[:, :KEPT_SIDE, :KEPT_SIDE] for layer, raw in last.items()}
     for epoch in range(24):
-        callback._evolution.add(str(epoch), [0.5] * 32, [0] * 32, small if epoch < 23 else last)
-    assert len(callback._evolution._kept) == 24, "as many as there ever are"
+        callback._record.evolution.add(str(epoch), [0.5] * 32, [0] * 32, small if epoch < 23 else last)
+    assert len(callback._record.evolution._kept) == 24, "as many as there ever are"
     buffer = io.BytesIO()
     torch.save(callback.state_dict(), buffer)
     assert 10e6 < buffer.tell() < 20e6

@@ -134,8 +134,8 @@ def test_a_logger_that_fails_does_not_keep_the_others_from_theirs(thin, fit, tmp
     with pytest.warns(GradCAMWarning) as caught:
         fit(thin, callback)
     said = [str(warning.message) for warning in caught if warning.category is GradCAMWarning]
-    assert len(said) == 3, "once per epoch, and once at the end"
-    assert all("what TensorBoard was to be given is lost (OSError: No space left on device)" in line for line in said)
+    assert len(said) == 1, "as long as it has not worked again"
+    assert "what TensorBoard was to be given is lost (OSError: No space left on device)" in said[0]
     assert pictures_of(tmp_path / "focus") == expected([int(entry["step"]) for entry in callback.history])
 
 
@@ -234,9 +234,9 @@ def test_strips_go_on_after_a_resume(thin, fit, events, tmp_path, probe):
     resumed = GradCAMCallback(probe, LAYERS)
     logger = TensorBoardLogger(tmp_path, name="second", version="")
     fit(thin, resumed, max_epochs=4, resume=tmp_path / "last.ckpt", logger=logger)
-    frames = resumed._evolution.frames()
+    frames = resumed._record.evolution.frames()
     assert [frame.heading for frame in frames] == ["0", "1", "2", "3"]
-    kept, again = (run._evolution._kept[1].map_of(LAYERS[1], 0) for run in (first, resumed))
+    kept, again = (run._record.evolution._kept[1].map_of(LAYERS[1], 0) for run in (first, resumed))
     assert np.array_equal(kept, again)
     strip = events(tmp_path / "second").Images("gradcam/evolution/star-1")[-1]
     sheet = np.asarray(Image.open(io.BytesIO(strip.encoded_image_string))).astype(int)
@@ -257,6 +257,6 @@ def test_strips_of_other_layers_start_anew_with_a_word(thin, fit, tmp_path, prob
     fit(thin, first)
     other = GradCAMCallback(probe, LAYERS[1:])
     other.load_state_dict(first.state_dict())
-    with pytest.warns(GradCAMWarning, match="strips of the run before, which were of other layers or images"):
+    with pytest.warns(GradCAMWarning, match="history and strips, which are of other images or layers; they start anew"):
         fit(thin, other, logger=TensorBoardLogger(tmp_path, name="second", version=""))
-    assert len(other._evolution.frames()) == 2
+    assert len(other._record.evolution.frames()) == len(other.history) == 2
