@@ -387,6 +387,7 @@ class GradCAMCallback(Callback):
         record.evolution.add(heading, explained, seen.cams.targets.tolist(), seen.cams.maps)
         if not self._sinks or self._album is None:
             return
+        self._sinks.flush()  # so that one that has failed may work again from this entry on
         for parts, picture in self._album.entry(seen, record.evolution, first):
             self._sinks.picture(self._own_tag(*parts), encode_jpeg(picture, self.jpeg_quality), step)
         # In trainer.validate nothing comes after; a test is none of several columns.
@@ -405,6 +406,7 @@ class GradCAMCallback(Callback):
             return
         step = int(self.history[-1]["step"])
         with self._surviving("the last strips and the animations"):
+            self._sinks.flush()
             if self._record.evolution.is_due(at_the_end=True):
                 self._write_strips(step)
             for parts, frames in self._album.animations(self._record.evolution):
@@ -478,7 +480,7 @@ class GradCAMCallback(Callback):
             self._warn(f"{what} lost ({type(error).__name__}: {error})")
 
     def _lost(self, sink: str, error: Exception) -> None:
-        self._warn(f"what {sink} was to be given is lost ({type(error).__name__}: {error})")
+        self._warn(f"what {sink} is to be given is lost until it works again ({type(error).__name__}: {error})")
 
     @staticmethod
     def _warn(lost: str) -> None:

@@ -61,7 +61,7 @@ class SurvivingEventWriter:
             try:
                 self._begin_anew()
             except OSError as still:
-                error = still
+                error = error or still
         if error is not None:
             raise error
 

@@ -87,7 +87,7 @@ class Sink(Protocol):
 
 
 class Sinks:
-    """Several sinks as one. One that fails is left out until the next entry and does not keep the others from theirs.
+    """Several sinks as one. One that fails is left out until all are flushed, and does not keep the others from theirs.
 
     Args:
         failed: is told which sink failed, and how; not again before it has worked for a whole entry.
@@ -110,15 +110,14 @@ class Sinks:
 
     def entry(self, entry: Entry) -> None:
         self._give(lambda sink: sink.entry(entry))
+        given = self._working
         self.flush()
+        self._failing = [sink for sink in self._failing if sink not in given or sink not in self._working]
 
     def flush(self) -> None:
         """Those that have failed are asked, too, and may work again from then on."""
-        left_out = [sink for sink in self._sinks if sink not in self._working]
         self._working = list(self._sinks)
         self._give(lambda sink: sink.flush())
-        self._failing = [sink for sink in self._sinks if sink in left_out or sink not in self._working]
-        self._working = list(self._sinks)
 
     def _give(self, to: Callable[[Sink], None]) -> None:
         for sink in list(self._working):
