@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 import traceback
 import warnings
@@ -215,7 +214,7 @@ class GradCAMCallback(Callback):
             with self._surviving("the entry before training"):
                 if seen is not None and trainer.is_global_zero:
                     for logger in trainer.loggers:
-                        logger.log_metrics(self._defined(seen), step=0)
+                        logger.log_metrics(self._own(seen.scalars), step=0)
                 if seen is not None:
                     self._publish(trainer, seen, epoch=-1, step=0)
 
@@ -246,7 +245,7 @@ class GradCAMCallback(Callback):
         seen = self._look(trainer)
         if seen is not None:
             # The same in every process; Lightning asks for their mean all the same.
-            pl_module.log_dict(self._defined(seen), sync_dist=trainer.world_size > 1)
+            pl_module.log_dict(self._own(seen.scalars), sync_dist=trainer.world_size > 1)
             with self._surviving("this epoch's panels"):
                 self._publish(trainer, seen, trainer.current_epoch, validation_step(trainer))
             self._react(trainer)
@@ -424,10 +423,6 @@ class GradCAMCallback(Callback):
     def _own(self, scalars: Mapping[str, float]) -> dict[str, float]:
         return {self._own_tag(name): value for name, value in scalars.items()}
 
-    def _defined(self, seen: Observation) -> dict[str, float]:
-        """The scalars but for those of which no image has one, being NaN, which would end an EarlyStopping's run."""
-        return {name: value for name, value in self._own(seen.scalars).items() if math.isfinite(value)}
-
     def _stand_in(self, trainer: Trainer, seen: Observation | None) -> None:
         """Give what is monitored, and has no value yet, the last entry's, or the worst that there is.
 
@@ -441,9 +436,7 @@ class GradCAMCallback(Callback):
             if name in trainer.callback_metrics or not (name in ours or (seen is None and name.startswith(tag("")))):
                 continue
             worst = torch.finfo(torch.float32).max
-            value = last.get(name, math.nan)
-            value = value if math.isfinite(value) else worst if mode == "min" else -worst
-            trainer.callback_metrics[name] = torch.tensor(value)
+            trainer.callback_metrics[name] = torch.tensor(last.get(name, worst if mode == "min" else -worst))
 
     def _judge(self, trainer: Trainer, seen: Observation, epoch: int, first: Mapping[str, float]) -> Verdict | None:
         if not seen.foci:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gradcam_callback.notices import GradCAMWarning
+from gradcam_callback.state import interrupt
 
 # How many pixels go through the model at once, by device: 8 images of 224 x 224 on a CPU, whose caches gain nothing
 # from more, and 32 on a GPU.
@@ -45,6 +46,7 @@ def in_chunks(compute: Callable[[slice], list[Tensor]], images: Tensor, chunk_si
             for to in whole:
                 to[start : start + even] = rows.pop(0)  # and let go of, before the next chunk needs the memory
             start += even
+            interrupt.give_way()
             continue
         # Outside the handler, where the failed attempt's tensors are no longer held by the exception.
         _release_memory(images.device)

@@ -59,7 +59,9 @@ class ProbeSet:
             )
         self.labels = _checked_labels(labels, len(self.images), class_names)
         self.masks, self.has_mask = _checked_masks(masks, self.images)
-        self.class_names = None if class_names is None else [str(name) for name in class_names]
+        self.class_names = None
+        if class_names is not None:
+            self.class_names = [str(name) or f"class {label}" for label, name in enumerate(class_names)]
         self.names = _checked_names(names, self.images, [self.class_name(label) for label in self.labels.tolist()])
         self.mean, self.std = _checked_normalisation(mean, std, self.images.shape[1])
 
@@ -331,6 +333,8 @@ def _checked_names(names: Sequence[str] | None, images: Tensor, classes: Sequenc
         return made
     if len(names) != len(images):
         raise ValueError(f"names came with length {len(names)}. Expected one per image ({len(images)}).")
+    if "" in names:
+        raise ValueError("names hold an empty one. Expected a name for each image.")
     doubled = sorted({str(name) for name in names if list(names).count(name) > 1})
     if doubled:
         raise ValueError(f"names {doubled} stand for several images. Expected a name of its own for each.")

@@ -186,7 +186,7 @@ class FolderSink:
         try:
             partial.write_bytes(content)
             partial.replace(path)
-        except OSError:
+        except BaseException:
             partial.unlink(missing_ok=True)
             raise
 

@@ -6,8 +6,10 @@ import re
 import sys
 import unicodedata
 
-# Control characters, halves of surrogate pairs, and the start of what they are written as.
-_UNWRITABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]|\\(?=x)")
+# Control characters, halves of surrogate pairs, the start of what they are written as, and what a path would lose.
+_UNWRITABLE = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\ud800-\udfff] | \\(?=x) | (?:^|(?<=/))\.{1,2}(?=/|$) | ^/ | /(?=/|$)", re.VERBOSE
+)
 
 
 def percent(share: float) -> str:
@@ -33,7 +35,7 @@ def figure(value: float) -> str:
 
 
 def tag(*parts: str) -> str:
-    """``gradcam/<part>/<part>``; what no log can hold, such as a line's end, is written as ``\\x0a``.
+    """``gradcam/<part>/<part>``; what no log can hold, such as a line's end or ``..``, is written as ``\\x0a``.
 
     Different parts give different tags, so a part's own ``\\x`` is written so, too.
     """
@@ -41,4 +43,4 @@ def tag(*parts: str) -> str:
 
 
 def _escaped(found: re.Match[str]) -> str:
-    return f"\\x{ord(found[0]):02x}"
+    return "".join(f"\\x{ord(char):02x}" for char in found[0])

@@ -9,18 +9,19 @@ import signal
 import subprocess
 import sys
 import threading
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-import pytorch_lightning as pl
 import torch
 from conftest import ThinVGG
 from PIL import Image
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
-from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger
 from test_gradcam import assert_same, snapshot
 
-from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet
+from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet
+from gradcam_callback.report import write_report
 
 TESTS = Path(__file__).parent
 
@@ -100,3 +101,239 @@ def test_where_memory_runs_out_an_epochs_maps_are_lost_and_no_more(undisturbed, 
     assert knows["said"] and all("can't allocate memory" in line or "memory ran out" in line for line in knows["said"])
     assert "maps lost" in knows["said"][-1]
     assert [entry["epoch"] for entry in knows["history"]][-4:] == [2, 3, 4, 5]
+
+
+class Compares(GradCAMCallback):
+    """Whether its turn in a validation leaves all as it was, also when it is interrupted."""
+
+    def on_validation_batch_start(self, trainer, pl_module, *arguments):
+        before = copy.deepcopy(snapshot(pl_module)), torch.get_rng_state()
+        try:
+            super().on_validation_batch_start(trainer, pl_module, *arguments)
+        finally:
+            assert_same(before[0], snapshot(pl_module))
+            assert torch.equal(before[1], torch.get_rng_state())
+
+    def on_exception(self, trainer, pl_module, exception):
+        super().on_exception(trainer, pl_module, exception)
+        assert isinstance(exception, KeyboardInterrupt)
+
+
+@pytest.fixture
+def interrupts():
+    """Ctrl-C is as it was before the test; Lightning ignores it while it shuts down."""
+    handler = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+class Interrupted(ThinVGG):
+    """The user loses patience while the probe set is looked at, in the second epoch."""
+
+    def forward(self, images):
+        features = self.features(images)
+        if self.trainer.current_epoch == 1 and len(images) == 5:
+            signal.raise_signal(signal.SIGINT)
+        return self.classifier(features)
+
+
+def test_ctrl_c_in_a_map_gives_everything_back_and_lightning_shuts_down(toys, fit, events, interrupts, tmp_path):
+    images, labels, masks = zip(*toys.items[:5], strict=True)
+    probe = ProbeSet(torch.stack(images), list(labels), torch.stack(masks))
+    callback = Compares(probe, save_dir=tmp_path / "focus")
+    saves = ModelCheckpoint(tmp_path / "kept", filename="on-interrupt", save_on_exception=True)
+    module = Interrupted()
+    module.features[1].eval()
+    with pytest.raises(SystemExit):
+        fit(module, callback, saves, enable_checkpointing=True)
+    assert [entry["epoch"] for entry in callback.history] == [0]
+    found = events()
+    assert len(found.Images("gradcam/layer/block5_conv3")) == len(found.Images("gradcam/animation/class 0-1")) == 1
+    checkpoint = next((tmp_path / "kept").glob("*.ckpt"))
+    state = torch.load(checkpoint, weights_only=True)["callbacks"][callback.state_key]
+    assert state["history"] == callback.history
+
+
+def test_ctrl_c_between_any_two_lines_of_a_map_leaves_no_trace(thin, interrupts):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for parameter in list(thin.parameters())[5:]:
+        parameter.grad = torch.ones_like(parameter)
+    thin.features[1].eval()
+    images, cam, moments = torch.rand(3, 3, 48, 48), GradCAM(thin, chunk_size=1), random.Random(0)
+    cam(images)
+    before, state, stopped = snapshot(thin), torch.get_rng_state(), 0
+    earlier = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        for _ in range(150):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, moments.uniform(1e-5, 0.03))
+                cam(images)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except KeyboardInterrupt:
+                stopped += 1
+            assert_same(before, snapshot(thin))
+            assert torch.equal(state, torch.get_rng_state()) and torch.is_grad_enabled()
+            assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, earlier)
+    assert stopped > 20
+
+
+def test_a_users_own_handler_of_ctrl_c_is_called_after_the_chunk_and_threads_change_none(thin, interrupts):
+    calls, done = [], []
+    signal.signal(signal.SIGINT, lambda *_: calls.append(len(done)))
+    handle = thin.features[0].register_forward_hook(lambda *_: done.append(1) or signal.raise_signal(signal.SIGINT))
+    GradCAM(thin, "block5_conv3", chunk_size=1, reuse_frozen=False)(torch.rand(3, 3, 32, 32))
+    handle.remove()
+    assert calls == [1, 2, 3]
+    maps = []
+    thread = threading.Thread(target=lambda: maps.append(GradCAM(thin, "block5_conv3")(torch.rand(1, 3, 32, 32))))
+    thread.start()
+    thread.join()
+    assert len(maps) == 1
+
+
+# What others wait for.
+
+
+class LosesMaps(GradCAMCallback):
+    """Has no maps in some epochs."""
+
+    lost = (0,)
+
+    def on_validation_batch_start(self, trainer, *arguments):
+        if trainer.current_epoch not in self.lost:
+            super().on_validation_batch_start(trainer, *arguments)
+
+
+class Scheduled(ThinVGG):
+    def configure_optimizers(self):
+        optimizer = torch.optim.AdamW(self.parameters(), lr=1e-3)
+        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode="max", patience=9)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "monitor": "gradcam/lift/block5_conv3", "strict": True},
+        }
+
+
+def test_lost_maps_end_no_training_that_monitors_them(fit, probe, tmp_path, events):
+    """Lightning ends one whose EarlyStopping, ModelCheckpoint or scheduler finds no value."""
+    saves = ModelCheckpoint(
+        tmp_path / "kept", monitor="gradcam/probe_accuracy", mode="max", save_top_k=-1, filename="{epoch}"
+    )
+    lift = EarlyStopping("gradcam/lift/block5_conv3", mode="max", patience=9)
+    drift = EarlyStopping("gradcam/drift/block5_conv3", mode="min", patience=9)
+    callback = LosesMaps(probe, "block5")
+    trainer = fit(Scheduled(), lift, drift, saves, callback, max_epochs=4, enable_checkpointing=True)
+    assert trainer.current_epoch == 4 and [entry["epoch"] for entry in callback.history] == [1, 2, 3]
+    assert [path.stem for path in sorted((tmp_path / "kept").iterdir())] == [f"epoch={epoch}" for epoch in range(4)]
+    lifts = [entry["gradcam/lift/block5_conv3"] for entry in callback.history]
+    assert float(lift.best_score) == pytest.approx(max(lifts), rel=1e-5), "what stood in for a value was none"
+    drifts = [entry["gradcam/drift/block5_conv3"] for entry in callback.history[1:]]
+    assert float(drift.best_score) == pytest.approx(min(drifts), rel=1e-5)
+    assert [event.value for event in events().Scalars("gradcam/drift/block5_conv3")] == pytest.approx(drifts)
+
+
+def test_a_misspelt_monitor_is_still_an_error_of_lightnings(thin, fit, probe):
+    for name in ("gradcam/lift/block5", "gradcam/drift/block9_conv1"):
+        with pytest.raises(RuntimeError, match="which is not available"):
+            fit(thin, GradCAMCallback(probe, "block5"), EarlyStopping(name))
+
+
+def test_a_resumed_run_that_has_yet_to_log_has_the_values_of_before(thin, fit, probe, tmp_path):
+    stop = EarlyStopping("gradcam/lift/block5_conv3", mode="max", patience=9)
+    first = GradCAMCallback(probe, "block5", every_n_epochs=3)
+    fit(thin, first, stop, max_epochs=1).save_checkpoint(tmp_path / "last.ckpt")
+    second = GradCAMCallback(probe, "block5", every_n_epochs=3)
+    trainer = fit(ThinVGG(), second, stop, max_epochs=3, resume=tmp_path / "last.ckpt")
+    assert trainer.current_epoch == 3 and second.history == first.history
+    value = float(trainer.callback_metrics["gradcam/lift/block5_conv3"])
+    assert value == pytest.approx(first.history[0]["gradcam/lift/block5_conv3"])
+
+
+def test_maps_that_are_all_empty_have_a_lift_of_0_and_stop_nothing(thin, fit, probe, events):
+    """Its last block gives nothing, so no map has a place; a NaN would end an EarlyStopping's training."""
+    torch.nn.init.constant_(thin.features[-3].weight, 0.0)
+    torch.nn.init.constant_(thin.features[-3].bias, -1.0)
+    callback = GradCAMCallback(probe, "block5_conv3")
+    trainer = fit(thin, callback, EarlyStopping("gradcam/lift/block5_conv3", mode="max", patience=9))
+    assert trainer.current_epoch == 2
+    for name, value in (("lift", 0), ("empty", 1)):
+        assert [event.value for event in events().Scalars(f"gradcam/{name}/block5_conv3")] == [value, value]
+
+
+# Names that would do harm.
+
+HOSTILE = [
+    "<script>document.title = 'pwned'</script>",
+    '"><img src=x onerror="document.title = 1">',
+    "../../../escaped",
+    "..",
+    "a\nb",
+    "nul\0nul",
+    "x" * 300,
+    "</script><script>alert(1)",
+]
+
+
+def test_hostile_names_stay_names(thin, fit, tmp_path, events):
+    """As names of images and of classes, through a real training, into all that it writes."""
+    images = torch.rand(len(HOSTILE), 3, 64, 64)
+    masks = torch.zeros(len(HOSTILE), 64, 64, dtype=torch.bool)
+    masks[:, 20:40, 20:40] = True
+    labels = [i % 3 for i in range(len(HOSTILE))]
+    probe = ProbeSet(images, labels, masks, names=HOSTILE, class_names=HOSTILE[:3])
+    inside = tmp_path / "deep" / "down"
+    callback = GradCAMCallback(probe, "block5", save_dir=inside / "focus", save_maps=True, check_faithfulness=True)
+    loggers = [TensorBoardLogger(inside, name="run", version=""), CSVLogger(inside, name="csv", version="")]
+    fit(thin, callback, logger=loggers)
+    outside = {path for path in tmp_path.rglob("*") if path.is_file() and inside not in path.parents}
+    assert outside == set() and not (tmp_path.parent / "escaped").exists()
+
+    tags = events(inside / "run").Tags()
+    shown = [tag.removeprefix("gradcam/probe/") for tag in tags["images"] if tag.startswith("gradcam/probe/")]
+    assert len(shown) == len(HOSTILE)
+    for tag in [*tags["images"], *tags["scalars"]]:
+        assert tag.isprintable() or "x" * 300 in tag
+    for source in ("run", "focus"):
+        write_report(inside / source, tmp_path / f"{source}.html")
+        page = Names()
+        page.feed((tmp_path / f"{source}.html").read_text())
+        assert page.scripts == 1 and page.attributes == [], "one script, ours; nothing that runs by itself"
+        assert "document.title" in page.text and "pwned" in page.text, "it is there to be read"
+
+
+class Names(HTMLParser):
+    """What a browser would run, and what it would show."""
+
+    def __init__(self):
+        super().__init__()
+        self.scripts, self.attributes, self.text = 0, [], ""
+
+    def handle_starttag(self, tag, attributes):
+        self.scripts += tag == "script"
+        self.attributes += [name for name, _ in attributes if name == "onerror"]
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:MLFlow only allows:RuntimeWarning")
+def test_hostile_names_end_no_training_that_mlflow_logs(thin, fit, tmp_path, monkeypatch):
+    """MLflow takes no metric whose name is a way out of its folder, and Lightning gives it all scalars."""
+    masks = torch.zeros(3, 64, 64, dtype=torch.bool)
+    masks[:, 20:40, 20:40] = True
+    probe = ProbeSet(torch.rand(3, 3, 64, 64), [0, 1, 2], masks, class_names=["..", "a/../../x", "a\nb"])
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    logger = MLFlowLogger("focus", tracking_uri=f"file:{tmp_path / 'mlruns'}")
+    trainer = fit(thin, GradCAMCallback(probe, "block5_conv3"), logger=logger)
+    assert trainer.current_epoch == 2
+
+
+def test_two_callbacks_may_not_write_to_one_folder(thin, fit, probe, tmp_path):
+    first = GradCAMCallback(probe, "block4", save_dir=tmp_path / "focus")
+    second = GradCAMCallback(probe, "block5", save_dir=tmp_path / "other" / ".." / "focus")
+    with pytest.raises(ValueError, match="Two callbacks of the Trainer have the save_dir .* one for each"):
+        fit(thin, first, second)
+    assert thin.losses == []

@@ -43,6 +43,7 @@ def masks(n=3):
         ({"masks": torch.zeros(3, 8, 10, dtype=torch.bool)}, "mask 0 marks nothing"),
         ({"masks": masks().int() * 7}, "values other than 0 and 1"),
         ({"names": ["a", "b"]}, "length 2. Expected one per image"),
+        ({"names": ["a", "", "b"]}, "names hold an empty one"),
         ({"names": ["a", "b", "a"]}, r"names \['a'\] stand for several"),
         ({"mean": [0.5] * 3}, "Only one of mean and std"),
         ({"mean": [0.5] * 2, "std": [0.5] * 2}, r"one finite number per channel \(3\)"),

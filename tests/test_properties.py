@@ -4,6 +4,7 @@ import copy
 import io
 import math
 import os
+import posixpath
 import shutil
 import tempfile
 import unicodedata
@@ -308,6 +309,7 @@ def test_names_become_tags_and_paths_that_stay_apart_and_in_their_folder(name, o
     tags = [tag("probe", each) for each in (name, other)]
     paths = [file_name(each) for each in tags]
     assert not {unicodedata.category(char) for char in "".join(tags)} & {"Cc", "Cs"}
+    assert all(posixpath.normpath(each) == each for each in tags if each != "gradcam/probe/"), "as MLflow demands"
     assert (tags[0] == tags[1]) == (name == other) == (paths[0] == paths[1])
     with tempfile.TemporaryDirectory() as folder:
         for path in paths:
