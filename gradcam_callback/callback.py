@@ -164,9 +164,10 @@ class GradCAMCallback(Callback):
         self._share: Share | None = None
         self._given_up = False
         self._begun = False
-        # The callbacks of this kind before this one in the Trainer, and what is put behind the tags that they use too.
+        # The callbacks of this kind before this one in the Trainer, and what is put behind the tags that they use too,
+        # and behind all tags of a test.
         self._earlier: list[GradCAMCallback] = []
-        self._suffix = ""
+        self._number, self._stage = "", ""
 
     @property
     def history(self) -> list[dict[str, float]]:
@@ -184,12 +185,12 @@ class GradCAMCallback(Callback):
             ours = [one for one in callbacks_of(trainer) if isinstance(one, GradCAMCallback)]
             self._earlier = ours[: ours.index(self)] if self in ours else []
             self._refuse_shared_folder()
-            self._suffix = f" ({len(self._earlier) + 1})" if self._earlier else ""
-            folder = self.save_dir
+            self._number = f" ({len(self._earlier) + 1})" if self._earlier else ""
+            self._stage, folder = "", self.save_dir
             if self._of_test is not None:
-                self._suffix += " (test)"
-                folder = None if folder is None else folder / "test"
-            sinks = [] if is_dry_run(trainer) else find_sinks(trainer, folder, self.save_maps, self._suffix)
+                self._stage, folder = " (test)", None if folder is None else folder / "test"
+            suffix = self._number + self._stage
+            sinks = [] if is_dry_run(trainer) else find_sinks(trainer, folder, self.save_maps, suffix)
             self._sinks = Sinks(sinks if trainer.is_global_zero else [], self._lost)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -413,12 +414,12 @@ class GradCAMCallback(Callback):
             self._sinks.flush()
 
     def _own_tag(self, *parts: str) -> str:
-        """A tag; where a callback before this one in the Trainer has the same, with this one's number behind it."""
+        """A tag; with this callback's number where one before it has the same, and with the word of a test."""
         full = tag(*parts)
         taken = {layer for other in self._earlier if other._observer is not None for layer in other._observer.layers}
         names = full.split("/")[1:]
         by_layer = self._observer is not None and len(names) > 1 and names[1] in self._observer.layers
-        return full if by_layer and names[1] not in taken else full + self._suffix
+        return full + ("" if by_layer and names[1] not in taken else self._number) + self._stage
 
     def _own(self, scalars: Mapping[str, float]) -> dict[str, float]:
         return {self._own_tag(name): value for name, value in scalars.items()}

@@ -1,0 +1,371 @@
+"""Every way in which people run a Trainer."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from conftest import ThinVGG
+from PIL import Image
+from pytorch_lightning.cli import LightningCLI
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+from toys import CLASSES, Toys
+
+from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet, metrics
+
+LAYERS = ["block4_conv3", "block5_conv3"]
+
+
+@pytest.fixture
+def probe(toys):
+    return ProbeSet.from_dataset(toys, 1)
+
+
+@pytest.fixture
+def trainer(tmp_path):
+    def make(*callbacks, **options):
+        settings = {
+            "max_epochs": 2,
+            "logger": TensorBoardLogger(tmp_path, name="run", version=""),
+            "accelerator": "cpu",
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "enable_checkpointing": False,
+        }
+        return pl.Trainer(callbacks=list(callbacks), **(settings | options))
+
+    return make
+
+
+class AlsoTested(ThinVGG):
+    def test_step(self, batch, batch_idx, dataloader_idx=0):
+        self.log("test_loss", torch.nn.functional.cross_entropy(self(batch[0]), batch[1]))
+
+
+class SeveralLoaders(AlsoTested):
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        self.log("val_loss", torch.nn.functional.cross_entropy(self(batch[0]), batch[1]))
+
+
+@pytest.mark.filterwarnings("ignore:Total length of .DataLoader. across ranks is zero")
+@pytest.mark.parametrize("form", ["list", "dict", "first is empty"])
+def test_of_several_validation_loaders_the_first_gives_the_probe_set(trainer, toys, events, form):
+    other = Toys(6, bias=0.0, seed=5, size=64)
+    loaders = [DataLoader(toys, batch_size=6), DataLoader(other, batch_size=6)]
+    callback, options = GradCAMCallback(target_layers=LAYERS), {}
+    if form == "first is empty":
+        callback = GradCAMCallback(ProbeSet.from_dataset(toys), LAYERS)
+        loaders[0] = DataLoader(torch.utils.data.Subset(toys, []), batch_size=6)
+    validation = {"a": loaders[0], "b": loaders[1]} if form == "dict" else loaders
+    trainer(callback, **options).fit(SeveralLoaders(), DataLoader(toys, batch_size=6), validation)
+    expected = ProbeSet.from_dataset(toys)
+    assert torch.equal(callback.probe.images, expected.images)
+    steps = [int(entry["step"]) for entry in callback.history]
+    assert len(steps) == 2
+    for tag in ("gradcam/probe/star-1", "gradcam/layer/block5_conv3"):
+        assert [event.step for event in events().Images(tag)] == steps
+    assert [event.step for event in events().Scalars("gradcam/lift/block5_conv3")] == steps
+
+
+class Data(pl.LightningDataModule):
+    """Makes its data in ``setup`` alone, as data modules do."""
+
+    def __init__(self, folder: str | None = None, batch_size: int = 6) -> None:
+        super().__init__()
+        self.folder, self.batch_size = folder, batch_size
+
+    def setup(self, stage: str) -> None:
+        plain = Toys(12, bias=1.0, seed=0, size=64)
+        self.data = Pictures(plain) if self.folder else plain
+
+    def train_dataloader(self):
+        return DataLoader(self.data, batch_size=self.batch_size)
+
+    def val_dataloader(self):
+        return DataLoader(self.data, batch_size=self.batch_size)
+
+    def test_dataloader(self):
+        return DataLoader(Toys(6, bias=0.0, seed=9, size=64), batch_size=self.batch_size)
+
+
+class Pictures(Dataset):
+    """Toys whose images go through a transform, as photographs do."""
+
+    classes = list(reversed(CLASSES))
+
+    def __init__(self, toys):
+        self.toys = toys
+        self.transform = transforms.Compose(
+            [transforms.Resize(64), transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.25] * 3)]
+        )
+
+    def __len__(self):
+        return len(self.toys)
+
+    def __getitem__(self, index):
+        image, label, _ = self.toys[index]
+        return self.transform(transforms.functional.to_pil_image(image)), 2 - label
+
+
+def test_a_data_module_needs_no_configuration(trainer, events):
+    callback, data = GradCAMCallback(), Data()
+    trainer(callback).fit(ThinVGG(), datamodule=data)
+    assert torch.equal(callback.probe.images, ProbeSet.from_dataset(data.data).images)
+    assert [entry["epoch"] for entry in callback.history] == [0, 1]
+    assert len(events().Images("gradcam/layer/block5_conv3")) == 2
+
+
+class Configures(ThinVGG):
+    """Brings its callback itself."""
+
+    def configure_callbacks(self):
+        self.watch = GradCAMCallback(target_layers=LAYERS)
+        return [self.watch]
+
+
+def test_a_callback_that_the_module_configures(trainer, toys, events):
+    module = Configures()
+    trainer().fit(module, DataLoader(toys, batch_size=6), DataLoader(toys, batch_size=6))
+    assert [entry["epoch"] for entry in module.watch.history] == [0, 1]
+    assert len(events().Images("gradcam/layer/block5_conv3")) == 2
+
+
+# trainer.validate and trainer.test.
+
+
+def assert_untouched(verb, with_callback, without):
+    for (name, value), expected in zip(with_callback.items(), without.values(), strict=True):
+        assert torch.equal(value, expected), (verb, name)
+
+
+@pytest.mark.parametrize("verb", ["validate", "test"])
+def test_validate_and_test_alone_are_looked_at_and_leave_everything_as_it_is(trainer, toys, events, tmp_path, verb):
+    ends, scores, loader = [], [], DataLoader(toys, batch_size=6)
+    callback = GradCAMCallback(target_layers=LAYERS, save_dir=tmp_path / "focus")
+    for watch in ([], [callback]):
+        pl.seed_everything(0, verbose=False)
+        module = AlsoTested()
+        module.features[1].eval()
+        (score,) = getattr(trainer(*watch), verb)(module, loader, verbose=False)
+        scores.append({name: value for name, value in score.items() if not name.startswith("gradcam/")})
+        flags = torch.tensor([part.training for part in module.modules()])
+        ends.append({**module.state_dict(), "random": torch.get_rng_state(), "flags": flags})
+    assert_untouched(verb, *reversed(ends))
+    assert scores[0] == scores[1]
+
+    suffix, folder = (" (test)", tmp_path / "focus" / "test") if verb == "test" else ("", tmp_path / "focus")
+    probe = callback.probe
+    assert torch.equal(probe.images, ProbeSet.from_dataset(toys).images)
+    seen = GradCAM(module.eval(), LAYERS)(probe.images, probe.labels)
+    lift = metrics.lift(metrics.relevance_mass(seen.maps[LAYERS[1]], probe.masks), metrics.mask_area(probe.masks))
+    assert score[f"gradcam/lift/{LAYERS[1]}{suffix}"] == pytest.approx(metrics.mean_of_defined(lift), rel=1e-5)
+    assert score[f"gradcam/probe_accuracy{suffix}"] <= 1
+    found = events()
+    for tag in ("gradcam/probe/star-1", "gradcam/layer/block5_conv3", "gradcam/depth_profile"):
+        assert len(found.Images(tag + suffix)) == 1
+    assert found.Tensors("gradcam/verdict" + suffix)[0].tensor_proto.string_val[0].decode() == callback.verdict.evidence
+    assert len(json.loads((folder / "history.json").read_text())["history"]) == 1
+    assert len(callback.history) == (verb == "validate")
+
+
+def test_a_test_after_the_training_is_none_of_its_entries(trainer, events, tmp_path):
+    callback, data = GradCAMCallback(target_layers=LAYERS, save_dir=tmp_path / "focus"), Data()
+    runs = trainer(callback)
+    runs.fit(AlsoTested(), datamodule=data)
+    history, state = [dict(entry) for entry in callback.history], callback.state_dict()
+    frames = len(callback._record.evolution.frames())
+    written = (tmp_path / "focus" / "history.json").read_text()
+    (score,) = runs.test(runs.lightning_module, datamodule=data, verbose=False)
+    assert callback.history == history and len(callback._record.evolution.frames()) == frames
+    assert callback.state_dict().keys() == state.keys()
+    assert (tmp_path / "focus" / "history.json").read_text() == written
+    assert torch.equal(callback.probe.images, ProbeSet.from_dataset(data.data).images), "the probe set stays what it is"
+    name = "gradcam/lift/block5_conv3"
+    assert score[name + " (test)"] == pytest.approx(history[-1][name], rel=1e-5), "of the weights of the last epoch"
+    found = events()
+    assert len(found.Images("gradcam/layer/block5_conv3")) == 2
+    assert len(found.Images("gradcam/layer/block5_conv3 (test)")) == 1
+    assert not [tag for tag in found.Tags()["images"] if "evolution" in tag and tag.endswith("(test)")]
+    runs.fit_loop.max_epochs = 3
+    runs.fit(runs.lightning_module, datamodule=data)
+    assert [entry["epoch"] for entry in callback.history] == [0, 1, 2], "and the training goes on as it would"
+
+
+def test_dry_runs_and_runs_without_validation_write_nothing(trainer, toys, tmp_path):
+    loader = DataLoader(toys, batch_size=6)
+    callback = GradCAMCallback(target_layers=LAYERS, save_dir=tmp_path / "focus")
+    trainer(callback, fast_dev_run=True).fit(ThinVGG(), loader, loader)
+    assert len(callback.history) == 1, "the whole is tried"
+    with pytest.warns(GradCAMWarning, match="there is no validation in this training"):
+        trainer(GradCAMCallback(target_layers=LAYERS), limit_val_batches=0).fit(ThinVGG(), loader, loader)
+    assert not (tmp_path / "focus").exists()
+
+
+# A folder for the probe set, and the command line of Lightning.
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A probe folder of two classes, of which one image has a mask."""
+    toys = Toys(3, bias=1.0, seed=3, size=96)
+    for image, label, mask in toys.items[:2]:
+        place = tmp_path / "probe" / CLASSES[label]
+        place.mkdir(parents=True)
+        transforms.functional.to_pil_image(image).save(place / "a.png")
+        Image.fromarray(mask.numpy()).save(place / "a.mask.png")
+    return tmp_path / "probe"
+
+
+def test_a_folder_is_read_as_the_validation_data_are(trainer, folder):
+    callback, data = GradCAMCallback(str(folder), LAYERS), Data("pictures")
+    trainer(callback).fit(ThinVGG(), datamodule=data)
+    probe = callback.probe
+    assert probe.names == ["heart-a", "star-a"] and probe.class_names == Pictures.classes
+    assert probe.labels.tolist() == [1, 2], "by the classes of the data, not of the folder"
+    assert probe.images.shape == (2, 3, 64, 64) and float(probe.images.min()) < -0.5, "through their transform"
+    assert probe.mean.tolist() == [0.5] * 3 and probe.has_mask.all()
+    assert np.ptp(probe.pictures()) > 200 and len(callback.history) == 2
+
+
+def test_a_folder_that_cannot_be_read_as_the_data_are_is_said_before_training(trainer, folder, tmp_path):
+    module = ThinVGG()
+    for probe, message, data in (
+        (folder, "Toys has no transform. Expected one; otherwise pass GradCAMCallback.probe=ProbeSet", Data()),
+        (tmp_path / "nowhere", "does not exist", Data("pictures")),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            trainer(GradCAMCallback(probe)).fit(module, datamodule=data)
+    assert module.losses == []
+    with pytest.raises(ValueError, match="probe came as int. Expected a ProbeSet, a folder, or None"):
+        GradCAMCallback(3)
+
+
+CONFIGURATION = """
+seed_everything: 0
+trainer:
+  max_epochs: 2
+  accelerator: cpu
+  enable_progress_bar: false
+  enable_model_summary: false
+  enable_checkpointing: false
+  logger:
+    class_path: pytorch_lightning.loggers.TensorBoardLogger
+    init_args: {{save_dir: {save_dir}, name: run, version: ""}}
+  callbacks:
+    - class_path: gradcam_callback.GradCAMCallback
+      init_args:
+        probe: {probe}
+        target_layers: [block4, block5_conv3]
+        every_n_epochs: 1
+        on_shortcut: warn
+        save_dir: {save_dir}/focus
+model:
+  classes: 3
+data:
+  folder: {data}
+"""
+
+
+@pytest.mark.filterwarnings("ignore:(?s).*Jsonargparse")
+@pytest.mark.parametrize("source", ["folder", "datamodule"])
+def test_lightning_cli_from_a_yaml_file_whose_saved_copy_does_the_same(
+    source, folder, tmp_path, events, monkeypatch, request
+):
+    monkeypatch.syspath_prepend(str(request.path.parent))
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    configuration, histories = tmp_path / "config.yaml", []
+    for attempt in ("first", "second"):
+        values = {"save_dir": tmp_path / attempt, "probe": "null", "data": "null"}
+        if source == "folder":
+            values |= {"probe": folder, "data": "pictures"}
+        text = CONFIGURATION.format(**values)
+        if attempt == "second":  # what Lightning has written down of the first
+            text = (tmp_path / "first" / "run" / "config.yaml").read_text()
+            assert "gradcam_callback.GradCAMCallback" in text and "block5_conv3" in text
+            text = text.replace(str(tmp_path / "first"), str(tmp_path / "second"))
+        configuration.write_text(text)
+        cli = LightningCLI(ThinVGG, Data, args=["fit", "--config", str(configuration)])
+        (callback,) = (one for one in cli.trainer.callbacks if isinstance(one, GradCAMCallback))
+        histories.append(callback.history)
+        layers = [f"block4_conv{i}" for i in (1, 2, 3)] + ["block5_conv3"]
+        found = events(tmp_path / attempt / "run")
+        for layer in layers:
+            assert len(found.Images(f"gradcam/layer/{layer}")) == 2
+            assert len(found.Scalars(f"gradcam/lift/{layer}")) == 2
+        assert callback.probe.names[0] == ("heart-a" if source == "folder" else "star-1")
+    assert histories[0] == histories[1] and len(histories[0]) == 2
+
+
+# Resuming with something else than before.
+
+
+def test_another_probe_set_of_the_same_size_starts_anew_with_a_warning(fit, toys, probe, tmp_path, events):
+    first = GradCAMCallback(probe, LAYERS, save_dir=tmp_path / "focus")
+    fit(ThinVGG(), first).save_checkpoint(tmp_path / "last.ckpt")
+    images = probe.images.clone()
+    images[0] = images[0].flip(2)
+    other = ProbeSet(images, probe.labels, probe.masks, class_names=CLASSES)
+    second = GradCAMCallback(other, LAYERS, save_dir=tmp_path / "focus")
+    logger = TensorBoardLogger(tmp_path, name="second", version="")
+    with pytest.warns(GradCAMWarning, match="which are of other images or layers; they start anew"):
+        fit(ThinVGG(), second, max_epochs=4, resume=tmp_path / "last.ckpt", logger=logger)
+    assert [entry["epoch"] for entry in second.history] == [2, 3]
+    assert "gradcam/drift/block5_conv3" not in second.history[0]
+    assert [frame.heading for frame in second._record.evolution.frames()] == ["2", "3"]
+    assert json.loads((tmp_path / "focus" / "history.json").read_text())["history"] == second.history
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda p: ProbeSet(p.images, p.labels.flip(0), p.masks),
+        lambda p: ProbeSet(p.images, p.labels),
+        lambda p: ProbeSet(p.images, p.labels, p.masks.roll(16, dims=2)),
+        lambda p: ProbeSet(p.images[:2], p.labels[:2], p.masks[:2]),
+        lambda p: ProbeSet(p.images.repeat_interleave(2, 3), p.labels, p.masks.repeat_interleave(2, 2)),
+    ],
+)
+def test_any_other_probe_set_is_noticed(fit, probe, change):
+    first = GradCAMCallback(probe, LAYERS)
+    fit(ThinVGG(), first, max_epochs=1)
+    second = GradCAMCallback(change(probe), LAYERS)
+    second.load_state_dict(first.state_dict())
+    with pytest.warns(GradCAMWarning, match="which are of other images or layers; they start anew"):
+        fit(ThinVGG(), second, max_epochs=1)
+    assert len(second.history) == 1
+
+
+def test_the_same_probe_set_is_known_again_by_another_reading(fit, probe):
+    """Another machine's decoder, or the names alone, make no other probe set."""
+    first = GradCAMCallback(probe, LAYERS)
+    fit(ThinVGG(), first, max_epochs=1)
+    noise = torch.randn(probe.images.shape, generator=torch.Generator().manual_seed(0)) * 0.02
+    names = [f"renamed {name}" for name in probe.names]
+    second = GradCAMCallback(ProbeSet(probe.images + noise, probe.labels, probe.masks, names=names), LAYERS)
+    second.load_state_dict(first.state_dict())
+    fit(ThinVGG(), second, max_epochs=1)
+    assert len(second.history) == 2 and "gradcam/drift/block5_conv3" in second.history[1]
+
+
+def test_other_layers_than_the_checkpoints_are_said_and_start_anew(fit, probe, tmp_path):
+    fit(ThinVGG(), GradCAMCallback(probe, LAYERS)).save_checkpoint(tmp_path / "last.ckpt")
+    second = GradCAMCallback(probe, "block5")
+    logger = TensorBoardLogger(tmp_path, name="second", version="")
+    with pytest.warns(UserWarning) as caught:
+        fit(ThinVGG(), second, max_epochs=3, resume=tmp_path / "last.ckpt", logger=logger)
+    (said,) = [str(one.message) for one in caught if one.category is GradCAMWarning]
+    assert "which are of other layers or another target; they start anew" in said and "block4_conv3" in said
+    assert [entry["epoch"] for entry in second.history] == [2]
+
+
+def test_a_callback_that_comes_new_beside_the_old_one_says_nothing(fit, probe, tmp_path):
+    old = GradCAMCallback(probe, LAYERS)
+    fit(ThinVGG(), old).save_checkpoint(tmp_path / "last.ckpt")
+    again, new = GradCAMCallback(probe, LAYERS), GradCAMCallback(probe, "block5")
+    logger = CSVLogger(tmp_path, name="second", version="")
+    fit(ThinVGG(), again, new, max_epochs=3, resume=tmp_path / "last.ckpt", logger=logger)
+    assert [len(one.history) for one in (again, new)] == [3, 1]
