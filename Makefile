@@ -2,8 +2,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
+# The benchmarks use the examples' toys and weights.
+export PYTHONPATH = examples
 
-.PHONY: demo test fuzz check format bench bench-pictures study figures clean
+.PHONY: demo test fuzz reliability check format bench bench-pictures study figures clean
 
 demo: $(VENV)/.demo
 	$(RUN) examples/shortcut_demo.py $(DEMO_ARGS)
@@ -14,6 +16,11 @@ test: $(VENV)/.test
 # The properties of tests/test_properties.py on many more inputs, other ones each time; about 10 minutes.
 fuzz: $(VENV)/.test
 	$(RUN) -m pytest tests/test_properties.py --hypothesis-profile=fuzz --hypothesis-show-statistics $(TEST_ARGS)
+
+# What is left by processes that are killed, and what a long training holds; about 15 minutes.
+reliability: $(VENV)/.test
+	$(RUN) benchmarks/reliability.py kill --tries 60 --write docs/reliability.md
+	$(RUN) benchmarks/reliability.py leak --epochs 500 --write docs/reliability.md
 
 check: $(VENV)/.test
 	$(RUN) -m ruff check .
