@@ -1,11 +1,13 @@
 """What a person sees: TensorBoard and the mailed page, opened in a real browser."""
 
+import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
 import time
+import urllib.parse
 import urllib.request
 
 import pytest
@@ -44,7 +46,10 @@ def page():
 
 @pytest.fixture
 def logged(thin, fit, toys, tmp_path):
-    callback = GradCAMCallback(ProbeSet.from_dataset(toys, 2))
+    plain = ProbeSet.from_dataset(toys, 2)
+    names = ["star-1", '"><img src=x onerror="document.title = 1">', "heart-1", "../a\nb\\c", "50%", "企鹅"]
+    probe = ProbeSet(plain.images, plain.labels, plain.masks, names=names, class_names=plain.class_names)
+    callback = GradCAMCallback(probe)
     fit(thin, callback, max_epochs=EPOCHS)
     return callback
 
@@ -103,6 +108,19 @@ def test_tensorboard_shows_panels_at_their_size_and_a_step_for_each_epoch(page, 
         ], tag  # fmt: skip
         assert picture.evaluate("img => img.getBoundingClientRect().right") <= 1440, "it need not be scrolled"
         assert card.locator("paper-slider").evaluate("slider => slider.max") == EPOCHS - 1
+
+
+def test_tensorboard_serves_every_picture_whatever_its_name(tensorboard, logged):
+    address = f"{tensorboard}/data/plugin/images"
+    with urllib.request.urlopen(f"{address}/tags") as answer:
+        tags = json.load(answer)["run"]
+    assert len(tags) == 3 * len(logged.probe) + 13 + 2
+    for tag in tags:
+        query = urllib.parse.urlencode({"run": "run", "tag": tag, "sample": 0})
+        with urllib.request.urlopen(f"{address}/images?{query}") as answer:
+            (last, *_) = reversed(json.load(answer))
+        with urllib.request.urlopen(f"{address}/individualImage?ts=1&{last['query']}") as picture:
+            assert picture.status == 200 and len(picture.read()) > 1000, tag
 
 
 def test_tensorboard_plays_the_animations(page, tensorboard):

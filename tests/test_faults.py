@@ -295,7 +295,7 @@ def test_hostile_names_stay_names(thin, fit, tmp_path, events):
     shown = [tag.removeprefix("gradcam/probe/") for tag in tags["images"] if tag.startswith("gradcam/probe/")]
     assert len(shown) == len(HOSTILE)
     for tag in [*tags["images"], *tags["scalars"]]:
-        assert tag.isprintable() or "x" * 300 in tag
+        assert tag.isprintable() and not set('"\\') & set(tag), "TensorBoard's data server shows no picture of these"
     for source in ("run", "focus"):
         write_report(inside / source, tmp_path / f"{source}.html")
         page = Names()
