@@ -49,7 +49,8 @@ class GradCAMCallback(Callback):
     """Grad-CAM panels and focus scalars of a fixed probe set in TensorBoard, at every validation.
 
     The maps explain the very weights that the validation uses: they are computed when its first batch begins, when
-    weight averaging has swapped its weights in.
+    weight averaging has swapped its weights in. ``trainer.validate`` gives one entry more; ``trainer.test`` gives none,
+    and its pictures and scalars have tags that end in `` (test)``, its files a folder ``test`` in ``save_dir``.
 
     Args:
         probe: the images to watch; a folder is read as `ProbeSet.from_folder` does, with the transform and the classes
@@ -251,7 +252,8 @@ class GradCAMCallback(Callback):
                 self._publish(trainer, seen, trainer.current_epoch, validation_step(trainer))
             self._react(trainer)
         if is_fitting(trainer):
-            self._stand_in(trainer, seen)
+            with self._surviving("what is monitored"):
+                self._stand_in(trainer, seen)
 
     # A test is seen as a validation is.
     on_test_start = on_validation_start

@@ -110,11 +110,9 @@ def callbacks_of(trainer: Trainer) -> list[Callback]:
 
 def monitored(trainer: Trainer) -> dict[str, str]:
     """The scalars that decide over the training, and whether their ``"min"`` or ``"max"`` is the best."""
-    watching = {getattr(one, "monitor", None): getattr(one, "mode", "min") for one in callbacks_of(trainer)}
-    for config in trainer.lr_scheduler_configs:
-        if config.reduce_on_plateau:
-            watching[config.monitor] = getattr(config.scheduler, "mode", "min")
-    return {name: mode for name, mode in watching.items() if isinstance(name, str)}
+    watching: list[tuple[Any, Any]] = [(getattr(one, "monitor", None), one) for one in callbacks_of(trainer)]
+    watching += [(one.monitor, one.scheduler) for one in trainer.lr_scheduler_configs if one.reduce_on_plateau]
+    return {name: getattr(one, "mode", "min") for name, one in watching if isinstance(name, str)}
 
 
 def settle_probe(given: ProbeSet | str | Path | None, trainer: Trainer, seed: int) -> ProbeSet:
