@@ -19,6 +19,14 @@ def is_empty(maps: Tensor) -> Tensor:
     return maps.flatten(1).sum(dim=1) == 0
 
 
+def _scaled(maps: Tensor) -> Tensor:
+    """In float64, each map divided by its largest value: what asks for shares needs no more, and tiny values are kept
+    from being rounded, or lost in a square."""
+    maps = maps.double()
+    largest = maps.amax(dim=(1, 2), keepdim=True)
+    return maps / torch.where(largest > 0, largest, 1.0)
+
+
 def coverage(masks: Tensor, height: int, width: int) -> Tensor:
     """The share, 0..1, of each cell that the mask covers: ``(N, H, W)`` bool -> ``(N, height, width)`` float64."""
     rows = _overlap(height, masks.shape[1]).to(masks.device)
@@ -40,7 +48,7 @@ def relevance_mass(maps: Tensor, masks: Tensor) -> Tensor:
     Relevance mass accuracy of Arras et al. 2022 (arXiv 2003.07258); the energy-based pointing game of Wang et al.
     2020 (Score-CAM, arXiv 1910.01279) is the same figure.
     """
-    maps = maps.double()
+    maps = _scaled(maps)
     inside = (maps * coverage(masks, maps.shape[1], maps.shape[2])).flatten(1).sum(dim=1)
     return inside / maps.flatten(1).sum(dim=1)
 
@@ -78,7 +86,7 @@ def entropy(maps: Tensor) -> Tensor:
 
     NaN for an empty map; 0 for a map of a single cell.
     """
-    flat = maps.double().flatten(1)
+    flat = _scaled(maps).flatten(1)
     shares = flat / flat.sum(dim=1, keepdim=True)
     nats: Tensor = torch.special.entr(shares).sum(dim=1)
     return nats / math.log(max(flat.shape[1], 2))
@@ -94,7 +102,7 @@ def drift(maps: Tensor, before: Tensor) -> Tensor:
 
     Two empty maps have not drifted (0); where just one is empty all has changed (1).
     """
-    now, then = maps.double().flatten(1), before.double().flatten(1)
+    now, then = _scaled(maps).flatten(1), _scaled(before).flatten(1)
     similarity = torch.nn.functional.cosine_similarity(now, then, dim=1, eps=1e-300)
     similarity = similarity.masked_fill(is_empty(maps) & is_empty(before), 1.0)
     return (1 - similarity).clamp(0, 1)
@@ -112,8 +120,7 @@ def border_mass(maps: Tensor, width: float = 0.1) -> Tensor:
     Needs no mask. An even map has ``1 - (1 - 2 width)^2`` there, 0.36 by default. Photographs are mostly framed so that
     the object is not there, and a network that looks there looks at frames, watermarks and corners.
     """
-    maps = maps.double()
-    inside = maps
+    inside = maps = _scaled(maps)
     for axis in (1, 2):
         # The part of each cell that lies between the borders, by area as in `coverage`.
         edges = torch.linspace(0, 1, maps.shape[axis] + 1, dtype=torch.float64, device=maps.device)
@@ -128,7 +135,7 @@ def centre_distance(maps: Tensor) -> Tensor:
 
     Needs no mask. Both sides of the image count as of length 1, whatever its shape.
     """
-    maps = maps.double()
+    maps = _scaled(maps)
     total = maps.flatten(1).sum(dim=1)
     rows, columns = (
         (torch.arange(size, dtype=torch.float64, device=maps.device) + 0.5) / size - 0.5 for size in maps.shape[1:]

@@ -29,7 +29,7 @@ WITHOUT_SHRINKING = (Phase.explicit, Phase.generate)
 settings.register_profile(
     "few", max_examples=10, deadline=None, database=None, derandomize=True, phases=WITHOUT_SHRINKING
 )
-settings.register_profile("fuzz", max_examples=200, deadline=None, database=None, print_blob=True)
+settings.register_profile("fuzz", max_examples=1000, deadline=None, database=None, print_blob=True)
 settings.load_profile("few")
 
 # All 13 convolutions of a VGG16, with few channels, so that real Trainer runs are fast.
