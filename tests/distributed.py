@@ -1,4 +1,7 @@
-"""A training of several processes, for test_distributed.py: python distributed.py FOLDER STRATEGY PROCESSES [FAULT]
+"""A training of several processes, for test_distributed.py: python distributed.py FOLDER STRATEGY PROCESSES [KIND]
+
+Its weights stay what they are, unless KIND is ``watched`` or ``unwatched``, that is with the callback or without it;
+``fault`` makes the second process fail.
 
 Each process leaves what it knows in ``FOLDER/<rank>.json``.
 """
@@ -53,13 +56,16 @@ class Leave(pl.Callback):
         warnings.simplefilter("always", GradCAMWarning)
 
     def on_train_end(self, trainer, pl_module):
-        (callback,) = (c for c in trainer.callbacks if isinstance(c, GradCAMCallback))
         knows = {
-            "history": callback.history,
-            "evidence": callback.verdict and callback.verdict.evidence,
             "metrics": sorted(name for name in trainer.callback_metrics if name.startswith("gradcam/")),
             "said": self.said,
+            "weights": [value.double().sum().item() for value in pl_module.state_dict().values()],
+            "random": torch.get_rng_state().tolist(),
         }
+        for callback in trainer.callbacks:
+            if isinstance(callback, GradCAMCallback):
+                knows["history"] = callback.history
+                knows["evidence"] = callback.verdict and callback.verdict.evidence
         (self.folder / f"{trainer.global_rank}.json").write_text(json.dumps(knows))
 
 
@@ -67,7 +73,7 @@ def main(folder, strategy, processes, fault=""):
     torch.set_num_threads(1)
     pl.seed_everything(0, verbose=False)
     toys = Toys(12, 1.0, 0, 64)
-    kind = Faulty if fault else GradCAMCallback
+    kind = Faulty if fault == "fault" else GradCAMCallback
     # Five images, of which four have masks: neither divides among two processes.
     chosen = ProbeSet.from_dataset(toys, 2)
     masks = [*chosen.masks[:4], None]
@@ -75,7 +81,7 @@ def main(folder, strategy, processes, fault=""):
     stop = EarlyStopping("gradcam/lift/block5_conv3", mode="max", patience=9)
     trainer = pl.Trainer(
         max_epochs=2,
-        callbacks=[watch, stop, Leave(Path(folder))],
+        callbacks=[*([] if fault == "unwatched" else [watch, stop]), Leave(Path(folder))],
         logger=TensorBoardLogger(folder, name="run", version=""),
         accelerator="cpu",
         devices=int(processes),
@@ -84,7 +90,8 @@ def main(folder, strategy, processes, fault=""):
         enable_model_summary=False,
         enable_checkpointing=False,
     )
-    trainer.fit(Still(batch_norm=False), DataLoader(toys, batch_size=3), DataLoader(toys, batch_size=3))
+    module = (ThinVGG if fault.endswith("watched") else Still)(batch_norm=False)
+    trainer.fit(module, DataLoader(toys, batch_size=3), DataLoader(toys, batch_size=3))
 
 
 if __name__ == "__main__":

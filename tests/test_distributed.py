@@ -54,6 +54,14 @@ def test_two_processes_know_what_one_does_and_write_once(alone, tmp_path, events
     assert len(list((tmp_path / strategy / "run").glob("events*"))) == 1
 
 
+def test_a_training_of_two_processes_is_the_same_with_the_callback(tmp_path):
+    watched, unwatched = (train(tmp_path / kind, "ddp", 2, kind) for kind in ("watched", "unwatched"))
+    assert [entry["epoch"] for entry in watched[0]["history"]] == [-1, 0, 1] and "history" not in unwatched[0]
+    for with_callback, without in zip(watched, unwatched, strict=True):
+        assert with_callback["weights"] == without["weights"] and with_callback["random"] == without["random"]
+    assert watched[0]["weights"] == watched[1]["weights"]
+
+
 def test_a_process_that_fails_loses_one_epoch_of_all_and_none_hangs(tmp_path):
     first, second = train(tmp_path / "faulty", "ddp", 2, "fault")
     for knows in (first, second):

@@ -418,3 +418,75 @@ def test_from_any_checkpoint_all_goes_on_as_if_never_stopped(trainer, toys, prob
                 assert (
                     np.abs(frame.map_of(layer, 0) - other.map_of(layer, 0)).max() <= other.map_of(layer, 0).max() / 100
                 )
+
+
+# Neutrality of what test_invisible.py does not hold.
+
+
+def loaders(toys):
+    return DataLoader(toys, batch_size=6, shuffle=True), DataLoader(toys, batch_size=6)
+
+
+class Yes(ThinVGG):
+    """Several yes or no per image."""
+
+    def training_step(self, batch, batch_idx):
+        wanted = torch.nn.functional.one_hot(batch[1], 3).float()
+        return torch.nn.functional.binary_cross_entropy_with_logits(self(batch[0]), wanted)
+
+
+def fit_plainly(trainer, toys, module, callbacks, **options):
+    trainer(*callbacks, **options).fit(module, *loaders(toys))
+
+
+def fit_with_several_loaders(trainer, toys, module, callbacks):
+    training, validation = loaders(toys)
+    trainer(*callbacks).fit(module, training, [validation, validation])
+
+
+def fit_with_a_data_module(trainer, toys, module, callbacks):
+    trainer(*callbacks).fit(module, datamodule=Data())
+
+
+def fit_configured(trainer, toys, module, callbacks):
+    module.configure_callbacks = lambda: callbacks
+    trainer().fit(module, *loaders(toys))
+
+
+def fit_by_halves(trainer, toys, module, callbacks):
+    fit_plainly(trainer, toys, module, callbacks, val_check_interval=0.34)
+
+
+def fit_and_test(trainer, toys, module, callbacks):
+    runs = trainer(*callbacks)
+    training, validation = loaders(toys)
+    runs.fit(module, training, validation)
+    runs.validate(module, validation, verbose=False)
+    runs.test(module, validation, verbose=False)
+
+
+@pytest.mark.parametrize(
+    ("make", "run", "watches"),
+    [
+        (SeveralLoaders, fit_with_several_loaders, 1),
+        (ThinVGG, fit_with_a_data_module, 1),
+        (ThinVGG, fit_configured, 1),
+        (ThinVGG, fit_by_halves, 1),
+        (AlsoTested, fit_and_test, 1),
+        (Yes, fit_plainly, 1),
+        (ThinVGG, fit_plainly, 2),
+    ],
+)
+def test_the_training_is_the_same_with_the_callback(trainer, toys, tmp_path, make, run, watches):
+    ends = []
+    for watched in (False, True):
+        pl.seed_everything(3, verbose=False)
+        module = make()
+        module.features[1].eval()
+        callbacks = [GradCAMCallback(target_layers=layers) for layers in ("all", "block5")[: watches * watched]]
+        run(trainer, toys, module, callbacks)
+        assert all(len(callback.history) >= 2 for callback in callbacks)
+        flags = torch.tensor([part.training for part in module.modules()])
+        losses = torch.tensor(module.losses)
+        ends.append({**module.state_dict(), "random": torch.get_rng_state(), "flags": flags, "losses": losses})
+    assert_untouched(run.__name__, *reversed(ends))
