@@ -5,7 +5,7 @@ RUN = $(VENV)/bin/python
 # The benchmarks use the examples' toys and weights.
 export PYTHONPATH = examples
 
-.PHONY: demo test fuzz reliability check format bench bench-pictures study figures clean
+.PHONY: demo test fuzz package reliability check format bench bench-pictures study figures clean
 
 demo: $(VENV)/.demo
 	$(RUN) examples/shortcut_demo.py $(DEMO_ARGS)
@@ -16,6 +16,15 @@ test: $(VENV)/.test
 # The properties of tests/test_properties.py on many more inputs, other ones each time; about 10 minutes.
 fuzz: $(VENV)/.test
 	$(RUN) -m pytest tests/test_properties.py --hypothesis-profile=fuzz --hypothesis-show-statistics $(TEST_ARGS)
+
+# The wheel and the source distribution, as they would be uploaded; the README's code runs on the wheel alone.
+package: $(VENV)/.package
+	rm -rf dist build/wheel
+	$(RUN) -m build
+	$(RUN) -m twine check --strict dist/*
+	$(PYTHON) -m venv build/wheel
+	build/wheel/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
+	cd build && PYTHONPATH= wheel/bin/python ../tests/readme.py
 
 # What is left by processes that are killed, and what a long training holds; about 15 minutes.
 reliability: $(VENV)/.test
@@ -47,7 +56,7 @@ bench-pictures: $(VENV)/.bench
 study: $(VENV)/.bench
 	$(RUN) benchmarks/study.py all
 
-$(VENV)/.demo $(VENV)/.test $(VENV)/.bench: $(VENV)/.%: pyproject.toml
+$(VENV)/.demo $(VENV)/.test $(VENV)/.bench $(VENV)/.package: $(VENV)/.%: pyproject.toml
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[$*]'
 	touch $@

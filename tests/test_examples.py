@@ -1,10 +1,12 @@
 """The programs that a newcomer runs, run as a newcomer would."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import finetune_vgg16
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from PIL import Image
 from pretrained import for_finetuning
 from shortcut_demo import LAYER, Result, report
 from skimage import data
+from torchvision import transforms
 from toys import CLASSES, GROUNDS, Toys
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -88,6 +91,99 @@ def test_layer_panels_says_in_one_line_what_is_wrong(tmp_path, arguments, messag
     done = run(EXAMPLES / "layer_panels.py", *arguments, cwd=tmp_path)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert message in done.stderr
+
+
+def test_the_readmes_code_runs():
+    done = run(Path(__file__).parent / "readme.py")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^2 blocks of README.md run with ", done.stdout, flags=re.M)
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """``all`` holds 10 pictures of each class, ``probe`` two of each with their masks."""
+    root = tmp_path_factory.mktemp("photographs")
+    for name, count, seed in (("all", 30, 1), ("probe", 6, 2)):
+        for i, (image, label, mask) in enumerate(Toys(count, 1.0, seed, 96).items):
+            folder = root / name / CLASSES[label]
+            folder.mkdir(parents=True, exist_ok=True)
+            transforms.functional.to_pil_image(image).save(folder / f"{i}.png")
+            if name == "probe":
+                Image.fromarray(mask.numpy()).save(folder / f"{i}.mask.png")
+    return root
+
+
+SMALL = ["--weights", "demo", "--size", "64", "--workers", "0", "--batch-size", "8"]
+
+
+def test_finetuning_on_ones_own_photographs_stops_by_the_lift(photographs, tmp_path, events):
+    """With a learning rate of 0 nothing ever improves, so it stops when patience is out."""
+    still = ["--learning-rate", "0", "--epochs", "5", "--patience", "1"]
+    arguments = [photographs / "all", "--probe", photographs / "probe", "--layers", "block5", *SMALL, *still]
+    done = run(EXAMPLES / "finetune_vgg16.py", *arguments, "--out", "runs/mine", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "24 photographs to train with, 6 to validate with: heart, moon, star" in done.stdout
+    assert "gradcam/lift/block5_conv3 has not improved for 1 epochs" in done.stdout
+    assert "tensorboard --logdir runs/mine --samples_per_plugin images=100" in done.stdout
+    found = events(tmp_path / "runs" / "mine" / "version_0")
+    assert len(found.Scalars("val_loss")) == 2, "stopped after the second epoch"
+    assert len(found.Images("gradcam/probe/heart-1")) == 3 and "On these 6 images" in done.stdout
+    for name in ("best", "last"):
+        checkpoint = tmp_path / "runs" / "mine" / "version_0" / "checkpoints" / f"{name}.ckpt"
+        restored = finetune_vgg16.FineTuning.load_from_checkpoint(checkpoint, weights_only=True)
+        assert restored(torch.rand(1, 3, 64, 64)).shape == (1, 3)
+
+
+def test_finetuning_freezes_blocks_and_learns_from_folders_that_are_divided(photographs, tmp_path, events):
+    for part in ("train", "val"):
+        shutil.copytree(photographs / "all", tmp_path / "mine" / part)
+    options = ["--epochs", "1", "--freeze", "4", "--layers", "block5_conv3"]
+    done = run(EXAMPLES / "finetune_vgg16.py", tmp_path / "mine", *SMALL, *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "30 photographs to train with, 30 to validate with" in done.stdout and "val_loss has not" in done.stdout
+    run_folder = tmp_path / "runs" / "finetune" / "version_0"
+    state = torch.load(run_folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    base = for_finetuning("demo", 3).state_dict()
+    assert torch.equal(state["network.features.21.weight"], base["features.21.weight"]), "block 4 stays"
+    assert not torch.equal(state["network.features.28.weight"], base["features.28.weight"]), "block 5 moves"
+    assert len(events(run_folder).Images("gradcam/layer/block5_conv3")) == 2
+
+
+@pytest.mark.parametrize(
+    ("prepare", "arguments", "message"),
+    [
+        (lambda folder: None, [], "Couldn't find any class folder"),
+        (lambda folder: (folder / "a").mkdir(), [], "Found no valid file for the classes a"),
+        (lambda folder: picture(folder / "a", 2), [], "has one class, 'a'. Expected two folders or more"),
+        (lambda folder: picture(folder / "a", 1) or picture(folder / "b", 2), [], "The class 'a' has one photograph"),
+        (lambda folder: picture(folder / "train" / "a", 2) or picture(folder / "val" / "b", 2), [], "has the classes"),
+        (lambda folder: None, ["--probe", "p", "--layers", "block4"], "let --layers hold it"),
+    ],
+)
+def test_finetuning_says_in_one_line_what_is_wrong(tmp_path, monkeypatch, capsys, prepare, arguments, message):
+    (tmp_path / "mine").mkdir()
+    prepare(tmp_path / "mine")
+    monkeypatch.setattr(sys, "argv", ["finetune_vgg16.py", str(tmp_path / "mine"), *SMALL, *arguments])
+    with pytest.raises(SystemExit) as caught:
+        finetune_vgg16.main()
+    assert message in str(caught.value.code) + capsys.readouterr().err
+
+
+def picture(folder, count):
+    folder.mkdir(parents=True)
+    for i in range(count):
+        Image.new("RGB", (64, 64)).save(folder / f"{i}.png")
+
+
+def test_the_yaml_file_does_the_same(photographs, tmp_path, events):
+    configuration = EXAMPLES / "cli" / "config.yaml"
+    small = ["--model.weights", "demo", "--data.size", "64", "--data.workers", "0", "--trainer.max_epochs", "1"]
+    data_folder = ["--data.folder", photographs / "all"]
+    done = run(EXAMPLES / "cli" / "train.py", "fit", "--config", configuration, *data_folder, *small, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = events(tmp_path / "runs" / "cli" / "version_0")
+    assert len(found.Images("gradcam/layer/block3_conv1")) == 2 and "gradcam/layer/block2_conv1" not in found.Tags()
+    assert "block3" in (tmp_path / "runs" / "cli" / "version_0" / "config.yaml").read_text()
 
 
 def test_toys_are_the_same_every_time_and_whatever_the_ground():
