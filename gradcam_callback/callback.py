@@ -19,13 +19,14 @@ from torch import Tensor
 
 from gradcam_callback.answers import class_probability
 from gradcam_callback.canvas import Style, encode_gif, encode_jpeg
+from gradcam_callback.chunks import is_out_of_memory
 from gradcam_callback.gradcam import GradCAM, OutputTransformError, check_options
 from gradcam_callback.notices import GradCAMWarning, ShortcutWarning
 from gradcam_callback.observation import Observation, Observer, Share
 from gradcam_callback.panels import VIEWS, Album
 from gradcam_callback.probe import ProbeSet
 from gradcam_callback.record import Record
-from gradcam_callback.sinks import Entry, Manifest, Sinks
+from gradcam_callback.sinks import Entry, Manifest, Sink, Sinks
 from gradcam_callback.trainers import (
     callbacks_of,
     find_sinks,
@@ -190,8 +191,10 @@ class GradCAMCallback(Callback):
             self._stage, folder = "", self.save_dir
             if self._of_test is not None:
                 self._stage, folder = " (test)", None if folder is None else folder / "test"
-            suffix = self._number + self._stage
-            sinks = [] if is_dry_run(trainer) else find_sinks(trainer, folder, self.save_maps, suffix)
+            sinks: list[Sink] = []
+            if not is_dry_run(trainer):
+                needed = self._of_test is None  # the figures of a test are worth having alone
+                sinks = find_sinks(trainer, folder, self.save_maps, self._number + self._stage, needed)
             self._sinks = Sinks(sinks if trainer.is_global_zero else [], self._lost)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -205,7 +208,10 @@ class GradCAMCallback(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.enable_validation:
-            self._warn("there is no validation in this training, so no maps are computed")
+            self._warn(
+                "there is no validation in this training, so no maps are computed; give it validation data, and "
+                "limit_val_batches above 0"
+            )
         # The validation data may come only later, such as with check_val_every_n_epoch; then so does the probe.
         if isinstance(self.probe, ProbeSet) or trainer.val_dataloaders is not None:
             self._prepare(trainer, pl_module)
@@ -223,10 +229,11 @@ class GradCAMCallback(Callback):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking or self._observer is not None or self._given_up:
             return
-        if trainer.global_step == 0:
+        if trainer.global_step == 0 and self._of_test is None:
             self._prepare(trainer, pl_module)
             return
-        # The validation data came only after training had begun, which from then on is not to be stopped by us.
+        # The validation data came only after training had begun, which from then on is not to be stopped by us; nor is
+        # a test, which mostly comes after it.
         self._given_up = True
         with self._surviving("every map of this run"):
             self._prepare(trainer, pl_module)
@@ -373,7 +380,10 @@ class GradCAMCallback(Callback):
             seen = self._observer.conclude(there)
             bad = int(seen.cams.nonfinite.sum())
             if bad:
-                self._warn(f"{bad} of {len(self._observer.probe)} images gave NaN or infinity, and have empty maps")
+                self._warn(
+                    f"{bad} of {len(self._observer.probe)} images gave NaN or infinity, and have empty maps; where the loss "
+                    "does, too, lower the learning rate"
+                )
             return seen
         return None
 
@@ -473,7 +483,8 @@ class GradCAMCallback(Callback):
         except OutputTransformError:
             self._warn(f"{what} lost, since your output_transform failed:\n{traceback.format_exc()}")
         except Exception as error:
-            self._warn(f"{what} lost ({type(error).__name__}: {error})")
+            hint = "; fewer or smaller probe images need less memory" if is_out_of_memory(error) else ""
+            self._warn(f"{what} lost ({type(error).__name__}: {error}){hint}")
 
     def _lost(self, sink: str, error: Exception) -> None:
         self._warn(f"what {sink} is to be given is lost until it works again ({type(error).__name__}: {error})")

@@ -22,14 +22,15 @@ T = TypeVar("T")
 AUTO_PER_CLASS, AUTO_IMAGES, AUTO_SCANNED = 2, 16, 2048
 
 
-def find_sinks(trainer: Trainer, save_dir: Path | None, save_maps: bool, suffix: str) -> list[Sink]:
+def find_sinks(trainer: Trainer, save_dir: Path | None, save_maps: bool, suffix: str, needed: bool) -> list[Sink]:
     """A sink for each of the Trainer's loggers that can show pictures, and the folder.
 
     Args:
         suffix: what is put behind the names that every callback uses, where it is not the Trainer's first.
+        needed: whether there must be one.
 
     Raises:
-        ValueError: there is none; or the folder holds another run.
+        ValueError: there is none, and one is needed.
     """
     sinks: list[Sink] = []
     for logger in trainer.loggers:
@@ -45,7 +46,7 @@ def find_sinks(trainer: Trainer, save_dir: Path | None, save_maps: bool, suffix:
         sinks.append(FolderSink(save_dir, maps=save_maps))
     elif save_maps and not any(isinstance(sink, FolderSink) for sink in sinks):
         sinks.append(FolderSink(Path(trainer.log_dir or trainer.default_root_dir) / f"gradcam{suffix}", False, True))
-    if not sinks:
+    if not sinks and needed:
         came = ", ".join(type(logger).__name__ for logger in trainer.loggers) or "no logger"
         raise ValueError(
             f"The Trainer has {came}. GradCAMCallback expects a TensorBoardLogger, WandbLogger, MLFlowLogger or "

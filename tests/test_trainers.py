@@ -12,7 +12,7 @@ from PIL import Image
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningCLI
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 from torchvision import transforms
 from toys import CLASSES, Toys
 
@@ -194,6 +194,25 @@ def test_a_test_after_the_training_is_none_of_its_entries(trainer, events, tmp_p
     runs.fit_loop.max_epochs = 3
     runs.fit(runs.lightning_module, datamodule=data)
     assert [entry["epoch"] for entry in callback.history] == [0, 1, 2], "and the training goes on as it would"
+
+
+def test_a_test_needs_neither_a_logger_nor_data_for_a_probe_set(trainer, toys):
+    """It mostly comes after a training, which is not to be lost by an error of ours."""
+    callback, loader = GradCAMCallback(target_layers=LAYERS), DataLoader(toys, batch_size=6)
+    (score,) = trainer(callback, logger=False).test(AlsoTested(), loader, verbose=False)
+    assert 0 <= score["gradcam/pointing_game/block5_conv3 (test)"] <= 1
+    unnumbered = DataLoader(Endless(toys), batch_size=6)
+    with pytest.warns(GradCAMWarning, match="every map of this run lost .*no length or no items by index"):
+        (score,) = trainer(GradCAMCallback()).test(AlsoTested(), unnumbered, verbose=False)
+    assert list(score) == ["test_loss"]
+
+
+class Endless(IterableDataset):
+    def __init__(self, toys):
+        self.toys = toys
+
+    def __iter__(self):
+        return iter(self.toys.items)
 
 
 def test_dry_runs_and_runs_without_validation_write_nothing(trainer, toys, tmp_path):
