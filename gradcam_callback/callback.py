@@ -380,10 +380,8 @@ class GradCAMCallback(Callback):
             seen = self._observer.conclude(there)
             bad = int(seen.cams.nonfinite.sum())
             if bad:
-                self._warn(
-                    f"{bad} of {len(self._observer.probe)} images gave NaN or infinity, and have empty maps; where the loss "
-                    "does, too, lower the learning rate"
-                )
+                come = f"{bad} of {len(self._observer.probe)} images gave NaN or infinity, and have empty maps"
+                self._warn(f"{come}; where the loss does, too, lower the learning rate")
             return seen
         return None
 
