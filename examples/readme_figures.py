@@ -11,13 +11,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-from layer_panels import draw
 from PIL import Image
 from pretrained import WeightsUnavailable, for_classifying
 from skimage import data
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gradcam_callback.canvas import Style, encode_jpeg
+from gradcam_callback.photographs import draw_sheets, read_photographs
 
 PANELS = {
     "shortcut_layer": ("shortcut", "gradcam/layer/block5_conv3"),
@@ -54,7 +54,8 @@ def main() -> None:
         paths = [Path(folder) / f"{name}.png" for name in PHOTOGRAPHS]
         for path in paths:
             Image.fromarray(getattr(data, path.stem)()).save(path)
-        sheet, _ = draw(paths, network, None, Style(80))
+        photographs = read_photographs(paths, network.size, None)
+        sheet, _, _ = draw_sheets(network.model, photographs, "all", None, network.classes, Style(80))
     (args.out / "photographs.jpg").write_bytes(encode_jpeg(sheet, quality=80).data)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +207,7 @@ class ProbeSet:
             _stack([item.image for item in items], [item.source for item in items]),
             [item.label for item in items],
             [item.mask for item in items],
-            names=_unique([f"{classes[item.label]}-{Path(item.source).stem}" for item in items]),
+            names=told_apart([f"{classes[item.label]}-{Path(item.source).stem}" for item in items]),
             class_names=classes,
             mean=found_mean if mean is None else mean,
             std=found_std if std is None else std,
@@ -224,13 +224,16 @@ def _stack(images: Sequence[Tensor], sources: Sequence[str]) -> Tensor:
     return torch.stack([torch.as_tensor(image) for image in images])
 
 
-def _unique(names: Iterable[str]) -> list[str]:
-    seen: dict[str, int] = {}
-    unique = []
+def told_apart(names: Sequence[str]) -> list[str]:
+    """The same names, with ``-2``, ``-3`` and so on behind those that came before."""
+    taken, apart = set(names), []
     for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        unique.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
-    return unique
+        number, own = 1, name
+        while own in apart or (number > 1 and own in taken):
+            number += 1
+            own = f"{name}-{number}"
+        apart.append(own)
+    return apart
 
 
 def _checked_images(images: Any) -> Tensor:

@@ -267,7 +267,7 @@ def _load(path: Path, beside: Path | None, transform: Transform) -> tuple[Tensor
     image = _open_as_tensor(path, transform)
     if beside is None:
         return image, None
-    picture, size = _open(beside), _open(path, "RGB").size
+    picture, size = open_picture(beside), open_picture(path, "RGB").size
     if picture.size != size:
         hint = " Masks belong on the image as it is shown, turned by its EXIF." if picture.size == size[::-1] else ""
         raise ValueError(
@@ -318,10 +318,9 @@ def read_coco(
             path = folder / entry["file_name"]
             pixels = _open_as_tensor(path, transform or _to_tensor)
             picture = _as_picture(_mask_of_annotations(coco, found[1]))
-            if picture.size != _open(path, "RGB").size:
-                raise ValueError(
-                    f"{str(path)!r} is {_open(path, 'RGB').size} px. Expected {picture.size}, as its annotations say."
-                )
+            size = open_picture(path, "RGB").size
+            if picture.size != size:
+                raise ValueError(f"{str(path)!r} is {size} px. Expected {picture.size}, as its annotations say.")
             items.append(Item(pixels, labels[image], _transformed_mask(picture, transform or _to_tensor), str(path)))
     if not items:
         raise ValueError(f"No objects of {classes} in {str(annotations)!r}.")
@@ -360,7 +359,7 @@ def _largest_object(
 
 def _open_as_tensor(path: Path, transform: Transform) -> Tensor:
     _seed_everything(0)
-    image = transform(_open(path, "RGB"))
+    image = transform(open_picture(path, "RGB"))
     if not isinstance(image, Tensor):
         raise ValueError(f"The transform made a {type(image).__name__} of {str(path)!r}. Expected a tensor (C, H, W).")
     return image
@@ -390,7 +389,7 @@ def _transformed_mask(mask: Image.Image, transform: Transform, seed: int = 0) ->
     return (painted - black).abs() > (white - black).abs() / 2
 
 
-def _open(path: Path, mode: str | None = None) -> Image.Image:
+def open_picture(path: Path, mode: str | None = None) -> Image.Image:
     """The first picture of a file, upright: in ``mode`` ``"RGB"``, or, without one, as it is written.
 
     Raises:

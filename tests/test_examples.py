@@ -79,10 +79,10 @@ def test_layer_panels_draws_both_sheets_of_real_photographs(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere.png"], "No such image: nowhere.png"),
+        (["nowhere.png"], "'nowhere.png' cannot be read as an image (FileNotFoundError"),
         (["text.png"], "cannot identify image file"),
         (["photo.png", "--target", "9"], "Classes [9] are outside the model's 4 logits"),
-        (["photo.png", "--classes", "a,b"], "--classes has 2 names; the network tells 4 classes apart"),
+        (["photo.png", "--classes", "a,b"], "2 names of classes came; the network tells 4 classes apart"),
     ],
 )
 def test_layer_panels_says_in_one_line_what_is_wrong(tmp_path, arguments, message):

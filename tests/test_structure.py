@@ -42,6 +42,8 @@ ORDER = (
     "trackers",
     "trainers",
     "callback",
+    "photographs",
+    "loading",
     "report",
     "__init__",
     "__main__",

@@ -1,0 +1,187 @@
+"""What needs no training, as it is typed."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import ThinVGG
+from PIL import Image
+from skimage import data
+from torch import nn
+from torchvision.models import VGG
+from torchvision.models.vgg import make_layers
+
+from gradcam_callback import GradCAM
+from gradcam_callback.__main__ import main
+from gradcam_callback.canvas import Style
+from gradcam_callback.layers import find_vggs
+from gradcam_callback.loading import load_model
+from gradcam_callback.photographs import IMAGENET, draw_sheets, read_photographs
+
+VGG11 = [64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"]
+
+
+@pytest.fixture
+def said(monkeypatch, capsys):
+    """What a command prints."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["gradcam_callback", *map(str, arguments)])
+        main()
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
+def refused(monkeypatch):
+    """What a command says is wrong."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["gradcam_callback", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        return str(caught.value.code)
+
+    return run
+
+
+@pytest.fixture
+def checkpoint(tmp_path, fit, thin):
+    """Of a training whose module needs an argument, which is saved with it."""
+    trainer = fit(Saves(classes=3), max_epochs=1)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    return tmp_path / "last.ckpt"
+
+
+class Saves(ThinVGG):
+    def __init__(self, classes):
+        super().__init__(classes)
+        self.save_hyperparameters()
+
+
+class Bare(ThinVGG):
+    """Needs no arguments."""
+
+
+class NoVGG(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+
+
+def needs_arguments(classes):
+    return ThinVGG(classes)
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    for name in ("chelsea", "coffee"):
+        Image.fromarray(getattr(data, name)()).save(tmp_path / f"{name}.png")
+    return [tmp_path / "chelsea.png", tmp_path / "coffee.png"]
+
+
+def test_layers_lists_the_names_that_can_be_chosen(said, checkpoint):
+    lines = said("layers", "--model", "test_command_line:Saves", "--checkpoint", checkpoint).splitlines()
+    assert [line.split()[0] for line in lines] == list(find_vggs(ThinVGG())["features"])
+    assert lines[-1].split() == ["block5_conv3", "features.42"]
+    for line in lines:
+        assert GradCAM(ThinVGG(), line.split()[0]).layers[0].module is not None
+    other = said("layers", "--model", f"{__file__}:NoVGG").splitlines()
+    assert other == ["0", "1", "2", "3", "4"]
+
+
+def test_panel_shows_photographs_through_the_layers_of_a_checkpoint(said, checkpoint, photographs, tmp_path):
+    out = tmp_path / "sheets" / "panel.jpg"
+    arguments = ["--checkpoint", checkpoint, "--layers", "block4", "block5", "--classes", "a,b,c", "--size", "64"]
+    printed = said("panel", *photographs, "--model", "test_command_line:Saves", *arguments, "-o", out)
+    assert printed.split() == [str(out), str(out.with_name("panel.block5_conv3.jpg"))]
+    for path in printed.split():
+        sheet = Image.open(path)
+        assert sheet.width > 300 and sheet.height > 200 and np.ptp(np.asarray(sheet)) > 200
+
+
+def test_sheets_show_the_maps_of_the_checkpoints_weights_on_normalised_photographs(checkpoint, photographs):
+    model = load_model("test_command_line:Saves", checkpoint)
+    assert not model.training
+    probe = read_photographs(photographs, 64, IMAGENET)
+    upright = torch.from_numpy(np.array(Image.open(photographs[0]).convert("RGB")))
+    middle = (upright.float() / 255).mean(dim=(0, 1))
+    undone = probe.images[0] * torch.tensor(IMAGENET[1])[:, None, None] + torch.tensor(IMAGENET[0])[:, None, None]
+    assert (undone.mean(dim=(1, 2)) - middle).abs().max() < 0.1
+    state = torch.load(checkpoint, weights_only=True)["state_dict"]
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    sheet, last, _ = draw_sheets(model, probe, "block5", 1, None, Style(60))
+    assert last == "block5_conv3"
+    other = draw_sheets(model, read_photographs(photographs, 64, None), "block5", 1, None, Style(60))[0]
+    assert np.abs(np.asarray(sheet).astype(int) - np.asarray(other)).max() > 50
+
+
+@pytest.mark.parametrize("by_lightning", [True, False])
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_torchvisions_vggs_are_known_by_their_weights_alone(tmp_path, said, batch_norm, by_lightning):
+    """Also where a module of Lightning holds them under a name of its own."""
+    whole = VGG(make_layers(VGG11, batch_norm), num_classes=5, init_weights=False)
+    whole.classifier = nn.Sequential(*whole.classifier)
+    state = whole.state_dict()
+    content = {"state_dict": {f"net.{name}": value for name, value in state.items()}} if by_lightning else state
+    torch.save(content, tmp_path / "weights.pt")
+    loaded = load_model(None, tmp_path / "weights.pt")
+    assert all(torch.equal(value, state[name]) for name, value in loaded.state_dict().items())
+    lines = said("layers", "--checkpoint", tmp_path / "weights.pt").splitlines()
+    assert len(lines) == 8 and lines[0].startswith("block1_conv1")
+
+
+def test_a_state_dict_goes_into_a_model_that_needs_no_arguments(tmp_path):
+    torch.save(ThinVGG().state_dict(), tmp_path / "weights.pt")
+    assert isinstance(load_model("test_command_line:Bare", tmp_path / "weights.pt"), Bare)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["layers"], "No model came. Expected --checkpoint FILE, --model MODULE:NAME, or both"),
+        (["layers", "--checkpoint", "nowhere.ckpt"], "There is no checkpoint 'nowhere.ckpt'"),
+        (["layers", "--checkpoint", __file__], "cannot be read as weights"),
+        (["layers", "--model", "nowhere:Net"], "'nowhere:Net' cannot be found"),
+        (["layers", "--model", "test_command_line:Net"], "'test_command_line:Net' cannot be found"),
+        (["layers", "--model", "Net"], "'Net' cannot be found"),
+        (["layers", "--model", "test_command_line:needs_arguments"], "Expected a class that needs no arguments"),
+        (["layers", "--model", "test_command_line:dict_of_nothing"], "gives a dict. Expected a torch.nn.Module"),
+        (["panel", "nowhere.png", "--model", "test_command_line:Bare"], "'nowhere.png' cannot be read as an image"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(refused, arguments, message):
+    line = refused(*arguments)
+    assert message in line and "\n" not in line.strip()
+
+
+dict_of_nothing = dict
+
+
+def test_what_does_not_fit_is_said(refused, checkpoint, photographs, tmp_path):
+    common = ["panel", *photographs, "--checkpoint", checkpoint, "--size", "64"]
+    saves = ["--model", "test_command_line:Saves"]
+    assert "Say whose weights they are: --model" in refused(*common)
+    assert "target_layers 'block9' is not a layer" in refused(*common, *saves, "--layers", "block9")
+    assert "2 names of classes came; the network tells 3" in refused(*common, *saves, "--classes", "a,b")
+    assert "Classes [7] are outside the model's 3 logits" in refused(*common, *saves, "--target", "7")
+    torch.save({"features.0.weight": torch.zeros(2)}, tmp_path / "other.pt")
+    assert "cannot be made with" in refused("layers", "--model", "test_command_line:Bare", "--checkpoint",
+                                            tmp_path / "other.pt")  # fmt: skip
+
+
+def test_help_explains_every_option(monkeypatch, capsys):
+    for command in ("layers", "panel", "report"):
+        monkeypatch.setattr(sys, "argv", ["gradcam_callback", command, "--help"])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        assert caught.value.code == 0 and "--" in capsys.readouterr().out
+
+
+def test_it_runs_as_a_module(checkpoint):
+    command = [sys.executable, "-m", "gradcam_callback", "layers", "--checkpoint", str(checkpoint)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and "holds no VGG of torchvision's names" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
