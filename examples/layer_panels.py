@@ -31,10 +31,8 @@ def main() -> None:
     try:
         network = for_classifying(args.weights)
         names = network.classes if args.classes is None else [name.strip() for name in args.classes.split(",")]
-        photographs = read_photographs(args.images, network.size, None)
-        rows, last, at_last = draw_sheets(
-            network.model, photographs, "all", args.target, names, Style(112, args.colormap)
-        )
+        photographs = read_photographs(args.images, network.size, None, names)
+        rows, last, at_last = draw_sheets(network.model, photographs, "all", args.target, Style(112, args.colormap))
     except (WeightsUnavailable, OSError, ValueError) as error:
         sys.exit(str(error))
     for path, sheet in ((args.out, rows), (args.out.with_name(f"{args.out.stem}.{last}.jpg"), at_last)):

@@ -54,8 +54,8 @@ def main() -> None:
         paths = [Path(folder) / f"{name}.png" for name in PHOTOGRAPHS]
         for path in paths:
             Image.fromarray(getattr(data, path.stem)()).save(path)
-        photographs = read_photographs(paths, network.size, None)
-        sheet, _, _ = draw_sheets(network.model, photographs, "all", None, network.classes, Style(80))
+        photographs = read_photographs(paths, network.size, None, network.classes)
+        sheet, _, _ = draw_sheets(network.model, photographs, "all", None, Style(80))
     (args.out / "photographs.jpg").write_bytes(encode_jpeg(sheet, quality=80).data)
 
 

@@ -31,12 +31,10 @@ def layers(args: argparse.Namespace) -> None:
 
 
 def panel(args: argparse.Namespace) -> None:
-    photographs = read_photographs(args.images, args.size, None if args.normalise == "none" else IMAGENET)
     classes = None if args.classes is None else [name.strip() for name in args.classes.split(",")]
+    photographs = read_photographs(args.images, args.size, None if args.normalise == "none" else IMAGENET, classes)
     model = load_model(args.model, args.checkpoint)
-    all_layers, last, at_last = draw_sheets(
-        model, photographs, args.layers, args.target, classes, Style(CELL, args.colormap)
-    )
+    all_layers, last, at_last = draw_sheets(model, photographs, args.layers, args.target, Style(CELL, args.colormap))
     for path, sheet in ((args.out, all_layers), (args.out.with_name(f"{args.out.stem}.{last}.jpg"), at_last)):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encode_jpeg(sheet, quality=90).data)

@@ -425,7 +425,9 @@ class GradCAMCallback(Callback):
 
     def _own_tag(self, *parts: str) -> str:
         """A tag; with this callback's number where one before it has the same, and with the word of a test."""
-        full = tag(*parts)
+        return self._with_own_ending(tag(*parts))
+
+    def _with_own_ending(self, full: str) -> str:
         taken = {layer for other in self._earlier if other._observer is not None for layer in other._observer.layers}
         names = full.split("/")[1:]
         by_layer = self._observer is not None and len(names) > 1 and names[1] in self._observer.layers
@@ -440,7 +442,8 @@ class GradCAMCallback(Callback):
         Lightning ends a training whose EarlyStopping, ModelCheckpoint or scheduler finds no value under its name, be it
         that the maps were lost, that a resumed run has yet to log, or that the first entry has no drift.
         """
-        last = self._own(_untagged(self.history[-1])) if self.history else {}
+        entry = self.history[-1] if self.history else {}
+        last = {self._with_own_ending(name): value for name, value in entry.items() if name.startswith(tag(""))}
         layers = [] if self._observer is None else self._observer.layers
         ours = set(last) | {self._own_tag("drift", layer) for layer in layers}
         for name, mode in monitored(trainer).items():

@@ -33,8 +33,8 @@ COUNTERFACTUAL_ROWS = 12
 Drawn = tuple[tuple[str, ...], Image.Image]
 
 
-def captions(probe: ProbeSet, cams: CAMs) -> list[Caption]:
-    """What is written beside each probe image."""
+def captions(probe: ProbeSet, cams: CAMs, labelled: bool = True) -> list[Caption]:
+    """What is written beside each probe image; where they are not ``labelled``, nothing of their labels."""
     right = is_right(cams.logits, probe.labels, probe.multi_label)
     explained = class_probability(cams.logits, cams.targets, probe.multi_label)
     if probe.multi_label:
@@ -52,9 +52,9 @@ def captions(probe: ProbeSet, cams: CAMs) -> list[Caption]:
     return [
         Caption(
             name,
-            probe.class_name(int(probe.labels[i])),
+            probe.class_name(int(probe.labels[i])) if labelled else None,
             answers[i],
-            bool(right[i]),
+            bool(right[i]) if labelled else None,
             float(sure[i]),
             probe.class_name(int(cams.targets[i])),
             float(explained[i]),

@@ -94,8 +94,26 @@ def thin() -> ThinVGG:
 
 
 @pytest.fixture
-def fit(tmp_path: Path, toys: Toys) -> Callable[..., pl.Trainer]:
-    """Fit a module on the toys with a real Trainer that logs to TensorBoard in ``tmp_path``."""
+def trainer(tmp_path: Path) -> Callable[..., pl.Trainer]:
+    """Make a real, quiet Trainer of two epochs that logs to TensorBoard in ``tmp_path``."""
+
+    def make(*callbacks: pl.Callback, **options: Any) -> pl.Trainer:
+        settings = {
+            "max_epochs": 2,
+            "logger": TensorBoardLogger(tmp_path, name="run", version=""),
+            "accelerator": "cpu",
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "enable_checkpointing": False,
+        }
+        return pl.Trainer(callbacks=list(callbacks), **(settings | options))
+
+    return make
+
+
+@pytest.fixture
+def fit(trainer: Callable[..., pl.Trainer], toys: Toys) -> Callable[..., pl.Trainer]:
+    """Fit a module on the toys with such a Trainer."""
 
     def run(
         module: pl.LightningModule,
@@ -106,23 +124,14 @@ def fit(tmp_path: Path, toys: Toys) -> Callable[..., pl.Trainer]:
         **options: Any,
     ) -> pl.Trainer:
         pl.seed_everything(7, verbose=False)
-        settings = {
-            "max_epochs": 2,
-            "logger": TensorBoardLogger(tmp_path, name="run", version=""),
-            "accelerator": "cpu",
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "enable_checkpointing": False,
-            "num_sanity_val_steps": 1,
-        }
-        trainer = pl.Trainer(callbacks=list(callbacks), **(settings | options))
+        made = trainer(*callbacks, **({"num_sanity_val_steps": 1} | options))
         loader = DataLoader(toys if train_data is None else train_data, batch_size=6, shuffle=True)
         validation = DataLoader(toys if val_data is None else val_data, batch_size=6)
         if resume is None:
-            trainer.fit(module, loader, validation)
+            made.fit(module, loader, validation)
         else:
-            trainer.fit(module, loader, validation, ckpt_path=resume, weights_only=True)
-        return trainer
+            made.fit(module, loader, validation, ckpt_path=resume, weights_only=True)
+        return made
 
     return run
 

@@ -112,9 +112,9 @@ def test_sheets_show_the_maps_of_the_checkpoints_weights_on_normalised_photograp
     assert (undone.mean(dim=(1, 2)) - middle).abs().max() < 0.1
     state = torch.load(checkpoint, weights_only=True)["state_dict"]
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
-    sheet, last, _ = draw_sheets(model, probe, "block5", 1, None, Style(60))
+    sheet, last, _ = draw_sheets(model, probe, "block5", 1, Style(60))
     assert last == "block5_conv3"
-    other = draw_sheets(model, read_photographs(photographs, 64, None), "block5", 1, None, Style(60))[0]
+    other = draw_sheets(model, read_photographs(photographs, 64, None), "block5", 1, Style(60))[0]
     assert np.abs(np.asarray(sheet).astype(int) - np.asarray(other)).max() > 50
 
 

@@ -241,15 +241,16 @@ def test_a_misspelt_monitor_is_still_an_error_of_lightnings(thin, fit, probe):
             fit(thin, GradCAMCallback(probe, "block5"), EarlyStopping(name))
 
 
-def test_a_resumed_run_that_has_yet_to_log_has_the_values_of_before(thin, fit, probe, tmp_path):
-    stop = EarlyStopping("gradcam/lift/block5_conv3", mode="max", patience=9)
+@pytest.mark.parametrize("name", ["gradcam/lift/block5_conv3", "gradcam/lift_by_class/block5_conv3/%2E%2E"])
+def test_a_resumed_run_that_has_yet_to_log_has_the_values_of_before(thin, fit, probe, tmp_path, name):
+    probe = ProbeSet(probe.images, probe.labels, probe.masks, class_names=["..", "heart", "moon"])
+    stop = EarlyStopping(name, mode="max", patience=9)
     first = GradCAMCallback(probe, "block5", every_n_epochs=3)
     fit(thin, first, stop, max_epochs=1).save_checkpoint(tmp_path / "last.ckpt")
     second = GradCAMCallback(probe, "block5", every_n_epochs=3)
     trainer = fit(ThinVGG(), second, stop, max_epochs=3, resume=tmp_path / "last.ckpt")
     assert trainer.current_epoch == 3 and second.history == first.history
-    value = float(trainer.callback_metrics["gradcam/lift/block5_conv3"])
-    assert value == pytest.approx(first.history[0]["gradcam/lift/block5_conv3"])
+    assert float(trainer.callback_metrics[name]) == pytest.approx(first.history[0][name])
 
 
 def test_maps_that_are_all_empty_have_a_lift_of_0_and_stop_nothing(thin, fit, probe, events):

@@ -26,22 +26,6 @@ def probe(toys):
     return ProbeSet.from_dataset(toys, 1)
 
 
-@pytest.fixture
-def trainer(tmp_path):
-    def make(*callbacks, **options):
-        settings = {
-            "max_epochs": 2,
-            "logger": TensorBoardLogger(tmp_path, name="run", version=""),
-            "accelerator": "cpu",
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "enable_checkpointing": False,
-        }
-        return pl.Trainer(callbacks=list(callbacks), **(settings | options))
-
-    return make
-
-
 class AlsoTested(ThinVGG):
     def test_step(self, batch, batch_idx, dataloader_idx=0):
         self.log("test_loss", torch.nn.functional.cross_entropy(self(batch[0]), batch[1]))
@@ -57,12 +41,12 @@ class SeveralLoaders(AlsoTested):
 def test_of_several_validation_loaders_the_first_gives_the_probe_set(trainer, toys, events, form):
     other = Toys(6, bias=0.0, seed=5, size=64)
     loaders = [DataLoader(toys, batch_size=6), DataLoader(other, batch_size=6)]
-    callback, options = GradCAMCallback(target_layers=LAYERS), {}
+    callback = GradCAMCallback(target_layers=LAYERS)
     if form == "first is empty":
         callback = GradCAMCallback(ProbeSet.from_dataset(toys), LAYERS)
         loaders[0] = DataLoader(torch.utils.data.Subset(toys, []), batch_size=6)
     validation = {"a": loaders[0], "b": loaders[1]} if form == "dict" else loaders
-    trainer(callback, **options).fit(SeveralLoaders(), DataLoader(toys, batch_size=6), validation)
+    trainer(callback).fit(SeveralLoaders(), DataLoader(toys, batch_size=6), validation)
     expected = ProbeSet.from_dataset(toys)
     assert torch.equal(callback.probe.images, expected.images)
     steps = [int(entry["step"]) for entry in callback.history]
