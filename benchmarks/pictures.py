@@ -24,10 +24,10 @@ from skimage import data
 from sklearn.datasets import load_sample_image
 
 from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet
-from gradcam_callback.callback import FRAME_SECONDS
 from gradcam_callback.canvas import Encoded, encode_gif, encode_jpeg
 from gradcam_callback.evolution import Evolution
 from gradcam_callback.gradcam import CAMs
+from gradcam_callback.journal import FRAME_SECONDS
 from gradcam_callback.observation import Observation
 from gradcam_callback.panels import Album
 from gradcam_callback.tensorboard import TensorBoardSink

@@ -42,13 +42,14 @@ class FineTuning(pl.LightningModule):
 
     Args:
         classes: how many.
-        weights: ``"torchvision"`` (download), ``"demo"``, or a state dict's file.
+        weights: ``"torchvision"`` (download), ``"demo"``, a state dict's file, or None, where a checkpoint
+            has them all.
         frozen: how many blocks stay as they are, 0..5.
         learning_rate: of the head; the convolutions have a thirtieth of it.
     """
 
     def __init__(
-        self, classes: int, weights: str = "torchvision", frozen: int = 3, learning_rate: float = 1e-3
+        self, classes: int, weights: str | None = "torchvision", frozen: int = 3, learning_rate: float = 1e-3
     ) -> None:
         super().__init__()
         self.save_hyperparameters()

@@ -66,16 +66,19 @@ def pooled_head(classes: int) -> nn.Module:
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, classes))
 
 
-def for_finetuning(weights: str, classes: int) -> VGG16:
+def for_finetuning(weights: str | None, classes: int) -> VGG16:
     """The pretrained convolutions with a fresh head.
 
     Args:
-        weights: ``"demo"``, ``"torchvision"`` or the path of a state dict with torchvision's ``features.*``.
+        weights: ``"demo"``, ``"torchvision"`` or the path of a state dict with torchvision's ``features.*``; None
+            leaves all of it to a checkpoint that is loaded next.
 
     Raises:
         WeightsUnavailable: the source is not there, or does not fit.
     """
     features = make_layers(cfgs["D"])
+    if weights is None:
+        return VGG16(features, pooled_head(classes), TORCHVISION_MEAN, TORCHVISION_STD)
     if weights == "demo":
         tensors = _wheel_tensors()
         features.load_state_dict(_keras_features(tensors, bgr=True))

@@ -7,26 +7,24 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import matplotlib
-import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from gradcam_callback.answers import class_probability
-from gradcam_callback.canvas import Style, encode_gif, encode_jpeg
+from gradcam_callback.canvas import Style
 from gradcam_callback.chunks import is_out_of_memory
 from gradcam_callback.gradcam import GradCAM, OutputTransformError, check_options
+from gradcam_callback.journal import Journal
 from gradcam_callback.notices import GradCAMWarning, ShortcutWarning
 from gradcam_callback.observation import Observation, Observer, Share
-from gradcam_callback.panels import VIEWS, Album
+from gradcam_callback.panels import VIEWS
 from gradcam_callback.probe import ProbeSet
 from gradcam_callback.record import Record
-from gradcam_callback.sinks import Entry, Manifest, Sink, Sinks
+from gradcam_callback.sinks import Sink, Sinks
 from gradcam_callback.trainers import (
     callbacks_of,
     find_sinks,
@@ -34,16 +32,14 @@ from gradcam_callback.trainers import (
     is_a,
     is_dry_run,
     is_fitting,
-    monitored,
     precision_of,
     refuse_sharded,
     settle_probe,
+    stand_in,
     validation_step,
 )
-from gradcam_callback.verdict import Verdict, confirms, judge
+from gradcam_callback.verdict import Verdict
 from gradcam_callback.words import tag
-
-FRAME_SECONDS = 0.8
 
 
 class GradCAMCallback(Callback):
@@ -159,7 +155,7 @@ class GradCAMCallback(Callback):
         self.on_shortcut = on_shortcut
         self.verdict: Verdict | None = None
         self._observer: Observer | None = None
-        self._album: Album | None = None
+        self._journal: Journal | None = None
         self._sinks = Sinks([], self._lost)
         self._record = Record()
         self._of_test: Record | None = None
@@ -179,7 +175,8 @@ class GradCAMCallback(Callback):
     # Lightning's hooks, in the order in which they come.
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._observer, self._share, self._given_up, self._begun = None, None, False, False
+        self._observer, self._journal, self._share = None, None, None
+        self._given_up, self._begun = False, False
         # A test is a look at other data, or with other weights, that is none of the training's.
         self._of_test = Record() if stage == "test" else None
         if stage in ("fit", "validate", "test"):
@@ -333,7 +330,7 @@ class GradCAMCallback(Callback):
             seed=self.seed,
             check_faithfulness=self.check_faithfulness,
         )
-        self._lay_out(probe, self._observer.layers)
+        self._open_journal(probe, self._observer)
         for logger in trainer.loggers:
             if is_a(logger, "TensorBoardLogger"):
                 rank_zero_info(
@@ -343,25 +340,22 @@ class GradCAMCallback(Callback):
                 )
                 break
 
-    def _lay_out(self, probe: ProbeSet, layers: list[str]) -> None:
-        """Everything about the pictures that stays the same in a run."""
-        self._album = Album(probe, layers, self.style, self.views)
+    def _open_journal(self, probe: ProbeSet, observer: Observer) -> None:
         record = self._current
-        goes_on = bool(record.history) or self._of_test is not None
-        if not record.watch(probe, layers):
-            self._warn("the checkpoint's history and strips, which are of other images or layers; they start anew")
-        if self._observer is not None and record.history:
-            self._observer.go_on_from(record.evolution.last_maps())
-        panel = self._album.probe_panel
-        manifest = Manifest(
-            probe.names,
-            probe.labels.tolist(),
-            [probe.class_name(label) for label in probe.labels.tolist()],
-            layers,
-            panel.input_box,
-            panel.overlay_boxes,
+        self._journal = Journal(
+            probe,
+            observer.layers,
+            record,
+            self._sinks,
+            style=self.style,
+            views=self.views,
+            jpeg_quality=self.jpeg_quality,
+            name=self._own_tag,
         )
-        self._sinks.begin(manifest, probe, goes_on)
+        if not self._journal.begin(again=self._of_test is not None):
+            self._warn("the checkpoint's history and strips, which are of other images or layers; they start anew")
+        if record.history:
+            observer.go_on_from(record.evolution.last_maps())
 
     def _look(self, trainer: Trainer) -> Observation | None:
         """Put together what the processes have computed; None where that is nothing, or not all of it."""
@@ -387,41 +381,16 @@ class GradCAMCallback(Callback):
 
     def _publish(self, trainer: Trainer, seen: Observation, epoch: int, step: int) -> None:
         """Keep what was seen, and from the first process write its pictures and words."""
-        assert isinstance(self.probe, ProbeSet)
-        record = self._current
-        first = _untagged(record.history[0]) if record.history else None
-        self.verdict = self._judge(trainer, seen, epoch, first or {})
-        record.history.append({"epoch": epoch, "step": step, **_tagged(seen.scalars)})
-        explained = class_probability(seen.cams.logits, seen.cams.targets, self.probe.multi_label).tolist()
-        heading = "start" if epoch < 0 else str(epoch)
-        record.evolution.add(heading, explained, seen.cams.targets.tolist(), seen.cams.maps)
-        if not self._sinks or self._album is None:
-            return
-        self._sinks.flush()  # so that one that has failed may work again from this entry on
-        for parts, picture in self._album.entry(seen, record.evolution, first):
-            self._sinks.picture(self._own_tag(*parts), encode_jpeg(picture, self.jpeg_quality), step)
+        assert self._journal is not None
         # In trainer.validate nothing comes after; a test is none of several columns.
-        if self._of_test is None and record.evolution.is_due(at_the_end=not is_fitting(trainer)):
-            self._write_strips(step)
-        self._sinks.entry(Entry(record.history, seen.cams, None if self.verdict is None else self.verdict.evidence))
-
-    def _write_strips(self, step: int) -> None:
-        assert self._album is not None
-        for parts, picture in self._album.strips(self._record.evolution):
-            self._sinks.picture(self._own_tag(*parts), encode_jpeg(picture, self.jpeg_quality), step)
+        alone = not is_fitting(trainer)
+        self.verdict = self._journal.keep(seen, epoch, step, alone=alone)
+        self._journal.write(seen, self.verdict, strips=self._of_test is None, last=alone)
 
     def _finish(self) -> None:
-        """The pictures that show the whole training: the last strips, and the animations."""
-        if not self.history or not self._sinks or self._album is None:
-            return
-        step = int(self.history[-1]["step"])
-        with self._surviving("the last strips and the animations"):
-            self._sinks.flush()
-            if self._record.evolution.is_due(at_the_end=True):
-                self._write_strips(step)
-            for parts, frames in self._album.animations(self._record.evolution):
-                self._sinks.picture(self._own_tag(*parts), encode_gif(frames, FRAME_SECONDS), step)
-            self._sinks.flush()
+        if self._journal is not None:
+            with self._surviving("the last strips and the animations"):
+                self._journal.finish()
 
     def _own_tag(self, *parts: str) -> str:
         """A tag; with this callback's number where one before it has the same, and with the word of a test."""
@@ -437,30 +406,15 @@ class GradCAMCallback(Callback):
         return {self._own_tag(name): value for name, value in scalars.items()}
 
     def _stand_in(self, trainer: Trainer, seen: Observation | None) -> None:
-        """Give what is monitored, and has no value yet, the last entry's, or the worst that there is.
+        """Give what is monitored, and has no value yet, that of the last entry.
 
-        Lightning ends a training whose EarlyStopping, ModelCheckpoint or scheduler finds no value under its name, be it
-        that the maps were lost, that a resumed run has yet to log, or that the first entry has no drift.
+        It may have none as the maps were lost, as a resumed run has yet to log, or as the first entry has no drift.
         """
         entry = self.history[-1] if self.history else {}
         last = {self._with_own_ending(name): value for name, value in entry.items() if name.startswith(tag(""))}
         layers = [] if self._observer is None else self._observer.layers
         ours = set(last) | {self._own_tag("drift", layer) for layer in layers}
-        for name, mode in monitored(trainer).items():
-            if name in trainer.callback_metrics or not (name in ours or (seen is None and name.startswith(tag("")))):
-                continue
-            worst = torch.finfo(torch.float32).max
-            trainer.callback_metrics[name] = torch.tensor(last.get(name, worst if mode == "min" else -worst))
-
-    def _judge(self, trainer: Trainer, seen: Observation, epoch: int, first: Mapping[str, float]) -> Verdict | None:
-        if not seen.foci:
-            return None
-        foci = [replace(focus, first_lift=first.get(f"lift/{focus.layer}")) for focus in seen.foci]
-        # The entry before training is none of an epoch.
-        epochs = (entry for entry in reversed(self._current.history) if entry["epoch"] not in (epoch, -1))
-        before = _untagged(next(epochs, {}))
-        confirmed = confirms(before.get("swap_fall", 0.0)) or not is_fitting(trainer)
-        return judge(seen.masked_accuracy, seen.masked, seen.swap, foci, confirmed)
+        stand_in(trainer, last, lambda name: name in ours or (seen is None and name.startswith(tag(""))))
 
     def _react(self, trainer: Trainer) -> None:
         """Say once per run that a shortcut is suspected, and do what the user wants done then."""
@@ -493,11 +447,3 @@ class GradCAMCallback(Callback):
     @staticmethod
     def _warn(lost: str) -> None:
         warnings.warn(f"GradCAM: {lost}. Training goes on untouched.", GradCAMWarning, stacklevel=2)
-
-
-def _tagged(scalars: dict[str, float]) -> dict[str, float]:
-    return {tag(name): value for name, value in scalars.items()}
-
-
-def _untagged(entry: dict[str, float]) -> dict[str, float]:
-    return {name.removeprefix(tag("")): value for name, value in entry.items()}

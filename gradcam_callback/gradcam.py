@@ -246,6 +246,17 @@ def _hooked(model: nn.Module, layers: Sequence[Layer], record: _Record) -> Itera
         yield
 
 
+def joined(parts: Sequence[CAMs]) -> CAMs:
+    """The maps of several calls for the same layers as those of one, in the order of the images."""
+    if len(parts) == 1:
+        return parts[0]
+    maps = {layer: torch.cat([part.maps[layer] for part in parts]) for layer in parts[0].maps}
+    logits, targets, nonfinite = (
+        torch.cat([getattr(part, name) for part in parts]) for name in ("logits", "targets", "nonfinite")
+    )
+    return CAMs(maps, logits, targets, nonfinite)
+
+
 def check_options(method: str, precision: str, chunk_size: int | None) -> None:
     """Raise the ValueError of a wrong option, with what came and the choices."""
     if method not in METHODS:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from torch import Tensor, nn
@@ -54,10 +55,31 @@ def load_model(model: str | None, checkpoint: Path | None) -> nn.Module:
     return made.eval()
 
 
+def read_progress(checkpoint: Path) -> tuple[int, int] | None:
+    """The epoch and the step that a checkpoint of Lightning's is from; None where it is a state dict.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    content = _content(checkpoint, mmap=is_zipfile(checkpoint))  # so that the weights stay in the file
+    if not isinstance(content, Mapping) or not {"state_dict", "epoch", "global_step"} <= set(content):
+        return None
+    return int(content["epoch"]), int(content["global_step"])
+
+
 def _read(checkpoint: Path) -> tuple[dict[str, Tensor], bool]:
     """The state dict in a file, and whether Lightning wrote it."""
+    content = _content(checkpoint)
+    by_lightning = isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping)
+    state = content["state_dict"] if by_lightning else content
+    if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{str(checkpoint)!r} holds no state dict. Expected names and tensors, or Lightning's file.")
+    return dict(state), by_lightning
+
+
+def _content(checkpoint: Path, mmap: bool = False) -> Any:
     try:
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        return torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=mmap)
     except FileNotFoundError as error:
         raise ValueError(f"There is no checkpoint {str(checkpoint)!r}.") from error
     except Exception as error:
@@ -66,11 +88,6 @@ def _read(checkpoint: Path) -> tuple[dict[str, Tensor], bool]:
             f"{str(checkpoint)!r} cannot be read as weights ({type(error).__name__}). Expected what torch.load reads "
             "with weights_only=True."
         ) from error
-    by_lightning = isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping)
-    state = content["state_dict"] if by_lightning else content
-    if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{str(checkpoint)!r} holds no state dict. Expected names and tensors, or Lightning's file.")
-    return dict(state), by_lightning
 
 
 def _torchvision_vgg(state: Mapping[str, Tensor], checkpoint: Path | None) -> nn.Module:

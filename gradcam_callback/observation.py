@@ -13,7 +13,7 @@ from gradcam_callback import metrics
 from gradcam_callback.answers import class_probability, is_right
 from gradcam_callback.chunks import is_out_of_memory
 from gradcam_callback.faithfulness import faithfulness
-from gradcam_callback.gradcam import CAMs, GradCAM
+from gradcam_callback.gradcam import CAMs, GradCAM, joined
 from gradcam_callback.probe import ProbeSet
 from gradcam_callback.shortcut import Counterfactuals, make_counterfactuals
 from gradcam_callback.verdict import Focus, SwapTest, swap_test
@@ -133,7 +133,7 @@ class Observer:
 
     def conclude(self, shares: Sequence[Share]) -> Observation:
         """Measure what all processes' shares give together."""
-        cams = _joined([share.cams for share in shares if share.cams is not None])
+        cams = joined([share.cams for share in shares if share.cams is not None])
         right = is_right(cams.logits, self.probe.labels, self.probe.multi_label)
         scalars = {"probe_accuracy": float(right.double().mean())}
         foci = []
@@ -259,17 +259,6 @@ class Observer:
                 f"The model cannot take probe images of shape {tuple(one.shape[1:])}. Expected images as validation "
                 f"gives them. It said: {error}"
             ) from error
-
-
-def _joined(parts: Sequence[CAMs]) -> CAMs:
-    """The maps of all processes, in the order of the images."""
-    if len(parts) == 1:
-        return parts[0]
-    maps = {layer: torch.cat([part.maps[layer] for part in parts]) for layer in parts[0].maps}
-    logits, targets, nonfinite = (
-        torch.cat([getattr(part, name) for part in parts]) for name in ("logits", "targets", "nonfinite")
-    )
-    return CAMs(maps, logits, targets, nonfinite)
 
 
 def _measure_on_masks(maps: Tensor, masks: Tensor) -> dict[str, float]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image, ImageOps
-from torch import nn
+from torch import Tensor, nn
+from torchvision import transforms
+from tqdm import tqdm
 
 from gradcam_callback.canvas import Style, stack
-from gradcam_callback.gradcam import GradCAM
+from gradcam_callback.gradcam import GradCAM, joined
 from gradcam_callback.panels import captions, inputs
 from gradcam_callback.probe import ProbeSet, told_apart
 from gradcam_callback.render import LayerPanel, ProbePanel
@@ -22,12 +24,23 @@ IMAGENET: Normalisation = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 LAST_ENLARGED = 2
 
 
+def middle_square(size: int, normalisation: Normalisation | None) -> Callable[[Image.Image], Tensor]:
+    """Makes a photograph ``(3, size, size)``: RGB in 0..1, less the mean, over the standard deviation."""
+
+    def fit(picture: Image.Image) -> Image.Image:
+        return ImageOps.fit(picture, (size, size), Image.Resampling.BICUBIC)
+
+    steps: list[Callable[[Any], Any]] = [fit, transforms.ToTensor()]
+    whole: Callable[[Image.Image], Tensor] = transforms.Compose(
+        steps if normalisation is None else [*steps, transforms.Normalize(*normalisation)]
+    )
+    return whole
+
+
 def read_photographs(
     paths: Sequence[Path], size: int, normalisation: Normalisation | None, classes: Sequence[str] | None = None
 ) -> ProbeSet:
-    """The middle square of each, ``(N, 3, size, size)``: RGB in 0..1, less the mean, over the standard deviation.
-
-    Their labels are not known, and mean nothing.
+    """The `middle_square` of each. Their labels are not known, and mean nothing.
 
     Args:
         classes: names by index; None calls them by their numbers.
@@ -35,11 +48,9 @@ def read_photographs(
     Raises:
         ValueError: one that cannot be read, by its name.
     """
-    squares = [ImageOps.fit(open_picture(path, "RGB"), (size, size), Image.Resampling.BICUBIC) for path in paths]
-    images = torch.from_numpy(np.stack([np.array(square) for square in squares])).permute(0, 3, 1, 2).float() / 255
+    transform = middle_square(size, normalisation)
+    images = torch.stack([transform(open_picture(path, "RGB")) for path in tqdm(paths, "photographs", disable=None)])
     mean, std = normalisation or (None, None)
-    if mean is not None and std is not None:
-        images = (images - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
     names = told_apart([path.stem for path in paths])
     return ProbeSet(images, [0] * len(images), names=names, class_names=classes, mean=mean, std=std)
 
@@ -59,7 +70,10 @@ def draw_sheets(
     Raises:
         ValueError: layers that do not resolve, images that the model cannot take, a class or names outside the logits.
     """
-    cams = GradCAM(model, layers)(photographs.images, target)
+    cam = GradCAM(model, layers)
+    # One by one, which gives the same, so that it can be seen how far it is.
+    each = [cam(image[None], target) for image in tqdm(photographs.images, "maps", disable=None)]
+    cams = joined(each)
     count = max(2, cams.logits.shape[1])
     if photographs.class_names is not None and len(photographs.class_names) != count:
         came = len(photographs.class_names)
@@ -68,7 +82,10 @@ def draw_sheets(
     pictures = inputs(photographs)
     maps = {layer: raw.numpy() for layer, raw in cams.maps.items()}
     panel = ProbePanel(pictures, list(maps), style, max_width=None)
-    rows = [panel.draw(i, {layer: raw[i] for layer, raw in maps.items()}, said) for i, said in enumerate(words)]
+    rows = [
+        panel.draw(i, {layer: raw[i] for layer, raw in maps.items()}, said)
+        for i, said in enumerate(tqdm(words, "panels", disable=None))
+    ]
     last = list(maps)[-1]
     enlarged = Style(style.cell * LAST_ENLARGED, style.colormap)
     return stack(rows), last, LayerPanel(pictures, enlarged).draw(last, maps[last], words)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -109,7 +110,18 @@ def callbacks_of(trainer: Trainer) -> list[Callback]:
     return found
 
 
-def monitored(trainer: Trainer) -> dict[str, str]:
+def stand_in(trainer: Trainer, last: Mapping[str, float], is_ours: Callable[[str], bool]) -> None:
+    """Give each scalar of ours that is monitored, and has no value yet, its last one, or the worst that there is.
+
+    Lightning ends a training whose EarlyStopping, ModelCheckpoint or scheduler finds no value under its name.
+    """
+    worst = torch.finfo(torch.float32).max
+    for name, mode in _monitored(trainer).items():
+        if name not in trainer.callback_metrics and is_ours(name):
+            trainer.callback_metrics[name] = torch.tensor(last.get(name, worst if mode == "min" else -worst))
+
+
+def _monitored(trainer: Trainer) -> dict[str, str]:
     """The scalars that decide over the training, and whether their ``"min"`` or ``"max"`` is the best."""
     watching: list[tuple[Any, Any]] = [(getattr(one, "monitor", None), one) for one in callbacks_of(trainer)]
     watching += [(one.monitor, one.scheduler) for one in trainer.lr_scheduler_configs if one.reduce_on_plateau]

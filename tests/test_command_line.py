@@ -173,7 +173,7 @@ def test_what_does_not_fit_is_said(refused, checkpoint, photographs, tmp_path):
 
 
 def test_help_explains_every_option(monkeypatch, capsys):
-    for command in ("layers", "panel", "report"):
+    for command in ("layers", "panel", "compare", "report"):
         monkeypatch.setattr(sys, "argv", ["gradcam_callback", command, "--help"])
         with pytest.raises(SystemExit) as caught:
             main()

@@ -132,6 +132,19 @@ def test_finetuning_on_ones_own_photographs_stops_by_the_lift(photographs, tmp_p
         checkpoint = tmp_path / "runs" / "mine" / "version_0" / "checkpoints" / f"{name}.ckpt"
         restored = finetune_vgg16.FineTuning.load_from_checkpoint(checkpoint, weights_only=True)
         assert restored(torch.rand(1, 3, 64, 64)).shape == (1, 3)
+    # As nothing gets better, both are of the first epoch, and looked at once.
+    back = [tmp_path / "runs", "--probe", photographs / "probe", "--layers", "block5", "--size", "64"]
+    done = run(EXAMPLES / "compare_checkpoints.py", *back, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[1].split()[:2] == ["0", "3"] and lines[2] == ""
+    assert f"Keep {checkpoint.with_name('best.ckpt')}:" in lines and "runs/compare --samples_per_plugin" in done.stdout
+    (lift,) = events(tmp_path / "runs" / "compare").Scalars("gradcam/lift/block5_conv3")
+    before_training, first_epoch, _ = found.Scalars("gradcam/lift/block5_conv3")
+    assert lift.value == pytest.approx(first_epoch.value, abs=1e-5)
+    assert (tmp_path / "runs" / "compare" / "focus.html").exists()
+    done = run(EXAMPLES / "compare_checkpoints.py", *back, cwd=tmp_path)
+    assert done.returncode == 1 and "compare holds another run" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_finetuning_freezes_blocks_and_learns_from_folders_that_are_divided(photographs, tmp_path, events):

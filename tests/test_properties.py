@@ -419,7 +419,7 @@ def enters(callback, trained):
     counter, failures = Counter(), []
     callback._sinks = Sinks([counter], lambda sink, error: failures.append(error))
     callback._observer = trained.observer
-    callback._lay_out(trained.probe, trained.observer.layers)
+    callback._open_journal(trained.probe, trained.observer)
     trainer = SimpleNamespace(state=SimpleNamespace(fn=TrainerFn.FITTING), current_epoch=99, sanity_checking=False)
     assert callback.should_log(trainer) in (True, False)
     seen = trained.observer.conclude([trained.share])

@@ -40,15 +40,17 @@ ORDER = (
     "eventfile",
     "tensorboard",
     "trackers",
+    "journal",
     "trainers",
     "callback",
     "photographs",
     "loading",
+    "checkpoints",
     "report",
     "__init__",
     "__main__",
 )
-KNOW_LIGHTNING = {"trainers", "callback"}
+KNOW_LIGHTNING = {"trainers", "callback", "checkpoints"}
 KNOW_NO_TORCH = {"words", "notices", "fonts", "heatmap", "canvas", "plots", "render"}
 
 

@@ -1,0 +1,186 @@
+"""A training that nobody watched is looked back at as if it had been."""
+
+import fcntl
+import itertools
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import compare_checkpoints
+import pytest
+import pytorch_lightning as pl
+import torch
+from conftest import ThinVGG
+from PIL import Image
+from test_suspicion import AlwaysTheSame, ReadsTheGround
+from torchvision import transforms
+from toys import CLASSES, Toys
+
+from gradcam_callback import GradCAMCallback, ProbeSet
+from gradcam_callback.__main__ import main
+from gradcam_callback.checkpoints import Checkpoint, find_checkpoints, table, watch_checkpoints
+
+
+class Saves(ThinVGG):
+    def __init__(self, classes):
+        super().__init__(classes)
+        self.save_hyperparameters()
+
+
+def restored(path):
+    return Saves.load_from_checkpoint(path, weights_only=True)
+
+
+@pytest.fixture
+def probe(toys):
+    return ProbeSet.from_dataset(toys, per_class=2)
+
+
+@pytest.fixture
+def watched(tmp_path, fit, probe):
+    """What the callback logged of three epochs, of each of which there is a checkpoint."""
+    callback = GradCAMCallback(probe, ["block4", "block5"], save_dir=tmp_path / "watched")
+    keep = pl.callbacks.ModelCheckpoint(tmp_path / "kept", "{epoch}", save_top_k=-1, save_last=True)
+    fit(Saves(3), callback, keep, max_epochs=3, enable_checkpointing=True)
+    return callback
+
+
+def test_looking_back_gives_what_the_callback_would_have_logged(watched, probe, tmp_path, events):
+    found = find_checkpoints([tmp_path / "kept"])
+    assert [(one.path.name, one.epoch, one.step) for one in found] == [
+        (f"epoch={epoch}.ckpt", epoch, 3 * (epoch + 1)) for epoch in range(3)
+    ], "18 images in batches of 6, and last.ckpt, which is the third again, once"
+    out = tmp_path / "afterwards"
+    looks = watch_checkpoints(found, restored, probe, out, target_layers=["block4", "block5"])
+    for entry, look in zip(watched.history, looks, strict=True):
+        assert entry["epoch"] == look.checkpoint.epoch and entry.keys() == look.entry.keys()
+        assert look.checkpoint.step == entry["step"] + 1, "Lightning logs before it counts the step"
+        for name in entry.keys() - {"step"}:
+            assert look.entry[name] == pytest.approx(entry[name], abs=1e-6), name
+        assert look.layer == "block5_conv3" and look.verdict.swap_accuracy == look.entry["gradcam/swap_accuracy"]
+    logged = events(out)
+    assert [event.step for event in logged.Scalars("gradcam/lift/block5_conv3")] == [3, 6, 9]
+    theirs, ours = (
+        {path.relative_to(root).parent for path in root.glob("**/*.*") if path.suffix in (".jpg", ".gif")}
+        for root in (tmp_path / "watched", out)
+    )
+    assert ours == theirs and len(ours) > 3 * 6
+    assert {f"gradcam/{path}" for path in map(str, ours)} == set(logged.Tags()["images"])
+    for place, look in zip(sorted((tmp_path / "watched" / "probe" / "heart-1").glob("*.jpg")), looks, strict=True):
+        assert place.read_bytes() == (out / "probe" / "heart-1" / f"{look.checkpoint.step:08d}.jpg").read_bytes()
+
+
+def test_each_verdict_is_of_its_checkpoint_alone(tmp_path, probe, toys):
+    """In a training it would have to be two epochs in a row."""
+    made = {Path("a"): AlwaysTheSame(), Path("b"): ReadsTheGround(toys)}
+    checkpoints = [Checkpoint(path, epoch, epoch) for epoch, path in enumerate(made)]
+    looks = watch_checkpoints(checkpoints, made.__getitem__, probe, tmp_path / "out", target_layers="block5_conv3")
+    assert [look.verdict.suspected for look in looks] == [False, True]
+    assert compare_checkpoints.best(looks).checkpoint.path == Path("a")
+
+
+def test_state_dicts_are_counted_in_the_order_of_the_numbers_in_their_names(tmp_path):
+    for name in ("epoch10.pt", "epoch9.pt", "deeper/epoch1.pth", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        torch.save({"weight": torch.zeros(1)}, tmp_path / name)
+    found = find_checkpoints([tmp_path])
+    assert [one.path.name for one in found] == ["epoch1.pth", "epoch9.pt", "epoch10.pt"]
+    assert [(one.epoch, one.step) for one in found] == [(0, 0), (1, 1), (2, 2)]
+    assert len(find_checkpoints([tmp_path, tmp_path / "epoch9.pt"])) == 3, "each file once"
+
+
+def test_old_files_and_those_of_other_programs_say_no_step(tmp_path):
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    torch.save({"state_dict": {"weight": torch.zeros(1)}}, tmp_path / "other.pt")
+    assert [one.path.stem for one in find_checkpoints([tmp_path])] == ["old", "other"]
+
+
+def test_what_cannot_be_looked_back_at_is_said(tmp_path, probe):
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "plain.pt")
+    torch.save({"state_dict": {}, "epoch": 1, "global_step": 9}, tmp_path / "lightning.ckpt")
+    with pytest.raises(ValueError, match=r"plain.pt' does not say the step .* Lightning's alone, or state dicts alone"):
+        find_checkpoints([tmp_path])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"empty' holds no checkpoint. Expected files that end in .ckpt, .pt, .pth"):
+        find_checkpoints([tmp_path / "empty"])
+    with pytest.raises(ValueError, match="There is no checkpoint 'nowhere.pt'"):
+        find_checkpoints([Path("nowhere.pt")])
+    with pytest.raises(ValueError, match="No checkpoints came"):
+        watch_checkpoints([], restored, probe, tmp_path / "out")
+    one = [Checkpoint(Path("a"), 0, 0)]
+    with pytest.raises(ValueError, match=r"Classes \[2\] are outside the model's 2 logits"):
+        watch_checkpoints(one, lambda path: ThinVGG(2), probe, tmp_path / "out", target_layers="block5_conv3")
+    assert not (tmp_path / "out").exists(), "what does not fit leaves nothing behind"
+    watch_checkpoints(one, lambda path: ThinVGG(3), probe, tmp_path / "out", target_layers="block5_conv3")
+    with pytest.raises(ValueError, match="holds another run"):
+        watch_checkpoints(one, lambda path: ThinVGG(3), probe, tmp_path / "out", target_layers="block5_conv3")
+    with pytest.raises(OSError, match="No space left|File name too long"):
+        watch_checkpoints(one, lambda path: ThinVGG(3), probe, tmp_path / ("x" * 300), target_layers="block5_conv3")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two photographs of each class, with masks, and one without."""
+    for i, (image, label, mask) in enumerate(Toys(6, 1.0, seed=2, size=64).items):
+        place = tmp_path / "probe" / CLASSES[label]
+        place.mkdir(parents=True, exist_ok=True)
+        transforms.functional.to_pil_image(image).save(place / f"{i}.png")
+        Image.fromarray(mask.numpy()).save(place / f"{i}.mask.png")
+    return tmp_path / "probe"
+
+
+def test_the_command_compares_and_ends_with_table_verdict_and_page(watched, folder, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "focus"
+    model = ["--model", f"{__file__}:Saves", "--layers", "block5", "--size", "64", "--normalise", "none"]
+    arguments = ["compare", tmp_path / "kept", "--probe", folder, "--classes", ",".join(CLASSES), *model, "--out", out]
+    monkeypatch.setattr(sys, "argv", ["gradcam_callback", *map(str, arguments)])
+    main()
+    printed = capsys.readouterr().out
+    lines = printed.splitlines()
+    assert lines[0].split("   ")[-4:] == ["accuracy", "after the swap", "lift at block5_conv3", "checkpoint"]
+    assert [line.split()[-1] for line in lines[1:4]] == [str(tmp_path / "kept" / f"epoch={n}.ckpt") for n in range(3)]
+    assert "On these 6 images the network is right in" in printed and f"tensorboard --logdir {out}" in printed
+    page = (out / "focus.html").read_text()
+    assert page.count("heart-") >= 2 and "drawn from grey" in page, "from the raw maps"
+
+
+def test_the_table_shows_what_there_is(tmp_path, toys):
+    probe = ProbeSet(torch.stack([image for image, _, _ in toys.items[:4]]), toys.targets[:4])
+    one = [Checkpoint(Path("a"), 3, 40)]
+    looks = watch_checkpoints(one, lambda path: ThinVGG(3), probe, tmp_path / "out", target_layers="block5_conv3")
+    assert looks[0].verdict is None
+    heading, row = table(looks).splitlines()
+    assert heading.split() == ["epoch", "step", "accuracy", "checkpoint"]
+    right = looks[0].entry["gradcam/probe_accuracy"]
+    assert row.split() == ["3", "40", f"{100 * right:.0f}", "%", "a"]
+
+
+def test_long_work_shows_its_progress_to_a_person_and_nothing_to_a_file(folder, tmp_path):
+    layers = "nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)"
+    (tmp_path / "net.py").write_text(f"from torch import nn\n\n\ndef make():\n    return nn.Sequential({layers})\n")
+    images = sorted(folder.glob("*/?.png"))
+    command = [sys.executable, "-m", "gradcam_callback", "panel", *map(str, images), "--size", "64"]
+    command += ["--model", "net.py:make", "--layers", "1"]
+    terminal, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+    done = subprocess.run(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=theirs, timeout=120)
+    os.close(theirs)
+    seen = b"".join(itertools.takewhile(bool, iter(lambda: _read(terminal), b""))).decode()
+    os.close(terminal)
+    assert done.returncode == 0, seen
+    for work in ("photographs", "maps", "panels"):
+        assert re.search(rf"{work}: 100%.* 6/6", seen), seen
+    quiet = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120)
+    assert quiet.returncode == 0 and quiet.stderr == b"" and quiet.stdout == done.stdout
+
+
+def _read(terminal):
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # the other end is closed
+        return b""
