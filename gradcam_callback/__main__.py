@@ -16,6 +16,7 @@ from gradcam_callback.loading import load_model
 from gradcam_callback.photographs import IMAGENET, Normalisation, draw_sheets, middle_square, read_photographs
 from gradcam_callback.probe import ProbeSet
 from gradcam_callback.report import write_report
+from gradcam_callback.spatial import RESHAPES
 
 CELL = 112
 
@@ -44,7 +45,9 @@ def layers(args: argparse.Namespace) -> None:
 def panel(args: argparse.Namespace) -> None:
     photographs = read_photographs(args.images, args.size, normalisation_of(args), classes_of(args))
     model = load_model(args.model, args.checkpoint)
-    all_layers, last, at_last = draw_sheets(model, photographs, args.layers, args.target, Style(CELL, args.colormap))
+    all_layers, last, at_last = draw_sheets(
+        model, photographs, args.layers, args.target, Style(CELL, args.colormap), args.reshape
+    )
     for path, sheet in ((args.out, all_layers), (args.out.with_name(f"{args.out.stem}.{last}.jpg"), at_last)):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encode_jpeg(sheet, quality=90).data)
@@ -56,7 +59,12 @@ def compare(args: argparse.Namespace) -> None:
     probe = ProbeSet.from_folder(args.probe, transform, class_names=classes_of(args))
     checkpoints = find_checkpoints(args.checkpoints)
     looks = watch_checkpoints(
-        checkpoints, lambda path: load_model(args.model, path), probe, args.out, target_layers=args.layers
+        checkpoints,
+        lambda path: load_model(args.model, path),
+        probe,
+        args.out,
+        target_layers=args.layers,
+        reshape_transform=args.reshape,
     )
     write_report(args.out, args.out / "focus.html", len(looks))
     print(table(looks))
@@ -88,7 +96,14 @@ def parse() -> argparse.Namespace:
         "train.py:Net; a LightningModule with saved hyperparameters, or one that needs no arguments",
     )
     pictures = argparse.ArgumentParser(add_help=False)
-    pictures.add_argument("--layers", nargs="+", default=["all"], metavar="LAYER", help="such as: block4 block5_conv3")
+    pictures.add_argument(
+        "--layers",
+        nargs="+",
+        default=["all"],
+        metavar="LAYER",
+        help="such as: block4 block5_conv3; in other models than VGGs: last, or names of modules",
+    )
+    pictures.add_argument("--reshape", choices=sorted(RESHAPES), help="what the layers of a transformer give")
     pictures.add_argument("--size", type=int, default=224, help="side of the square that the model is given, in pixels")
     pictures.add_argument(
         "--normalise",

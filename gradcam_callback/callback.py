@@ -67,6 +67,7 @@ class GradCAMCallback(Callback):
         save_maps: whether to also save the raw maps of each entry, ``maps/<step>.npz`` in ``save_dir``, or else in
             ``gradcam`` in the logger's folder.
         output_transform: makes logits ``(N, K)`` of what the model's ``forward`` gives, where that is something else.
+        reshape_transform: makes ``(N, C, h, w)`` of what the layers give, where that is something else, see `GradCAM`.
         method: the formula of the maps, see `gradcam_callback.methods`.
         precision: ``"full"``, ``"bf16"`` (see `GradCAM`), or ``"trainer"``: bf16 where the Trainer's is.
         chunk_size: how many images go through the model at once; None chooses.
@@ -104,6 +105,7 @@ class GradCAMCallback(Callback):
         save_dir: str | Path | None = None,
         save_maps: bool = False,
         output_transform: Callable[[Any], Tensor] | None = None,
+        reshape_transform: str | Callable[[Tensor], Tensor] | None = None,
         method: str = "gradcam",
         precision: str = "full",
         chunk_size: int | None = None,
@@ -133,7 +135,7 @@ class GradCAMCallback(Callback):
         if not (on_shortcut in ("warn", "stop") or callable(on_shortcut)):
             raise ValueError(f"on_shortcut is {on_shortcut!r}. Expected 'warn', 'stop' or a callable.")
         # The Trainer's own precision is known only later; whatever it is, the engine has an answer to it.
-        check_options(method, "full" if precision == "trainer" else precision, chunk_size)
+        check_options(method, "full" if precision == "trainer" else precision, chunk_size, reshape_transform)
         if not (output_transform is None or callable(output_transform)):
             raise ValueError(f"output_transform came as {type(output_transform).__name__}. Expected a callable.")
         self.probe = probe
@@ -146,6 +148,7 @@ class GradCAMCallback(Callback):
         self.save_dir = None if save_dir is None else Path(save_dir)
         self.save_maps = save_maps
         self.output_transform = output_transform
+        self.reshape_transform = reshape_transform
         self.method = method
         self.precision = precision
         self.chunk_size = chunk_size
@@ -324,6 +327,7 @@ class GradCAMCallback(Callback):
                 chunk_size=self.chunk_size,
                 reuse_frozen=self.reuse_frozen,
                 output_transform=self.output_transform,
+                reshape_transform=self.reshape_transform,
             ),
             probe,
             self.target,

@@ -97,6 +97,7 @@ def watch_checkpoints(
     target: str | int = "label",
     style: Style | None = None,
     output_transform: Callable[[Any], Tensor] | None = None,
+    reshape_transform: str | Callable[[Tensor], Tensor] | None = None,
     device: str | torch.device = "cpu",
     seed: int = 0,
 ) -> list[Look]:
@@ -108,7 +109,7 @@ def watch_checkpoints(
 
     Args:
         load: makes the model of a checkpoint; all have the same layers.
-        target_layers, target, output_transform, seed: see `GradCAMCallback`.
+        target_layers, target, output_transform, reshape_transform, seed: see `GradCAMCallback`.
 
     Returns:
         One look per checkpoint. Each verdict is of its checkpoint alone.
@@ -125,7 +126,12 @@ def watch_checkpoints(
     observer: Observer | None = None
     journal: Journal | None = None
     for checkpoint in tqdm(checkpoints, "checkpoints", disable=None):
-        cam = GradCAM(load(checkpoint.path).to(device), target_layers, output_transform=output_transform)
+        cam = GradCAM(
+            load(checkpoint.path).to(device),
+            target_layers,
+            output_transform=output_transform,
+            reshape_transform=reshape_transform,
+        )
         if observer is None or journal is None:
             observer = Observer(cam, probe, target, seed=seed)
             journal = Journal(probe, observer.layers, record, sinks, style=style or Style())

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from gradcam_callback.answers import predicted_class
 from gradcam_callback.chunks import in_chunks, is_out_of_memory
 from gradcam_callback.frozen import FrozenBase
-from gradcam_callback.layers import Layer, resolve_layers
+from gradcam_callback.layers import LAST, Layer, find_vggs, resolve_layers
 from gradcam_callback.methods import METHODS
+from gradcam_callback.spatial import RESHAPES, find_last
 from gradcam_callback.state import borrowed
 
 PRECISIONS = {"full": None, "bf16": torch.bfloat16}
@@ -70,6 +71,12 @@ class GradCAM:
             as neither they nor the images have changed, see `gradcam_callback.frozen`.
         output_transform: makes logits ``(N, K)`` of what ``forward`` gives, where that is a tuple, a dict or anything
             else; differentiable.
+        reshape_transform: makes ``(N, C, h, w)`` of what the layers give, where that is something else, and of its
+            gradients: ``"tokens"`` (a vision transformer's ``(N, T, C)``, without its class token), ``"channels_last"``
+            (``(N, h, w, C)``, as in many Swin transformers), or a callable that moves values and leaves some out.
+
+    Attributes:
+        layers: the chosen ones, from input to output; ``"last"`` is among them from the first call on, except in a VGG.
 
     Raises:
         ValueError: a layer name that does not resolve, an unknown method or precision, with the choices; a chunk size
@@ -86,14 +93,20 @@ class GradCAM:
         chunk_size: int | None = None,
         reuse_frozen: bool = True,
         output_transform: Callable[[Any], Tensor] | None = None,
+        reshape_transform: str | Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        check_options(method, precision, chunk_size)
+        check_options(method, precision, chunk_size, reshape_transform)
         self.model = model
+        self.target_layers = target_layers
         self.layers = resolve_layers(model, target_layers)
+        self._last_is_found = bool(find_vggs(model)) or LAST not in (
+            [target_layers] if isinstance(target_layers, str) else target_layers
+        )
         self.method = method
         self.precision = precision
         self.chunk_size = chunk_size
         self.output_transform = output_transform
+        self.reshape_transform = reshape_transform
         self._frozen = FrozenBase() if reuse_frozen else None
         # Set once the model has turned out to overwrite activations or to insist on its own memory format.
         self._careful = False
@@ -114,6 +127,8 @@ class GradCAM:
             raise ValueError(f"images came as {came}. Expected a tensor (N, C, H, W) with N of at least 1.")
         with borrowed(self.model, PRECISIONS[self.precision]):
             wanted = _targets_per_image(targets, len(images))
+            if not self._last_is_found:
+                self._find_last(images[:1])
             logits, classes, nonfinite, *maps = in_chunks(
                 lambda chunk: self._chunk(images[chunk], None if wanted is None else wanted[chunk]),
                 images,
@@ -128,21 +143,37 @@ class GradCAM:
             (logits,) = in_chunks(lambda chunk: [self._forward(_usable(images[chunk]), [])[1]], images, self.chunk_size)
         return logits
 
+    def _find_last(self, image: Tensor) -> None:
+        size = image.shape[2], image.shape[3]
+        with torch.no_grad():
+            last = find_last(self.model, lambda: self._detached_forward(_usable(image)), size)
+        self.layers = resolve_layers(self.model, self.target_layers, last)
+        self._last_is_found = True
+
     def _chunk(self, images: Tensor, wanted: Tensor | None) -> list[Tensor]:
         """Logits, classes, which images are not finite, and each layer's maps."""
         record, logits = self._forward(_usable(images), self.layers)
+        as_map = self._as_map(images)
         for layer in self.layers:
-            _check_activation(layer, record, len(images))
+            _check_activation(layer, record, len(images), as_map)
         classes = predicted_class(logits) if wanted is None else wanted.to(logits.device)
         _check_targets(classes, logits.shape[1])
         scores = _scores(logits, classes)
-        maps = _backward_to_maps(scores, record, METHODS[self.method])
+        maps = _backward_to_maps(scores, record, METHODS[self.method], as_map)
         nonfinite = ~logits.isfinite().all(dim=1)
         for name, raw in maps.items():
             meaningless = ~(raw.isfinite().flatten(1).all(dim=1) & scores.isfinite())
             maps[name] = raw.masked_fill(meaningless[:, None, None], 0.0)
             nonfinite |= meaningless
         return [logits.detach(), classes, nonfinite, *(maps[layer.name] for layer in self.layers)]
+
+    def _as_map(self, images: Tensor) -> Callable[[Tensor], Tensor]:
+        """What makes ``(N, C, h, w)`` of a layer's output for these images."""
+        given = self.reshape_transform
+        if isinstance(given, str):
+            reshape, size = RESHAPES[given], (images.shape[2], images.shape[3])
+            return lambda output: reshape(output, size)
+        return given or (lambda output: output)
 
     def _forward(self, images: Tensor, layers: Sequence[Layer]) -> tuple[_Record, Any]:
         """Forward on the fast path; where the model does not bear it, from then on with care.
@@ -257,7 +288,7 @@ def joined(parts: Sequence[CAMs]) -> CAMs:
     return CAMs(maps, logits, targets, nonfinite)
 
 
-def check_options(method: str, precision: str, chunk_size: int | None) -> None:
+def check_options(method: str, precision: str, chunk_size: int | None, reshape_transform: object = None) -> None:
     """Raise the ValueError of a wrong option, with what came and the choices."""
     if method not in METHODS:
         raise ValueError(f"method is {method!r}. Expected one of {sorted(METHODS)}.")
@@ -265,6 +296,9 @@ def check_options(method: str, precision: str, chunk_size: int | None) -> None:
         raise ValueError(f"precision is {precision!r}. Expected one of {sorted(PRECISIONS)}.")
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size is {chunk_size}. Expected a number of images, 1 or more, or None.")
+    if not (reshape_transform is None or callable(reshape_transform) or reshape_transform in RESHAPES):
+        choices = ", ".join(map(repr, RESHAPES))
+        raise ValueError(f"reshape_transform is {reshape_transform!r}. Expected {choices}, a callable, or None.")
 
 
 def _usable(tensor: Tensor) -> Tensor:
@@ -272,7 +306,12 @@ def _usable(tensor: Tensor) -> Tensor:
     return tensor.clone() if tensor.is_inference() else tensor.detach()
 
 
-def _backward_to_maps(scores: Tensor, record: _Record, method: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Tensor]:
+def _backward_to_maps(
+    scores: Tensor,
+    record: _Record,
+    method: Callable[[Tensor, Tensor], Tensor],
+    as_map: Callable[[Tensor], Tensor],
+) -> dict[str, Tensor]:
     """Reduce each gradient to its map as it arrives, so that only one is held at a time.
 
     Images do not mix, so the gradient of the sum of their scores is each image's own. A layer that the scores do not
@@ -284,13 +323,14 @@ def _backward_to_maps(scores: Tensor, record: _Record, method: Callable[[Tensor,
             "they give. Expected a forward that gradients can pass."
         )
     activations = record.activations
-    maps = {name: _empty_map(activation) for name, activation in activations.items()}
+    maps = {name: _empty_map(as_map(activation.detach())) for name, activation in activations.items()}
 
     def reduce_to_map(name: str, gradient: Tensor) -> None:
         dtype = maps[name].dtype
         # Autocast, where it is on, is for the model and not for the formula.
         with torch.autocast(gradient.device.type, enabled=False):
-            maps[name] = method(activations.pop(name).detach().to(dtype), gradient.to(dtype)).relu()
+            activation = as_map(activations.pop(name).detach())
+            maps[name] = method(activation.to(dtype), as_map(gradient).to(dtype)).relu()
 
     for name, activation in activations.items():
         activation.register_hook(partial(reduce_to_map, name))
@@ -330,15 +370,23 @@ def _check_logits(logits: Any, n: int, giver: str) -> None:
         raise ValueError(f"The model's {giver} gave {came}. Expected logits (N, K) with N = {n}.{hint}")
 
 
-def _check_activation(layer: Layer, record: _Record, n: int) -> None:
+def _check_activation(layer: Layer, record: _Record, n: int, as_map: Callable[[Tensor], Tensor]) -> None:
     if layer.name not in record.activations:
         raise ValueError(
             f"Layer {layer.name!r} took no part in the model's forward. Choose one that does, or pass the part of the "
             "model that calls it."
         )
-    shape = tuple(record.activations[layer.name].shape)
+    own = tuple(record.activations[layer.name].shape)
+    try:
+        shape = tuple(as_map(record.activations[layer.name].detach()).shape)
+    except Exception as error:
+        raise ValueError(f"Layer {layer.name!r} gives {own}. {error}") from error
     if len(shape) != 4 or shape[0] != n:
-        raise ValueError(f"Layer {layer.name!r} gives {shape}. Expected a spatial output (N, C, h, w) with N = {n}.")
+        came = f"{own}, of which reshape_transform made {shape}" if shape != own else f"{own}"
+        hint = " Tokens (N, T, C) need reshape_transform='tokens'." if len(shape) == 3 else ""
+        raise ValueError(
+            f"Layer {layer.name!r} gives {came}. Expected a spatial output (N, C, h, w) with N = {n}.{hint}"
+        )
 
 
 def _check_targets(classes: Tensor, k: int) -> None:

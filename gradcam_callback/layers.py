@@ -13,6 +13,7 @@ from gradcam_callback.words import block_of
 _STACK = (nn.Conv2d, nn.BatchNorm2d, nn.SyncBatchNorm, nn.ReLU, nn.MaxPool2d, nn.Dropout, nn.Dropout2d, nn.Identity)
 # A VGG ends with its fifth pooling; with fewer than three, a few convolutions of 3 x 3 are not taken for one.
 _BLOCKS, _LEAST_POOLS = 5, 3
+LAST = "last"
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,18 @@ class Layer:
     overwritten: bool
 
 
-def resolve_layers(model: nn.Module, target_layers: str | Sequence[str] = "all") -> list[Layer]:
+def resolve_layers(
+    model: nn.Module, target_layers: str | Sequence[str] = "all", last: str | None = None
+) -> list[Layer]:
     """Find the modules that ``target_layers`` names.
 
     Args:
         model: any module; a VGG may be nested anywhere in it.
         target_layers: ``"all"``, a block (``"block5"``), a layer (``"block5_conv3"``), the dotted name of any
-            module (``"layer4.1.relu"``), or a sequence of these. Where the model holds several VGGs, the first three
-            take the dotted name of one in front: ``"student.block5"``.
+            module (``"layer4.1.relu"``), ``"last"``, or a sequence of these. Where the model holds several VGGs, all
+            but the dotted names take that of one in front: ``"student.block5"``. ``"last"`` is a VGG's last
+            convolution; in another model the layer that is laid out in space last.
+        last: the dotted name of that layer, see `gradcam_callback.spatial.find_last`; None leaves it out.
 
     Returns:
         The layers in the model's own order, from input to output, each once.
@@ -53,6 +58,10 @@ def resolve_layers(model: nn.Module, target_layers: str | Sequence[str] = "all")
     for name in wanted:
         if not isinstance(name, str):
             raise ValueError(f"target_layers holds {name!r} of type {type(name).__name__}. Expected names (str).")
+        if name == LAST and not vggs:
+            if last is None:
+                continue
+            name = last
         layers = _vgg_layers(vggs, name) or _dotted_layer(modules, name)
         if not layers:
             raise ValueError(_unknown(name, vggs, modules))
@@ -112,7 +121,9 @@ def _vgg_layers(vggs: dict[str, dict[str, nn.Module]], name: str) -> list[Layer]
     prefix, _, short = name.rpartition(".")
     candidates = vggs if not prefix else {root: names for root, names in vggs.items() if root == prefix}
     matches = {
-        root: [layer for layer in names if short in ("all", layer, block_of(layer))]
+        root: list(names)[-1:]
+        if short == LAST
+        else [layer for layer in names if short in ("all", layer, block_of(layer))]
         for root, names in candidates.items()
     }
     matches = {root: layers for root, layers in matches.items() if layers}
@@ -136,11 +147,11 @@ def _unknown(name: str, vggs: dict[str, dict[str, nn.Module]], modules: dict[str
     came = f"target_layers {name!r} is not a layer of this model."
     dotted = ", ".join(name for name, module in modules.items() if not list(module.children()))
     if not vggs:
-        return f"{came} No VGG was found in it; expected the dotted name of a module, such as: {dotted}."
+        return f"{came} No VGG was found in it; expected 'last', or the dotted name of a module, such as: {dotted}."
     short = [layer for names in vggs.values() for layer in names]
     blocks = sorted({block_of(layer) for layer in short})
     return (
-        f"{came} Expected 'all', a block ({', '.join(blocks)}), a layer ({', '.join(dict.fromkeys(short))}), "
+        f"{came} Expected 'all', 'last', a block ({', '.join(blocks)}), a layer ({', '.join(dict.fromkeys(short))}), "
         f"or the dotted name of a module, such as: {dotted}."
     )
 

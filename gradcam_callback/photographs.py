@@ -61,16 +61,18 @@ def draw_sheets(
     layers: str | Sequence[str],
     target: int | None,
     style: Style,
+    reshape_transform: str | None = None,
 ) -> tuple[Image.Image, str, Image.Image]:
     """Each photograph through every layer; the name of the last layer, and all photographs at it.
 
     Args:
         target: the class to explain; None explains the predicted one.
+        reshape_transform: see `GradCAM`.
 
     Raises:
         ValueError: layers that do not resolve, images that the model cannot take, a class or names outside the logits.
     """
-    cam = GradCAM(model, layers)
+    cam = GradCAM(model, layers, reshape_transform=reshape_transform)
     # One by one, which gives the same, so that it can be seen how far it is.
     each = [cam(image[None], target) for image in tqdm(photographs.images, "maps", disable=None)]
     cams = joined(each)

@@ -17,6 +17,7 @@ ORDER = (
     "sources",
     "probe",
     "layers",
+    "spatial",
     "methods",
     "chunks",
     "answers",

@@ -1,0 +1,219 @@
+"""Networks that are no VGG: their layers, and the maps of these, against a peer's; the rows are those of the docs."""
+
+import re
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import timm
+import torch
+import torchvision
+from pytorch_grad_cam import GradCAM as PytorchGradCAM
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torch import nn
+from torch.nn import functional
+from torchvision.models import VisionTransformer, resnet18
+
+from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet
+from gradcam_callback.spatial import from_tokens
+
+PAGE = (Path(__file__).parent.parent / "docs" / "models.md").read_text()
+ROWS = re.findall(r"^\| (torchvision|timm) \| (\S+) \| (\S+) \| (yes)? ?\| (\w+)? ?\| (\d+) \|$", PAGE, flags=re.M)
+PREFIXES = {"deit_tiny_distilled_patch16_224": 2}
+
+
+def made(library, name):
+    torch.manual_seed(0)
+    if library == "timm":
+        model = timm.create_model(name, pretrained=False, num_classes=5)
+    else:
+        quick = {"init_weights": False} if name == "googlenet" else {}
+        model = torchvision.models.get_model(name, weights=None, num_classes=5, **quick)
+    model = model.double().eval()
+    for module in model.modules():
+        # As trained ones do, unlike fresh ones, these let the image through to the logits.
+        if isinstance(module, (nn.Linear, nn.Conv2d)) and module.weight.std() < 0.03:
+            nn.init.kaiming_normal_(module.weight)
+    return model
+
+
+def reshaped(name, kind):
+    """Written once more, by the numbers of the table's models."""
+    if kind == "tokens":
+        skipped, side = PREFIXES.get(name, 1), 7 if name == "vit_b_32" else 14
+        return lambda x: x[:, skipped:].reshape(len(x), side, side, -1).permute(0, 3, 1, 2)
+    return (lambda x: x.movedim(-1, 1)) if kind == "channels_last" else None
+
+
+def of_the_peer(model, name, layer, kind, images):
+    # Of a module that runs several times the peer keeps the first output; its block gives the last.
+    module = model.get_submodule(layer.removesuffix(".relu"))
+    peer = PytorchGradCAM(model, [module], reshape_transform=reshaped(name, kind))
+    targets = [ClassifierOutputTarget(k) for k in range(len(images))]
+    peer(images, targets)
+    kept = peer.activations_and_grads
+    raw = peer.get_cam_image(images, module, targets, kept.activations[0].numpy(), kept.gradients[0].numpy(), False)
+    kept.release()
+    return torch.from_numpy(raw).clamp(min=0)
+
+
+def of_densenet(model, images):
+    """The peer keeps the output of norm5 as the in-place ReLU behind it has left it."""
+    activations = model.features(images).detach().requires_grad_()
+    logits = model.classifier(functional.relu(activations).mean(dim=(2, 3)))
+    (gradients,) = torch.autograd.grad(logits[range(len(images)), range(len(images))].sum(), activations)
+    return (activations * gradients.mean(dim=(2, 3), keepdim=True)).sum(dim=1).clamp(min=0).detach()
+
+
+@pytest.mark.parametrize(("library", "name", "layer", "last", "kind", "pixels"), ROWS)
+def test_layers_are_found_and_maps_equal_the_peers(library, name, layer, last, kind, pixels):
+    model, images = made(library, name), torch.rand(4, 3, int(pixels), int(pixels)).double()
+    cam = GradCAM(model, "last" if last else layer, reshape_transform=kind or None)
+    cams = cam(images, [0, 1, 2, 3])
+    assert [found.name for found in cam.layers] == [layer] == list(cams.maps)
+    raw = cams.maps[layer]
+    expected = of_densenet(model, images) if name == "densenet121" else of_the_peer(model, name, layer, kind, images)
+    assert raw.shape == expected.shape and expected.any(), "maps of zeros would prove nothing"
+    assert (raw - expected).abs().max() <= 1e-6 * expected.max()
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_the_table_is_read_whole():
+    assert len(ROWS) == len(re.findall(r"^\| (torchvision|timm) ", PAGE, flags=re.M)) >= 20
+
+
+def test_last_is_a_vggs_last_convolution_and_mixes_with_other_names():
+    model = torchvision.models.vgg11(weights=None, init_weights=False)
+    assert [layer.name for layer in GradCAM(model, ["block1", "last"]).layers] == ["block1_conv1", "block5_conv2"]
+    cam = GradCAM(resnet18(weights=None), ["last", "layer2"])
+    assert [layer.name for layer in cam.layers] == ["layer2"], "the last is not known before there is an image"
+    for _ in range(2):
+        assert list(cam(torch.rand(1, 3, 64, 64)).maps) == ["layer2", "layer4.1.relu"]
+
+
+def test_the_last_layer_is_found_without_a_trace_and_for_images_of_any_proportions():
+    model = resnet18(weights=None).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    cam = GradCAM(model, "last")
+    assert cam(torch.rand(2, 3, 64, 160)).maps["layer4.1.relu"].shape == (2, 2, 5)
+    assert all(module.training and not module._forward_hooks for module in model.modules())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+class AddsInPlace(nn.Module):
+    """Its last block writes the sum into what its last leaf gave."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.block, self.head = nn.Conv2d(3, 4, 3), Sums(), nn.Linear(4, 2)
+
+    def forward(self, images):
+        return self.head(self.block(self.first(images)).mean(dim=(2, 3)))
+
+
+class Sums(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.convolution = nn.Conv2d(4, 4, 1)
+
+    def forward(self, features):
+        output = self.convolution(features)
+        output += features
+        return output
+
+
+def test_a_block_that_adds_in_place_is_the_last_and_not_its_branch():
+    cam = GradCAM(AddsInPlace(), "last")
+    cam(torch.rand(1, 3, 8, 8))
+    assert cam.layers[0].name == "block"
+
+
+def test_tokens_are_the_patches_in_their_order():
+    patches = torch.arange(2 * 5 * 2 * 3.0).reshape(2, 5, 2, 3)
+    tokens = torch.cat([torch.full((2, 1, 5), -1.0), patches.flatten(2).transpose(1, 2)], dim=1)
+    assert torch.equal(from_tokens(tokens, (32, 48)), patches), "a class token, then 2 rows of 3"
+    assert torch.equal(from_tokens(tokens[:, 1:], (32, 48)), patches)
+    assert from_tokens(patches, (32, 48)) is patches, "what is a map already"
+    for count in (1, 9):
+        with pytest.raises(ValueError, match=f"{count} tokens are no grid of square patches of images of 32 x 48 pixels"):
+            from_tokens(torch.zeros(1, count, 2), (32, 48))
+
+
+def small_transformer():
+    torch.manual_seed(0)
+    return VisionTransformer(32, 8, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=16, num_classes=3)
+
+
+LAYER = "encoder.layers.encoder_layer_1.ln_1"
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "message"),
+    [
+        (small_transformer, {"target_layers": "last"}, r"'encoder.ln' gives \(1, 17, 8\).*reshape_transform='tokens'"),
+        (small_transformer, {"target_layers": LAYER}, r"gives \(2, 17, 8\).*Tokens .* need reshape_transform='tokens'"),
+        (
+            small_transformer,
+            {"target_layers": LAYER, "reshape_transform": lambda tokens: tokens[:, 0]},
+            r"gives \(2, 17, 8\), of which reshape_transform made \(2, 8\)",
+        ),
+        (
+            small_transformer,
+            {"target_layers": LAYER, "reshape_transform": lambda tokens: tokens.unflatten(1, (5, 5))},
+            rf"Layer '{LAYER}' gives \(2, 17, 8\)\..*unflatten",
+        ),
+        (
+            lambda: nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 3)),
+            {"target_layers": "last"},
+            r"no module gives \(N, C, h, w\). Expected the dotted name",
+        ),
+    ],
+)
+def test_what_cannot_be_a_map_is_said(model, options, message):
+    with pytest.raises(ValueError, match=message):
+        GradCAM(model(), **options)(torch.rand(2, 3, 32, 32))
+
+
+def test_a_wrong_reshape_transform_is_said_at_once():
+    with pytest.raises(
+        ValueError, match="reshape_transform is 'token'. Expected 'tokens', 'channels_last', a callable"
+    ):
+        GradCAMCallback(reshape_transform="token")
+
+
+class Trained(pl.LightningModule):
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images):
+        return self.network(images)
+
+    def training_step(self, batch, batch_idx):
+        return functional.cross_entropy(self(batch[0]), batch[1])
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_loss", functional.cross_entropy(self(batch[0]), batch[1]))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("network", "options", "layer"),
+    [
+        (lambda: resnet18(weights=None, num_classes=3), {"target_layers": "last"}, "network.layer4.1.relu"),
+        (
+            lambda: VisionTransformer(64, 16, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=16, num_classes=3),
+            {"target_layers": f"network.{LAYER}", "reshape_transform": "tokens"},
+            f"network.{LAYER}",
+        ),
+    ],
+)
+def test_a_training_of_another_network_is_watched(network, options, layer, fit, toys, events):
+    callback = GradCAMCallback(ProbeSet.from_dataset(toys, 2), **options)
+    stop = pl.callbacks.EarlyStopping(f"gradcam/lift/{layer}", mode="max")
+    fit(Trained(network()), callback, stop)
+    found = events()
+    assert len(found.Images(f"gradcam/layer/{layer}")) == len(found.Scalars(f"gradcam/lift/{layer}")) == 2
+    assert callback.verdict is not None and callback.history[-1][f"gradcam/drift/{layer}"] > 0
