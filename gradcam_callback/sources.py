@@ -73,10 +73,15 @@ def find_transform(dataset: Any) -> Transform | None:
 
 def find_class_names(dataset: Any) -> list[str] | None:
     for part in _walk(dataset):
-        names = getattr(part, "classes", None)
+        names = getattr(part, "bin_classes" if _class_of_pets(part) == "binary-category" else "classes", None)
         if isinstance(names, (list, tuple)) and names:
             return [str(name) for name in names]
     return None
+
+
+def _class_of_pets(dataset: Any) -> str | None:
+    """What torchvision's ``OxfordIIITPet`` gives as the class, ``"category"`` or ``"binary-category"``: cat or dog."""
+    return (getattr(dataset, "_target_types", None) or [None])[0] if isinstance(dataset, OxfordIIITPet) else None
 
 
 def choose_items(
@@ -131,6 +136,10 @@ def _classes_of(label: Any, index: int) -> list[int]:
 
 def _targets(dataset: Any) -> Any:
     targets = getattr(dataset, "targets", None)
+    if isinstance(dataset, OxfordIIITPet):
+        # Torchvision keeps them to itself; should it call them otherwise one day, they are read from the items.
+        own = {"category": "_labels", "binary-category": "_bin_labels"}
+        targets = getattr(dataset, own.get(_class_of_pets(dataset) or "", ""), None)
     if isinstance(targets, (list, tuple, np.ndarray, Tensor)) and len(targets) == len(dataset):
         # Only plain class indices: detection datasets call whole annotations targets.
         if all(isinstance(value, (int, np.integer)) or getattr(value, "ndim", 1) == 0 for value in targets):
@@ -191,10 +200,18 @@ def _item(dataset: Any, index: int, label: int, seed: int) -> Item:
     elif mask is not None and present is not None and np.shape(mask)[:-2] == present.shape:
         mask = mask[label]
     transform = find_transform(dataset)
-    if isinstance(mask, Tensor) and mask.ndim == 2 and mask.shape != image.shape[1:] and transform is not None:
+    if isinstance(mask, Tensor) and mask.ndim == 2 and transform is not None:
         # The dataset's transform was for the image alone.
-        mask = _transformed_mask(_as_picture(mask), transform, seed)
+        if mask.shape != image.shape[1:] or _leaves_masks_alone(dataset):
+            mask = _transformed_mask(_as_picture(mask), transform, seed)
     return Item(image, label, mask, f"item {index}", present)
+
+
+def _leaves_masks_alone(dataset: Any) -> bool:
+    """Whether masks are surely as they were, even one that happens to have the size of its transformed image."""
+    while isinstance(dataset, torch.utils.data.Subset):
+        dataset = dataset.dataset
+    return isinstance(dataset, OxfordIIITPet) and dataset.transform is not None and dataset.target_transform is None
 
 
 def read_folder(

@@ -117,6 +117,24 @@ def test_pets_of_torchvision_come_with_their_masks(pets, geometry):
         assert_masks_lie_on_red(probe)
 
 
+def test_pets_as_cats_and_dogs_are_called_so_and_found_without_opening_photographs(pets, monkeypatch):
+    data = OxfordIIITPet(str(pets), target_types=("binary-category", "segmentation"), transform=transforms.ToTensor())
+    opened, load = [], OxfordIIITPet.__getitem__
+    monkeypatch.setattr(OxfordIIITPet, "__getitem__", lambda self, index: opened.append(index) or load(self, index))
+    for dataset in (data, torch.utils.data.Subset(data, [2, 1, 0])):
+        opened.clear()
+        probe = ProbeSet.from_dataset(dataset, per_class=1)
+        assert probe.names == ["Cat-1", "Dog-1"] and len(opened) == 2
+        assert_masks_lie_on_red(probe)
+
+
+def test_a_pets_mask_goes_through_the_transform_even_where_it_has_the_size_of_the_image(pets):
+    cut = transforms.Compose([transforms.Resize(50), transforms.CenterCrop((40, 60)), transforms.ToTensor()])
+    data = OxfordIIITPet(str(pets), target_types=("category", "segmentation"), transform=cut)
+    for dataset in (data, torch.utils.data.Subset(data, [2, 1])):
+        assert_masks_lie_on_red(ProbeSet.from_dataset(dataset))
+
+
 @pytest.fixture
 def coco(tmp_path):
     """Three pictures: a cat, two dogs with a small cat, and a crowd of cats."""
