@@ -92,6 +92,11 @@ def transform_for(size: int, augmented: bool = False) -> Callable[[Any], Tensor]
     return whole
 
 
+def loader(photographs: Dataset[Any], batch_size: int, workers: int, **options: Any) -> DataLoader[Any]:
+    """Batches of photographs, loaded by processes that stay; ``options`` are those of ``DataLoader``."""
+    return DataLoader(photographs, batch_size, num_workers=workers, persistent_workers=workers > 0, **options)
+
+
 class Photographs(pl.LightningDataModule):
     """A folder of photographs, in a folder per class; see above how it is divided.
 
@@ -127,16 +132,10 @@ class Photographs(pl.LightningDataModule):
             self.count = len(others), len(kept)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        return self._loader(self.training, shuffle=True)
+        return loader(self.training, self.batch_size, self.workers, shuffle=True)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        return self._loader(self.validation)
-
-    def _loader(self, photographs: Dataset[Any], shuffle: bool = False) -> DataLoader[Any]:
-        persistent = self.workers > 0
-        return DataLoader(
-            photographs, self.batch_size, shuffle, num_workers=self.workers, persistent_workers=persistent
-        )
+        return loader(self.validation, self.batch_size, self.workers)
 
 
 def _every_fifth(photographs: ImageFolder) -> list[int]:
@@ -187,25 +186,35 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photographs", type=Path, help="the folder of photographs, see above")
     parser.add_argument("--probe", type=Path, help="the photographs to watch, with masks; two per class without it")
+    parser.add_argument("--patience", type=int, default=4, help="epochs without improvement before it stops")
+    add_options(parser)
+    args = parser.parse_args(arguments)
+    if args.probe is not None and not watches_the_last_layer(args.layers):
+        parser.error(f"--probe stops the training by the lift at {LAYER}: let --layers hold it.")
+    return args
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options that any fine-tuning has."""
     parser.add_argument("--layers", nargs="+", default=["all"], help="such as: --layers block4 block5_conv3")
     parser.add_argument("--weights", default="torchvision", help="torchvision (download), demo, or a state dict's file")
     parser.add_argument("--freeze", type=int, default=3, choices=range(6), help="how many first blocks stay fixed")
     parser.add_argument("--epochs", type=int, default=20, help="at most")
-    parser.add_argument("--patience", type=int, default=4, help="epochs without improvement before it stops")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="of the head")
     parser.add_argument("--size", type=int, default=224, help="side of the images, in pixels")
     parser.add_argument("--workers", type=int, default=2, help="processes that load photographs")
     parser.add_argument("--out", type=Path, default=Path("runs/finetune"), help="TensorBoard's files and checkpoints")
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args(arguments)
-    if args.probe is not None and not {LAYER, "block5", "all"} & set(args.layers):
-        parser.error(f"--probe stops the training by the lift at {LAYER}: let --layers hold it.")
-    return args
 
 
-def main() -> None:
-    args = parse()
+def watches_the_last_layer(layers: Sequence[str]) -> bool:
+    """Whether ``--layers`` holds ``LAYER``."""
+    return bool({LAYER, "block5", "all"} & set(layers))
+
+
+def launch(train: Callable[[argparse.Namespace], GradCAMCallback], args: argparse.Namespace) -> None:
+    """Train, and say in one line what the user can mend, or else what was found and how to see it."""
     for noise in (".*does not have many workers.*", ".*LeafSpec.*", ".*in eval mode at the start of training.*"):
         warnings.filterwarnings("ignore", noise)
     try:
@@ -215,6 +224,10 @@ def main() -> None:
     if watch.verdict is not None:
         print(watch.verdict.evidence)
     print(f"\nSee it:\n\n    tensorboard --logdir {shlex.quote(str(args.out))} --samples_per_plugin images=100\n")
+
+
+def main() -> None:
+    launch(train, parse())
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The programs that a newcomer runs, run as a newcomer would."""
 
+import random
 import re
 import shutil
 import subprocess
@@ -8,14 +9,15 @@ from pathlib import Path
 
 import finetune_vgg16
 import numpy as np
+import oxford_pets
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFilter
 from pretrained import for_finetuning
 from shortcut_demo import LAYER, Result, report
 from skimage import data
 from torchvision import transforms
-from toys import CLASSES, GROUNDS, Toys
+from toys import CLASSES, GROUNDS, Toys, lay_ground, load_ground
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -186,6 +188,128 @@ def picture(folder, count):
     folder.mkdir(parents=True)
     for i in range(count):
         Image.new("RGB", (64, 64)).save(folder / f"{i}.png")
+
+
+# An oval of a photograph, as left, upper, right, lower. The cup stands for dogs, of which none is at hand.
+OVALS = {"cat": (data.chelsea, (125, 20, 325, 270)), "dog": (data.coffee, (190, 70, 420, 330))}
+# As in the dataset's lists: the breed, its number, cat (1) or dog (2), its number among these.
+BREEDS = (("Abyssinian", 1, 1, 1), ("beagle", 2, 2, 1), ("Bengal", 3, 1, 2), ("pug", 4, 2, 2))
+
+
+def oval(width, height, centre, radii):
+    """Where an oval lies, as bool: the pixels whose centres it holds."""
+    y, x = np.mgrid[:height, :width] + 0.5
+    return ((x - centre[0]) / radii[0]) ** 2 + ((y - centre[1]) / radii[1]) ** 2 <= 1
+
+
+@pytest.fixture(scope="module")
+def pets(tmp_path_factory):
+    """``data`` in torchvision's layout, photographs on photographed ground; and of each of ``test`` where its oval is:
+    ``[(path, label, centre, radii), ...]``, in pixels."""
+    root, placed = tmp_path_factory.mktemp("pets"), []
+    folder = root / "data" / "oxford-iiit-pet"
+    (folder / "images").mkdir(parents=True)
+    (folder / "annotations" / "trimaps").mkdir(parents=True)
+    for split, numbers in (("trainval", range(3)), ("test", range(100, 102))):
+        lines = []
+        for breed, number, species, among in BREEDS:
+            photograph, box = OVALS["cat" if species == 1 else "dog"]
+            for i in numbers:
+                name, chance = f"{breed}_{i}", random.Random(f"{breed} {i}")
+                lines.append(f"{name} {number} {species} {among}")
+                picture = lay_ground(load_ground(GROUNDS[(i + species) % 3]), 200, chance)
+                picture = picture.resize((300, 200) if i % 2 else (200, 260))
+                radii = chance.randint(36, 60), chance.randint(36, 60)
+                centre = [side // 2 + chance.randint(-30, 30) for side in picture.size]
+                animal = Image.fromarray(photograph()).crop(box).resize((2 * radii[0], 2 * radii[1]))
+                mask = oval(*picture.size, centre, radii)
+                inner = np.asarray(Image.fromarray(mask).convert("L").filter(ImageFilter.MinFilter(7))) > 0
+                corner = centre[0] - radii[0], centre[1] - radii[1]
+                whole = picture.copy()
+                whole.paste(animal, corner)
+                Image.composite(whole, picture, Image.fromarray(mask)).save(folder / "images" / f"{name}.jpg")
+                trimap = np.where(inner, 1, np.where(mask, 3, 2)).astype(np.uint8)
+                Image.fromarray(trimap).save(folder / "annotations" / "trimaps" / f"{name}.png")
+                if split == "test":
+                    placed.append((folder / "images" / f"{name}.jpg", species - 1, centre, radii))
+        (folder / "annotations" / f"{split}.txt").write_text("\n".join(lines) + "\n")
+    return root, placed
+
+
+def as_the_network_sees_it(path, centre, radii, size):
+    """A photograph ``(size, size, 3)``, its shorter side made 8/7 of ``size`` and then its middle; and its oval."""
+    picture = Image.open(path)
+    scale = size * 8 // 7 / min(picture.size)
+    width, height = (int(side * scale) for side in picture.size)
+    left, upper = round((width - size) / 2), round((height - size) / 2)
+    pixels = np.asarray(picture.resize((width, height)).crop((left, upper, left + size, upper + size)))
+    moved = centre[0] * scale - left, centre[1] * scale - upper
+    return pixels / 255, oval(size, size, moved, [radius * scale for radius in radii])
+
+
+def test_pets_are_watched_with_the_masks_that_were_painted(pets):
+    root, placed = pets
+    options = ["--root", str(root / "data"), "--size", "64"]
+    probe = oxford_pets.watched(oxford_pets.parse([*options, "--per-class", "4"]))
+    assert probe.names == [f"{species}-{i}" for species in ("Cat", "Dog") for i in (1, 2, 3, 4)]
+    seen = [as_the_network_sees_it(path, centre, radii, 64) for path, _, centre, radii in placed]
+    found = []
+    for image, mask, label in zip(probe.images, probe.masks, probe.labels, strict=True):
+        distances = [np.abs(image.permute(1, 2, 0).numpy() - pixels).mean() for pixels, _ in seen]
+        found.append(int(np.argmin(distances)))
+        assert min(distances) < 0.02 < sorted(distances)[1] and placed[found[-1]][1] == label
+        expected = seen[found[-1]][1]
+        assert (mask.numpy() & expected).sum() / (mask.numpy() | expected).sum() > 0.95, "the rim is animal, too"
+    assert sorted(found) == list(range(8))
+    breeds = oxford_pets.watched(oxford_pets.parse([*options, "--task", "breed"]))
+    assert breeds.class_names == ["Abyssinian", "Beagle", "Bengal", "Pug"] and breeds.names[-1] == "Pug-2"
+
+
+def test_pets_are_told_apart_and_what_is_printed_is_what_was_logged(pets, tmp_path, events):
+    root, placed = pets
+    options = ["--epochs", "1", "--freeze", "5", "--layers", "block5", "--limit", "6", "--per-class", "4"]
+    done = run(EXAMPLES / "oxford_pets.py", "--root", root / "data", *SMALL, *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "6 of 12 photographs in an epoch, 6 of 8 to measure with,\n8 to watch, 2 classes: Cat, Dog\n" in done.stdout
+    found = events(tmp_path / "runs" / "pets" / "version_0")
+    assert len(found.Scalars("train_loss")) == 1, "6 photographs are one batch"
+    printed = dict(re.findall(r"^(accuracy|swap accuracy|lift) +([\d.]+)", done.stdout, flags=re.M))
+    last = {name: found.Scalars(name)[-1].value for name in found.Tags()["scalars"]}
+    assert printed["lift"] == f"{last['gradcam/lift/block5_conv3']:.2f}"
+    assert printed["swap accuracy"] == f"{100 * last['gradcam/swap_accuracy']:.0f}"
+    assert printed["accuracy"] == f"{100 * last['val_acc']:.0f}"
+    area = np.mean([as_the_network_sees_it(path, *where, 64)[1].mean() for path, _, *where in placed])
+    said = re.search(r"On these 8 images .* lies on the object, which fills (\d+) %", done.stdout)
+    assert abs(int(said[1]) - 100 * area) < 1
+    mass = last["gradcam/relevance_mass/block5_conv3"]
+    assert last["gradcam/lift/block5_conv3"] == pytest.approx(mass / area, rel=0.03)
+    for picture in ("probe/Cat-1", "probe/Dog-4", "layer/block5_conv3"):
+        assert len(found.Images(f"gradcam/{picture}")) == 2, "before the training, and after its epoch"
+    assert len(found.Images("gradcam/counterfactuals")) == 1
+    assert "tensorboard --logdir runs/pets --samples_per_plugin images=100" in done.stdout
+    checkpoint = next((tmp_path / "runs" / "pets" / "version_0" / "checkpoints").glob("*.ckpt"))
+    assert finetune_vgg16.FineTuning.load_from_checkpoint(checkpoint, weights_only=True).hparams.classes == 2
+
+
+@pytest.mark.parametrize(
+    ("folders", "arguments", "message"),
+    [
+        ([], [], "There is no oxford-iiit-pet in 'data': pass --download, or as --root the folder that holds it."),
+        (["images", "annotations"], [], "trainval.txt'): check the network"),
+        (["images"], [], "is not whole (Dataset not found"),
+        ([], ["--layers", "block4"], "let --layers hold it"),
+        ([], ["--limit", "-1"], "--limit is -1. Expected a number of photographs, or 0 for all."),
+    ],
+)
+def test_pets_say_in_one_line_what_is_missing(tmp_path, monkeypatch, capsys, folders, arguments, message):
+    for name in folders:
+        (tmp_path / "data" / "oxford-iiit-pet" / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["oxford_pets.py", *SMALL, *arguments])
+    with pytest.raises(SystemExit) as caught:
+        oxford_pets.main()
+    said = str(caught.value.code)
+    assert message in said + capsys.readouterr().err and "\n" not in said
 
 
 def test_the_yaml_file_does_the_same(photographs, tmp_path, events):
