@@ -82,7 +82,8 @@ class Album:
         self._probe, self._layers, self._style, self._views = probe, list(layers), style, views
         pictures = inputs(probe)
         self.probe_panel = ProbePanel(pictures, layers, style)
-        self._layer_panel = LayerPanel(pictures, style)
+        answers = [f"{name} 100 % ✓" for name in probe.class_names or ()]
+        self.layer_panel = LayerPanel(pictures, style, [*probe.names, *answers])
         self._strip = EvolutionStrip(pictures, layers, style)
         self._animation = Animation(pictures, layers, style)
 
@@ -101,7 +102,7 @@ class Album:
                 yield ("probe", name), self.probe_panel.draw(i, of_image, words[i], largest)
         if "layer" in self._views:
             for layer, raw in maps.items():
-                yield ("layer", layer), self._layer_panel.draw(layer, raw, words, largest)
+                yield ("layer", layer), self.layer_panel.draw(layer, raw, words, largest)
         if seen.foci and "depth_profile" in self._views:
             yield ("depth_profile",), draw_depth_profile(seen.foci, seen.scalars, first)
         if seen.counterfactuals is not None and first is None and "counterfactuals" in self._views:

@@ -46,6 +46,8 @@ Largest = Mapping[str, float]
 TITLE_GAP, LEAST_WIDTH = 28, 600
 # The least width, in pixels, of a column of a probe panel, of a strip and of an animation: that of the words above it.
 COLUMN, STRIP_COLUMN, FRAME_COLUMN = 60, 40, 104
+# The least and the most of a layer panel's: that of an ordinary answer, and that with which five stand side by side.
+ANSWER, LONG_ANSWER = 108, 188
 
 
 @dataclass(frozen=True)
@@ -171,13 +173,15 @@ class LayerPanel:
 
     Args:
         pictures: N of one shape.
+        words: what may stand below one; where these are long, the images stand further apart.
     """
 
-    def __init__(self, pictures: Sequence[Picture], style: Style) -> None:
+    def __init__(self, pictures: Sequence[Picture], style: Style, words: Sequence[str] = ()) -> None:
         self._pictures, self._style = pictures, style
         self._cell = width, height = pictures[0].fit(style.cell + GAP)
-        # No narrower than an ordinary answer.
-        step_x, step_y = on_grid(max(width, 108) + GAP), on_grid(height) + 3 * GRID
+        longest = max((line_width(word, LABEL) for word in words), default=0)
+        column = max(width, ANSWER, min(longest, LONG_ANSWER))
+        step_x, step_y = on_grid(column + GAP), on_grid(height) + 3 * GRID
         most = max(1, (PANEL_WIDTH - 2 * MARGIN + GRID) // step_x)
         across = -(-len(pictures) // -(-len(pictures) // most))
         top = 3 * GRID

@@ -5,11 +5,13 @@ import io
 import matplotlib
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from skimage import data
 
-from gradcam_callback import canvas, fonts, heatmap, render
+from gradcam_callback import ProbeSet, canvas, fonts, heatmap, render
 from gradcam_callback.canvas import Picture, Style
+from gradcam_callback.panels import Album
 from gradcam_callback.render import Animation, Caption, Column, EvolutionStrip, LayerPanel, ProbePanel
 
 RIGHT = Caption("star-1", "star", "star", True, 0.87, "star", 0.87)
@@ -196,6 +198,18 @@ def test_wrong_predictions_are_red_and_right_ones_green(draw):
     assert canvas.RIGHT in colours_of(sheet(RIGHT)) and canvas.WRONG not in colours_of(sheet(RIGHT))
     unknown = colours_of(sheet(Caption("photo", None, "moon", None, 0.9, "moon", 0.9)))
     assert not unknown & {canvas.RIGHT, canvas.WRONG}
+
+
+@pytest.mark.parametrize("classes", [["cat", "dog"], ["American Bulldog", "Staffordshire Bull Terrier"]])
+def test_images_of_a_layer_stand_as_far_apart_as_the_words_below_them_are_long(classes):
+    probe = ProbeSet(torch.rand(12, 3, 32, 32), [0] * 12, class_names=classes)
+    caption = Caption(f"{classes[0]}-1", classes[0], classes[0], True, 1.0, classes[0], 1.0)
+    panel = Album(probe, ["block5_conv3"], Style(76)).layer_panel
+    sheet = panel.draw("block5_conv3", np.stack([spot()] * 12), [caption] * 12)
+    green = (np.asarray(sheet)[60] == canvas.RIGHT).all(axis=1)
+    apart = np.diff(np.flatnonzero(green & ~np.roll(green, 1))[::2])  # every other side of a frame is a left one
+    needed = fonts.line_width(caption.answer(canvas.LABEL, 1000), canvas.LABEL)
+    assert (apart >= needed).all() and (apart < needed + 40).all() and sheet.width <= canvas.PANEL_WIDTH
 
 
 def test_captions_say_the_answer_with_its_sign():
