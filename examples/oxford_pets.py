@@ -5,7 +5,7 @@
 takes the photographs of Oxford-IIIT Pet (Parkhi et al. 2012) through torchvision. With ``--task species`` cats are told
 from dogs, with ``--task breed`` the 37 breeds from each other. The training uses the split ``trainval`` and is measured
 on the split ``test``, which decides nothing, not even when to stop. From ``test`` come the watched photographs, too,
-with the masks that the dataset brings: each animal is put on the background of another class's, and the share of the
+with the masks that the dataset brings: each animal is put on another class's backgrounds, and the share of the
 focus that lies on the animals is compared with the share of the photograph that they fill.
 
 The masks are trimaps. The rim that they draw around an animal, and which shows its fur, counts as animal.
@@ -101,9 +101,11 @@ def train(args: argparse.Namespace) -> GradCAMCallback:
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, default=Path("data"), help="the folder that holds oxford-iiit-pet")
+    parser.add_argument(
+        "--root", type=Path, default=Path("data"), help="the folder that holds oxford-iiit-pet; ./data without it"
+    )
     parser.add_argument("--download", action="store_true", help="fetch the photographs where they are not there yet")
-    parser.add_argument("--task", choices=TASKS, default="species", help="what is told apart")
+    parser.add_argument("--task", choices=TASKS, default="species", help="what is told apart; species without it")
     parser.add_argument("--limit", type=int, default=400, help="photographs in an epoch and to measure with; 0: all")
     parser.add_argument("--per-class", type=int, help="photographs to watch; 16 of a species, 2 of a breed without it")
     add_options(parser)
