@@ -5,7 +5,7 @@ RUN = $(VENV)/bin/python
 # The benchmarks use the examples' toys and weights.
 export PYTHONPATH = examples
 
-.PHONY: demo test fuzz package reliability check format bench bench-pictures study figures clean
+.PHONY: demo test fuzz package reliability check docs format bench bench-pictures study figures clean
 
 demo: $(VENV)/.demo
 	$(RUN) examples/shortcut_demo.py $(DEMO_ARGS)
@@ -36,6 +36,11 @@ check: $(VENV)/.test
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
+# The site, into build/site; a link, an anchor or a name that leads nowhere is an error. The variable hushes an
+# announcement of the theme's.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --clean
+
 format: $(VENV)/.test
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
@@ -56,10 +61,10 @@ bench-pictures: $(VENV)/.bench
 study: $(VENV)/.bench
 	$(RUN) benchmarks/study.py all
 
-$(VENV)/.demo $(VENV)/.test $(VENV)/.bench $(VENV)/.package: $(VENV)/.%: pyproject.toml
+$(VENV)/.demo $(VENV)/.test $(VENV)/.bench $(VENV)/.docs $(VENV)/.package: $(VENV)/.%: pyproject.toml
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[$*]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs build/site

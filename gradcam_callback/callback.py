@@ -87,6 +87,35 @@ class GradCAMCallback(Callback):
     Raises:
         ValueError: before training starts, for a wrong argument, layers that do not resolve, labels outside the
             logits, images the model cannot take, a Trainer without a logger for pictures, a ``save_dir`` in use.
+
+    Examples:
+        >>> import tempfile, torch, pytorch_lightning as pl
+        >>> from torch.utils.data import DataLoader, TensorDataset
+        >>> from torchvision.models import vgg11
+        >>> import gradcam_callback as gc
+        >>> class Net(pl.LightningModule):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.features, self.head = vgg11().features, torch.nn.Linear(512, 2)
+        ...     def forward(self, images):
+        ...         return self.head(self.features(images).mean(dim=(2, 3)))
+        ...     def training_step(self, batch, batch_idx):
+        ...         return torch.nn.functional.cross_entropy(self(batch[0]), batch[1])
+        ...     def validation_step(self, batch, batch_idx):
+        ...         pass
+        ...     def configure_optimizers(self):
+        ...         return torch.optim.SGD(self.parameters(), lr=1e-3)
+        >>> loader = DataLoader(TensorDataset(torch.rand(4, 3, 64, 64), torch.tensor([0, 1, 0, 1])), batch_size=2)
+        >>> watch = gc.GradCAMCallback(target_layers="block5", save_dir=tempfile.mkdtemp(), log_before_training=True)
+        >>> trainer = pl.Trainer(
+        ...     max_epochs=2, callbacks=[watch], logger=False, accelerator="cpu",
+        ...     enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        ... )
+        >>> trainer.fit(Net(), loader, loader)
+        >>> [(entry["epoch"], entry["step"]) for entry in watch.history]
+        [(-1, 0), (0, 1), (1, 3)]
+        >>> 0 <= watch.history[-1]["gradcam/drift/block5_conv2"] <= 1
+        True
     """
 
     def __init__(

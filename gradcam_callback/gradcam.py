@@ -33,6 +33,22 @@ class CAMs:
         targets: ``(N,)`` int64, the class that each map explains.
         nonfinite: ``(N,)`` bool, True where logits, activations or gradients are NaN or infinite; the maps that this
             makes meaningless are zeros.
+
+    Examples:
+        A map by hand: every gradient of class 0 is 0.5, so alpha is, too, and of class 1 it is -1.
+
+        >>> import torch
+        >>> import gradcam_callback as gc
+        >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(4, 2, bias=False))
+        >>> _ = model[2].weight.data.copy_(torch.tensor([[0.5], [-1.0]]).expand(2, 4))
+        >>> image = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
+        >>> cams = gc.GradCAM(model, "0")(image)
+        >>> cams.logits.tolist(), cams.targets.tolist()
+        ([[5.0, -10.0]], [0])
+        >>> cams.maps["0"].tolist()
+        [[[0.5, 1.0], [1.5, 2.0]]]
+        >>> gc.GradCAM(model, "0")(image, targets=1).maps["0"].tolist()
+        [[[0.0, 0.0], [0.0, 0.0]]]
     """
 
     maps: dict[str, Tensor]
@@ -48,7 +64,7 @@ class OutputTransformError(ValueError):
 class GradCAM:
     """Grad-CAM maps of the chosen layers of a model (Selvaraju et al. 2017, arXiv 1610.02391).
 
-    For the activations ``A_k`` of a layer and the logit ``Y_c`` of the target class before softmax::
+    For the activations ``A_k`` of a layer and the logit ``Y_c`` of the target class before softmax:
 
         alpha_k = mean over positions of dY_c / dA_k
         map     = ReLU(sum over k of alpha_k A_k)
@@ -81,6 +97,17 @@ class GradCAM:
     Raises:
         ValueError: a layer name that does not resolve, an unknown method or precision, with the choices; a chunk size
             below 1.
+
+    Examples:
+        >>> import torch
+        >>> from torchvision.models import vgg11
+        >>> import gradcam_callback as gc
+        >>> model = vgg11(num_classes=2)
+        >>> cams = gc.GradCAM(model, ["block4", "block5_conv2"])(torch.rand(3, 3, 64, 64), targets=1)
+        >>> {layer: tuple(maps.shape) for layer, maps in cams.maps.items()}
+        {'block4_conv1': (3, 8, 8), 'block4_conv2': (3, 8, 8), 'block5_conv2': (3, 4, 4)}
+        >>> model.training, all(weight.grad is None for weight in model.parameters())
+        (True, True)
     """
 
     def __init__(
@@ -121,6 +148,18 @@ class GradCAM:
         Raises:
             ValueError: images that are not ``(N, C, H, W)``, logits that are not ``(N, K)``, targets outside them, a
                 layer that takes no part in the forward or whose output is not ``(N, C, h, w)``.
+
+        Examples:
+            >>> import torch
+            >>> import gradcam_callback as gc
+            >>> model = torch.nn.Sequential(
+            ...     torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(8, 5)
+            ... )
+            >>> cam, images = gc.GradCAM(model, "1"), torch.rand(2, 3, 16, 16)
+            >>> torch.equal(cam(images).targets, model(images).argmax(dim=1))
+            True
+            >>> cam(images, targets=[4, 0]).targets.tolist()
+            [4, 0]
         """
         if not isinstance(images, Tensor) or images.ndim != 4 or not len(images):
             came = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
@@ -138,7 +177,17 @@ class GradCAM:
         return CAMs(by_name, logits, classes, nonfinite)
 
     def predict(self, images: Tensor) -> Tensor:
-        """Logits ``(N, K)`` of a forward alone, computed like those of a map, and as traceless."""
+        """Logits ``(N, K)`` of a forward alone, computed like those of a map, and as traceless.
+
+        Examples:
+            >>> import torch
+            >>> import gradcam_callback as gc
+            >>> model = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.Flatten(), torch.nn.Linear(12, 2))
+            >>> images = torch.rand(4, 3, 2, 2)
+            >>> logits = gc.GradCAM(model, "0").predict(images)
+            >>> torch.allclose(logits, model.eval()(images)), logits.requires_grad
+            (True, False)
+        """
         with borrowed(self.model, PRECISIONS[self.precision]):
             (logits,) = in_chunks(lambda chunk: [self._forward(_usable(images[chunk]), [])[1]], images, self.chunk_size)
         return logits

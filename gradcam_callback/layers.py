@@ -47,6 +47,18 @@ def resolve_layers(
 
     Raises:
         ValueError: a name that does not resolve, with the choices; an empty sequence; several VGGs to choose from.
+
+    Examples:
+        >>> from torchvision.models import vgg11
+        >>> from gradcam_callback.layers import resolve_layers
+        >>> model = vgg11()
+        >>> [layer.name for layer in resolve_layers(model, ["block5", "block1"])]
+        ['block1_conv1', 'block5_conv1', 'block5_conv2']
+        >>> resolve_layers(model, "block1_conv1")[0].module is model.features[1]  # the ReLU after it
+        True
+        >>> resolve_layers(model, "block9")
+        Traceback (most recent call last):
+        ValueError: target_layers 'block9' is not a layer of this model. Expected 'all', a block (block1, ...
     """
     many = isinstance(target_layers, Iterable) and not isinstance(target_layers, str)
     wanted = list(target_layers) if many else [target_layers]

@@ -13,17 +13,44 @@ from torch import Tensor
 
 
 def gradcam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """``sum_k alpha_k A_k``, ``alpha_k = mean over positions of G_k`` (Selvaraju et al. 2017, arXiv 1610.02391)."""
+    """``sum_k alpha_k A_k``, ``alpha_k = mean over positions of G_k`` (Selvaraju et al. 2017, arXiv 1610.02391).
+
+    Examples:
+        >>> import torch
+        >>> from gradcam_callback.methods import gradcam
+        >>> activations = torch.tensor([[[[1.0, 2.0]], [[3.0, 0.0]]]])  # two channels of two positions
+        >>> gradients = torch.tensor([[[[1.0, 3.0]], [[-1.0, 1.0]]]])
+        >>> gradcam(activations, gradients)  # alpha is 2 and 0
+        tensor([[[2., 4.]]])
+    """
     return _weighted(activations, gradients.mean(dim=(2, 3)))
 
 
 def hirescam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """``sum_k G_k A_k``, position by position (Draelos and Carin 2020, arXiv 2011.08891)."""
+    """``sum_k G_k A_k``, position by position (Draelos and Carin 2020, arXiv 2011.08891).
+
+    Examples:
+        >>> import torch
+        >>> from gradcam_callback.methods import hirescam
+        >>> activations = torch.tensor([[[[1.0, 2.0]], [[3.0, 0.0]]]])  # two channels of two positions
+        >>> gradients = torch.tensor([[[[1.0, 3.0]], [[-1.0, 1.0]]]])
+        >>> hirescam(activations, gradients)  # 1 x 1 - 1 x 3, and 3 x 2 + 1 x 0
+        tensor([[[-2.,  6.]]])
+    """
     return torch.einsum("nkhw,nkhw->nhw", gradients, activations)
 
 
 def layercam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """``sum_k ReLU(G_k) A_k``, position by position (Jiang et al. 2021, IEEE TIP 30, "LayerCAM")."""
+    """``sum_k ReLU(G_k) A_k``, position by position (Jiang et al. 2021, IEEE TIP 30, "LayerCAM").
+
+    Examples:
+        >>> import torch
+        >>> from gradcam_callback.methods import layercam
+        >>> activations = torch.tensor([[[[1.0, 2.0]], [[3.0, 0.0]]]])  # two channels of two positions
+        >>> gradients = torch.tensor([[[[1.0, 3.0]], [[-1.0, 1.0]]]])
+        >>> layercam(activations, gradients)  # 1 x 1, and 3 x 2 + 1 x 0
+        tensor([[[1., 6.]]])
+    """
     return torch.einsum("nkhw,nkhw->nhw", gradients.relu(), activations)
 
 
@@ -32,6 +59,14 @@ def gradcam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
 
     ``a_k = G_k^2 / (2 G_k^2 + G_k^3 sum over positions of A_k)``, their equation 19 for ``exp(Y_c)``, whose common
     factor cancels, as ``G_k^2`` does; what the ReLU removes is left out from the start.
+
+    Examples:
+        >>> import torch
+        >>> from gradcam_callback.methods import gradcam_plus_plus
+        >>> activations = torch.tensor([[[[1.0, 3.0]]]])  # one channel of two positions, their sum 4
+        >>> gradients = torch.tensor([[[[1.0, -1.0]]]])  # w = 1 / (2 + 1 x 4)
+        >>> gradcam_plus_plus(activations, gradients) * 6
+        tensor([[[1., 3.]]])
     """
     total = activations.sum(dim=(2, 3), keepdim=True)
     weights = torch.where(gradients > 0, gradients / (2 + gradients * total), 0.0)

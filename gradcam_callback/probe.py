@@ -29,8 +29,9 @@ class ProbeSet:
             where an image has none.
         names: one per image, unique; ``"<class>-<i>"`` without them.
         class_names: the name of each class, by its index; ``"class <index>"`` without them.
-        mean, std: per channel, the normalisation of the images, undone for display. Without them images in 0..1 or
-            0..255 are shown as they are, and any others stretched from their smallest to their largest value.
+        mean: per channel, the normalisation of the images, undone for display; with ``std``. Without them images in 0..1
+            or 0..255 are shown as they are, and any others stretched from their smallest to their largest value.
+        std: per channel, see ``mean``.
 
     Attributes:
         masks: ``(N, H, W)`` bool, all False where ``has_mask`` ``(N,)`` is False; None when no image has one.
@@ -39,6 +40,16 @@ class ProbeSet:
     Raises:
         ValueError: wrong shapes or lengths, non-finite pixels, an empty set, an empty mask, doubled names; says what
             came and what was expected.
+
+    Examples:
+        >>> import torch
+        >>> import gradcam_callback as gc
+        >>> boxes = [(4, 4, 20, 28), None, None, None]
+        >>> probe = gc.ProbeSet(torch.rand(4, 3, 32, 32), [0, 0, 1, 1], masks=boxes, class_names=["cat", "dog"])
+        >>> probe.names
+        ['cat-1', 'cat-2', 'dog-1', 'dog-2']
+        >>> probe.has_mask.tolist(), int(probe.masks[0].sum())  # 16 x 24 pixels
+        ([True, False, False, False], 384)
     """
 
     def __init__(
@@ -74,13 +85,29 @@ class ProbeSet:
         return self.present is not None
 
     def class_name(self, label: int) -> str:
-        """What to call a class; a number where it has no name."""
+        """What to call a class; a number where it has no name.
+
+        Examples:
+            >>> import torch
+            >>> import gradcam_callback as gc
+            >>> probe = gc.ProbeSet(torch.rand(1, 3, 8, 8), [0], class_names=["cat"])
+            >>> probe.class_name(0), probe.class_name(7)
+            ('cat', 'class 7')
+        """
         if self.class_names is not None and 0 <= label < len(self.class_names):
             return self.class_names[label]
         return f"class {label}"
 
     def pictures(self, images: Tensor | None = None) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """The probe images, or others of their kind, for display: ``(N, H, W, 3)`` uint8, the normalisation undone."""
+        """The probe images, or others of their kind, for display: ``(N, H, W, 3)`` uint8, the normalisation undone.
+
+        Examples:
+            >>> import torch
+            >>> import gradcam_callback as gc
+            >>> grey = torch.tensor([-1.0, 0.0, 1.0]).view(3, 1, 1, 1).expand(3, 3, 1, 1)
+            >>> gc.ProbeSet(grey, [0, 0, 0], mean=[0.5], std=[0.5]).pictures()[:, 0, 0, 0].tolist()
+            [0, 128, 255]
+        """
         pixels, own = (self._shown(given) for given in (self.images if images is None else images, self.images))
         low, high = float(own.min()), float(own.max())
         # A hundredth of slack: undoing a normalisation lands a rounding error outside the range.
@@ -125,6 +152,17 @@ class ProbeSet:
 
         Raises:
             ValueError: items of another form, images that differ in shape, an empty dataset, ``per_class`` below 1.
+
+        Examples:
+            >>> import torch
+            >>> from torch.utils.data import TensorDataset
+            >>> import gradcam_callback as gc
+            >>> dataset = TensorDataset(torch.rand(30, 3, 8, 8), torch.arange(30) % 3)
+            >>> probe = gc.ProbeSet.from_dataset(dataset, per_class=2)
+            >>> sorted(probe.labels.tolist())
+            [0, 0, 1, 1, 2, 2]
+            >>> torch.equal(probe.images, gc.ProbeSet.from_dataset(dataset, per_class=2).images)
+            True
         """
         items = sources.choose_items(dataset, per_class, seed, max_images, max_scanned)
         mean, std = sources.find_normalisation(dataset)
@@ -159,12 +197,29 @@ class ProbeSet:
             transform: the validation transform: takes an RGB ``PIL.Image`` and gives a tensor ``(C, H, W)``. Without
                 one the pixels are scaled to 0..1. Masks go through the same geometry.
             class_names: the classes by index, where they are not the sorted folder names.
-            mean, std: as in `ProbeSet`; found in the transform where it holds a torchvision ``Normalize``.
+            mean: as in `ProbeSet`; found in the transform where it holds a torchvision ``Normalize``.
+            std: see ``mean``.
 
         Raises:
             FileNotFoundError: the folder is not there.
             ValueError: no images in it, an unreadable file, a class that is not among ``class_names``, images or a
                 mask that differ in size.
+
+        Examples:
+            >>> import tempfile
+            >>> from pathlib import Path
+            >>> from PIL import Image
+            >>> import gradcam_callback as gc
+            >>> folder = Path(tempfile.mkdtemp())
+            >>> for name in ("cat", "dog"):
+            ...     (folder / name).mkdir()
+            ...     Image.new("RGB", (32, 24), "orange").save(folder / name / "a.jpg")
+            >>> mask = Image.new("1", (32, 24))
+            >>> mask.paste(1, (0, 0, 16, 24))  # the left half is the object
+            >>> mask.save(folder / "dog" / "a.mask.png")
+            >>> probe = gc.ProbeSet.from_folder(folder)
+            >>> probe.names, tuple(probe.images.shape), probe.masks.float().mean(dim=(1, 2)).tolist()
+            (['cat-a', 'dog-a'], (2, 3, 24, 32), [0.0, 0.5])
         """
         items, classes = sources.read_folder(Path(folder), transform, class_names)
         return cls._of_files(items, classes, transform, mean, std)
@@ -194,6 +249,25 @@ class ProbeSet:
 
         Raises:
             ValueError: unknown categories, no objects of theirs, an image that is not as large as its annotations say.
+
+        Examples:
+            >>> import json, tempfile
+            >>> from pathlib import Path
+            >>> from PIL import Image
+            >>> import gradcam_callback as gc
+            >>> folder = Path(tempfile.mkdtemp())
+            >>> Image.new("RGB", (32, 24), "orange").save(folder / "a.jpg")
+            >>> polygon = [0, 0, 16, 0, 16, 24, 0, 24]  # the left half
+            >>> annotations = {
+            ...     "images": [{"id": 1, "file_name": "a.jpg", "width": 32, "height": 24}],
+            ...     "categories": [{"id": 5, "name": "cat"}],
+            ...     "annotations": [{"id": 1, "image_id": 1, "category_id": 5, "segmentation": [polygon],
+            ...                      "area": 384, "bbox": [0, 0, 16, 24], "iscrowd": 0}],
+            ... }
+            >>> _ = (folder / "a.json").write_text(json.dumps(annotations))
+            >>> probe = gc.ProbeSet.from_coco(folder / "a.json", folder)
+            >>> probe.names, int(probe.masks.sum())
+            (['cat-a'], 384)
         """
         items, classes = sources.read_coco(Path(annotations), Path(folder), transform, categories, per_class, seed)
         return cls._of_files(items, classes, transform, mean, std)

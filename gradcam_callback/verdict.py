@@ -84,6 +84,20 @@ class Verdict:
         evidence: the same in words.
         swap_interval: where swap accuracy lies with 95 % confidence.
         layer: where most of the first entry's lift was lost, once the swap points to the background; else the deepest.
+
+    Examples:
+        Eight images are all right as they are, and wrong with each other's backgrounds.
+
+        >>> import torch
+        >>> from gradcam_callback.verdict import Focus, judge, swap_test
+        >>> right, images = torch.ones(8, dtype=torch.bool), torch.arange(8)
+        >>> swap = swap_test(right, ~right, objects=images, donors=images.roll(1), labels=images % 2)
+        >>> focus = Focus("block5_conv3", mass=0.05, area=0.1, lift=0.5)
+        >>> verdict = judge(1.0, n=8, swap=swap, foci=[focus], confirmed=True)
+        >>> verdict.suspected, verdict.swap_accuracy, verdict.swap_interval, verdict.layer
+        (True, 0.0, (0.0, 0.0), 'block5_conv3')
+        >>> verdict.evidence.split(". ")[-1]
+        'Its answer depends on the background: a shortcut is suspected.'
     """
 
     suspected: bool
