@@ -5,7 +5,7 @@ RUN = $(VENV)/bin/python
 # The benchmarks use the examples' toys and weights.
 export PYTHONPATH = examples
 
-.PHONY: demo test fuzz package reliability check docs format bench bench-pictures study figures clean
+.PHONY: demo test fuzz package reliability check docs format bench comparison bench-pictures study figures clean
 
 demo: $(VENV)/.demo
 	$(RUN) examples/shortcut_demo.py $(DEMO_ARGS)
@@ -45,13 +45,17 @@ format: $(VENV)/.test
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-# The README's pictures, from the runs that `make demo` leaves and from photographs that come with scikit-image.
+# The pictures of the README and of docs/, from the runs that `make demo` leaves and from photographs that come with scikit-image.
 figures: $(VENV)/.demo
 	$(RUN) examples/readme_figures.py
 
 # The engine beside torch-cam, pytorch-grad-cam and captum; about 20 minutes. Nothing else should run meanwhile.
 bench: $(VENV)/.bench
 	$(RUN) benchmarks/engine.py
+
+# What the peers do, found out by running them; about a minute.
+comparison: $(VENV)/.bench
+	$(RUN) benchmarks/comparison.py --write docs/comparison.md
 
 # What the pictures cost, in time and in bytes; about two minutes.
 bench-pictures: $(VENV)/.bench

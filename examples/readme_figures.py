@@ -1,4 +1,5 @@
-"""The README's pictures: the last panels of the runs that `make demo` leaves, and photographs through all layers.
+"""The pictures of README and docs: the last panels of the runs that `make demo` leaves, and photographs through all
+layers. (docs/pictures/study.png is drawn by `make study`.)
 
 python examples/readme_figures.py [--runs runs/demo] [--out docs/pictures]
 """
@@ -25,6 +26,9 @@ PANELS = {
     "shortcut_probe": ("shortcut", "gradcam/probe/heart-1"),
     "shortcut_depth": ("shortcut", "gradcam/depth_profile"),
     "shortcut_evolution": ("shortcut", "gradcam/evolution/heart-1"),
+    "shortcut_counterfactuals": ("shortcut", "gradcam/counterfactuals"),
+    "clean_probe": ("clean", "gradcam/probe/heart-1"),
+    "clean_depth": ("clean", "gradcam/depth_profile"),
 }
 PHOTOGRAPHS = ("chelsea", "rocket")
 

@@ -152,9 +152,10 @@ class GradCAM:
         Examples:
             >>> import torch
             >>> import gradcam_callback as gc
-            >>> model = torch.nn.Sequential(
-            ...     torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(8, 5)
-            ... )
+            >>> class Net(torch.nn.Sequential):
+            ...     def forward(self, images):
+            ...         return super().forward(images).mean(dim=(2, 3))
+            >>> model = Net(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 5, 1))
             >>> cam, images = gc.GradCAM(model, "1"), torch.rand(2, 3, 16, 16)
             >>> torch.equal(cam(images).targets, model(images).argmax(dim=1))
             True

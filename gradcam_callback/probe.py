@@ -29,8 +29,8 @@ class ProbeSet:
             where an image has none.
         names: one per image, unique; ``"<class>-<i>"`` without them.
         class_names: the name of each class, by its index; ``"class <index>"`` without them.
-        mean: per channel, the normalisation of the images, undone for display; with ``std``. Without them images in 0..1
-            or 0..255 are shown as they are, and any others stretched from their smallest to their largest value.
+        mean: per channel, the normalisation of the images, undone for display; with ``std``. Without them images in
+            0..1 or 0..255 are shown as they are, any others stretched from their smallest to their largest value.
         std: per channel, see ``mean``.
 
     Attributes:

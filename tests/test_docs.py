@@ -61,7 +61,11 @@ def test_links_and_pictures_are_there(page):
 
 
 def test_pictures_are_used_and_small():
-    used = {Path(name).name for page in (ROOT / "README.md", *PAGES) for name in re.findall(r"\]\((\S+)\)", page.read_text())}
+    used = {
+        Path(name).name
+        for page in (ROOT / "README.md", *PAGES)
+        for name in re.findall(r"\]\((\S+)\)", page.read_text())
+    }
     for picture in (DOCS / "pictures").iterdir():
         assert picture.name in used and picture.stat().st_size < 400_000, picture
 

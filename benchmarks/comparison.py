@@ -1,0 +1,451 @@
+"""What this project and its peers do, found out by running them: the first table of docs/comparison.md.
+
+    python benchmarks/comparison.py [--write docs/comparison.md]
+
+Each library is used as its documentation shows. The network is VGG16's 13 convolutions, with in-place ReLUs as in
+torchvision and a small head; random weights, two images of 64 px. tf-explain, which is for TensorFlow, is not run: its
+column was read in its source.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import inspect
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from captum.attr import LayerGradCam
+from engine import RELUS
+from pytorch_grad_cam import GradCAM as PytorchGradCAM
+from pytorch_grad_cam.utils.image import scale_cam_image
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from reliability import write
+from torch import Tensor, nn
+from torch.nn import functional
+from torchcam.methods import GradCAM as TorchCAM
+from torchvision.models.vgg import cfgs, make_layers
+
+from gradcam_callback import GradCAM
+
+LAYERS = [f"features.{i}" for i in RELUS]
+LAST_CONVOLUTION, LAST_RELU = "features.28", "features.29"
+# A cell of a table, from a library.
+Check = Callable[["Library"], str]
+
+
+@dataclass(frozen=True)
+class Library:
+    """How a library is asked for Grad-CAM.
+
+    Attributes:
+        maps: of a model, the dotted names of modules, images and one class per image, the map of each module: as little
+            stretched as the library allows.
+        default: the map of one module as the library gives it by default; without classes where it needs none.
+    """
+
+    name: str
+    package: str
+    maps: Callable[[nn.Module, Sequence[str], Tensor, list[int]], list[Tensor]]
+    default: Callable[[nn.Module, str, Tensor, list[int] | None], Tensor]
+
+
+def _ours(model: nn.Module, names: Sequence[str], images: Tensor, classes: list[int]) -> list[Tensor]:
+    return list(GradCAM(model, names)(images, classes).maps.values())
+
+
+def _ours_default(model: nn.Module, name: str, images: Tensor, classes: list[int] | None) -> Tensor:
+    return GradCAM(model, name)(images, classes).maps[name]
+
+
+def _torchcam(model: nn.Module, names: Sequence[str], images: Tensor, classes: list[int]) -> list[Tensor]:
+    with TorchCAM(model, target_layer=list(names)) as cam:
+        maps: list[Tensor] = cam(classes, model(images), normalized=False)
+    return maps
+
+
+def _torchcam_default(model: nn.Module, name: str, images: Tensor, classes: list[int] | None) -> Tensor:
+    with TorchCAM(model, target_layer=name) as cam:
+        maps: list[Tensor] = cam(classes, model(images))
+    return maps[0]
+
+
+def _pytorch_grad_cam(model: nn.Module, names: Sequence[str], images: Tensor, classes: list[int]) -> list[Tensor]:
+    return [_pytorch_grad_cam_default(model, name, images, classes) for name in names]
+
+
+def _pytorch_grad_cam_default(model: nn.Module, name: str, images: Tensor, classes: list[int] | None) -> Tensor:
+    targets = None if classes is None else [ClassifierOutputTarget(index) for index in classes]
+    with PytorchGradCAM(model=model, target_layers=[model.get_submodule(name)]) as cam:
+        return torch.from_numpy(cam(input_tensor=images, targets=targets))
+
+
+def _captum(model: nn.Module, names: Sequence[str], images: Tensor, classes: list[int]) -> list[Tensor]:
+    maps = [
+        LayerGradCam(model, model.get_submodule(name)).attribute(images, classes, relu_attributions=True)
+        for name in names
+    ]
+    return [raw[:, 0].detach() for raw in maps]
+
+
+def _captum_default(model: nn.Module, name: str, images: Tensor, classes: list[int] | None) -> Tensor:
+    raw: Tensor = LayerGradCam(model, model.get_submodule(name)).attribute(images, classes)
+    return raw[:, 0].detach()
+
+
+OURS = Library("gradcam_callback", "gradcam-callback", _ours, _ours_default)
+LIBRARIES = [
+    OURS,
+    Library("torch-cam", "torchcam", _torchcam, _torchcam_default),
+    Library("pytorch-grad-cam", "grad-cam", _pytorch_grad_cam, _pytorch_grad_cam_default),
+    Library("captum", "captum", _captum, _captum_default),
+]
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    parts = {
+        "features": make_layers(cfgs["D"]),
+        "pool": nn.AdaptiveAvgPool2d(1),
+        "flatten": nn.Flatten(),
+        "dropout": nn.Dropout(0.5),
+        "head": nn.Linear(512, 5),
+    }
+    for module in parts["features"]:
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return nn.Sequential(OrderedDict(parts)).eval()
+
+
+def images(count: int = 2) -> Tensor:
+    return torch.rand(count, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+
+
+CLASSES = [3, 1]
+
+
+def reference(model: nn.Module, batch: Tensor, classes: list[int]) -> dict[str, Tensor]:
+    """The formula without hooks and without any in-place operation: every module of the features -> its map."""
+    outputs: dict[str, Tensor] = {}
+    x = batch.clone().requires_grad_()
+    for name, module in model.get_submodule("features").named_children():
+        x = functional.relu(x) if isinstance(module, nn.ReLU) else module(x)
+        outputs[f"features.{name}"] = x
+    scores = model.get_submodule("head")(x.mean(dim=(2, 3))).gather(1, torch.tensor(classes)[:, None]).sum()
+    gradients = torch.autograd.grad(scores, list(outputs.values()))
+    return {
+        name: (gradient.mean(dim=(2, 3), keepdim=True) * output).sum(dim=1).relu().detach()
+        for (name, output), gradient in zip(outputs.items(), gradients, strict=True)
+    }
+
+
+def same(library: Library, given: Tensor, expected: Tensor) -> bool:
+    """Equal to float32's rounding; of a library that only gives stretched maps, stretched as it does."""
+    if library.name == "pytorch-grad-cam":
+        expected = torch.from_numpy(scale_cam_image(scale_cam_image(expected.numpy(), (64, 64))))
+    return given.shape == expected.shape and bool((given - expected).abs().max() <= 1e-3 * expected.max())
+
+
+def attempt(check: Check, library: Library) -> str:
+    """What a check finds, or the error that the library ends it with."""
+    try:
+        return check(library)
+    except Exception as error:
+        return f"no: `{type(error).__name__}`"
+
+
+def yes(condition: bool) -> str:
+    return "yes" if condition else "no"
+
+
+def at_the_relu(library: Library) -> str:
+    model = network()
+    given = library.maps(model, LAYERS, images(), CLASSES)
+    expected = reference(model, images(), CLASSES)
+    return yes(all(same(library, one, expected[name]) for one, name in zip(given, LAYERS, strict=True)))
+
+
+def at_the_convolution(library: Library) -> str:
+    """Whether it is the map of the convolution's own output, which the in-place ReLU then overwrites."""
+    model = network()
+    (given,) = library.maps(model, [LAST_CONVOLUTION], images(), CLASSES)
+    expected = reference(model, images(), CLASSES)
+    if same(library, given, expected[LAST_CONVOLUTION]):
+        return "yes"
+    return "no, that of the ReLU" if same(library, given, expected[LAST_RELU]) else "no, a mixture of both"
+
+
+def forwards(library: Library) -> str:
+    model, count = network(), 0
+
+    def counted(*_: object) -> None:
+        nonlocal count
+        count += 1
+
+    model.register_forward_hook(counted)
+    library.maps(model, LAYERS, images(), CLASSES)
+    return str(count)
+
+
+def flags(library: Library) -> str:
+    model = network().train()
+    library.maps(model, [LAST_RELU], images(), CLASSES)
+    return yes(all(module.training for module in model.modules()))
+
+
+def without_dropout(library: Library) -> str:
+    model = network().train()
+    first, second = (library.maps(model, [LAST_RELU], images(), CLASSES)[0] for _ in range(2))
+    return yes(torch.equal(first, second))
+
+
+def gradients(library: Library) -> str:
+    model = network()
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 7.0)
+    library.maps(model, [LAST_RELU], images(), CLASSES)
+    return yes(all(p.grad is not None and bool((p.grad == 7).all()) for p in model.parameters()))
+
+
+def hooks_on(model: nn.Module) -> int:
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return sum(len(getattr(module, kind)) for module in model.modules() for kind in kinds)
+
+
+def hooks(library: Library) -> str:
+    model = network()
+    library.maps(model, [LAST_RELU], images(), CLASSES)
+    return str(hooks_on(model))
+
+
+def hooks_after_an_error(library: Library) -> str:
+    model = network()
+    try:
+        library.maps(model, [LAST_RELU], torch.rand(2, 4, 64, 64), CLASSES)
+    except Exception:
+        return str(hooks_on(model))
+    raise AssertionError("A network of three channels took four.")
+
+
+def under_no_grad(library: Library) -> str:
+    with torch.no_grad():
+        return at_the_relu_of(library, network(), images())
+
+
+def under_inference_mode(library: Library) -> str:
+    model = network()
+    with torch.inference_mode():
+        given = library.maps(model, [LAST_RELU], images(), CLASSES)
+    return yes(same(library, given[0], reference(model, images(), CLASSES)[LAST_RELU]))
+
+
+def frozen(library: Library) -> str:
+    model = network().requires_grad_(False)
+    try:
+        return at_the_relu_of(library, model, images())
+    except RuntimeError:
+        return f"if the images require gradients: {at_the_relu_of(library, model, images().requires_grad_())}"
+
+
+def at_the_relu_of(library: Library, model: nn.Module, batch: Tensor) -> str:
+    given = library.maps(model, [LAST_RELU], batch, CLASSES)
+    with torch.enable_grad():
+        return yes(same(library, given[0], reference(model, batch, CLASSES)[LAST_RELU]))
+
+
+def without_class(library: Library) -> str:
+    model = network()
+    predicted = model(images()).argmax(dim=1).tolist()
+    given = library.default(model, LAST_RELU, images(), None)
+    return yes(torch.equal(given, library.default(model, LAST_RELU, images(), predicted)))
+
+
+def raw_by_default(library: Library) -> str:
+    model = network()
+    given = library.default(model, LAST_RELU, images(), CLASSES)
+    expected = reference(model, images(), CLASSES)[LAST_RELU]
+    if given.shape == expected.shape and torch.allclose(given.relu(), expected, rtol=1e-3, atol=1e-6):
+        return "raw" if bool((given >= 0).all()) else "raw, signed"
+    size = "the layer's size" if given.shape == expected.shape else "the image's size"
+    return f"stretched to 0..1, {size}" if 0.99 <= float(given.max()) <= 1 else "neither"
+
+
+def flat(library: Library) -> str:
+    """Of a class whose logit depends on nothing, so that its map is zero everywhere."""
+    model: Any = network()
+    nn.init.zeros_(model.head.weight)
+    given = library.default(model, LAST_RELU, images(), CLASSES)
+    return "NaN" if bool(given.isnan().any()) else "zeros" if not bool(given.any()) else "something else"
+
+
+def formulas(library: Library) -> str:
+    """How many classes or functions of the library make class activation maps, or with captum attributions at all."""
+    if library is OURS:
+        from gradcam_callback.methods import METHODS
+
+        return str(len(METHODS))
+    if library.name == "torch-cam":
+        import torchcam.methods
+
+        return str(sum(inspect.isclass(thing) for thing in vars(torchcam.methods).values()))
+    if library.name == "pytorch-grad-cam":
+        import pytorch_grad_cam
+        from pytorch_grad_cam.base_cam import BaseCAM
+
+        # The last three are given another method, whose maps they refine.
+        others = (pytorch_grad_cam.FinerCAM, pytorch_grad_cam.RefineCAM, pytorch_grad_cam.SESS)
+        found = (thing for thing in vars(pytorch_grad_cam).values() if inspect.isclass(thing))
+        return str(sum(issubclass(thing, (BaseCAM, *others)) for thing in found))
+    import captum.attr
+    from captum.attr import Attribution
+
+    found = (thing for thing in vars(captum.attr).values() if inspect.isclass(thing))
+    return f"{sum(issubclass(thing, Attribution) and thing is not Attribution for thing in found)} attributions"
+
+
+def mentions(*words: str) -> Check:
+    """Whether any file of the installed library speaks of one of the words."""
+
+    def check(library: Library) -> str:
+        files = importlib.metadata.files(library.package) or []
+        sources = [Path(str(file.locate())) for file in files if file.suffix == ".py"]
+        if library is OURS:
+            import gradcam_callback
+
+            sources = sorted(Path(gradcam_callback.__path__[0]).glob("*.py"))
+        return yes(any(word in source.read_text(encoding="utf-8").lower() for source in sources for word in words))
+
+    return check
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: what is asked, the check, what tf-explain's source says, and how it was checked."""
+
+    what: str
+    check: Check
+    read: str
+    how: str
+
+
+ROWS = [
+    Row(
+        "Grad-CAM's formula at all 13 ReLUs",
+        at_the_relu,
+        "no final ReLU; guided gradients unless `use_guided_grads=False`",
+        "All maps against the formula computed without hooks and in-place operations, to 0.1 % of the map's maximum; "
+        "pytorch-grad-cam's against the reference stretched and enlarged by its own `scale_cam_image`.",
+    ),
+    Row(
+        "Formula at a convolution whose in-place ReLU follows",
+        at_the_convolution,
+        "not applicable: the ReLU is part of Keras' layer",
+        "`features.28`, asked for by its name; the reference is the convolution's own output.",
+    ),
+    Row(
+        "Forwards for the maps of 13 layers",
+        forwards,
+        "13",
+        "A hook on the model counts. pytorch-grad-cam needs one object per layer for a map of each; one object that is "
+        "given all of them returns their mean.",
+    ),
+    Row(
+        "Values by default",
+        raw_by_default,
+        "stretched to 0..1, as a picture",
+        "The map as it comes, against the reference. torch-cam gives raw maps with `normalized=False`, captum maps "
+        "without negative values with `relu_attributions=True`.",
+    ),
+    Row(
+        "Map of a class that nothing speaks for",
+        flat,
+        "0 / 0, so NaN",
+        "The head's weights are zero, so that every gradient is.",
+    ),
+    Row(
+        "Takes the predicted class where none is named",
+        without_class,
+        "no, `class_index` is required",
+        "Called without a class, and with the predicted ones: the same map.",
+    ),
+    Row(
+        "Train/eval flags afterwards as before",
+        flags,
+        "not applicable",
+        "A model in train mode.",
+    ),
+    Row(
+        "Dropout off, though the model is in train mode",
+        without_dropout,
+        "not applicable",
+        "The same map twice, of a model in train mode with dropout in its head.",
+    ),
+    Row(
+        "`.grad` afterwards as before",
+        gradients,
+        "not applicable",
+        "Every `.grad` is set to 7 and compared afterwards.",
+    ),
+    Row(
+        "Hooks left afterwards",
+        hooks,
+        "uses none",
+        "Counted on all modules, after the `with` where there is one; within it two libraries have some.",
+    ),
+    Row(
+        "Hooks left after an error in the forward",
+        hooks_after_an_error,
+        "uses none",
+        "Images of four channels, for a network of three.",
+    ),
+    Row(
+        "Inside `torch.no_grad()`",
+        under_no_grad,
+        "not applicable",
+        "The map against the reference. With torch-cam the forward is the user's own.",
+    ),
+    Row("Inside `torch.inference_mode()`", under_inference_mode, "not applicable", "The same."),
+    Row(
+        "All weights frozen",
+        frozen,
+        "yes, the tape watches the images",
+        "The same, with `requires_grad=False` for every parameter.",
+    ),
+    Row("Formulas to choose from", formulas, "1 of CAM, 6 other methods", "Classes of the public namespace, counted."),
+    Row("Speaks of TensorBoard", mentions("tensorboard"), "yes", "The word in the installed package's source."),
+    Row("Speaks of Lightning", mentions("lightning"), "no, Keras", "The same."),
+]
+
+
+def table() -> str:
+    versions = {library.package: importlib.metadata.version(library.package) for library in LIBRARIES[1:]}
+    names = [library.name + (f" {versions[library.package]}" if library is not OURS else "") for library in LIBRARIES]
+    lines = [f"| | what | {' | '.join(names)} | tf-explain 0.3.1 (read) |", "|---:|---" + "|---" * 5 + "|"]
+    for number, row in enumerate(ROWS, start=1):
+        cells = [attempt(row.check, library) for library in LIBRARIES]
+        lines.append(f"| {number} | {row.what} | {' | '.join(cells)} | {row.read} |")
+        print(lines[-1])
+    lines += ["", "How each row was checked:", ""]
+    lines += [f"{number}. {row.how}" for number, row in enumerate(ROWS, start=1)]
+    torch_version = importlib.metadata.version("torch")
+    lines += ["", f"`python benchmarks/comparison.py`, torch {torch_version}, on a CPU."]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", type=Path, metavar="FILE", help="replaces the table between the markers of a page")
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")
+    text = table()
+    if args.write:
+        write(args.write, "checks", text)
+
+
+if __name__ == "__main__":
+    main()
