@@ -1,7 +1,9 @@
-"""Runs the Python of README.md, one block after the other, as a newcomer would: python tests/readme.py
+"""Runs the Python of README.md, or of other pages, one block after the other, as a newcomer would.
 
-What the README takes as given (a model, its data, a folder of photographs) is small here. Needs the package alone, so
-that it can be run where nothing but the wheel is installed.
+    python tests/readme.py [PAGE...]
+
+What the pages take as given (a model, its data, a folder of photographs, maps that were saved) is small here. Needs the
+package alone, so that it can be run where nothing but the wheel is installed.
 """
 
 import functools
@@ -20,6 +22,8 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.models.vgg import cfgs, make_layers
+
+import gradcam_callback as gc
 
 README = Path(__file__).parent.parent / "README.md"
 CLASSES = ("lion", "ostrich")
@@ -50,8 +54,9 @@ class Data(pl.LightningDataModule):
 class Model(pl.LightningModule):
     def __init__(self):
         super().__init__()
-        self.features = make_layers(cfgs["D"])
-        self.head = torch.nn.Linear(512, len(CLASSES))
+        # A VGG16 of an eighth of the channels, to be quick.
+        self.features = make_layers([width if width == "M" else width // 8 for width in cfgs["D"]])
+        self.head = torch.nn.Linear(64, len(CLASSES))
 
     def forward(self, images):
         return self.head(self.features(images).mean(dim=(2, 3)))
@@ -74,25 +79,51 @@ def photographs(folder):
         Image.fromarray(np.eye(64) > 0).save(folder / name / "a.mask.png")
 
 
+def saved_maps():
+    """What ``save_dir="focus"`` leaves, with maps."""
+    watch = gc.GradCAMCallback(target_layers="block5", save_dir="focus", save_maps=True)
+    pl.Trainer(callbacks=[watch], logger=False, enable_checkpointing=False).fit(Model(), Data())
+
+
+def run(page):
+    """Raises what a block raises; returns their number and what they leave."""
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.S)
+    chance = np.random.default_rng(0)
+    known = {
+        "model": Model(),
+        "datamodule": Data(),
+        "val_transform": transforms.ToTensor(),
+        "dataset": Noise(),
+        # As Keras has them.
+        "x": chance.random((4, 64, 64, 3), dtype=np.float32),
+        "y": np.array([0, 1, 0, 1]),
+    }
+    for block in blocks:
+        exec(compile(block, str(page), "exec"), known)
+    return len(blocks), known
+
+
 def main():
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.S)
+    pages = [Path(name).resolve() for name in sys.argv[1:]] or [README]
     warnings.filterwarnings("ignore")
+    # A page's own settings come first.
     pl.Trainer = functools.partial(pl.Trainer, max_epochs=2, accelerator="cpu", enable_progress_bar=False)
-    known = {"model": Model(), "datamodule": Data(), "val_transform": transforms.ToTensor(), "dataset": Noise()}
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)
-        photographs(Path("probe"))
-        for block in blocks:
-            exec(compile(block, str(README), "exec"), known)
-        # What the second block makes is used as the first uses it.
-        pl.Trainer(callbacks=[known["watch"], known["stop"]], logger=pl.loggers.TensorBoardLogger("runs")).fit(
-            Model(), known["datamodule"]
-        )
-        history = known["watch"].history
-        assert [entry["epoch"] for entry in history] == [-1, 0, 1] and "gradcam/lift/block5_conv3" in history[0]
-        assert list(Path("runs").rglob("events*"))
-        os.chdir(README.parent)
-    print(f"{len(blocks)} blocks of {README.name} run with {known['gc'].__file__}")
+    for page in pages:
+        with tempfile.TemporaryDirectory() as folder:
+            os.chdir(folder)
+            photographs(Path("probe"))
+            if "focus/maps" in page.read_text(encoding="utf-8"):
+                saved_maps()
+            count, known = run(page)
+            if page == README:
+                # What the second block makes is used as the first uses it.
+                watch = known["watch"]
+                logger = pl.loggers.TensorBoardLogger("runs")
+                pl.Trainer(callbacks=[watch, known["stop"]], logger=logger).fit(Model(), known["datamodule"])
+                assert [entry["epoch"] for entry in watch.history] == [-1, 0, 1]
+                assert "gradcam/lift/block5_conv3" in watch.history[0] and list(Path("runs").rglob("events*"))
+            os.chdir(README.parent)
+        print(f"{count} blocks of {page.name} run with {gc.__file__}")
 
 
 if __name__ == "__main__":

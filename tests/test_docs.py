@@ -4,6 +4,8 @@ import doctest
 import importlib
 import inspect
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -89,3 +91,13 @@ def test_examples_of_the_api_run(name, thing):
     options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     failed, _ = doctest.DocTestRunner(optionflags=options).run(found, out=said.append)
     assert not failed, "".join(said)
+
+
+def test_the_pages_code_runs():
+    pages = [page for page in PAGES if "```python\n" in page.read_text()]
+    assert pages
+    command = [sys.executable, Path(__file__).parent / "readme.py", *pages]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    for page in pages:
+        assert re.search(rf"^[1-9] blocks of {page.name} run with ", done.stdout, flags=re.M)
