@@ -238,10 +238,10 @@ def under_no_grad(library: Library) -> str:
 
 
 def under_inference_mode(library: Library) -> str:
-    model = network()
+    model, batch = network(), images()
     with torch.inference_mode():
-        given = library.maps(model, [LAST_RELU], images(), CLASSES)
-    return yes(same(library, given[0], reference(model, images(), CLASSES)[LAST_RELU]))
+        given = library.maps(model, [LAST_RELU], batch, CLASSES)
+    return yes(same(library, given[0], reference(model, batch, CLASSES)[LAST_RELU]))
 
 
 def frozen(library: Library) -> str:
@@ -270,7 +270,7 @@ def raw_by_default(library: Library) -> str:
     given = library.default(model, LAST_RELU, images(), CLASSES)
     expected = reference(model, images(), CLASSES)[LAST_RELU]
     if given.shape == expected.shape and torch.allclose(given.relu(), expected, rtol=1e-3, atol=1e-6):
-        return "raw" if bool((given >= 0).all()) else "raw, signed"
+        return "raw, the layer's size" if bool((given >= 0).all()) else "raw, signed, the layer's size"
     size = "the layer's size" if given.shape == expected.shape else "the image's size"
     return f"stretched to 0..1, {size}" if 0.99 <= float(given.max()) <= 1 else "neither"
 
@@ -305,7 +305,8 @@ def formulas(library: Library) -> str:
     from captum.attr import Attribution
 
     found = (thing for thing in vars(captum.attr).values() if inspect.isclass(thing))
-    return f"{sum(issubclass(thing, Attribution) and thing is not Attribution for thing in found)} attributions"
+    count = sum(issubclass(thing, Attribution) and thing is not Attribution for thing in found)
+    return f"{count} attributions"
 
 
 def mentions(*words: str) -> Check:
@@ -337,15 +338,16 @@ ROWS = [
     Row(
         "Grad-CAM's formula at all 13 ReLUs",
         at_the_relu,
-        "no final ReLU; guided gradients unless `use_guided_grads=False`",
+        "no: guided gradients, no final ReLU",
         "All maps against the formula computed without hooks and in-place operations, to 0.1 % of the map's maximum; "
-        "pytorch-grad-cam's against the reference stretched and enlarged by its own `scale_cam_image`.",
+        "pytorch-grad-cam's against the reference stretched and enlarged by its own `scale_cam_image`. tf-explain's "
+        "guided gradients can be switched off, `use_guided_grads=False`.",
     ),
     Row(
         "Formula at a convolution whose in-place ReLU follows",
         at_the_convolution,
-        "not applicable: the ReLU is part of Keras' layer",
-        "`features.28`, asked for by its name; the reference is the convolution's own output.",
+        "-",
+        "`features.28`, asked for by its name; the reference is the convolution's own output. Row 1 is the way around.",
     ),
     Row(
         "Forwards for the maps of 13 layers",
@@ -357,7 +359,7 @@ ROWS = [
     Row(
         "Values by default",
         raw_by_default,
-        "stretched to 0..1, as a picture",
+        "a picture, stretched",
         "The map as it comes, against the reference. torch-cam gives raw maps with `normalized=False`, captum maps "
         "without negative values with `relu_attributions=True`.",
     ),
@@ -370,25 +372,25 @@ ROWS = [
     Row(
         "Takes the predicted class where none is named",
         without_class,
-        "no, `class_index` is required",
+        "no",
         "Called without a class, and with the predicted ones: the same map.",
     ),
     Row(
         "Train/eval flags afterwards as before",
         flags,
-        "not applicable",
+        "-",
         "A model in train mode.",
     ),
     Row(
         "Dropout off, though the model is in train mode",
         without_dropout,
-        "not applicable",
+        "-",
         "The same map twice, of a model in train mode with dropout in its head.",
     ),
     Row(
         "`.grad` afterwards as before",
         gradients,
-        "not applicable",
+        "-",
         "Every `.grad` is set to 7 and compared afterwards.",
     ),
     Row(
@@ -406,29 +408,39 @@ ROWS = [
     Row(
         "Inside `torch.no_grad()`",
         under_no_grad,
-        "not applicable",
-        "The map against the reference. With torch-cam the forward is the user's own.",
+        "-",
+        "The map against the reference. With torch-cam the forward is the user's own, and was run inside, too.",
     ),
-    Row("Inside `torch.inference_mode()`", under_inference_mode, "not applicable", "The same."),
+    Row(
+        "Inside `torch.inference_mode()`",
+        under_inference_mode,
+        "-",
+        "The same; images made outside of it.",
+    ),
     Row(
         "All weights frozen",
         frozen,
-        "yes, the tape watches the images",
+        "yes",
         "The same, with `requires_grad=False` for every parameter.",
     ),
-    Row("Formulas to choose from", formulas, "1 of CAM, 6 other methods", "Classes of the public namespace, counted."),
+    Row(
+        "Formulas to choose from",
+        formulas,
+        "1, and 6 other methods",
+        "Classes of the public namespace, counted; captum's attribute to inputs, layers or neurons.",
+    ),
     Row("Speaks of TensorBoard", mentions("tensorboard"), "yes", "The word in the installed package's source."),
-    Row("Speaks of Lightning", mentions("lightning"), "no, Keras", "The same."),
+    Row("Speaks of Lightning", mentions("lightning"), "no", "The same."),
 ]
 
 
 def table() -> str:
     versions = {library.package: importlib.metadata.version(library.package) for library in LIBRARIES[1:]}
     names = [library.name + (f" {versions[library.package]}" if library is not OURS else "") for library in LIBRARIES]
-    lines = [f"| | what | {' | '.join(names)} | tf-explain 0.3.1 (read) |", "|---:|---" + "|---" * 5 + "|"]
+    lines = [f"| | {' | '.join(names)} | tf-explain 0.3.1, read |", "|---" * 6 + "|"]
     for number, row in enumerate(ROWS, start=1):
         cells = [attempt(row.check, library) for library in LIBRARIES]
-        lines.append(f"| {number} | {row.what} | {' | '.join(cells)} | {row.read} |")
+        lines.append(f"| {number}. {row.what} | {' | '.join(cells)} | {row.read} |")
         print(lines[-1])
     lines += ["", "How each row was checked:", ""]
     lines += [f"{number}. {row.how}" for number, row in enumerate(ROWS, start=1)]

@@ -58,10 +58,12 @@ class GradCAMCallback(Callback):
         every_n_epochs: log the first validation, then those of epochs that lie n or more after the last logged one.
         log_before_training: also log once before the first training step, at step 0, so that the focus of the
             pretrained network is the first column; its entry in ``history`` has epoch -1.
-        views: which pictures to log, see `gradcam_callback.panels.VIEWS`; ``"all"`` logs all.
+        views: which pictures to log: ``"probe"``, ``"layer"``, ``"evolution"``, ``"animation"``, ``"depth_profile"``,
+            ``"counterfactuals"``, or a sequence of these; ``"all"`` logs all.
         cell_size: the longer side of one heatmap in the panels, in pixels.
         colormap: any of matplotlib's.
-        scaling: what the hottest colour stands for, ``"map"`` or ``"run"``, see `gradcam_callback.canvas.Style`.
+        scaling: what the hottest colour stands for: ``"map"``, each map's own maximum, or ``"run"``, the layer's
+            largest value in the run so far.
         jpeg_quality: 1..95.
         save_dir: a folder for the same pictures, and ``history.json``, as plain files; needs no logger.
         save_maps: whether to also save the raw maps of each entry, ``maps/<step>.npz`` in ``save_dir``, or else in
@@ -105,12 +107,12 @@ class GradCAMCallback(Callback):
         ...         pass
         ...     def configure_optimizers(self):
         ...         return torch.optim.SGD(self.parameters(), lr=1e-3)
-        >>> loader = DataLoader(TensorDataset(torch.rand(4, 3, 64, 64), torch.tensor([0, 1, 0, 1])), batch_size=2)
-        >>> watch = gc.GradCAMCallback(target_layers="block5", save_dir=tempfile.mkdtemp(), log_before_training=True)
-        >>> trainer = pl.Trainer(
-        ...     max_epochs=2, callbacks=[watch], logger=False, accelerator="cpu",
-        ...     enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        ... )
+        >>> data = TensorDataset(torch.rand(4, 3, 64, 64), torch.tensor([0, 1, 0, 1]))
+        >>> loader = DataLoader(data, batch_size=2)
+        >>> folder = tempfile.mkdtemp()
+        >>> watch = gc.GradCAMCallback(target_layers="block5", save_dir=folder, log_before_training=True)
+        >>> quiet = {"enable_progress_bar": False, "enable_model_summary": False}
+        >>> trainer = pl.Trainer(max_epochs=2, callbacks=[watch], logger=False, enable_checkpointing=False, **quiet)
         >>> trainer.fit(Net(), loader, loader)
         >>> [(entry["epoch"], entry["step"]) for entry in watch.history]
         [(-1, 0), (0, 1), (1, 3)]

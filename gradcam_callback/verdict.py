@@ -80,7 +80,7 @@ class Verdict:
         suspected: swap accuracy lies far below probe accuracy, and the epoch before said so too.
         probe_accuracy: 0..1, on the probe images that have a mask.
         swap_accuracy: 0..1, with each object on another class's background; None where there is only one class.
-        lift: at the deepest chosen layer, see `gradcam_callback.metrics.lift`.
+        lift: at the deepest chosen layer: share of the focus on the object / share of the image that it fills.
         evidence: the same in words.
         swap_interval: where swap accuracy lies with 95 % confidence.
         layer: where most of the first entry's lift was lost, once the swap points to the background; else the deepest.

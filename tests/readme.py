@@ -6,7 +6,6 @@ What the pages take as given (a model, its data, a folder of photographs, maps t
 package alone, so that it can be run where nothing but the wheel is installed.
 """
 
-import functools
 import os
 import re
 import sys
@@ -106,9 +105,10 @@ def run(page):
 def main():
     pages = [Path(name).resolve() for name in sys.argv[1:]] or [README]
     warnings.filterwarnings("ignore")
-    # A page's own settings come first.
-    pl.Trainer = functools.partial(pl.Trainer, max_epochs=2, accelerator="cpu", enable_progress_bar=False)
+    trainer = pl.Trainer
     for page in pages:
+        quick = {"max_epochs": 2 if page == README else 1, "accelerator": "cpu", "enable_progress_bar": False}
+        pl.Trainer = lambda quick=quick, **options: trainer(**(options | quick))
         with tempfile.TemporaryDirectory() as folder:
             os.chdir(folder)
             photographs(Path("probe"))
