@@ -111,8 +111,8 @@ class GradCAMCallback(Callback):
         >>> loader = DataLoader(data, batch_size=2)
         >>> folder = tempfile.mkdtemp()
         >>> watch = gc.GradCAMCallback(target_layers="block5", save_dir=folder, log_before_training=True)
-        >>> quiet = {"enable_progress_bar": False, "enable_model_summary": False}
-        >>> trainer = pl.Trainer(max_epochs=2, callbacks=[watch], logger=False, enable_checkpointing=False, **quiet)
+        >>> quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+        >>> trainer = pl.Trainer(max_epochs=2, callbacks=[watch], logger=False, accelerator="cpu", **quiet)
         >>> trainer.fit(Net(), loader, loader)
         >>> [(entry["epoch"], entry["step"]) for entry in watch.history]
         [(-1, 0), (0, 1), (1, 3)]
