@@ -5,7 +5,7 @@ RUN = $(VENV)/bin/python
 # The benchmarks use the examples' toys and weights.
 export PYTHONPATH = examples
 
-.PHONY: demo test fuzz package reliability check docs format bench comparison bench-pictures study figures clean
+.PHONY: demo test oldest fuzz package reliability check docs format bench comparison bench-pictures study figures clean
 
 demo: $(VENV)/.demo
 	$(RUN) examples/shortcut_demo.py $(DEMO_ARGS)
@@ -26,15 +26,25 @@ package: $(VENV)/.package
 	build/wheel/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
 	cd build && PYTHONPATH= wheel/bin/python ../tests/readme.py
 
+# The tests with the oldest versions that pyproject.toml admits, in an environment of their own; about 12 minutes.
+oldest: $(VENV)/.test
+	mkdir -p build
+	$(RUN) tests/oldest.py > build/oldest.txt
+	test -x build/oldest/bin/python || $(PYTHON) -m venv build/oldest
+	build/oldest/bin/python -m pip install --quiet --disable-pip-version-check -c build/oldest.txt -e '.[test]'
+	build/oldest/bin/python -m pytest $(TEST_ARGS)
+
 # What is left by processes that are killed, and what a long training holds; about 15 minutes.
 reliability: $(VENV)/.test
 	$(RUN) benchmarks/reliability.py kill --tries 60 --write docs/reliability.md
 	$(RUN) benchmarks/reliability.py leak --epochs 500 --write docs/reliability.md
 
-check: $(VENV)/.test
+# Style, types, the order of imports between the files, and the docs. What pre-commit runs, too.
+check: $(VENV)/.test docs
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+	$(RUN) -m pytest --quiet --durations=0 --durations-min=60 tests/test_structure.py
 
 # The site, into build/site; a link, an anchor or a name that leads nowhere is an error. The variable hushes an
 # announcement of the theme's.

@@ -64,6 +64,17 @@ def find_checkpoints(paths: Sequence[Path]) -> list[Checkpoint]:
 
     Raises:
         ValueError: there are none, one cannot be read, or some say their step and others do not.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import torch
+        >>> from gradcam_callback.checkpoints import find_checkpoints
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for name in ("epoch10.pt", "epoch9.pt"):
+        ...     torch.save({"weight": torch.zeros(1)}, folder / name)
+        >>> [(one.path.name, one.step) for one in find_checkpoints([folder])]
+        [('epoch9.pt', 0), ('epoch10.pt', 1)]
     """
     files: list[Path] = []
     for path in paths:
@@ -109,7 +120,7 @@ def watch_checkpoints(
 
     Args:
         load: makes the model of a checkpoint; all have the same layers.
-        target_layers, target, output_transform, reshape_transform, seed: see `GradCAMCallback`.
+        target_layers: this and the others as in `GradCAMCallback`.
 
     Returns:
         One look per checkpoint. Each verdict is of its checkpoint alone.
@@ -117,6 +128,28 @@ def watch_checkpoints(
     Raises:
         ValueError: no checkpoints; one that the layers or the probe set do not fit; ``out`` holds another run.
         OSError: ``out`` cannot be written to.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import torch
+        >>> import gradcam_callback as gc
+        >>> from gradcam_callback.checkpoints import find_checkpoints, watch_checkpoints
+        >>> class Net(torch.nn.Sequential):
+        ...     def __init__(self):
+        ...         super().__init__(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(4 * 30 * 30, 2))
+        >>> def load(path):
+        ...     net = Net()
+        ...     net.load_state_dict(torch.load(path))
+        ...     return net
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> torch.save(Net().state_dict(), folder / "epoch0.pt")
+        >>> probe = gc.ProbeSet(torch.rand(2, 3, 32, 32), [0, 1])
+        >>> looks = watch_checkpoints(find_checkpoints([folder]), load, probe, folder / "focus", target_layers="0")
+        >>> [look.layer for look in looks], 0 <= looks[0].entry["gradcam/entropy/0"] <= 1
+        (['0'], True)
+        >>> sorted(path.name for path in (folder / "focus" / "layer").iterdir())
+        ['0']
     """
     if not checkpoints:
         raise ValueError("No checkpoints came. Expected one or more, such as find_checkpoints([folder]) gives.")

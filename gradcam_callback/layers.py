@@ -58,7 +58,7 @@ def resolve_layers(
         True
         >>> resolve_layers(model, "block9")
         Traceback (most recent call last):
-        ValueError: target_layers 'block9' is not a layer of this model. Expected 'all', a block (block1, ...
+        ValueError: target_layers 'block9' is not a layer of this model. Expected 'all', 'last', a block (block1, ...
     """
     many = isinstance(target_layers, Iterable) and not isinstance(target_layers, str)
     wanted = list(target_layers) if many else [target_layers]

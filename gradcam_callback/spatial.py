@@ -23,6 +23,15 @@ def from_tokens(output: Tensor, size: tuple[int, int]) -> Tensor:
 
     Raises:
         ValueError: no grid of square patches has that many.
+
+    Examples:
+        A class token, and one for each of six patches.
+
+        >>> import torch
+        >>> from gradcam_callback.spatial import from_tokens
+        >>> tokens = torch.tensor([9.0, 1, 2, 3, 4, 5, 6]).view(1, 7, 1)
+        >>> from_tokens(tokens, size=(32, 48)).tolist()
+        [[[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]]]
     """
     if output.ndim != 3:
         return output
@@ -39,7 +48,14 @@ def from_tokens(output: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def from_channels_last(output: Tensor, size: tuple[int, int]) -> Tensor:
-    """``(N, h, w, C)`` -> ``(N, C, h, w)``; an output of another number of dimensions as it is."""
+    """``(N, h, w, C)`` -> ``(N, C, h, w)``; an output of another number of dimensions as it is.
+
+    Examples:
+        >>> import torch
+        >>> from gradcam_callback.spatial import from_channels_last
+        >>> tuple(from_channels_last(torch.zeros(2, 7, 9, 64), size=(224, 288)).shape)
+        (2, 64, 7, 9)
+    """
     return output.permute(0, 3, 1, 2) if output.ndim == 4 else output
 
 
