@@ -15,9 +15,9 @@ from tqdm import tqdm
 from gradcam_callback.canvas import Style, stack
 from gradcam_callback.gradcam import GradCAM, joined
 from gradcam_callback.panels import captions, inputs
+from gradcam_callback.pictures import open_picture
 from gradcam_callback.probe import ProbeSet, told_apart
 from gradcam_callback.render import LayerPanel, ProbePanel
-from gradcam_callback.sources import open_picture
 
 Normalisation = tuple[Sequence[float], Sequence[float]]
 IMAGENET: Normalisation = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -12,8 +12,10 @@ from PIL import Image
 from torch import Tensor
 
 from gradcam_callback import masks as masks_from
-from gradcam_callback import sources
-from gradcam_callback.sources import Item, Transform
+from gradcam_callback.coco import read_coco
+from gradcam_callback.datasets import choose_items, find_class_names, find_normalisation
+from gradcam_callback.folders import read_folder
+from gradcam_callback.pictures import Item, Transform
 
 
 class ProbeSet:
@@ -164,13 +166,13 @@ class ProbeSet:
             >>> torch.equal(probe.images, gc.ProbeSet.from_dataset(dataset, per_class=2).images)
             True
         """
-        items = sources.choose_items(dataset, per_class, seed, max_images, max_scanned)
-        mean, std = sources.find_normalisation(dataset)
+        items = choose_items(dataset, per_class, seed, max_images, max_scanned)
+        mean, std = find_normalisation(dataset)
         probe = cls(
             _stack([item.image for item in items], [item.source for item in items]),
             [item.label for item in items],
             [item.mask for item in items],
-            class_names=sources.find_class_names(dataset),
+            class_names=find_class_names(dataset),
             mean=mean,
             std=std,
         )
@@ -221,7 +223,7 @@ class ProbeSet:
             >>> probe.names, tuple(probe.images.shape), probe.masks.float().mean(dim=(1, 2)).tolist()
             (['cat-a', 'dog-a'], (2, 3, 24, 32), [0.0, 0.5])
         """
-        items, classes = sources.read_folder(Path(folder), transform, class_names)
+        items, classes = read_folder(Path(folder), transform, class_names)
         return cls._of_files(items, classes, transform, mean, std)
 
     @classmethod
@@ -269,14 +271,14 @@ class ProbeSet:
             >>> probe.names, int(probe.masks.sum())
             (['cat-a'], 384)
         """
-        items, classes = sources.read_coco(Path(annotations), Path(folder), transform, categories, per_class, seed)
+        items, classes = read_coco(Path(annotations), Path(folder), transform, categories, per_class, seed)
         return cls._of_files(items, classes, transform, mean, std)
 
     @classmethod
     def _of_files(
         cls, items: Sequence[Item], classes: Sequence[str], transform: Transform | None, mean: Any, std: Any
     ) -> ProbeSet:
-        found_mean, found_std = sources.find_normalisation(transform)
+        found_mean, found_std = find_normalisation(transform)
         return cls(
             _stack([item.image for item in items], [item.source for item in items]),
             [item.label for item in items],

@@ -11,9 +11,9 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.trainer.states import TrainerFn
 
+from gradcam_callback.datasets import find_class_names, find_transform
 from gradcam_callback.probe import ProbeSet
 from gradcam_callback.sinks import FolderSink, Sink
-from gradcam_callback.sources import find_class_names, find_transform
 from gradcam_callback.tensorboard import TensorBoardSink
 from gradcam_callback.trackers import MLflowSink, WandbSink
 

@@ -14,7 +14,7 @@ from torchvision.models import VGG16_Weights
 from torchvision.transforms import v2
 
 from gradcam_callback import ProbeSet
-from gradcam_callback.sources import find_normalisation
+from gradcam_callback.datasets import find_normalisation
 
 IMAGES, LABELS = torch.rand(3, 3, 8, 10), [0, 1, 1]
 
