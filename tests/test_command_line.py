@@ -10,7 +10,7 @@ from conftest import ThinVGG
 from PIL import Image
 from skimage import data
 from torch import nn
-from torchvision.models import VGG
+from torchvision.models import VGG, VisionTransformer
 from torchvision.models.vgg import make_layers
 
 from gradcam_callback import GradCAM
@@ -100,6 +100,19 @@ def test_panel_shows_photographs_through_the_layers_of_a_checkpoint(said, checkp
     for path in printed.split():
         sheet = Image.open(path)
         assert sheet.width > 300 and sheet.height > 200 and np.ptp(np.asarray(sheet)) > 200
+
+
+def test_panel_finds_the_last_layer_of_other_networks_and_takes_tokens(said, photographs, tmp_path):
+    common = ["panel", *photographs, "--size", "32", "-o", tmp_path / "panel.jpg"]
+    printed = said(*common, "--model", f"{__file__}:NoVGG", "--layers", "last")
+    assert printed.split()[1] == str(tmp_path / "panel.1.jpg"), "the ReLU, before the pooling"
+    layer = "encoder.layers.encoder_layer_0.ln_1"
+    printed = said(*common, "--model", f"{__file__}:transformer", "--layers", layer, "--reshape", "tokens")
+    assert printed.split()[1] == str(tmp_path / f"panel.{layer}.jpg")
+
+
+def transformer():
+    return VisionTransformer(32, 8, num_layers=1, num_heads=2, hidden_dim=8, mlp_dim=16, num_classes=2)
 
 
 def test_sheets_show_the_maps_of_the_checkpoints_weights_on_normalised_photographs(checkpoint, photographs):
