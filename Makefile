@@ -5,7 +5,7 @@ RUN = $(VENV)/bin/python
 # The benchmarks use the examples' toys and weights.
 export PYTHONPATH = examples
 
-.PHONY: demo test oldest fuzz package reliability check docs format bench comparison bench-pictures study figures clean
+.PHONY: demo test coverage oldest fuzz package reliability check docs format bench comparison bench-pictures study figures clean
 
 demo: $(VENV)/.demo
 	$(RUN) examples/shortcut_demo.py $(DEMO_ARGS)
@@ -25,6 +25,13 @@ package: $(VENV)/.package
 	$(PYTHON) -m venv build/wheel
 	build/wheel/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
 	cd build && PYTHONPATH= wheel/bin/python ../tests/readme.py
+
+# The lines and branches that no test runs; about 15 minutes.
+coverage: $(VENV)/.test
+	$(RUN) -m coverage erase
+	$(RUN) -m coverage run -m pytest $(TEST_ARGS)
+	$(RUN) -m coverage combine --quiet
+	$(RUN) -m coverage report
 
 # The tests with the oldest versions that pyproject.toml admits, in an environment of their own; about 12 minutes.
 oldest: $(VENV)/.test
