@@ -173,7 +173,8 @@ def watch_checkpoints(
         seen = observer.look()
         verdict = journal.keep(seen, checkpoint.epoch, checkpoint.step, alone=True)
         journal.write(seen, verdict, strips=False)
-        logger.log_metrics(record.history[-1], checkpoint.step)
+        scalars = {name: value for name, value in record.history[-1].items() if name != "step"}
+        logger.log_metrics(scalars, checkpoint.step)
         looks.append(Look(checkpoint, observer.layers[-1], record.history[-1], verdict))
     assert journal is not None
     journal.finish()

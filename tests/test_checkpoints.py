@@ -65,6 +65,7 @@ def test_looking_back_gives_what_the_callback_would_have_logged(watched, probe, 
         assert look.layer == "block5_conv3" and look.verdict.swap_accuracy == look.entry["gradcam/swap_accuracy"]
     logged = events(out)
     assert [event.step for event in logged.Scalars("gradcam/lift/block5_conv3")] == [3, 6, 9]
+    assert set(logged.Tags()["scalars"]) == looks[-1].entry.keys() - {"step"}
     theirs, ours = (
         {path.relative_to(root).parent for path in root.glob("**/*.*") if path.suffix in (".jpg", ".gif")}
         for root in (tmp_path / "watched", out)
