@@ -333,6 +333,7 @@ def test_a_checkpoint_edited_by_hand_starts_anew_with_a_warning(thin, fit, tmp_p
         ({"target": True}, "target is True"),
         ({"every_n_epochs": 0}, "every_n_epochs is 0"),
         ({"cell_size": 3}, "cell_size is 3"),
+        ({"scaling": "epoch"}, "scaling is 'epoch'. Expected 'map' or 'run'"),
         ({"colormap": "rainbow-ish"}, "colormap is 'rainbow-ish'"),
         ({"jpeg_quality": 100}, "jpeg_quality is 100. Expected 1 to 95"),
         ({"chunk_size": 0}, "chunk_size is 0"),
@@ -444,3 +445,38 @@ def test_images_without_labels_mask_or_names_need_no_more_than_a_tensor_dataset(
     fit(thin, callback, val_data=data, max_epochs=1)
     assert callback.probe.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert callback.verdict is None
+
+
+@pytest.mark.parametrize(("given", "expected"), [("32-true", "full"), ("bf16-mixed", "bf16")])
+def test_maps_may_have_the_precision_of_the_trainer(given, expected, thin, fit, probe):
+    """Its own weights, afterwards: what was logged is what such maps give, which differ by more than rounding."""
+    callback = GradCAMCallback(probe, "block5_conv3", precision="trainer")
+    fit(thin, callback, precision=given, max_epochs=1)
+    strengths = {
+        kind: float(metrics.strength(GradCAM(thin, "block5_conv3", precision=kind)(probe.images, probe.labels)
+                                     .maps["block5_conv3"]).mean())
+        for kind in ("full", "bf16")
+    }  # fmt: skip
+    logged = callback.history[-1]["gradcam/strength/block5_conv3"]
+    assert logged == pytest.approx(strengths[expected], rel=1e-5)
+    assert strengths["full"] != pytest.approx(strengths["bf16"], rel=1e-4)
+
+
+def test_validation_batches_without_a_dataset_are_said(thin, trainer, toys):
+    class Batches:
+        def __iter__(self):
+            return iter(DataLoader(toys, batch_size=6))
+
+    with pytest.raises(ValueError, match="validation data came as Batches, from which no probe set can be taken"):
+        trainer(GradCAMCallback()).fit(thin, DataLoader(toys, batch_size=6), Batches())
+
+
+def test_objects_of_one_class_cannot_be_swapped_which_is_said(thin, fit, toys):
+    stars = [index for index, label in enumerate(toys.targets) if label == 0]
+    probe = ProbeSet.from_dataset(torch.utils.data.Subset(toys, stars), per_class=4)
+    callback = GradCAMCallback(probe, "block5_conv3")
+    fit(thin, callback, max_epochs=1)
+    assert "so none could be put on another class's background" in callback.verdict.evidence
+    assert callback.verdict.swap_accuracy is None and not callback.verdict.suspected
+    entry = callback.history[-1]
+    assert "gradcam/background_accuracy" in entry and not any("swap" in name for name in entry)

@@ -180,6 +180,11 @@ def test_what_does_not_fit_is_said(refused, checkpoint, photographs, tmp_path):
     assert "target_layers 'block9' is not a layer" in refused(*common, *saves, "--layers", "block9")
     assert "2 names of classes came; the network tells 3" in refused(*common, *saves, "--classes", "a,b")
     assert "Classes [7] are outside the model's 3 logits" in refused(*common, *saves, "--target", "7")
+    torch.save([1, 2], tmp_path / "list.pt")
+    assert "holds no state dict. Expected names and tensors" in refused("layers", "--checkpoint", tmp_path / "list.pt")
+    misfit = VGG(make_layers(VGG11), num_classes=2, init_weights=False).state_dict()
+    torch.save({**misfit, "features.0.weight": torch.zeros(8, 3, 5, 5)}, tmp_path / "misfit.pt")
+    assert "does not fit torchvision's vgg11" in refused("layers", "--checkpoint", tmp_path / "misfit.pt")
     torch.save({"features.0.weight": torch.zeros(2)}, tmp_path / "other.pt")
     assert "cannot be made with" in refused("layers", "--model", "test_command_line:Bare", "--checkpoint",
                                             tmp_path / "other.pt")  # fmt: skip

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from gradcam_callback import ProbeSet
 from gradcam_callback.canvas import Picture, Style
 from gradcam_callback.evolution import KEPT_SIDE, Evolution, shrink
+from gradcam_callback.record import Record
 from gradcam_callback.render import Column, EvolutionStrip
 
 
@@ -129,3 +131,53 @@ def test_shrinking_keeps_the_place_of_the_hottest_cell_and_its_value():
         assert one.max() == 255 and np.abs(np.subtract(found, (row, column))).max() <= 1
     assert largest.tolist() == pytest.approx([0.75, 1e-5]), "means of the cells that became one"
     assert not shrink(torch.zeros(1, 7, 7), 50)[0].any()
+
+
+def changed(change):
+    state = lived(3).state_dict()
+    state["kept"] = [dict(frame) for frame in state["kept"]]
+    change(state)
+    return state
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.update(largest=[1.0]), "are no mapping"),
+        (lambda state: state.update(largest={"block5_conv3": -1.0}), "largest value of layer 'block5_conv3' is -1.0"),
+        (lambda state: state["kept"][0].update(maps={}, largest={}), "not all of the same images and layers"),
+        (
+            lambda state: state["kept"][0].update(largest={"block5_conv3": torch.tensor([1])}),
+            "does not hold maps of 1 images at 'block5_conv3'",
+        ),
+    ],
+)
+def test_a_state_that_was_changed_is_refused(change, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        Evolution().load_state_dict(changed(change))
+
+
+@pytest.fixture
+def recorded():
+    """The state of a run of one image and one layer."""
+    record = Record()
+    record.watch(ProbeSet(torch.rand(1, 3, 8, 8), [0]), ["block5_conv3"])
+    record.history.append({"epoch": 0, "step": 3})
+    record.evolution = lived(1)
+    return record.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("seen", "message"),
+    [
+        (lambda seen: None, "it does not say what it is of"),
+        (lambda seen: {**seen, "thumbnails": [0.0]}, "small copies are no tensor of numbers"),
+        (lambda seen: {**seen, "layers": [5]}, "its layers, labels or sizes are none"),
+        (lambda seen: {**seen, "layers": ["block4_conv1"]}, "not of the images and layers that it names"),
+        (lambda seen: {**seen, "labels": [0, 1]}, "not of the images and layers that it names"),
+    ],
+)
+def test_a_record_of_other_images_than_it_names_is_refused(recorded, seen, message):
+    assert Record.from_state_dict(recorded).history == [{"epoch": 0, "step": 3}]
+    with pytest.raises((TypeError, ValueError), match=message):
+        Record.from_state_dict({**recorded, "seen": seen(recorded["seen"])})

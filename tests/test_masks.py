@@ -1,6 +1,7 @@
 """Masks from boxes, trimaps, pictures and COCO annotations, against pixels counted by hand."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -193,3 +194,25 @@ def test_coco_says_what_is_wrong(coco):
     Image.new("RGB", (30, 20)).save(coco / "images" / "1.png")
     with pytest.raises(ValueError, match=r"1.png' is \(30, 20\) px. Expected \(60, 40\), as its annotations say"):
         ProbeSet.from_coco(coco / "instances.json", coco / "images")
+
+
+def test_coco_says_what_it_lacks(coco, monkeypatch):
+    path = coco / "instances.json"
+    with pytest.raises(ValueError, match=r"The categories \['cow'\] are not in .* Expected some of \['cat', 'dog'\]"):
+        ProbeSet.from_coco(path, coco / "images", categories=["cow"])
+    content = json.loads(path.read_text())
+    content["annotations"] = [annotation for annotation in content["annotations"] if annotation["iscrowd"]]
+    (coco / "crowd.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"No objects of \['cat', 'dog'\] in '.*crowd.json'"):
+        ProbeSet.from_coco(coco / "crowd.json", coco / "images")
+    only_dogs = ProbeSet.from_coco(path, coco / "images", categories=["dog"])
+    assert only_dogs.names == ["dog-2"] and int(only_dogs.masks.sum()) == 40 * 20, "the cat beside them does not count"
+    monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
+    with pytest.raises(ImportError, match=r"needs pycocotools: pip install 'gradcam-callback\[coco\]'"):
+        ProbeSet.from_coco(path, coco / "images")
+
+
+def test_a_mask_may_have_a_channel():
+    square = torch.zeros(1, 8, 8, dtype=torch.bool)
+    square[:, 2:5, 1:3] = True
+    assert torch.equal(ProbeSet(torch.rand(1, 3, 8, 8), [0], masks=[square]).masks, square)

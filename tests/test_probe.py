@@ -306,3 +306,8 @@ def test_from_folder_says_what_is_wrong(folder, tmp_path_factory):
     (folder / "lion" / "b.mask.png").write_bytes(b"not an image")
     with pytest.raises(ValueError, match=r"b.mask.png' cannot be read"):
         ProbeSet.from_folder(folder)
+
+
+def test_no_images_per_class_are_refused():
+    with pytest.raises(ValueError, match="per_class is 0. Expected 1 or more"):
+        ProbeSet.from_dataset(TensorDataset(torch.rand(2, 3, 8, 8), torch.tensor([0, 1])), per_class=0)

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ from pytorch_lightning.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger
 from tensorboard.plugins.custom_scalar import layout_pb2
 
 from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet, metrics
+from gradcam_callback.canvas import Encoded
 from gradcam_callback.panels import VIEWS
-from gradcam_callback.sinks import Manifest, file_name
+from gradcam_callback.sinks import FolderSink, Manifest, file_name
 from gradcam_callback.tensorboard import TensorBoardSink
 
 LAYERS = ["block4_conv3", "block5_conv3"]
@@ -260,3 +262,20 @@ def test_strips_of_other_layers_start_anew_with_a_word(thin, fit, tmp_path, prob
     with pytest.warns(GradCAMWarning, match="history and strips, which are of other images or layers; they start anew"):
         fit(thin, other, logger=TensorBoardLogger(tmp_path, name="second", version=""))
     assert len(other._record.evolution.frames()) == len(other.history) == 2
+
+
+def test_a_file_that_cannot_be_finished_leaves_the_one_before_and_nothing_else(tmp_path, monkeypatch):
+    sink = FolderSink(tmp_path)
+    sink.picture("gradcam/probe/a", Encoded(b"whole", "jpg", 1, 1), step=3)
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("No space left on device")))
+        with pytest.raises(OSError, match="No space left"):
+            sink.picture("gradcam/probe/a", Encoded(b"half", "jpg", 1, 1), step=3)
+    assert [path.read_bytes() for path in (tmp_path / "probe" / "a").iterdir()] == [b"whole"]
+
+
+def test_the_event_writer_that_outlives_the_disk_still_says_where_it_writes(tmp_path):
+    logger = TensorBoardLogger(tmp_path, name="run", version="")
+    TensorBoardSink(logger).flush()
+    assert Path(logger.experiment.file_writer.get_logdir()) == tmp_path / "run"
+    logger.experiment.close()
