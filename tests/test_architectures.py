@@ -218,3 +218,16 @@ def test_a_training_of_another_network_is_watched(network, options, layer, fit, 
     found = events()
     assert len(found.Images(f"gradcam/layer/{layer}")) == len(found.Scalars(f"gradcam/lift/{layer}")) == 2
     assert callback.verdict is not None and callback.history[-1][f"gradcam/drift/{layer}"] > 0
+
+
+def test_a_layer_that_gives_a_tuple_is_refused():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rows, self.head = nn.LSTM(24, 4, batch_first=True), nn.Linear(4, 2)
+
+        def forward(self, images):
+            return self.head(self.rows(images.flatten(2))[0][:, -1])
+
+    with pytest.raises(ValueError, match="Layer 'rows' gives a tuple. Expected a module whose output is one tensor"):
+        GradCAM(Net(), "rows")(torch.rand(1, 3, 4, 6))

@@ -216,3 +216,22 @@ def test_a_mask_may_have_a_channel():
     square = torch.zeros(1, 8, 8, dtype=torch.bool)
     square[:, 2:5, 1:3] = True
     assert torch.equal(ProbeSet(torch.rand(1, 3, 8, 8), [0], masks=[square]).masks, square)
+
+
+@pytest.mark.parametrize("geometry", [[], [transforms.CenterCrop(16)]])
+def test_a_datasets_masks_may_be_pictures_which_follow_its_transform(geometry):
+    class Pictures(torch.utils.data.Dataset):
+        transform = transforms.Compose([*geometry, transforms.ToTensor()])
+
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            mask = Image.new("L", (32, 24))
+            mask.paste(255, (4, 8, 20, 14))
+            red = Image.composite(Image.new("RGB", (32, 24), "red"), Image.new("RGB", (32, 24), "gray"), mask)
+            return self.transform(red), index, mask
+
+    probe = ProbeSet.from_dataset(Pictures())
+    assert_masks_lie_on_red(probe)
+    assert int(probe.masks[0].sum()) == (12 * 6 if geometry else 16 * 6)
