@@ -54,7 +54,7 @@ class Outage(pl.Callback):
     def on_validation_start(self, trainer, pl_module):
         if self.kind == "memory" and trainer.current_epoch < 2:  # before any map has got itself room
             pages = int(Path("/proc/self/statm").read_text().split()[0])
-            resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**24, -1))
+            resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**22, -1))
 
     def on_validation_epoch_end(self, trainer, pl_module):
         resource.setrlimit(resource.RLIMIT_AS, (-1, -1))

@@ -39,7 +39,8 @@ def run(folder, kind):
         capture_output=True,
         text=True,
         timeout=300,
-        env={**os.environ, "PYTHONPATH": paths},
+        # With threads of its own, torch's memory would be another on each machine.
+        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads((folder / "knows.json").read_text())
