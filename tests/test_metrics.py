@@ -53,6 +53,19 @@ def test_pointing_game_asks_where_the_hottest_cell_lies():
     assert metrics.pointing_game(maps([0, 0], [0, 0]), LEFT_HALF).item() == 0, "an empty map points nowhere"
 
 
+def test_pointing_game_counts_cells_that_the_object_covers_by_half():
+    # Four cells side by side over twelve pixels in four rows: covered wholly, by half, by a third and not at all.
+    mask = torch.zeros(1, 4, 12, dtype=torch.bool)
+    mask[0, :, :3] = mask[0, :2, 3:6] = True
+    mask[0, :, 6] = True
+    scores = []
+    for cell in range(4):
+        raw = torch.zeros(1, 1, 4)
+        raw[0, 0, cell] = 1
+        scores.append(metrics.pointing_game(raw, mask).item())
+    assert scores == [1, 1, 0, 0]
+
+
 def test_pointing_game_can_be_won_on_an_object_smaller_than_a_cell():
     mask = torch.zeros(1, 16, 16, dtype=torch.bool)
     mask[0, 1:3, 1:3] = True
@@ -67,6 +80,8 @@ def test_entropy_runs_from_one_cell_to_evenly_spread():
     assert metrics.entropy(maps([5, 5], [5, 5])).item() == pytest.approx(1)
     assert metrics.entropy(maps([1, 1], [0, 0])).item() == pytest.approx(math.log(2) / math.log(4))
     assert metrics.entropy(maps([0, 0], [0, 0])).isnan().item()
+    assert metrics.entropy(maps([1, 1])).item() == pytest.approx(1), "two cells, evenly"
+    assert metrics.entropy(maps([5])).item() == 0, "a single cell is one cell, and not NaN"
 
 
 def test_strength_is_the_raw_mean_so_a_fading_map_fades():
@@ -80,6 +95,11 @@ def test_drift_sees_shape_and_not_strength():
     assert metrics.drift(left, right).item() == pytest.approx(1)
     assert metrics.drift(maps([1, 1], [0, 0]), left).item() == pytest.approx(1 - 1 / math.sqrt(2))
     assert metrics.drift(1e-12 * left, 1e-12 * left).item() == pytest.approx(0), "also of very weak maps"
+    faint = maps([3, 1], [0, 2]).double() * 1e-200
+    assert metrics.drift(faint, 2 * faint).item() == pytest.approx(0), "also where squares would be lost"
+    assert metrics.drift(faint, 1e-200 * right.double()).item() == pytest.approx(1 - 1 / math.sqrt(14))
+    many = torch.rand(200, 7, 7, generator=torch.Generator().manual_seed(0))
+    assert (metrics.drift(many, 3 * many) >= 0).all(), "nor is it less than none, by rounding"
     empty = torch.zeros(1, 2, 2)
     assert metrics.drift(empty, empty).item() == 0 and metrics.drift(left, empty).item() == 1
 
@@ -111,6 +131,27 @@ def test_centre_distance_runs_from_the_centre_to_the_corner():
     side[0, 0, 3] = 1
     assert metrics.centre_distance(side).item() == pytest.approx(0.375 / math.sqrt(0.5))
     assert metrics.centre_distance(torch.zeros(1, 2, 2)).isnan().item()
+
+
+def test_measures_of_a_batch_are_those_of_its_maps_one_by_one():
+    generator = torch.Generator().manual_seed(2)
+    strengths = torch.tensor([1e-9, 1.0, 0.0, 1e6])[:, None, None]
+    raw, before = (torch.rand(4, 3, 5, generator=generator) * strengths for _ in range(2))
+    masks = torch.rand(4, 12, 10, generator=generator) > 0.7
+    measures = {
+        "relevance_mass": (raw, masks),
+        "mask_area": (masks,),
+        "pointing_game": (raw, masks),
+        "entropy": (raw,),
+        "strength": (raw,),
+        "drift": (raw, before),
+        "border_mass": (raw,),
+        "centre_distance": (raw,),
+    }
+    for name, given in measures.items():
+        together = getattr(metrics, name)(*given)
+        alone = [getattr(metrics, name)(*(part[i : i + 1] for part in given)) for i in range(4)]
+        torch.testing.assert_close(together, torch.cat(alone), rtol=1e-12, atol=0.0, equal_nan=True, msg=name)
 
 
 def test_measures_are_the_same_at_the_maps_resolution_and_at_the_images():

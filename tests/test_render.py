@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from skimage import data
+from torch.nn import functional
 
 from gradcam_callback import ProbeSet, canvas, fonts, heatmap, render
 from gradcam_callback.canvas import Picture, Style
@@ -76,6 +77,27 @@ def test_maps_of_many_cells_are_averaged_over_the_area_of_each_pixel():
     np.testing.assert_allclose(heatmap.scale(raw, 5, 6, smooth=True), by_hand / by_hand.max(), rtol=1e-5)
 
 
+@pytest.mark.parametrize("size", [(7, 9), (8, 10), (20, 31), (70, 90)])
+def test_smooth_maps_are_interpolated_between_the_centres_of_their_cells(size):
+    raw = np.random.default_rng(0).random((7, 9)).astype(np.float32)
+    bilinear = functional.interpolate(torch.from_numpy(raw)[None, None], size, mode="bilinear", align_corners=False)
+    found = heatmap.scale(raw, size[1], size[0], smooth=True, largest=1.0)
+    np.testing.assert_allclose(found, bilinear[0, 0].numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("smooth", [False, True])
+@pytest.mark.parametrize("side", [1, 4, 7, 20])
+def test_resampling_an_even_map_keeps_its_value(side, smooth):
+    found = heatmap.scale(np.full((7, 7), 3.0), side, side, smooth=smooth, largest=12.0)
+    np.testing.assert_allclose(found, 0.25, rtol=1e-6)
+
+
+def test_below_zero_is_as_cold_as_zero():
+    raw = np.array([[-5.0, -0.5], [0.0, 2.0]])
+    for smooth in (False, True):
+        assert (heatmap.scale(raw, 2, 2, smooth=smooth) == [[0, 0], [0, 1]]).all()
+
+
 def test_many_maps_are_resampled_as_each_alone():
     raw = np.random.default_rng(0).random((3, 7, 9)).astype(np.float32)
     for smooth in (True, False):
@@ -105,6 +127,8 @@ def test_overlay_is_grey_but_for_the_heatmap():
     assert (cold[..., 0] == cold[..., 1]).all() and cold.max() > 0
     hot = heatmap.overlay(grey, np.ones((20, 20)), "gray")
     assert (hot > cold).all()
+    white = heatmap.overlay(np.array([[255, 100, 0]], np.uint8), np.array([[1.0, 1.0, 0.0]]), "gray")
+    assert white[0].tolist() == [[127 + 127] * 3, [50 + 127] * 3, [0, 0, 0]], "half of each"
 
 
 def test_probe_panel_has_a_column_per_layer_and_fits_a_page():
