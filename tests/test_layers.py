@@ -106,3 +106,56 @@ def test_no_vgg_is_seen_where_there_is_none():
     ):
         with torch.device("meta"), pytest.raises(ValueError, match="No VGG was found"):
             names(model())
+
+
+def test_what_stands_around_the_convolutions_does_not_shift_the_names():
+    relu_first = nn.Sequential(nn.ReLU(), make_layers(THIN))
+    assert names(nn.Sequential(relu_first, nn.Flatten())) == VGG16_NAMES
+    doubled = nn.Sequential()
+    for module in make_layers(THIN):
+        doubled.extend([module, nn.ReLU()] if isinstance(module, (nn.ReLU, nn.MaxPool2d)) else [module])
+    layers = resolve_layers(doubled)
+    assert [layer.name for layer in layers] == VGG16_NAMES
+    convolutions = [i for i, module in enumerate(doubled) if isinstance(module, nn.Conv2d)]
+    assert [layer.module for layer in layers] == [doubled[i + 1] for i in convolutions], "the first ReLU after each"
+
+
+def plain_stack(pools, kernel=3):
+    modules = []
+    for _ in range(pools):
+        modules += [nn.Conv2d(3, 3, kernel, padding=kernel // 2), nn.ReLU(), nn.MaxPool2d(2)]
+    return nn.Sequential(*modules, nn.Flatten())
+
+
+def test_a_vgg_has_three_pools_at_least_and_convolutions_of_3_by_3():
+    assert names(plain_stack(3)) == ["block1_conv1", "block2_conv1", "block3_conv1"]
+    for other in (plain_stack(2), plain_stack(4, kernel=1), plain_stack(4, kernel=5)):
+        with pytest.raises(ValueError, match="No VGG was found"):
+            names(other)
+
+
+def test_a_vgg_right_behind_another_has_its_own_five_blocks():
+    one_after_the_other = nn.ModuleDict({"first": make_layers(THIN), "second": make_layers(THIN), "head": nn.ReLU()})
+    one_after_the_other["further"] = nn.Sequential(nn.Conv2d(24, 8, 3), nn.ReLU(), nn.MaxPool2d(2))
+    for root in ("first", "second"):
+        assert names(one_after_the_other, f"{root}.all") == [f"{root}.{layer}" for layer in VGG16_NAMES]
+
+
+def staged():
+    """A VGG16 cut into two stages of like structure, but for the second being deeper."""
+    features = make_layers(THIN)
+    deeper = nn.Sequential(features[17:])
+    return nn.Sequential(nn.ModuleDict({"layers": features[:17]}), nn.ModuleDict({"layers": deeper}))
+
+
+def test_of_several_vggs_each_is_called_by_what_all_its_parts_share():
+    both = nn.ModuleDict({"student": nn.ModuleDict({"net": staged()}), "teacher": nn.ModuleDict({"net": staged()})})
+    with pytest.raises(ValueError, match=r"Expected one of \['student\.net\.block5', 'teacher\.net\.block5'\]"):
+        names(both, "block5")
+    for root in ("student.net", "teacher.net"):
+        assert names(both, f"{root}.block1") == [f"{root}.block1_conv1", f"{root}.block1_conv2"]
+
+
+def test_only_modules_by_their_dotted_name_may_be_overwritten_by_the_next():
+    layers = resolve_layers(thin_vgg(), ["block5_conv3", "0.28"])
+    assert {layer.name: layer.overwritten for layer in layers} == {"0.28": True, "block5_conv3": False}
