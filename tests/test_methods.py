@@ -57,6 +57,12 @@ def test_methods_by_hand():
         assert METHODS[name](activations, gradients)[0, 0].tolist() == pytest.approx(expected), name
 
 
+def test_gradients_below_zero_count_for_nothing_in_grad_cam_plus_plus():
+    activations, gradients = torch.tensor([[[[1.0, 2.0]]]]), torch.tensor([[[[1.0, -0.25]]]])
+    # The first position alone gives the weight: 1 / (2 + 1 * 3).
+    assert METHODS["gradcam++"](activations, gradients)[0, 0].tolist() == pytest.approx([0.2, 0.4])
+
+
 def test_methods_differ_and_unknown_ones_are_refused(thin):
     images = torch.rand(1, 3, 64, 64)
     maps = [GradCAM(thin, "block4_conv1", method=method)(images, 0).maps["block4_conv1"] for method in METHODS]

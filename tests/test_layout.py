@@ -1,0 +1,440 @@
+"""Panels are laid out so that words stand at what they name, and nothing lies on anything else."""
+
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from gradcam_callback import canvas, fonts, render
+from gradcam_callback.canvas import BLOCK_GAP, FAINT, GAP, GRID, INK, MARGIN, PANEL_WIDTH, WRONG, Picture, Style
+from gradcam_callback.render import Animation, Caption, Column, EvolutionStrip, LayerPanel, ProbePanel, contact_sheet
+
+ALL = [f"block{b}_conv{c}" for b, n in enumerate((2, 2, 3, 3, 3), 1) for c in range(1, n + 1)]
+MIXED = ["features.3", "block1_conv2", "block4_conv1", "block4_conv2", "layer4.1.relu"]
+SHAPES = {"square": (60, 60), "wide": (30, 90), "tall": (120, 40)}
+USUAL, BIG, RUN = Style(), Style(cell=300), Style(scaling="run")
+STAR = Caption("star-1", "star", "moon", False, 0.91, "star", 0.04)
+LONG = Caption("x" * 200, "y" * 200, "z" * 200, True, 0.5, "w" * 200, 0.5)
+
+
+@dataclass(frozen=True)
+class Thing:
+    """Something on a sheet, and where: words, or a picture without any."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+    words: str = ""
+    colour: tuple = ()
+    pixels: np.ndarray | None = None
+
+    @property
+    def size(self):
+        return self.right - self.left, self.bottom - self.top
+
+    @property
+    def middle(self):
+        return (self.left + self.right) / 2, (self.top + self.bottom) / 2
+
+    @property
+    def hottest_cell(self):
+        """Of a map of 7 x 7 cells on a picture of one colour: the number of the hottest."""
+        bright = self.pixels.sum(axis=2, dtype=int)
+        row, column = (np.argwhere(bright == bright.max()).mean(axis=0) + 0.5) * 7 // bright.shape
+        return 7 * int(row) + int(column)
+
+    def meets(self, other):
+        return (
+            self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
+        )
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Everything that is put on sheets, in its order."""
+    things = []
+
+    def write_line(sheet, text, place, size, colour):
+        fonts.write_line(sheet, text, place, size, colour)
+        if text and text != "empty":  # which stands on its map
+            left, top = place
+            things.append(Thing(left, top, left + fonts.line_width(text, size), top + size, text, colour))
+
+    def put(sheet, pixels, place):
+        left, top = place
+        height, width = pixels.shape[:2]
+        assert left >= 0 and top >= 0 and left + width <= sheet.shape[1] and top + height <= sheet.shape[0]
+        put_there(sheet, pixels, place)
+        things.append(Thing(left, top, left + width, top + height, pixels=pixels))
+
+    put_there = canvas.put
+    for module in (canvas, render):
+        monkeypatch.setattr(module, "write_line", write_line)
+        monkeypatch.setattr(module, "put", put)
+    return things
+
+
+def picture(shape="square"):
+    return Picture(np.full((*SHAPES[shape], 3), 128, np.uint8))
+
+
+def maps(layers, first=0):
+    """Each layer's map, hot in a cell of its own: ``first`` and those after it."""
+    return {layer: np.eye(49)[first + i].reshape(7, 7) * (i + 1) for i, layer in enumerate(layers)}
+
+
+def probe(layers=ALL, shape="square", style=USUAL, caption=STAR, max_width=PANEL_WIDTH):
+    return ProbePanel([picture(shape)], layers, style, max_width).draw(0, maps(layers), caption)
+
+
+def layer_panel(count=6, shape="square", style=USUAL, caption=STAR, layer="block5_conv3"):
+    raw = np.stack(list(maps(range(count)).values()))
+    return LayerPanel([picture(shape)] * count, style).draw(layer, raw, [caption] * count)
+
+
+def over_time(count, layers):
+    return [Column(str(i) if i else "start", 0.25 + i / 100, maps(layers, i)) for i in range(count)]
+
+
+def strip(count=12, layers=ALL, shape="square", style=USUAL, name="star-1", explained="star"):
+    return EvolutionStrip([picture(shape)], layers, style).draw(0, name, explained, over_time(count, layers))
+
+
+def frames(count, layers=ALL, shape="square", style=USUAL, name="star-1", explained="star"):
+    return Animation([picture(shape)], layers, style).frames(0, name, explained, over_time(count, layers))
+
+
+def animation(layers=ALL, **options):
+    return frames(1, layers, **options)[0]
+
+
+def contact(count=4, shape="square", title="What the swap test asks", name="star-1", heading="as it is"):
+    row = [np.zeros((*SHAPES[shape], 3), np.uint8)] * count
+    return contact_sheet(title, [heading] * count, [(name, row)] * 3, 120)
+
+
+SHEETS = {
+    "probe": probe,
+    "probe of one layer": lambda: probe(ALL[-1:]),
+    "probe of dotted names": lambda: probe(MIXED),
+    "probe in one line": lambda: probe(max_width=None),
+    "probe, wide": lambda: probe(shape="wide"),
+    "probe, tall": lambda: probe(shape="tall"),
+    "probe, big": lambda: probe(style=BIG),
+    "probe, one scale": lambda: probe(style=RUN),
+    "probe, long names": lambda: probe(caption=LONG, layers=["x" * 100, "y" * 100]),
+    "layer": layer_panel,
+    "layer of one image": lambda: layer_panel(1),
+    "layer of many": lambda: layer_panel(17),
+    "layer, wide": lambda: layer_panel(shape="wide"),
+    "layer, tall": lambda: layer_panel(shape="tall"),
+    "layer, big": lambda: layer_panel(style=BIG),
+    "layer, one scale": lambda: layer_panel(style=RUN),
+    "layer, long names": lambda: layer_panel(caption=LONG, layer="x" * 200),
+    "strip": strip,
+    "strip of one epoch": lambda: strip(1),
+    "strip of one layer": lambda: strip(layers=ALL[-1:]),
+    "strip of dotted names": lambda: strip(layers=MIXED),
+    "strip, wide": lambda: strip(shape="wide"),
+    "strip, tall": lambda: strip(shape="tall"),
+    "strip, big": lambda: strip(2, style=BIG),
+    "strip, one scale": lambda: strip(style=RUN),
+    "strip, long names": lambda: strip(name="x" * 200, explained="y" * 200, layers=["z" * 200]),
+    "animation": animation,
+    "animation of one layer": lambda: animation(ALL[-1:]),
+    "animation of dotted names": lambda: animation(MIXED),
+    "animation, tall": lambda: animation(shape="tall"),
+    "animation, wide": lambda: animation(shape="wide"),
+    "animation, long names": lambda: animation(["z" * 200, "v" * 200], name="x" * 200, explained="y" * 200),
+    "contact sheet": contact,
+    "contact sheet, wide": lambda: contact(shape="wide"),
+    "contact sheet, tall": lambda: contact(shape="tall", heading="x"),
+    "contact sheet of one column": lambda: contact(1),
+    "contact sheet, long names": lambda: contact(title="x" * 300, name="y" * 200, heading="z" * 200),
+}
+
+
+@pytest.mark.parametrize("sheet", SHEETS.values(), ids=SHEETS)
+def test_nothing_lies_on_anything_else_or_in_the_margin(drawn, sheet):
+    image = sheet()
+    assert any(thing.words for thing in drawn) and not all(thing.words for thing in drawn)
+    for one, other in combinations(drawn, 2):
+        assert not one.meets(other), f"{one} lies on {other}"
+    for thing in drawn:
+        # An answer may reach into the margin.
+        assert thing.left >= MARGIN and thing.right <= image.width - (GAP if thing.words else MARGIN), thing
+        assert thing.top >= MARGIN and thing.bottom <= image.height, thing
+
+
+@pytest.mark.parametrize("sheet", [probe, layer_panel, strip, lambda: probe(MIXED), lambda: strip(layers=MIXED)])
+def test_pictures_of_the_usual_size_begin_on_the_grid_of_jpegs_squares(drawn, sheet):
+    sheet()
+    *_, bar = sorted((thing for thing in drawn if thing.size[1] == 10), key=lambda thing: thing.left)
+    cells = [thing for thing in drawn if thing.pixels is not None and thing is not bar]
+    assert len(cells) > 5 and not any(cell.left % GRID or cell.top % GRID for cell in cells)
+
+
+def split(drawn):
+    """The colour bar, the other pictures, and the words by what they say."""
+    pictures = [thing for thing in drawn if thing.pixels is not None]
+    (bar,) = [thing for thing in pictures if thing.size[1] == 10] or [None]
+    return bar, [thing for thing in pictures if thing is not bar], [thing for thing in drawn if thing.words]
+
+
+def above(thing, words):
+    """What stands above something, line by line upwards, each beginning where it does."""
+    lines = []
+    while here := [w for w in words if w.left == thing.left and w.top == thing.top - GRID * (len(lines) + 1)]:
+        lines.append(here[0].words)
+    return lines
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("layers", [ALL, MIXED])
+def test_probe_panel_has_each_layers_heatmap_over_its_overlay_and_its_names_above(drawn, layers, shape):
+    panel = ProbePanel([picture(shape)], layers, Style())
+    panel.draw(0, maps(layers), STAR)
+    _, (shown, *cells), words = split(drawn)
+    heatmaps, overlays = cells[::2], cells[1::2]
+    width, height = picture(shape).fit(76)
+    assert {cell.size for cell in cells} == {(width, height)}
+    assert shown.size == picture(shape).fit(95), "the input is a quarter larger"
+    assert panel.input_box == (shown.left, shown.top, shown.right, shown.bottom) and shown.left == MARGIN
+    expected, block_before = [], ""
+    for i, layer in enumerate(layers):
+        block, _, short = layer.rpartition("_") if layer.startswith("block") else ("", "", layer)
+        short = canvas.cut(short, canvas.LABEL, max(width, 60))
+        expected.append([str(i + 1), short, *([block] if block and block != block_before else [])])
+        block_before = block
+    for i, (heat, overlay) in enumerate(zip(heatmaps, overlays, strict=True)):
+        assert heat.hottest_cell == overlay.hottest_cell == i
+        assert (overlay.left, overlay.top) == (heat.left, heat.bottom + GAP)
+        assert panel.overlay_boxes[layers[i]] == (overlay.left, overlay.top, overlay.right, overlay.bottom)
+        assert above(heat, words) == expected[i]
+    assert above(shown, words) == ["map's maximum", "input"]
+    lines = sorted({heat.top for heat in heatmaps})
+    assert lines[0] == shown.top
+    # A line of columns follows the one above it after its two rows, and has its own three lines of words.
+    assert {after - before for before, after in zip(lines, lines[1:], strict=False)} <= {2 * (height + GAP) + 4 * GRID}
+    assert all(heat.left >= shown.right + GAP for heat in heatmaps)
+
+
+@pytest.mark.parametrize("sheet", [probe, lambda: probe(shape="wide"), lambda: probe(max_width=None)])
+def test_probe_panels_paper_ends_where_its_columns_do(drawn, sheet):
+    image = sheet()
+    bar, cells, words = split(drawn)
+    assert image.width == max(600, max(cell.right for cell in cells) + MARGIN)
+    lowest = max(thing.bottom for thing in drawn)
+    assert lowest <= image.height <= lowest + 2 * GRID
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_colour_bar_stands_below_the_input_and_says_what_its_ends_mean(drawn, shape):
+    probe(shape=shape)
+    bar, (shown, *_), words = split(drawn)
+    assert bar.left == shown.left and shown.bottom + GAP <= bar.top < shown.bottom + GAP + GRID
+    below = [w for w in words if bar.bottom <= w.top < bar.bottom + GAP and w.left < bar.right]
+    assert [w.words for w in below] == ["0", "map's maximum"]
+    assert below[0].left == bar.left and below[1].right == bar.right
+    assert bar.pixels[0, 0].sum() < bar.pixels[0, -1].sum(), "from cold to hot"
+
+
+def test_title_says_the_image_its_label_the_answer_and_the_class_explained(drawn):
+    probe()
+    _, _, words = split(drawn)
+    first = [w for w in words if w.top == MARGIN]
+    second = [w for w in words if w.top == 3 * GRID]
+    assert [(w.words, w.colour) for w in first] == [("star-1", INK), ("label: star", FAINT)]
+    answer, explained = ("network says: moon 91 % ✗", WRONG), ("maps explain: star 4 %", FAINT)
+    assert [(w.words, w.colour) for w in second] == [answer, explained]
+    for left, right in (first, second):
+        assert left.left == MARGIN and right.left == left.right + 28
+    drawn.clear()
+    probe(caption=Caption("photo", None, "moon", None, 0.9, "moon", 0.9))
+    _, _, words = split(drawn)
+    assert [w.words for w in words if w.top == MARGIN] == ["photo"], "no label where there is none"
+
+
+@pytest.mark.parametrize("name", ["s", "x" * 300])
+@pytest.mark.parametrize("label", ["s", "y" * 300])
+def test_of_two_texts_on_a_line_neither_takes_more_than_half_from_the_other(drawn, name, label):
+    image = probe(caption=Caption(name, label, label, True, 0.5, name, 0.5))
+    _, _, words = split(drawn)
+    room = image.width - 2 * MARGIN
+    half = (room - 28) // 2
+    first, second = [w for w in words if w.top == MARGIN]
+    for this, other, text in ((first, second, name), (second, first, f"label: {label}")):
+        if this.words != text:
+            assert "…" in this.words
+            # What is cut fills its half, or all that the other leaves, to within a letter.
+            assert this.size[0] > max(half, room - 28 - other.size[0]) - 20
+    answer, explained = [w for w in words if w.top == 3 * GRID]
+    assert answer.words.startswith("network says: ") and answer.words.endswith(" 50 % ✓")
+    assert explained.words.startswith("maps explain: ") and explained.words.endswith(" 50 %")
+    for this, text in ((answer, label), (explained, name)):
+        if len(text) > 1:
+            assert half - 20 < this.size[0] <= half
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("count", [1, 2, 6, 9, 17, 40])
+def test_layer_panel_has_its_images_in_even_rows_with_their_answers_below(drawn, count, shape):
+    image = layer_panel(count, shape)
+    bar, cells, words = split(drawn)
+    assert [cell.hottest_cell for cell in cells] == list(range(count))
+    assert {cell.size for cell in cells} == {picture(shape).fit(80)}
+    assert sorted((cell.top, cell.left) for cell in cells) == [(cell.top, cell.left) for cell in cells]
+    rows = [[cell for cell in cells if cell.top == top] for top in sorted({cell.top for cell in cells})]
+    assert len(rows) == -(-count // 8), "eight fit into the page"
+    assert all(len(row) == len(rows[0]) for row in rows[:-1]) and len(rows[0]) - len(rows[-1]) < len(rows)
+    pitches = {right.left - left.left for row in rows for left, right in zip(row, row[1:], strict=False)}
+    assert pitches <= {112} and cells[0].left == MARGIN
+    for cell in cells:
+        title, answer = [w for w in words if w.left == cell.left and 0 <= w.top - cell.bottom < 2 * GRID]
+        assert title.words == "star-1" and title.top - cell.bottom < GAP and title.colour == INK
+        assert answer.words == "moon 91 % ✗" and answer.top == title.top + GRID and answer.colour == WRONG
+    assert bar.right == image.width - MARGIN
+    assert image.width == max(MARGIN + 112 * len(rows[0]), 2 * bar.size[0] + 200)
+    lowest = max(thing.bottom for thing in drawn)
+    assert lowest <= image.height <= lowest + 2 * GRID
+
+
+def test_layer_panels_title_says_the_layer_and_its_largest_value(drawn):
+    layer_panel(6)
+    bar, _, words = split(drawn)
+    name, most = [w for w in words if w.top < 2 * GRID and w.right < bar.left]
+    assert (name.words, name.colour, name.left) == ("block5_conv3", INK, MARGIN)
+    assert (most.words, most.colour, most.left) == ("maps up to 6", FAINT, name.right + 28)
+    drawn.clear()
+    layer_panel(6, layer="x" * 200)
+    bar, _, words = split(drawn)
+    name, most = [w for w in words if w.top < 2 * GRID and w.right < bar.left]
+    assert most.words == "maps up to 6" and "…" in name.words
+    assert bar.left - MARGIN - 20 < most.right <= bar.left - MARGIN, "all the room is used"
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("layers", [ALL, MIXED])
+def test_strip_has_rows_of_layers_and_columns_of_epochs(drawn, layers, shape):
+    image = strip(3, layers, shape)
+    bar, (shown, *cells), words = split(drawn)
+    width, height = picture(shape).fit(44)
+    assert {cell.size for cell in (shown, *cells)} == {(width, height)} and (shown.left, shown.top) == (MARGIN, 48)
+    for i, cell in enumerate(cells):
+        layer, epoch = divmod(i, 3)
+        assert cell.hottest_cell == layer + epoch
+        assert cell.left == cells[epoch].left and cell.top == cells[3 * layer].top
+    rows = cells[::3]
+    for (before, upper), (after, lower) in zip(
+        list(zip(layers, rows, strict=True)), list(zip(layers, rows, strict=True))[1:], strict=False
+    ):
+        same_block = before.startswith("block") and before[:6] == after[:6]
+        assert lower.top - upper.bottom == (GAP if same_block or "block" not in before + after else BLOCK_GAP)
+    assert {right.left - left.left for left, right in zip(cells[:3], cells[1:3], strict=False)} == {
+        max(width, 40) + GAP
+    }
+    for layer, row in zip(layers, rows, strict=True):
+        (name,) = [w for w in words if w.words == layer]
+        assert name.left == MARGIN and abs(name.middle[1] - row.middle[1]) <= 3 and name.right < row.left
+    for cell, heading, sure in zip(cells, ("start", "1", "2"), ("25 %", "26 %", "27 %"), strict=False):
+        (number,) = [w for w in words if w.words == heading]
+        (probability,) = [w for w in words if w.words == sure]
+        for word in (number, probability):
+            assert abs(word.middle[0] - cell.middle[0]) <= 1 or (word.left == cell.left and word.size[0] > width)
+        assert (number.colour, probability.colour) == (INK, FAINT)
+        beside = {w.words: w for w in words if w.words in ("epoch", "p(star)")}
+        assert beside["epoch"].top == number.top and beside["p(star)"].top == probability.top == number.top + GRID
+        assert beside["epoch"].left == beside["p(star)"].left == shown.right + 10
+        assert (beside["epoch"].colour, beside["p(star)"].colour) == (INK, FAINT)
+        assert 0 < rows[0].top - probability.bottom <= GRID
+    (title,) = [w for w in words if w.words == "star-1, by epoch"]
+    assert (title.left, title.top, title.colour) == (MARGIN, MARGIN, INK)
+    assert bar.right == image.width - MARGIN
+    assert image.width == max(cells[-1].left + max(width, 40) + MARGIN, bar.size[0] + 320)
+    assert image.height == rows[-1].bottom + GAP + MARGIN
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    ("layers", "shown_layers"),
+    [
+        (ALL, ["block1_conv2", "block2_conv2", "block3_conv3", "block4_conv3", "block5_conv3"]),
+        (MIXED, ["features.3", "block1_conv2", "block4_conv2", "layer4.1.relu"]),
+        ([f"a.{i}" for i in range(9)], [f"a.{i}" for i in range(3, 9)]),
+    ],
+)
+def test_animation_shows_the_last_layer_of_each_block_at_every_epoch(drawn, layers, shown_layers, shape):
+    images = frames(2, layers, shape)
+    _, (shown, *cells), words = split(drawn)
+    assert len(images) == 2 and len(cells) == 2 * len(shown_layers)
+    assert {cell.size for cell in (shown, *cells)} == {picture(shape).fit(106)} and shown.left == MARGIN
+    column = max(shown.size[0], 104) + GAP
+    for i, cell in enumerate(cells):
+        epoch, place = divmod(i, len(shown_layers))
+        assert cell.hottest_cell == layers.index(shown_layers[place]) + epoch
+        assert (cell.left, cell.top) == (MARGIN + (place + 1) * column, shown.top)
+        (heading,) = [w for w in words if w.words == shown_layers[place]]
+        assert heading.left == cell.left and 0 <= cell.top - heading.bottom < GRID
+    (heading,) = [w for w in words if w.words == "input"]
+    assert heading.left == shown.left and 0 <= shown.top - heading.bottom < GRID
+    assert [w.words for w in words if w.words.startswith("epoch")] == ["epoch start:  25 % star", "epoch 1:  26 % star"]
+    assert [(w.left, w.top, w.colour) for w in words if w.words == "star-1"] == [(MARGIN, MARGIN, INK)]
+    for image in images:
+        assert image.width == max(cells[-1].left + column - GAP + MARGIN, 420)
+        assert image.height == shown.bottom + MARGIN
+    for image, epoch in zip(images, (0, 1), strict=True):
+        pixels = np.asarray(image)
+        for cell in cells[epoch * len(shown_layers) :][: len(shown_layers)]:
+            assert (pixels[cell.top : cell.bottom, cell.left : cell.right] == cell.pixels).all(), "each its own epoch"
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_contact_sheet_is_a_table(drawn, shape):
+    height, width = SHAPES[shape]
+    rows = [
+        (name, [np.full((height, width, 3), 10 * i + j, np.uint8) for j in range(4)]) for i, name in enumerate("ab")
+    ]
+    image = contact_sheet("a title", ["p", "q", "r", "s"], rows, 120)
+    _, cells, words = split(drawn)
+    assert [int(cell.pixels[0, 0, 0]) for cell in cells] == [0, 1, 2, 3, 10, 11, 12, 13]
+    assert {cell.size for cell in cells} == {picture(shape).fit(120)}
+    across, down = {cells[j + 1].left - cells[j].right for j in range(3)}, cells[4].top - cells[0].bottom
+    assert across == {2 * GAP} and down == 2 * GAP
+    for j, heading in enumerate("pqrs"):
+        (word,) = [w for w in words if w.words == heading]
+        assert word.left == cells[j].left == cells[4 + j].left and 0 < cells[j].top - word.bottom < GRID
+    for i, name in enumerate("ab"):
+        (word,) = [w for w in words if w.words == name]
+        assert word.left == MARGIN and abs(word.middle[1] - cells[4 * i].middle[1]) <= 3
+        assert all(cell.top == cells[4 * i].top for cell in cells[4 * i : 4 * i + 4])
+    assert image.width == cells[3].right + MARGIN and cells[-1].bottom + MARGIN <= image.height
+    (title,) = [w for w in words if w.words == "a title"]
+    assert (title.left, title.top, title.colour) == (MARGIN, MARGIN, INK)
+
+
+def test_contact_sheet_is_as_wide_as_its_title_but_no_wider_than_a_page():
+    rows = [("a", [np.zeros((60, 60, 3), np.uint8)])]
+    for title in ("t" * 60, "t" * 300):
+        width = contact_sheet(title, ["p"], rows, 60).width
+        assert width == min(fonts.line_width(title, canvas.TITLE) + 2 * MARGIN, PANEL_WIDTH)
+
+
+@pytest.mark.parametrize("kind", ["probe", "strip", "animation"])
+@pytest.mark.parametrize("fading", [False, True])
+def test_maps_are_stretched_to_their_own_maximum_or_to_the_runs(drawn, kind, fading):
+    """Two layers of which the second is a tenth as strong as it once was."""
+    largest = {"a": 1.0, "b": 10.0} if fading else None
+    raw = {"a": np.eye(7), "b": np.eye(7)}
+    dark, columns = Picture(np.zeros((60, 60, 3), np.uint8)), [Column("0", 0.5, raw)]
+    if kind == "probe":
+        ProbePanel([dark], ["a", "b"], Style(), None).draw(0, raw, STAR, largest)
+    elif kind == "strip":
+        EvolutionStrip([dark], ["a", "b"], Style()).draw(0, "x", "x", columns, largest)
+    else:
+        Animation([dark], ["a", "b"], Style()).frames(0, "x", "x", columns, largest)
+    _, (_, *cells), _ = split(drawn)
+    brightness = [int(cell.pixels.sum(axis=2, dtype=int).max()) for cell in cells]
+    strong, weak = brightness[: len(cells) // 2], brightness[len(cells) // 2 :]
+    assert all(w < s / 2 if fading else w == s for s, w in zip(strong, weak, strict=True))
