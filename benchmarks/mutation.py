@@ -28,16 +28,17 @@ import resource
 import signal
 import sys
 import time
-import tomllib
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 import pytest
+import tomllib
 from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator, operator_names
@@ -116,10 +117,17 @@ def _annotations(source: str) -> list[tuple[Position, Position]]:
 
 def _compiles(source: str) -> bool:
     try:
-        compile(source, "mutant", "exec", dont_inherit=True)
+        _compiled(source, "mutant")
     except SyntaxError:
         return False
     return True
+
+
+def _compiled(source: str, path: str) -> CodeType:
+    with warnings.catch_warnings():
+        # Of `is` with a literal; pytest would make an error of it, and a test is to notice what it does.
+        warnings.simplefilter("ignore", SyntaxWarning)
+        return compile(source, path, "exec", dont_inherit=True)
 
 
 class Replaced(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -134,7 +142,7 @@ class Replaced(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return importlib.util.spec_from_file_location(fullname, self.path, loader=self)
 
     def exec_module(self, module: ModuleType) -> None:
-        exec(compile(self.source, str(self.path), "exec", dont_inherit=True), module.__dict__)
+        exec(_compiled(self.source, str(self.path)), module.__dict__)
 
 
 def load(tests: Sequence[str]) -> None:
@@ -201,14 +209,15 @@ def check(name: str, tests: Sequence[str], only_survivors: bool, workers: int) -
     """Try the mutants of a module: how many there are, how many died, in what time, and those that live."""
     source = (ROOT / "gradcam_callback" / f"{name}.py").read_text()
     load(tests)
-    start, before = time.monotonic(), _seconds_of_forks()
+    start, used = time.monotonic(), _seconds_of_forks()
     if not all(survived(name, [source], tests, LONGEST_WAIT, 1)):
         raise SystemExit(f"The tests {' '.join(tests)} fail on {name}.py as it is. Expected tests that pass.")
-    alone = _seconds_of_forks() - before
-    every = mutants(source)
-    tried, result = every, RESULTS / f"{name}.json"
-    if only_survivors:
-        lived = [(place, to) for _, place, to in json.loads(result.read_text())["survivors"]]
+    alone = _seconds_of_forks() - used
+    result = RESULTS / f"{name}.json"
+    before = json.loads(result.read_text()) if only_survivors else None
+    tried = every = mutants(source)
+    if before:
+        lived = [(place, to) for _, place, to in before["survivors"]]
         tried = [mutant for mutant in every if (mutant.place, mutant.to) in lived]
     limit = LEAST_PATIENCE + math.ceil(PATIENCE * alone)
     survivors = []
@@ -217,9 +226,10 @@ def check(name: str, tests: Sequence[str], only_survivors: bool, workers: int) -
         if lives:
             survivors.append((mutant.line, mutant.place, mutant.to))
         if lives or i % 100 == 0:
-            note = f": line {mutant.line}, {mutant.place} -> {mutant.to or 'nothing'}" if lives else ""
-            print(f"{name} {i}/{len(tried)}, {time.monotonic() - start:.0f} s, {len(survivors)} alive{note}", flush=True)
-    found = {"mutants": len(every), "seconds": time.monotonic() - start, "survivors": survivors}
+            done = f"{name}: {i} of {len(tried)} in {time.monotonic() - start:.0f} s, {len(survivors)} alive"
+            print(f"{done}; line {mutant.line}, {mutant.place} -> {mutant.to}" if lives else done, flush=True)
+    seconds = before["seconds"] if before else time.monotonic() - start
+    found = {"mutants": len(every), "seconds": seconds, "survivors": survivors}
     RESULTS.mkdir(parents=True, exist_ok=True)
     result.write_text(json.dumps(found, indent=1))
     return found

@@ -156,6 +156,13 @@ def test_of_several_vggs_each_is_called_by_what_all_its_parts_share():
         assert names(both, f"{root}.block1") == [f"{root}.block1_conv1", f"{root}.block1_conv2"]
 
 
+def test_a_vgg_of_which_a_part_is_nested_within_the_other_is_called_by_the_outer_one():
+    features = make_layers(THIN)
+    nested = nn.Sequential(*features[:17], features[17:])
+    both = nn.ModuleDict({"student": nested, "teacher": thin_vgg()})
+    assert names(both, "student.all") == [f"student.{layer}" for layer in VGG16_NAMES]
+
+
 def test_only_modules_by_their_dotted_name_may_be_overwritten_by_the_next():
     layers = resolve_layers(thin_vgg(), ["block5_conv3", "0.28"])
     assert {layer.name: layer.overwritten for layer in layers} == {"0.28": True, "block5_conv3": False}
