@@ -5,7 +5,7 @@ RUN = $(VENV)/bin/python
 # The benchmarks use the examples' toys and weights.
 export PYTHONPATH = examples
 
-.PHONY: demo test coverage oldest fuzz package reliability check docs format bench comparison bench-pictures study figures clean
+.PHONY: demo test coverage oldest fuzz mutation package reliability check docs format bench comparison bench-pictures study figures clean
 
 demo: $(VENV)/.demo
 	$(RUN) examples/shortcut_demo.py $(DEMO_ARGS)
@@ -16,6 +16,10 @@ test: $(VENV)/.test
 # The properties of tests/test_properties.py on many more inputs, other ones each time; about 10 minutes.
 fuzz: $(VENV)/.test
 	$(RUN) -m pytest tests/test_properties.py --hypothesis-profile=fuzz --hypothesis-show-statistics $(TEST_ARGS)
+
+# Whether the tests notice small changes of the pure modules; MIN minutes. MUTATION_ARGS="metrics" tries one of them.
+mutation: $(VENV)/.mutation
+	$(RUN) benchmarks/mutation.py $(if $(MUTATION_ARGS),$(MUTATION_ARGS),--write docs/mutation.md)
 
 # The wheel and the source distribution, as they would be uploaded; the README's code runs on the wheel alone.
 package: $(VENV)/.package
@@ -82,7 +86,7 @@ bench-pictures: $(VENV)/.bench
 study: $(VENV)/.bench
 	$(RUN) benchmarks/study.py all
 
-$(VENV)/.demo $(VENV)/.test $(VENV)/.bench $(VENV)/.docs $(VENV)/.package: $(VENV)/.%: pyproject.toml
+$(VENV)/.demo $(VENV)/.test $(VENV)/.bench $(VENV)/.docs $(VENV)/.mutation $(VENV)/.package: $(VENV)/.%: pyproject.toml
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[$*]'
 	touch $@

@@ -153,7 +153,7 @@ def load(tests: Sequence[str]) -> None:
         raise SystemExit(f"pytest could not collect {' '.join(tests)}. Expected tests that run.")
     for name, module in list(sys.modules.items()):
         path = getattr(module, "__file__", None)
-        if name != "__main__" and path and Path(path).is_relative_to(ROOT) and ".venv" not in Path(path).parts:
+        if name != "__main__" and path and ROOT in Path(path).parents and Path(sys.prefix) not in Path(path).parents:
             del sys.modules[name]
     # What is loaded stays; no fork need go through it, as pytest makes each do ten times.
     gc.collect()
@@ -176,7 +176,8 @@ def begin(name: str, source: str, tests: Sequence[str], limit: int) -> int:
         resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
         path = ROOT / "gradcam_callback" / f"{name}.py"
         sys.meta_path.insert(0, Replaced(f"gradcam_callback.{name}", path, source))
-        code = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests]))
+        # Nobody reads what an assertion says, and its words would take longer to prepare than most tests.
+        code = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--assert=plain", *tests]))
     finally:
         os._exit(code)
 
@@ -217,6 +218,8 @@ def check(name: str, tests: Sequence[str], only_survivors: bool, workers: int) -
     before = json.loads(result.read_text()) if only_survivors else None
     tried = every = mutants(source)
     if before:
+        if before["mutants"] != len(every):
+            raise SystemExit(f"{name}.py is not what it was the last time. Expected a run of all its mutants first.")
         lived = [(place, to) for _, place, to in before["survivors"]]
         tried = [mutant for mutant in every if (mutant.place, mutant.to) in lived]
     limit = LEAST_PATIENCE + math.ceil(PATIENCE * alone)
@@ -270,9 +273,9 @@ def table(found: dict[str, dict[str, Any]], config: dict[str, Any]) -> str:
         numbers: dict[tuple[str, str], list[int]] = {}
         for line, place, to in result["survivors"]:
             numbers.setdefault((place, to), []).append(line)
-        for i, reason in enumerate(config[name].get("survivors", [])):
-            lines += ["", f"### {name}: {reason['what']}", ""] if i or reason else []
-            lines += [reason["why"].strip(), "", "| line | what is replaced | by |", "|---:|---|---|"]
+        for reason in config[name]["survivors"]:
+            lines += ["", f"### `{name}`: {reason['what']}", "", reason["why"].strip(), ""]
+            lines += ["| line | what is replaced | by |", "|---:|---|---|"]
             for place, changes in reason["mutants"].items():
                 at = ", ".join(str(n) for n in sorted({n for to in changes for n in numbers.get((place, to), [])}))
                 by = " ".join(_code(to) if to else "nothing" for to in changes)
