@@ -241,12 +241,14 @@ class EvolutionStrip:
         pictures: of one shape.
     """
 
-    NAMES = 176
+    # The least width, in pixels, of the column of names, and of what stands beside the input.
+    NAMES, BESIDE = 176, 96
 
     def __init__(self, pictures: Sequence[Picture], layers: Sequence[str], style: Style) -> None:
         self._pictures, self._style = pictures, style
         self._cell = pictures[0].fit(round(style.cell * 0.58))
-        height = self._cell[1]
+        width, height = self._cell
+        self._names = max(self.NAMES, width + self.BESIDE)
         self._top = y = 3 * GRID + on_grid(max(height + GAP, 3 * GRID))
         blocks = [block_of(layer) for layer in layers]
         self._rows: dict[str, int] = {}
@@ -268,7 +270,7 @@ class EvolutionStrip:
         width, height = self._cell
         picture, grey, wide = self._pictures[i], self._pictures[i].grey(*self._cell), bar_width(self._style)
         column_width = max(width, STRIP_COLUMN)
-        lefts = [MARGIN + self.NAMES + column * (column_width + GAP) for column in range(len(columns))]
+        lefts = [MARGIN + self._names + column * (column_width + GAP) for column in range(len(columns))]
         canvas = blank(max(lefts[-1] + column_width + MARGIN, wide + 320), self._height)
         bar = canvas.shape[1] - wide - MARGIN, MARGIN + 2
         colour_bar(canvas, bar, wide, self._style)
@@ -284,9 +286,9 @@ class EvolutionStrip:
         beside = MARGIN + width + 10
         for line, heading in enumerate(("epoch", f"p({explained})")):
             place = beside, self._top - 3 * GRID + 4 + GRID * line
-            write(sheet, heading, place, LABEL, (INK, FAINT)[line], self.NAMES - width - 16)
+            write(sheet, heading, place, LABEL, (INK, FAINT)[line], self._names - width - 16)
         for layer, y in self._rows.items():
-            write(sheet, layer, (MARGIN, y + height // 2 - 9), LABEL, INK, self.NAMES - 6)
+            write(sheet, layer, (MARGIN, y + height // 2 - 9), LABEL, INK, self._names - 6)
         for left, column in zip(lefts, columns, strict=True):
             for text, y, colour in (
                 (column.heading, self._top - 3 * GRID + 4, INK),
