@@ -176,8 +176,9 @@ def begin(name: str, source: str, tests: Sequence[str], limit: int) -> int:
         resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
         path = ROOT / "gradcam_callback" / f"{name}.py"
         sys.meta_path.insert(0, Replaced(f"gradcam_callback.{name}", path, source))
-        # Nobody reads what an assertion says, and its words would take longer to prepare than most tests.
-        code = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--assert=plain", *tests]))
+        # Nobody reads what a test says, and its words would take longer to prepare than most tests.
+        quick = ["-x", "-q", "-p", "no:cacheprovider", "--assert=plain", "--tb=no"]
+        code = int(pytest.main([*quick, *tests]))
     finally:
         os._exit(code)
 

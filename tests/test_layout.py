@@ -5,22 +5,24 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from PIL import ImageChops
 
 from gradcam_callback import canvas, fonts, render
 from gradcam_callback.canvas import BLOCK_GAP, FAINT, GAP, GRID, INK, MARGIN, PANEL_WIDTH, WRONG, Picture, Style
 from gradcam_callback.render import Animation, Caption, Column, EvolutionStrip, LayerPanel, ProbePanel, contact_sheet
 
 ALL = [f"block{b}_conv{c}" for b, n in enumerate((2, 2, 3, 3, 3), 1) for c in range(1, n + 1)]
+TWO_NETWORKS = ["vgg2.block4_conv1", "vgg2.block5_conv3", "vgg1.block1_conv1", "vgg1.block1_conv2"]
 MIXED = ["features.3", "block1_conv2", "block4_conv1", "block4_conv2", "layer4.1.relu"]
 SHAPES = {"square": (60, 60), "wide": (30, 90), "tall": (120, 40)}
-USUAL, BIG, RUN = Style(), Style(cell=300), Style(scaling="run")
+USUAL, LARGER, BIG, RUN = Style(), Style(cell=112), Style(cell=300), Style(scaling="run")
 STAR = Caption("star-1", "star", "moon", False, 0.91, "star", 0.04)
 LONG = Caption("x" * 200, "y" * 200, "z" * 200, True, 0.5, "w" * 200, 0.5)
 
 
 @dataclass(frozen=True)
 class Thing:
-    """Something on a sheet, and where: words, or a picture without any."""
+    """Something on a sheet, and where: words, or a picture without any. ``ink`` is what words really cover."""
 
     left: int
     top: int
@@ -29,6 +31,7 @@ class Thing:
     words: str = ""
     colour: tuple = ()
     pixels: np.ndarray | None = None
+    ink: tuple | None = None
 
     @property
     def size(self):
@@ -45,10 +48,14 @@ class Thing:
         row, column = (np.argwhere(bright == bright.max()).mean(axis=0) + 0.5) * 7 // bright.shape
         return 7 * int(row) + int(column)
 
+    @property
+    def covers(self):
+        return self.ink or (self.left, self.top, self.right, self.bottom)
+
     def meets(self, other):
-        return (
-            self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
-        )
+        left, top, right, bottom = self.covers
+        others_left, others_top, others_right, others_bottom = other.covers
+        return left < others_right and others_left < right and top < others_bottom and others_top < bottom
 
 
 @pytest.fixture
@@ -57,10 +64,15 @@ def drawn(monkeypatch):
     things = []
 
     def write_line(sheet, text, place, size, colour):
+        left, top = place
+        width = fonts.line_width(text, size)
+        around = left - size, top - size, left + width + size, top + 2 * size
+        before = sheet.crop(around)
         fonts.write_line(sheet, text, place, size, colour)
         if text and text != "empty":  # which stands on its map
-            left, top = place
-            things.append(Thing(left, top, left + fonts.line_width(text, size), top + size, text, colour))
+            changed = ImageChops.difference(before, sheet.crop(around)).getbbox()
+            ink = changed and tuple(np.add(changed, around[:2] * 2).tolist())
+            things.append(Thing(left, top, left + width, top + size, text, colour, ink=ink))
 
     def put(sheet, pixels, place):
         left, top = place
@@ -122,7 +134,10 @@ SHEETS = {
     "probe in one line": lambda: probe(max_width=None),
     "probe, wide": lambda: probe(shape="wide"),
     "probe, tall": lambda: probe(shape="tall"),
+    "probe, larger": lambda: probe(style=LARGER),
     "probe, big": lambda: probe(style=BIG),
+    "probe, big and wide": lambda: probe(style=BIG, shape="wide"),
+    "probe, big and tall": lambda: probe(style=BIG, shape="tall"),
     "probe, one scale": lambda: probe(style=RUN),
     "probe, long names": lambda: probe(caption=LONG, layers=["x" * 100, "y" * 100]),
     "layer": layer_panel,
@@ -165,7 +180,7 @@ def test_nothing_lies_on_anything_else_or_in_the_margin(drawn, sheet):
     for thing in drawn:
         # An answer may reach into the margin.
         assert thing.left >= MARGIN and thing.right <= image.width - (GAP if thing.words else MARGIN), thing
-        assert thing.top >= MARGIN and thing.bottom <= image.height, thing
+        assert thing.top >= MARGIN and thing.covers[3] <= image.height, thing
 
 
 @pytest.mark.parametrize("sheet", [probe, layer_panel, strip, lambda: probe(MIXED), lambda: strip(layers=MIXED)])
@@ -191,22 +206,23 @@ def above(thing, words):
     return lines
 
 
+@pytest.mark.parametrize("style", [USUAL, LARGER], ids=["usual", "larger"])
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("layers", [ALL, MIXED])
-def test_probe_panel_has_each_layers_heatmap_over_its_overlay_and_its_names_above(drawn, layers, shape):
-    panel = ProbePanel([picture(shape)], layers, Style())
+@pytest.mark.parametrize("layers", [ALL, MIXED, TWO_NETWORKS])
+def test_probe_panel_has_each_layers_heatmap_over_its_overlay_and_its_names_above(drawn, layers, shape, style):
+    panel = ProbePanel([picture(shape)], layers, style)
     panel.draw(0, maps(layers), STAR)
-    _, (shown, *cells), words = split(drawn)
+    bar, (shown, *cells), words = split(drawn)
     heatmaps, overlays = cells[::2], cells[1::2]
-    width, height = picture(shape).fit(76)
+    width, height = picture(shape).fit(style.cell)
     assert {cell.size for cell in cells} == {(width, height)}
-    assert shown.size == picture(shape).fit(95), "the input is a quarter larger"
+    assert shown.size == picture(shape).fit(style.cell * 5 // 4), "the input is a quarter larger"
     assert panel.input_box == (shown.left, shown.top, shown.right, shown.bottom) and shown.left == MARGIN
     expected, block_before = [], ""
     for i, layer in enumerate(layers):
-        block, _, short = layer.rpartition("_") if layer.startswith("block") else ("", "", layer)
-        short = canvas.cut(short, canvas.LABEL, max(width, 60))
-        expected.append([str(i + 1), short, *([block] if block and block != block_before else [])])
+        block, _, short = layer.rpartition("_") if "block" in layer else ("", "", layer)
+        names = [short, *([block] if block and block != block_before else [])]
+        expected.append([str(i + 1), *(canvas.cut(name, canvas.LABEL, max(width, 60)) for name in names)])
         block_before = block
     for i, (heat, overlay) in enumerate(zip(heatmaps, overlays, strict=True)):
         assert heat.hottest_cell == overlay.hottest_cell == i
@@ -218,10 +234,19 @@ def test_probe_panel_has_each_layers_heatmap_over_its_overlay_and_its_names_abov
     assert lines[0] == shown.top
     # A line of columns follows the one above it after its two rows, and has its own three lines of words.
     assert {after - before for before, after in zip(lines, lines[1:], strict=False)} <= {2 * (height + GAP) + 4 * GRID}
-    assert all(heat.left >= shown.right + GAP for heat in heatmaps)
+    assert 0 <= min(heat.left for heat in heatmaps) - (bar.right + GAP) < GRID, "the columns follow the input's"
 
 
-@pytest.mark.parametrize("sheet", [probe, lambda: probe(shape="wide"), lambda: probe(max_width=None)])
+@pytest.mark.parametrize(
+    "sheet",
+    [
+        probe,
+        lambda: probe(ALL[-1:]),
+        lambda: probe(ALL[-1:], "wide"),
+        lambda: probe(shape="wide"),
+        lambda: probe(max_width=None),
+    ],
+)
 def test_probe_panels_paper_ends_where_its_columns_do(drawn, sheet):
     image = sheet()
     bar, cells, words = split(drawn)
@@ -301,26 +326,39 @@ def test_layer_panel_has_its_images_in_even_rows_with_their_answers_below(drawn,
     assert lowest <= image.height <= lowest + 2 * GRID
 
 
-def test_layer_panels_title_says_the_layer_and_its_largest_value(drawn):
-    layer_panel(6)
-    bar, _, words = split(drawn)
-    name, most = [w for w in words if w.top < 2 * GRID and w.right < bar.left]
-    assert (name.words, name.colour, name.left) == ("block5_conv3", INK, MARGIN)
-    assert (most.words, most.colour, most.left) == ("maps up to 6", FAINT, name.right + 28)
-    drawn.clear()
-    layer_panel(6, layer="x" * 200)
-    bar, _, words = split(drawn)
-    name, most = [w for w in words if w.top < 2 * GRID and w.right < bar.left]
-    assert most.words == "maps up to 6" and "…" in name.words
-    assert bar.left - MARGIN - 20 < most.right <= bar.left - MARGIN, "all the room is used"
+@pytest.mark.parametrize("cell", [40, 76, 112, 200, 330, 480, 990])
+def test_layer_panel_has_as_many_images_in_a_row_as_fit_into_the_page(drawn, cell):
+    image = layer_panel(30, style=Style(cell=cell))
+    _, cells, _ = split(drawn)
+    across = sum(cell.top == cells[0].top for cell in cells)
+    pitch = cells[1].left - cells[0].left if across > 1 else cells[0].size[0] + GAP
+    assert len({cell.top for cell in cells}) == -(-30 // across)
+    # Rows are even, so that it is their number that would be less by one more image in each.
+    most = (PANEL_WIDTH - MARGIN) // pitch
+    assert -(-30 // across) == -(-30 // max(1, most))
+    assert image.width <= PANEL_WIDTH or across == 1
 
 
+@pytest.mark.parametrize("layer", ["block5_conv3", "block1_conv1", "features.3", "x" * 200])
+@pytest.mark.parametrize("count", [1, 4, 6, 7])
+def test_layer_panels_title_says_the_layer_and_its_largest_value(drawn, layer, count):
+    layer_panel(count, layer=layer)
+    bar, _, words = split(drawn)
+    name, most = [w for w in words if w.top < 2 * GRID and w.right < bar.left]
+    assert (name.colour, name.left) == (INK, MARGIN)
+    assert (most.words, most.colour, most.left) == (f"maps up to {count}", FAINT, name.right + 28)
+    if name.words != layer:
+        assert "…" in name.words
+        assert bar.left - MARGIN - 20 < most.right <= bar.left - MARGIN, "all the room is used"
+
+
+@pytest.mark.parametrize("style", [USUAL, LARGER, BIG], ids=["usual", "larger", "big"])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("layers", [ALL, MIXED])
-def test_strip_has_rows_of_layers_and_columns_of_epochs(drawn, layers, shape):
-    image = strip(3, layers, shape)
+def test_strip_has_rows_of_layers_and_columns_of_epochs(drawn, layers, shape, style):
+    image = strip(3, layers, shape, style)
     bar, (shown, *cells), words = split(drawn)
-    width, height = picture(shape).fit(44)
+    width, height = picture(shape).fit(round(0.58 * style.cell))
     assert {cell.size for cell in (shown, *cells)} == {(width, height)} and (shown.left, shown.top) == (MARGIN, 48)
     for i, cell in enumerate(cells):
         layer, epoch = divmod(i, 3)
@@ -348,7 +386,7 @@ def test_strip_has_rows_of_layers_and_columns_of_epochs(drawn, layers, shape):
         assert beside["epoch"].top == number.top and beside["p(star)"].top == probability.top == number.top + GRID
         assert beside["epoch"].left == beside["p(star)"].left == shown.right + 10
         assert (beside["epoch"].colour, beside["p(star)"].colour) == (INK, FAINT)
-        assert 0 < rows[0].top - probability.bottom <= GRID
+        assert 0 <= rows[0].top - max(probability.bottom, shown.bottom + GAP) < GRID
     (title,) = [w for w in words if w.words == "star-1, by epoch"]
     assert (title.left, title.top, title.colour) == (MARGIN, MARGIN, INK)
     assert bar.right == image.width - MARGIN
@@ -438,3 +476,21 @@ def test_maps_are_stretched_to_their_own_maximum_or_to_the_runs(drawn, kind, fad
     brightness = [int(cell.pixels.sum(axis=2, dtype=int).max()) for cell in cells]
     strong, weak = brightness[: len(cells) // 2], brightness[len(cells) // 2 :]
     assert all(w < s / 2 if fading else w == s for s, w in zip(strong, weak, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["probe", "layer", "strip", "animation"])
+def test_heatmaps_stand_in_squares_and_overlays_are_smooth(drawn, kind):
+    raw, columns = {"a": np.eye(7)}, [Column("0", 0.5, {"a": np.eye(7)})]
+    if kind == "probe":
+        ProbePanel([picture()], ["a"], USUAL).draw(0, raw, STAR)
+    elif kind == "layer":
+        LayerPanel([picture()], USUAL).draw("a", raw["a"][None], [Caption("x", None, "x", None, 0.5, "x", 0.5)])
+    elif kind == "strip":
+        EvolutionStrip([picture()], ["a"], USUAL).draw(0, "x", "x", columns)
+    else:
+        Animation([picture()], ["a"], USUAL).frames(0, "x", "x", columns)
+    _, cells, _ = split(drawn)
+    overlay = cells[-1]
+    assert len(np.unique(overlay.pixels.reshape(-1, 3), axis=0)) > 10
+    if kind == "probe":
+        assert len(np.unique(cells[1].pixels.reshape(-1, 3), axis=0)) == 2
