@@ -9,7 +9,8 @@ those that survived the last time, which is enough after tests were added and no
 cosmic-ray makes the mutants. Its own runner starts Python anew for each, and loading torch takes longer than most of
 the tests; so here each mutant runs in a fork of one process that has loaded everything but this repository. Nothing on
 the disk is changed: the fork imports the mutant in place of the module. All of cosmic-ray's operators that need no
-choice are used. Left out are mutants of annotations, which are never evaluated, and those that are no Python.
+choice are used, but for those that ``left_out`` names. Left out are mutants of annotations, which are never evaluated,
+and those that are no Python.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import json
 import math
 import os
 import platform
+import re
 import resource
 import signal
 import sys
@@ -72,14 +74,14 @@ class Mutant:
     source: str
 
 
-def mutants(source: str) -> list[Mutant]:
-    """All mutants of a module, in the order of its lines, each once."""
+def mutants(source: str, left_out: str | None) -> list[Mutant]:
+    """All mutants of a module, in the order of its lines, each once, but for operators of names like ``left_out``."""
     lines = source.splitlines(keepends=True)
     tree = get_ast(source)
     unread = _annotations(source)
     found: dict[str, Mutant] = {}
     for name in operator_names():
-        if get_operator(name).arguments():
+        if get_operator(name).arguments() or (left_out and re.search(left_out, name)):
             continue
         operator = get_operator(name)()
         positions = [place for node in ast_nodes(tree) for place in operator.mutation_positions(node)]
@@ -207,8 +209,9 @@ def survived(name: str, sources: Sequence[str], tests: Sequence[str], limit: int
         time.sleep(0.01)
 
 
-def check(name: str, tests: Sequence[str], only_survivors: bool, workers: int) -> dict[str, Any]:
+def check(name: str, choice: dict[str, Any], only_survivors: bool, workers: int) -> dict[str, Any]:
     """Try the mutants of a module: how many there are, how many died, in what time, and those that live."""
+    tests: list[str] = choice["tests"]
     source = (ROOT / "gradcam_callback" / f"{name}.py").read_text()
     load(tests)
     start, used = time.monotonic(), _seconds_of_forks()
@@ -217,16 +220,19 @@ def check(name: str, tests: Sequence[str], only_survivors: bool, workers: int) -
     alone = _seconds_of_forks() - used
     result = RESULTS / f"{name}.json"
     before = json.loads(result.read_text()) if only_survivors else None
-    tried = every = mutants(source)
+    tried = every = mutants(source, choice.get("left_out"))
     if before:
         if before["mutants"] != len(every):
             raise SystemExit(f"{name}.py is not what it was the last time. Expected a run of all its mutants first.")
         lived = [(place, to) for _, place, to in before["survivors"]]
         tried = [mutant for mutant in every if (mutant.place, mutant.to) in lived]
     limit = LEAST_PATIENCE + math.ceil(PATIENCE * alone)
+    may_live = listed(choice["survivors"])
     survivors = []
     outcomes = survived(name, [mutant.source for mutant in tried], tests, limit, workers)
     for i, (mutant, lives) in enumerate(zip(tried, outcomes, strict=True), 1):
+        if lives and "slow" in choice and (mutant.place, mutant.to) not in may_live:
+            (lives,) = survived(name, [mutant.source], choice["slow"], LONGEST_WAIT, 1)
         if lives:
             survivors.append((mutant.line, mutant.place, mutant.to))
         if lives or i % 100 == 0:
@@ -244,17 +250,22 @@ def _seconds_of_forks() -> float:
     return used.ru_utime + used.ru_stime
 
 
+def listed(reasons: Sequence[dict[str, Any]]) -> set[tuple[str, str]]:
+    """The places and changes that have a reason to live."""
+    return {(place, to) for reason in reasons for place, changes in reason["mutants"].items() for to in changes}
+
+
 def unexplained(survivors: Sequence[tuple[int, str, str]], reasons: Sequence[dict[str, Any]]) -> list[str]:
     """What the list of reasons lacks, ready to be put there, and what it has too much."""
     lives = {(place, to) for _, place, to in survivors}
-    listed = {(place, to) for reason in reasons for place, changes in reason["mutants"].items() for to in changes}
+    known = listed(reasons)
     lacking: dict[str, list[str]] = {}
     for _, place, to in survivors:
-        if (place, to) not in listed:
+        if (place, to) not in known:
             lacking.setdefault(place, []).append(to)
     return [
         *(f"not listed: {json.dumps(place, ensure_ascii=False)} = {json.dumps(to)}" for place, to in lacking.items()),
-        *(f"listed, but it does not survive: {place} -> {to or 'nothing'}" for place, to in sorted(listed - lives)),
+        *(f"listed, but it does not survive: {place} -> {to or 'nothing'}" for place, to in sorted(known - lives)),
     ]
 
 
@@ -265,7 +276,7 @@ def table(found: dict[str, dict[str, Any]], config: dict[str, Any]) -> str:
         "|---|---|---:|---:|---:|---:|",
     ]
     for name, result in found.items():
-        tests = ", ".join(f"`{Path(test).name}`" for test in config[name]["tests"])
+        tests = ", ".join(f"`{Path(test).name}`" for test in config[name]["tests"] if not test.startswith("-"))
         count, alive = result["mutants"], len(result["survivors"])
         lines.append(f"| `{name}` | {tests} | {count} | {count - alive} | {alive} | {result['seconds'] / 60:.0f} |")
     lines.append("")
@@ -301,7 +312,7 @@ def main() -> None:
         parser.error(f"unknown: {', '.join(wrong)}. Expected some of {', '.join(config)}.")
     found, complaints = {}, []
     for name in args.modules or config:
-        found[name] = check(name, config[name]["tests"], args.survivors, args.workers)
+        found[name] = check(name, config[name], args.survivors, args.workers)
         complaints += [f"{name}: {text}" for text in unexplained(found[name]["survivors"], config[name]["survivors"])]
     text = table(found, config)
     print(text)

@@ -15,6 +15,7 @@ from torchvision.models.vgg import make_layers
 
 from gradcam_callback import GradCAM
 from gradcam_callback.answers import class_probability, predicted_class
+from gradcam_callback.gradcam import OutputTransformError
 
 RELUS = (1, 3, 6, 8, 11, 13, 15, 18, 20, 22, 25, 27, 29)
 
@@ -447,3 +448,130 @@ def test_probabilities_and_predictions():
     assert predicted_class(single).tolist() == [1, 0]
     sure = 1 / (1 + np.exp(-2))
     assert class_probability(single, torch.tensor([1, 0])).tolist() == pytest.approx([sure, sure])
+
+
+class Seen(ThinVGG):
+    """Remembers how each forward got its images; where told to, writes into what its features give."""
+
+    def __init__(self, overwrites=False):
+        super().__init__()
+        self.overwrites, self.channels_last = overwrites, []
+
+    def forward(self, images):
+        self.channels_last.append(images.is_contiguous(memory_format=torch.channels_last))
+        found = self.features[:-1](images)
+        return self.classifier(found.mul_(0.5) if self.overwrites else found)
+
+
+def test_images_come_as_convolutions_on_a_cpu_like_them_unless_the_model_cannot_bear_it():
+    images = torch.rand(2, 3, 64, 64)
+    plain, overwriting = Seen(), Seen(overwrites=True)
+    for model in (plain, overwriting):
+        cam = GradCAM(model, "block5_conv3")
+        for _ in range(2):
+            cam(images, 0)
+    assert plain.channels_last == [True, True]
+    assert overwriting.channels_last == [True, False, False], "tried once, and from then on with care at once"
+
+
+@pytest.mark.parametrize(
+    ("images", "targets", "message"),
+    [
+        (torch.rand(2, 1, 3, 64, 64), None, r"\(2, 1, 3, 64, 64\). Expected a tensor \(N, C, H, W\)"),
+        (torch.rand(2, 3, 64, 64), [0], r"shape \(1,\). Expected one int, or one per image \(2\)"),
+        (torch.rand(2, 3, 64, 64), [[0, 1], [1, 0]], r"shape \(2, 2\). Expected one int"),
+        (torch.rand(2, 3, 64, 64), [True, False], "bool. Expected integers"),
+        (torch.rand(2, 3, 64, 64), [2, 7], r"Classes \[7\] are outside the model's 3 logits. Expected 0 to 2"),
+    ],
+)
+def test_other_wrong_input_is_refused_as_well(thin, images, targets, message):
+    with pytest.raises(ValueError, match=message):
+        GradCAM(thin)(images, targets)
+
+
+@pytest.mark.parametrize("targets", [1, torch.tensor(1), [1, 1], (1, 1), torch.tensor([1, 1]), np.array([1, 1])])
+def test_one_target_for_all_and_one_for_each(thin, targets):
+    images = torch.rand(2, 3, 64, 64)
+    assert GradCAM(thin, "block5")(images, targets).targets.tolist() == [1, 1]
+
+
+def test_a_single_logit_has_the_classes_0_and_1():
+    model, image = ThinVGG(classes=1), torch.rand(1, 3, 64, 64)
+    assert [GradCAM(model)(image, target).targets.item() for target in (0, 1)] == [0, 1]
+    with pytest.raises(ValueError, match=r"Classes \[2\] are outside the model's 1 logits. Expected 0 to 1\."):
+        GradCAM(model)(image, 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "came"),
+    [
+        (lambda logits: logits[:1], r"\(1, 3\)"),
+        (lambda logits: torch.cat([logits, logits]), r"\(4, 3\)"),
+        (lambda logits: logits[:, 0], r"\(2,\)"),
+        (lambda logits: logits[:, None], r"\(2, 1, 3\)"),
+        (lambda logits: [logits], r"list"),
+    ],
+)
+def test_logits_of_another_shape_are_refused_by_who_gave_them(thin, change, came):
+    images = torch.rand(2, 3, 64, 64)
+    with pytest.raises(ValueError, match=f"The model's output_transform gave {came}. Expected logits .* N = 2"):
+        GradCAM(thin, output_transform=change)(images)
+
+    class Changed(ThinVGG):
+        def forward(self, images):
+            return change(super().forward(images))
+
+    with pytest.raises(ValueError, match=f"The model's forward gave {came}. Expected logits .* N = 2") as caught:
+        GradCAM(Changed())(images)
+    assert ("output_transform" in str(caught.value)) == (came == "list"), "which helps where there is something in it"
+
+
+def test_an_error_in_output_transform_is_called_the_users():
+    def broken(outputs):
+        raise KeyError("logits")
+
+    with pytest.raises(OutputTransformError, match="Your output_transform raised KeyError: 'logits'") as caught:
+        GradCAM(ThinVGG(), output_transform=broken)(torch.rand(1, 3, 64, 64))
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+@pytest.mark.parametrize(
+    ("change", "gives"),
+    [
+        (lambda found: found.flatten(2), r"\(2, 24, 4\)"),
+        (lambda found: found[:, :, None], r"\(2, 24, 1, 2, 2\)"),
+        (lambda found: found[:1], r"\(1, 24, 2, 2\)"),
+        (lambda found: torch.cat([found, found]), r"\(4, 24, 2, 2\)"),
+    ],
+)
+def test_a_layer_whose_output_is_not_a_map_per_image_is_refused(thin, change, gives):
+    class Changing(nn.Module):
+        def forward(self, found):
+            return change(found)
+
+    class Aside(ThinVGG):
+        def __init__(self):
+            super().__init__()
+            self.changing = Changing()
+
+        def forward(self, images):
+            found = self.features(images)
+            return self.classifier(found) + self.changing(found).mean()
+
+    with pytest.raises(ValueError, match=rf"Layer 'changing' gives {gives}. Expected a spatial output .* N = 2"):
+        GradCAM(Aside(), "changing")(torch.rand(2, 3, 64, 64))
+
+
+@pytest.mark.parametrize("chunk_size", [0, -1, -5])
+def test_chunks_of_no_image_are_refused(thin, chunk_size):
+    with pytest.raises(ValueError, match=f"chunk_size is {chunk_size}. Expected a number of images, 1 or more"):
+        GradCAM(thin, chunk_size=chunk_size)
+
+
+def test_one_logit_that_is_not_finite_is_reported_for_its_image_alone(double_thin):
+    def one_infinite(logits):
+        return torch.where(torch.tensor([[False, False, True], [False] * 3]), torch.inf, logits)
+
+    cams = GradCAM(double_thin, "block5", output_transform=one_infinite)(torch.rand(2, 3, 64, 64).double(), [0, 0])
+    assert cams.nonfinite.tolist() == [True, False]
+    assert all(raw.isfinite().all() for raw in cams.maps.values())
