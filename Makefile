@@ -10,8 +10,9 @@ export PYTHONPATH = examples
 demo: $(VENV)/.demo
 	$(RUN) examples/shortcut_demo.py $(DEMO_ARGS)
 
+# In two processes, of one thread each, see tests/conftest.py.
 test: $(VENV)/.test
-	$(RUN) -m pytest $(TEST_ARGS)
+	$(RUN) -m pytest -n 2 --dist worksteal $(TEST_ARGS)
 
 # The properties of tests/test_properties.py on many more inputs, other ones each time; about 10 minutes.
 fuzz: $(VENV)/.test
@@ -33,17 +34,18 @@ package: $(VENV)/.package
 # The lines and branches that no test runs; about 15 minutes.
 coverage: $(VENV)/.test
 	$(RUN) -m coverage erase
-	$(RUN) -m coverage run -m pytest $(TEST_ARGS)
+	$(RUN) -m coverage run -m pytest -n 2 --dist worksteal $(TEST_ARGS)
 	$(RUN) -m coverage combine --quiet
 	$(RUN) -m coverage report
 
-# The tests with the oldest versions that pyproject.toml admits, in an environment of their own; about 12 minutes.
+# The tests with the oldest versions that pyproject.toml admits, in an environment of their own; about 12 minutes. These
+# warn of each other's newer versions.
 oldest: $(VENV)/.test
 	mkdir -p build
 	$(RUN) tests/oldest.py > build/oldest.txt
 	test -x build/oldest/bin/python || $(PYTHON) -m venv build/oldest
 	build/oldest/bin/python -m pip install --quiet --disable-pip-version-check -c build/oldest.txt -e '.[test]'
-	build/oldest/bin/python -m pytest $(TEST_ARGS)
+	build/oldest/bin/python -m pytest -n 2 --dist worksteal -W ignore::DeprecationWarning -W ignore::FutureWarning $(TEST_ARGS)
 
 # What is left by processes that are killed, and what a long training holds; about 15 minutes.
 reliability: $(VENV)/.test

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,11 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 from torchvision.models.vgg import make_layers
 from toys import CLASSES, Toys
+
+# One thread: the networks are thin, and several threads wait for each other by spinning, which beside other processes
+# made the tests five times slower. Processes that tests start do the same.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(1)
 
 # `make fuzz` chooses the second; pytest asks for profiles before it reads the tests. The first is the same each time.
 # It tells of the first failure as it came; to look for a smaller one may take minutes.

@@ -54,8 +54,9 @@ def undisturbed(tmp_path_factory):
 @pytest.fixture
 def reachable(tmp_path):
     """A folder that another user may enter, too."""
-    for folder in (tmp_path, *list(tmp_path.parents)[:2]):
-        folder.chmod(0o755)
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.owner() == tmp_path.owner() and folder.stat().st_mode & 0o055 == 0:
+            folder.chmod(0o755)
     return tmp_path / "log"
 
 
