@@ -379,9 +379,11 @@ def columns(layers: Sequence[str], left: int, width: int, max_width: int | None)
     blocks = [len(list(group)) for _, group in groupby(enumerate(layers), key=lambda it: block_of(it[1]) or it[0])]
     widths = [count * (width + GAP) - GAP for count in blocks]
     room = sum(widths) + BLOCK_GAP * len(widths) if max_width is None else max_width - left - MARGIN
+    # A block that is wider than that makes room for others, too.
+    room = max(room, *widths)
     fewest = len(_lines(widths, room))
     # Of the rooms that need no more lines, the narrowest.
-    room = next(r for r in range(max(widths), max(room, *widths) + 1) if len(_lines(widths, r)) == fewest)
+    room = next(r for r in range(max(widths), room + 1) if len(_lines(widths, r)) == fewest)
     places: list[Place] = []
     right = left
     for line, members in enumerate(_lines(widths, room)):
