@@ -1,10 +1,10 @@
 """Whether the tests notice small changes of the code: cosmic-ray's mutants of the pure modules, each under its tests.
 
-    python benchmarks/mutation.py [MODULE ...] [--survivors] [--workers 1] [--write docs/mutation.md]
+    python benchmarks/mutation.py [MODULE ...] [--remaining] [--workers 1] [--write docs/mutation.md]
 
 ``benchmarks/mutation.toml`` says which tests are to hold each module, and why the mutants that they do not kill are let
-live. A survivor that is not listed there, or one that is and does not survive, is a failure. ``--survivors`` tries only
-those that survived the last time, which is enough after tests were added and nothing else was changed. For Linux.
+live. A survivor that is not listed there, or one that is and does not survive, is a failure. ``--remaining`` tries only
+what was not killed the last time, which is enough after tests were added or lines of a module changed. For Linux.
 
 cosmic-ray makes the mutants. Its own runner starts Python anew for each, and loading torch takes longer than most of
 the tests; so here each mutant runs in a fork of one process that has loaded everything but this repository. Nothing on
@@ -209,7 +209,7 @@ def survived(name: str, sources: Sequence[str], tests: Sequence[str], limit: int
         time.sleep(0.01)
 
 
-def check(name: str, choice: dict[str, Any], only_survivors: bool, workers: int) -> dict[str, Any]:
+def check(name: str, choice: dict[str, Any], only_remaining: bool, workers: int) -> dict[str, Any]:
     """Try the mutants of a module: how many there are, how many died, in what time, and those that live."""
     tests: list[str] = choice["tests"]
     source = (ROOT / "gradcam_callback" / f"{name}.py").read_text()
@@ -219,13 +219,9 @@ def check(name: str, choice: dict[str, Any], only_survivors: bool, workers: int)
         raise SystemExit(f"The tests {' '.join(tests)} fail on {name}.py as it is. Expected tests that pass.")
     alone = _seconds_of_forks() - used
     result = RESULTS / f"{name}.json"
-    before = json.loads(result.read_text()) if only_survivors else None
-    tried = every = mutants(source, choice.get("left_out"))
-    if before:
-        if before["mutants"] != len(every):
-            raise SystemExit(f"{name}.py is not what it was the last time. Expected a run of all its mutants first.")
-        lived = [(place, to) for _, place, to in before["survivors"]]
-        tried = [mutant for mutant in every if (mutant.place, mutant.to) in lived]
+    before = json.loads(result.read_text()) if only_remaining else {"killed": [], "seconds": 0.0}
+    every = mutants(source, choice.get("left_out"))
+    tried = [mutant for mutant in every if [mutant.place, mutant.to] not in before["killed"]]
     limit = LEAST_PATIENCE + math.ceil(PATIENCE * alone)
     may_live = listed(choice["survivors"])
     survivors = []
@@ -238,8 +234,13 @@ def check(name: str, choice: dict[str, Any], only_survivors: bool, workers: int)
         if lives or i % 100 == 0:
             done = f"{name}: {i} of {len(tried)} in {time.monotonic() - start:.0f} s, {len(survivors)} alive"
             print(f"{done}; line {mutant.line}, {mutant.place} -> {mutant.to}" if lives else done, flush=True)
-    seconds = before["seconds"] if before else time.monotonic() - start
-    found = {"mutants": len(every), "seconds": seconds, "survivors": survivors}
+    alive = {(place, to) for _, place, to in survivors}
+    found = {
+        "mutants": len(every),
+        "seconds": before["seconds"] + time.monotonic() - start,
+        "survivors": survivors,
+        "killed": [(mutant.place, mutant.to) for mutant in every if (mutant.place, mutant.to) not in alive],
+    }
     RESULTS.mkdir(parents=True, exist_ok=True)
     result.write_text(json.dumps(found, indent=1))
     return found
@@ -303,7 +304,7 @@ def main() -> None:
     config = tomllib.loads(REASONS.read_text())
     parser = argparse.ArgumentParser(description="Which small changes of the code the tests do not notice.")
     parser.add_argument("modules", nargs="*", metavar="MODULE", help=f"of {', '.join(config)}; all unless named")
-    parser.add_argument("--survivors", action="store_true", help="only those that survived the last time")
+    parser.add_argument("--remaining", action="store_true", help="only what was not killed the last time")
     parser.add_argument("--workers", type=int, default=1, help="mutants at a time (default: 1)")
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the table between its <!-- mutation --> marks")
     args = parser.parse_args()
@@ -312,7 +313,7 @@ def main() -> None:
         parser.error(f"unknown: {', '.join(wrong)}. Expected some of {', '.join(config)}.")
     found, complaints = {}, []
     for name in args.modules or config:
-        found[name] = check(name, config[name], args.survivors, args.workers)
+        found[name] = check(name, config[name], args.remaining, args.workers)
         complaints += [f"{name}: {text}" for text in unexplained(found[name]["survivors"], config[name]["survivors"])]
     text = table(found, config)
     print(text)

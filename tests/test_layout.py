@@ -156,7 +156,7 @@ SHEETS = {
     "strip, tall": lambda: strip(shape="tall"),
     "strip, big": lambda: strip(2, style=BIG),
     "strip, one scale": lambda: strip(style=RUN),
-    "strip, long names": lambda: strip(name="x" * 200, explained="y" * 200, layers=["z" * 200]),
+    "strip, long names": lambda: strip(name="i" * 300, explained="i" * 200, layers=["i" * 200]),
     "animation": animation,
     "animation of one layer": lambda: animation(ALL[-1:]),
     "animation of dotted names": lambda: animation(MIXED),
@@ -181,6 +181,42 @@ def test_nothing_lies_on_anything_else_or_in_the_margin(drawn, sheet):
         # An answer may reach into the margin.
         assert thing.left >= MARGIN and thing.right <= image.width - (GAP if thing.words else MARGIN), thing
         assert thing.top >= MARGIN and thing.covers[3] <= image.height, thing
+
+
+def ways(widths):
+    """All ways to cut a row of widths into lines, as the width of each line."""
+    for cuts in range(2 ** (len(widths) - 1)):
+        lines = [[widths[0]]]
+        for i, width in enumerate(widths[1:]):
+            if cuts >> i & 1:
+                lines.append([width])
+            else:
+                lines[-1].append(width)
+        yield [sum(line) + BLOCK_GAP * (len(line) - 1) for line in lines]
+
+
+@pytest.mark.parametrize("max_width", [400, PANEL_WIDTH, None])
+@pytest.mark.parametrize("width", [60, 76, 150, 300])
+@pytest.mark.parametrize("counts", [(1,), (2, 2, 3, 3, 3), (1, 1, 3), (4, 1, 2, 1), (1, 1, 1, 1, 1, 1), (3, 1, 4, 2)])
+def test_columns_stand_in_the_fewest_lines_that_fit_and_these_are_as_even_as_can_be(counts, width, max_width):
+    layers = [f"net.block{b}_conv{c}" for b, count in enumerate(counts) for c in range(count)]
+    blocks = [count * width + (count - 1) * GAP for count in counts]
+    # What is wider than the page whatever is done leaves this room to the other lines, too.
+    room = max(10_000 if max_width is None else max_width - 100 - MARGIN, *blocks)
+    fitting = [lines for lines in ways(blocks) if max(lines) <= room]
+    fewest = min(map(len, fitting))
+    narrowest = min(max(lines) for lines in fitting if len(lines) == fewest)
+    places, right = render.columns(layers, 100, width, max_width)
+    assert max(line for line, _ in places) == fewest - 1 and right == 100 + narrowest
+    assert [left for line, left in places if line == 0][0] == min(left for _, left in places) == 100
+    assert sorted(places) == places and len(set(places)) == len(layers)
+
+
+def test_neighbours_without_a_block_stand_apart():
+    places, _ = render.columns(["a.0", "a.1", "b"], 0, 100, None)
+    assert [left for _, left in places] == [0, 100 + BLOCK_GAP, 2 * (100 + BLOCK_GAP)]
+    places, _ = render.columns(["block5_conv3", "block5"], 0, 100, None)
+    assert [left for _, left in places] == [0, 100 + BLOCK_GAP], "a module of that name is not of the block"
 
 
 @pytest.mark.parametrize("sheet", [probe, layer_panel, strip, lambda: probe(MIXED), lambda: strip(layers=MIXED)])
@@ -386,12 +422,24 @@ def test_strip_has_rows_of_layers_and_columns_of_epochs(drawn, layers, shape, st
         assert beside["epoch"].top == number.top and beside["p(star)"].top == probability.top == number.top + GRID
         assert beside["epoch"].left == beside["p(star)"].left == shown.right + 10
         assert (beside["epoch"].colour, beside["p(star)"].colour) == (INK, FAINT)
-        assert 0 <= rows[0].top - max(probability.bottom, shown.bottom + GAP) < GRID
+    # Below the input, or where that is low, below the words beside it.
+    assert 0 <= rows[0].top - shown.top - max(height + GAP, 3 * GRID) < GRID
+    assert probability.bottom < rows[0].top
     (title,) = [w for w in words if w.words == "star-1, by epoch"]
     assert (title.left, title.top, title.colour) == (MARGIN, MARGIN, INK)
     assert bar.right == image.width - MARGIN
     assert image.width == max(cells[-1].left + max(width, 40) + MARGIN, bar.size[0] + 320)
     assert image.height == rows[-1].bottom + GAP + MARGIN
+
+
+def test_long_names_of_a_strip_take_the_room_that_there_is(drawn):
+    strip(6, name="i" * 300, explained="i" * 300, layers=["i" * 300])
+    bar, (_, first, *_), words = split(drawn)
+    (title,) = [w for w in words if w.top == MARGIN]
+    assert bar.left - MARGIN - 8 < title.right <= bar.left - MARGIN
+    for word in words:
+        if "…" in word.words and word is not title:
+            assert first.left - 3 * GAP < word.right < first.left, "up to the first column"
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -401,6 +449,7 @@ def test_strip_has_rows_of_layers_and_columns_of_epochs(drawn, layers, shape, st
         (ALL, ["block1_conv2", "block2_conv2", "block3_conv3", "block4_conv3", "block5_conv3"]),
         (MIXED, ["features.3", "block1_conv2", "block4_conv2", "layer4.1.relu"]),
         ([f"a.{i}" for i in range(9)], [f"a.{i}" for i in range(3, 9)]),
+        (["block5_conv2", "block5_conv3"], ["block5_conv3"]),
     ],
 )
 def test_animation_shows_the_last_layer_of_each_block_at_every_epoch(drawn, layers, shown_layers, shape):
@@ -429,6 +478,27 @@ def test_animation_shows_the_last_layer_of_each_block_at_every_epoch(drawn, laye
 
 
 @pytest.mark.parametrize("shape", SHAPES)
+def test_long_names_of_an_animation_take_the_room_that_there_is(drawn, shape):
+    image = animation(["i" * 200, "l" * 200], shape=shape, name="i" * 300, explained="i" * 300)
+    _, (shown, *cells), words = split(drawn)
+    over_all = [w for w in words if w.left == MARGIN and w.bottom < shown.top - GRID]
+    assert len(over_all) == 2 and all("…" in w.words for w in over_all)
+    assert all(image.width - MARGIN - 8 < w.right <= image.width - MARGIN for w in over_all)
+    for cell in cells:
+        (heading,) = [w for w in words if w.left == cell.left]
+        assert -8 < heading.right - cell.left - max(cell.size[0], 104) <= 0
+
+
+def test_long_names_of_a_contact_sheet_take_the_room_that_there_is(drawn):
+    image = contact_sheet("i" * 400, ["i" * 200] * 2, [("i" * 200, [np.zeros((60, 60, 3), np.uint8)] * 2)], 120)
+    _, cells, (title, *headings, name) = split(drawn)
+    assert image.width - MARGIN - 8 < title.right <= image.width - MARGIN
+    for cell, heading in zip(cells, headings, strict=True):
+        assert cell.right - 8 < heading.right <= cell.right
+    assert cells[0].left - 3 * GAP - 4 < name.right < cells[0].left
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 def test_contact_sheet_is_a_table(drawn, shape):
     height, width = SHAPES[shape]
     rows = [
@@ -447,8 +517,9 @@ def test_contact_sheet_is_a_table(drawn, shape):
         (word,) = [w for w in words if w.words == name]
         assert word.left == MARGIN and abs(word.middle[1] - cells[4 * i].middle[1]) <= 3
         assert all(cell.top == cells[4 * i].top for cell in cells[4 * i : 4 * i + 4])
-    assert image.width == cells[3].right + MARGIN and cells[-1].bottom + MARGIN <= image.height
+    assert image.width == cells[3].right + MARGIN and image.height == cells[-1].bottom + 2 * GAP + MARGIN
     (title,) = [w for w in words if w.words == "a title"]
+    assert 0 < next(w for w in words if w.words == "p").top - title.bottom < 2 * GRID
     assert (title.left, title.top, title.colour) == (MARGIN, MARGIN, INK)
 
 
