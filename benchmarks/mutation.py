@@ -219,7 +219,7 @@ def check(name: str, choice: dict[str, Any], only_remaining: bool, workers: int)
         raise SystemExit(f"The tests {' '.join(tests)} fail on {name}.py as it is. Expected tests that pass.")
     alone = _seconds_of_forks() - used
     result = RESULTS / f"{name}.json"
-    before = json.loads(result.read_text()) if only_remaining else {"killed": [], "seconds": 0.0}
+    before: dict[str, Any] = json.loads(result.read_text()) if only_remaining else {"killed": [], "seconds": 0.0}
     every = mutants(source, choice.get("left_out"))
     tried = [mutant for mutant in every if [mutant.place, mutant.to] not in before["killed"]]
     limit = LEAST_PATIENCE + math.ceil(PATIENCE * alone)
