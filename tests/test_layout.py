@@ -147,6 +147,9 @@ SHEETS = {
     "layer, tall": lambda: layer_panel(shape="tall"),
     "layer, big": lambda: layer_panel(style=BIG),
     "layer, one scale": lambda: layer_panel(style=RUN),
+    "layer, letters with tails": lambda: layer_panel(
+        17, caption=Caption("jpg", "yogi", "jumpy", True, 0.5, "yogi", 0.5)
+    ),
     "layer, long names": lambda: layer_panel(caption=LONG, layer="x" * 200),
     "strip": strip,
     "strip of one epoch": lambda: strip(1),
@@ -210,6 +213,15 @@ def test_columns_stand_in_the_fewest_lines_that_fit_and_these_are_as_even_as_can
     assert max(line for line, _ in places) == fewest - 1 and right == 100 + narrowest
     assert [left for line, left in places if line == 0][0] == min(left for _, left in places) == 100
     assert sorted(places) == places and len(set(places)) == len(layers)
+
+
+@pytest.mark.parametrize(("counts", "lines"), [((1, 1, 1), 1), ((3, 1, 1, 1), 2)])
+def test_blocks_fill_a_line_to_the_pixel(counts, lines):
+    layers = [f"block{b}_conv{c}" for b, count in enumerate(counts) for c in range(count)]
+    # Three columns of 100 with their gaps, beside a margin at the right.
+    exactly = 3 * 100 + 2 * BLOCK_GAP + MARGIN
+    found = [max(line for line, _ in render.columns(layers, 0, 100, exactly + more)[0]) + 1 for more in (-1, 0)]
+    assert found == [lines + 1, lines]
 
 
 def test_neighbours_without_a_block_stand_apart():
@@ -501,19 +513,21 @@ def test_long_names_of_a_contact_sheet_take_the_room_that_there_is(drawn):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_contact_sheet_is_a_table(drawn, shape):
     height, width = SHAPES[shape]
+    names = "abcd"
     rows = [
-        (name, [np.full((height, width, 3), 10 * i + j, np.uint8) for j in range(4)]) for i, name in enumerate("ab")
+        (name, [np.full((height, width, 3), 10 * i + j, np.uint8) for j in range(4)]) for i, name in enumerate(names)
     ]
     image = contact_sheet("a title", ["p", "q", "r", "s"], rows, 120)
     _, cells, words = split(drawn)
-    assert [int(cell.pixels[0, 0, 0]) for cell in cells] == [0, 1, 2, 3, 10, 11, 12, 13]
+    assert [int(cell.pixels[0, 0, 0]) for cell in cells] == [10 * i + j for i in range(4) for j in range(4)]
     assert {cell.size for cell in cells} == {picture(shape).fit(120)}
-    across, down = {cells[j + 1].left - cells[j].right for j in range(3)}, cells[4].top - cells[0].bottom
-    assert across == {2 * GAP} and down == 2 * GAP
+    across = {cells[j + 1].left - cells[j].right for j in range(3)}
+    down = {cells[4 * i + 4].top - cells[4 * i].bottom for i in range(3)}
+    assert across == down == {2 * GAP}
     for j, heading in enumerate("pqrs"):
         (word,) = [w for w in words if w.words == heading]
         assert word.left == cells[j].left == cells[4 + j].left and 0 < cells[j].top - word.bottom < GRID
-    for i, name in enumerate("ab"):
+    for i, name in enumerate(names):
         (word,) = [w for w in words if w.words == name]
         assert word.left == MARGIN and abs(word.middle[1] - cells[4 * i].middle[1]) <= 3
         assert all(cell.top == cells[4 * i].top for cell in cells[4 * i : 4 * i + 4])
