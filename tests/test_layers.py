@@ -1,5 +1,7 @@
 """Names of layers find the modules that Keras' names mean."""
 
+from collections import OrderedDict
+
 import pytest
 import timm
 import torch
@@ -166,3 +168,12 @@ def test_a_vgg_of_which_a_part_is_nested_within_the_other_is_called_by_the_outer
 def test_only_modules_by_their_dotted_name_may_be_overwritten_by_the_next():
     layers = resolve_layers(thin_vgg(), ["block5_conv3", "0.28"])
     assert {layer.name: layer.overwritten for layer in layers} == {"0.28": True, "block5_conv3": False}
+
+
+def test_last_is_a_vggs_last_convolution_and_elsewhere_the_layer_that_is_given():
+    last = "".join(["la", "st"])  # as from a file: equal to the word, and another object
+    assert names(thin_vgg(), last) == ["block5_conv3"]
+    network = nn.Sequential(OrderedDict(layer1=nn.Conv2d(3, 4, 3), layer2=nn.ReLU(), zoom=nn.AvgPool2d(2)))
+    assert names(network, ["layer1", "zoom"]) == ["layer1", "zoom"], "names behind the word in the alphabet are no last"
+    assert names(network, ["layer1", last]) == ["layer1"], "not known yet"
+    assert [layer.name for layer in resolve_layers(network, ["layer1", last], last="layer2")] == ["layer1", "layer2"]
