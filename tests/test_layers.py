@@ -173,7 +173,9 @@ def test_only_modules_by_their_dotted_name_may_be_overwritten_by_the_next():
 def test_last_is_a_vggs_last_convolution_and_elsewhere_the_layer_that_is_given():
     last = "".join(["la", "st"])  # as from a file: equal to the word, and another object
     assert names(thin_vgg(), last) == ["block5_conv3"]
+    vgg = nn.Sequential(OrderedDict(features=thin_vgg(), zoom=nn.Identity()))
+    assert names(vgg, "zoom") == ["zoom"]
     network = nn.Sequential(OrderedDict(layer1=nn.Conv2d(3, 4, 3), layer2=nn.ReLU(), zoom=nn.AvgPool2d(2)))
     assert names(network, ["layer1", "zoom"]) == ["layer1", "zoom"], "names behind the word in the alphabet are no last"
-    assert names(network, ["layer1", last]) == ["layer1"], "not known yet"
+    assert names(network, [last, "layer1"]) == ["layer1"], "not known yet"
     assert [layer.name for layer in resolve_layers(network, ["layer1", last], last="layer2")] == ["layer1", "layer2"]
