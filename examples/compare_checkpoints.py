@@ -17,7 +17,6 @@ import shlex
 import sys
 from pathlib import Path
 
-import torch
 from finetune_vgg16 import FineTuning, transform_for
 from torch import nn
 
@@ -47,9 +46,8 @@ def main() -> None:
     args = parser.parse_args()
     try:
         probe = ProbeSet.from_folder(args.probe, transform_for(args.size))
-        device = "cuda" if torch.cuda.is_available() else "cpu"
         checkpoints = find_checkpoints(args.checkpoints)
-        looks = watch_checkpoints(checkpoints, load, probe, args.out, target_layers=args.layers, device=device)
+        looks = watch_checkpoints(checkpoints, load, probe, args.out, target_layers=args.layers)
         write_report(args.out, args.out / "focus.html", len(looks))
     except (OSError, ValueError) as error:
         sys.exit(str(error))

@@ -70,7 +70,8 @@ def compare(args: argparse.Namespace) -> None:
     print(table(looks))
     if looks[-1].verdict is not None:
         print(f"\n{looks[-1].checkpoint.path}: {looks[-1].verdict.evidence}")
-    print(f"\n{args.out / 'focus.html'}\ntensorboard --logdir {shlex.quote(str(args.out))}")
+    print(f"\n{args.out / 'focus.html'}")
+    print(f"tensorboard --logdir {shlex.quote(str(args.out))} --samples_per_plugin images=100")
 
 
 def report(args: argparse.Namespace) -> None:

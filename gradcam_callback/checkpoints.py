@@ -109,7 +109,7 @@ def watch_checkpoints(
     style: Style | None = None,
     output_transform: Callable[[Any], Tensor] | None = None,
     reshape_transform: str | Callable[[Tensor], Tensor] | None = None,
-    device: str | torch.device = "cpu",
+    device: str | torch.device | None = None,
     seed: int = 0,
 ) -> list[Look]:
     """Write what `GradCAMCallback` would have written of a training, from its checkpoints.
@@ -121,6 +121,7 @@ def watch_checkpoints(
     Args:
         load: makes the model of a checkpoint; all have the same layers.
         target_layers: this and the others as in `GradCAMCallback`.
+        device: where the models run; None takes a GPU where there is one.
 
     Returns:
         One look per checkpoint. Each verdict is of its checkpoint alone.
@@ -155,6 +156,7 @@ def watch_checkpoints(
         raise ValueError("No checkpoints came. Expected one or more, such as find_checkpoints([folder]) gives.")
     logger = TensorBoardLogger(out.parent, name=out.name, version="")
     sinks = Sinks([FolderSink(out, maps=True), TensorBoardSink(logger)], _fail)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     record, looks = Record(), []
     observer: Observer | None = None
     journal: Journal | None = None

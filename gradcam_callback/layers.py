@@ -73,7 +73,7 @@ def resolve_layers(
         if name == LAST and not vggs:
             if last is None:
                 continue
-            name = last
+            name = _plain(last)
         layers = _vgg_layers(vggs, name) or _dotted_layer(modules, name)
         if not layers:
             raise ValueError(_unknown(name, vggs, modules))

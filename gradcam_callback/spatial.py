@@ -77,7 +77,8 @@ def find_last(model: nn.Module, forward: Callable[[], object], size: tuple[int, 
     given: list[tuple[str, nn.Module, Tensor, int]] = []
 
     def note(name: str, module: nn.Module, _inputs: Any, output: Any) -> None:
-        if isinstance(output, Tensor):
+        # What runs under inference_mode has no version, nor could it have a map.
+        if isinstance(output, Tensor) and not output.is_inference():
             given.append((name, module, output, output._version))
 
     with ExitStack() as stack:

@@ -9,11 +9,10 @@ from importlib.metadata import requires
 
 def main() -> None:
     for requirement in requires("gradcam-callback") or ():
-        # What the package itself and its users' extras need; the tests' own tools may be of any version.
-        found = re.match(r"([\w.-]+)(?:\[.*?\])?>=([\w.]+)(?:; *(.*))?$", requirement)
-        if found and "test" not in (found[3] or "") and "bench" not in (found[3] or ""):
-            name, version, _ = found.groups()
-            print(f"{name}=={version}")
+        # What the package itself and its users' extras need; the developers' tools may be of any version.
+        found = re.match(r"([\w.-]+)>=([\w.]+)(?:; extra == '(?:coco|demo)')?$", requirement)
+        if found:
+            print(f"{found[1]}=={found[2]}")
 
 
 if __name__ == "__main__":

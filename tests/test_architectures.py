@@ -128,6 +128,28 @@ def test_a_block_that_adds_in_place_is_the_last_and_not_its_branch():
     assert cam.layers[0].name == "block"
 
 
+class HalfBlind(nn.Sequential):
+    """What its second module gives runs where nothing has a gradient."""
+
+    def __init__(self):
+        super().__init__(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Linear(4, 2))
+
+    def forward(self, images):
+        seen = self[0](images)
+        with torch.inference_mode():
+            shift = self[1](seen).mean()
+        return self[2](seen.mean(dim=(2, 3)) + shift.clone())
+
+
+def test_what_runs_under_inference_mode_is_not_the_last():
+    assert list(GradCAM(HalfBlind(), "last")(torch.rand(1, 3, 12, 12)).maps) == ["0"]
+
+
+def test_the_last_layer_of_a_compiled_network_has_its_own_name():
+    network = torch.compile(AddsInPlace(), backend="eager")
+    assert list(GradCAM(network, "last")(torch.rand(1, 3, 8, 8)).maps) == ["block"]
+
+
 def test_tokens_are_the_patches_in_their_order():
     patches = torch.arange(2 * 5 * 2 * 3.0).reshape(2, 5, 2, 3)
     tokens = torch.cat([torch.full((2, 1, 5), -1.0), patches.flatten(2).transpose(1, 2)], dim=1)
