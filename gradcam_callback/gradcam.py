@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gradcam_callback.activations import Activations, kept_activations
 from gradcam_callback.answers import predicted_class
 from gradcam_callback.chunks import in_chunks, is_out_of_memory
 from gradcam_callback.frozen import FrozenBase
@@ -202,14 +203,14 @@ class GradCAM:
 
     def _chunk(self, images: Tensor, wanted: Tensor | None) -> list[Tensor]:
         """Logits, classes, which images are not finite, and each layer's maps."""
-        record, logits = self._forward(_usable(images), self.layers)
+        kept, logits = self._forward(_usable(images), self.layers)
         as_map = self._as_map(images)
         for layer in self.layers:
-            _check_activation(layer, record, len(images), as_map)
+            kept.check(layer, len(images), as_map)
         classes = predicted_class(logits) if wanted is None else wanted.to(logits.device)
         _check_targets(classes, logits.shape[1])
         scores = _scores(logits, classes)
-        maps = _backward_to_maps(scores, record, METHODS[self.method], as_map)
+        maps = _backward_to_maps(scores, kept, METHODS[self.method], as_map)
         nonfinite = ~logits.isfinite().all(dim=1)
         for name, raw in maps.items():
             meaningless = ~(raw.isfinite().flatten(1).all(dim=1) & scores.isfinite())
@@ -225,7 +226,7 @@ class GradCAM:
             return lambda output: reshape(output, size)
         return given or (lambda output: output)
 
-    def _forward(self, images: Tensor, layers: Sequence[Layer]) -> tuple[_Record, Any]:
+    def _forward(self, images: Tensor, layers: Sequence[Layer]) -> tuple[Activations, Tensor]:
         """Forward on the fast path; where the model does not bear it, from then on with care.
 
         The fast path hands the activations themselves on, and on a CPU lays the images out channels_last, for which
@@ -233,22 +234,20 @@ class GradCAM:
         or by an error of autograd's, one that calls ``view`` on its features by an error too.
         """
         if not self._careful:
-            record = _Record()
             fast = images.contiguous(memory_format=torch.channels_last) if images.device.type == "cpu" else images
             try:
-                with self._hooked(layers, record):
+                with self._hooked(layers) as kept:
                     logits = self._detached_forward(fast)
             except RuntimeError as error:
                 if is_out_of_memory(error):
                     raise
             else:
-                if not record.overwritten():
-                    return record, logits
-        record = _Record()
-        with self._hooked([replace(layer, overwritten=True) for layer in layers], record):
+                if not kept.overwritten():
+                    return kept, logits
+        with self._hooked([replace(layer, overwritten=True) for layer in layers]) as kept:
             logits = self._detached_forward(images)
         self._careful = True
-        return record, logits
+        return kept, logits
 
     def _detached_forward(self, images: Tensor) -> Tensor:
         """Forward with detached parameters, so that no gradient can reach a weight, and with copies of the buffers."""
@@ -264,67 +263,11 @@ class GradCAM:
         return logits
 
     @contextmanager
-    def _hooked(self, layers: Sequence[Layer], record: _Record) -> Iterator[None]:
+    def _hooked(self, layers: Sequence[Layer]) -> Iterator[Activations]:
         with ExitStack() as stack:
             if self._frozen is not None:
                 stack.enter_context(self._frozen.reused(self.model, [layer.module for layer in layers]))
-            stack.enter_context(_hooked(self.model, layers, record))
-            yield
-
-
-class _Record:
-    """What one forward leaves: each layer's activation, and the tensors at which the graph starts."""
-
-    def __init__(self) -> None:
-        self.activations: dict[str, Tensor] = {}
-        self.leaves: list[Tensor] = []
-        self._versions: dict[str, int] = {}
-
-    def add(self, name: str, output: Tensor) -> Tensor:
-        """Keep a layer's output; the graph starts here unless it has before, as nothing earlier needs gradients."""
-        if not self.leaves or not output.requires_grad:
-            output = output.detach().requires_grad_()
-            self.leaves.append(output)
-        self.activations[name] = output
-        self._versions[name] = output._version
-        return output
-
-    def overwritten(self) -> bool:
-        """Whether a later operation wrote into an activation in place."""
-        return any(self._versions[name] != kept._version for name, kept in self.activations.items())
-
-
-@contextmanager
-def _hooked(model: nn.Module, layers: Sequence[Layer], record: _Record) -> Iterator[None]:
-    """Hook the layers so that a forward fills ``record``, and let every module compute with gradients.
-
-    A module that runs more than once keeps its last output, which is what its block gives.
-    """
-
-    def keep(layer: Layer, _module: nn.Module, _inputs: Any, output: Any) -> Tensor:
-        if not isinstance(output, Tensor):
-            raise ValueError(
-                f"Layer {layer.name!r} gives a {type(output).__name__}. Expected a module whose output is one "
-                "tensor (N, C, h, w); choose one inside it or next to it."
-            )
-        if output.is_inference():
-            raise ValueError(
-                f"Layer {layer.name!r} runs under inference_mode in the model's forward, where nothing has a gradient. "
-                "Expected no_grad there, or nothing."
-            )
-        activation = record.add(layer.name, output)
-        return activation.clone() if layer.overwritten else activation
-
-    def enable_grad(_module: nn.Module, _inputs: Any) -> None:
-        # Many transfer-learning models run their frozen features under no_grad inside forward.
-        torch.set_grad_enabled(True)
-
-    with ExitStack() as stack:
-        for module in model.modules():
-            stack.callback(module.register_forward_pre_hook(enable_grad).remove)
-        for layer in layers:
-            stack.callback(layer.module.register_forward_hook(partial(keep, layer)).remove)
-        yield
+            yield stack.enter_context(kept_activations(self.model, layers))
 
 
 def joined(parts: Sequence[CAMs]) -> CAMs:
@@ -358,7 +301,7 @@ def _usable(tensor: Tensor) -> Tensor:
 
 def _backward_to_maps(
     scores: Tensor,
-    record: _Record,
+    kept: Activations,
     method: Callable[[Tensor, Tensor], Tensor],
     as_map: Callable[[Tensor], Tensor],
 ) -> dict[str, Tensor]:
@@ -369,10 +312,10 @@ def _backward_to_maps(
     """
     if not scores.requires_grad:
         raise ValueError(
-            f"The logits depend on none of the layers {list(record.activations)}: the model's forward detaches what "
+            f"The logits depend on none of the layers {list(kept.by_layer)}: the model's forward detaches what "
             "they give. Expected a forward that gradients can pass."
         )
-    activations = record.activations
+    activations = kept.by_layer
     maps = {name: _empty_map(as_map(activation.detach())) for name, activation in activations.items()}
 
     def reduce_to_map(name: str, gradient: Tensor) -> None:
@@ -384,7 +327,7 @@ def _backward_to_maps(
 
     for name, activation in activations.items():
         activation.register_hook(partial(reduce_to_map, name))
-    torch.autograd.grad(scores.sum(), record.leaves, allow_unused=True)
+    torch.autograd.grad(scores.sum(), kept.leaves, allow_unused=True)
     return maps
 
 
@@ -418,25 +361,6 @@ def _check_logits(logits: Any, n: int, giver: str) -> None:
         came = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         hint = "" if isinstance(logits, Tensor) else " Say how to get them with output_transform=lambda outputs: ..."
         raise ValueError(f"The model's {giver} gave {came}. Expected logits (N, K) with N = {n}.{hint}")
-
-
-def _check_activation(layer: Layer, record: _Record, n: int, as_map: Callable[[Tensor], Tensor]) -> None:
-    if layer.name not in record.activations:
-        raise ValueError(
-            f"Layer {layer.name!r} took no part in the model's forward. Choose one that does, or pass the part of the "
-            "model that calls it."
-        )
-    own = tuple(record.activations[layer.name].shape)
-    try:
-        shape = tuple(as_map(record.activations[layer.name].detach()).shape)
-    except Exception as error:
-        raise ValueError(f"Layer {layer.name!r} gives {own}. {error}") from error
-    if len(shape) != 4 or shape[0] != n:
-        came = f"{own}, of which reshape_transform made {shape}" if shape != own else f"{own}"
-        hint = " Tokens (N, T, C) need reshape_transform='tokens'." if len(shape) == 3 else ""
-        raise ValueError(
-            f"Layer {layer.name!r} gives {came}. Expected a spatial output (N, C, h, w) with N = {n}.{hint}"
-        )
 
 
 def _check_targets(classes: Tensor, k: int) -> None:

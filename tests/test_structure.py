@@ -25,6 +25,7 @@ ORDER = (
     "chunks",
     "answers",
     "frozen",
+    "activations",
     "gradcam",
     "metrics",
     "inpaint",
