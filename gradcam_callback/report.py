@@ -19,6 +19,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tqdm import tqdm
 
 from gradcam_callback.canvas import Picture, Style, encode_jpeg, marked
 from gradcam_callback.heatmap import overlay, scale
@@ -227,7 +228,7 @@ def write_report(run: Path, out: Path, most: int = 12) -> None:
     overlays: list[dict[str, list[str]]] = [
         {layer: [] for layer in record.manifest.layers} for _ in record.manifest.names
     ]
-    for place in shown:
+    for place in tqdm(shown, "epochs", disable=None):
         for image, found in zip(overlays, record.source.overlays(record.steps[place]), strict=True):
             for layer, picture in found.items():
                 image[layer].append(_base64(picture))

@@ -1,14 +1,8 @@
 """A training that nobody watched is looked back at as if it had been."""
 
-import fcntl
-import itertools
-import os
-import pty
 import re
-import struct
 import subprocess
 import sys
-import termios
 from pathlib import Path
 
 import compare_checkpoints
@@ -17,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 from conftest import ThinVGG
 from PIL import Image
+from terminal import on_a_terminal
 from test_suspicion import AlwaysTheSame, ReadsTheGround
 from torchvision import transforms
 from toys import CLASSES, Toys
@@ -170,21 +165,8 @@ def test_long_work_shows_its_progress_to_a_person_and_nothing_to_a_file(folder, 
     images = sorted(folder.glob("*/?.png"))
     command = [sys.executable, "-m", "gradcam_callback", "panel", *map(str, images), "--size", "64"]
     command += ["--model", "net.py:make", "--layers", "1"]
-    terminal, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
-    done = subprocess.run(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=theirs, timeout=120)
-    os.close(theirs)
-    seen = b"".join(itertools.takewhile(bool, iter(lambda: _read(terminal), b""))).decode()
-    os.close(terminal)
-    assert done.returncode == 0, seen
+    printed, seen = on_a_terminal(command, tmp_path)
     for work in ("photographs", "maps", "panels"):
         assert re.search(rf"{work}: 100%.* 6/6", seen), seen
     quiet = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120)
-    assert quiet.returncode == 0 and quiet.stderr == b"" and quiet.stdout == done.stdout
-
-
-def _read(terminal):
-    try:
-        return os.read(terminal, 65536)
-    except OSError:  # the other end is closed
-        return b""
+    assert quiet.returncode == 0 and quiet.stderr == b"" and quiet.stdout == printed

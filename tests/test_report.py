@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from terminal import on_a_terminal
 
 from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet
 from gradcam_callback.__main__ import main
@@ -82,6 +83,12 @@ def test_long_runs_are_thinned_from_the_first_to_the_last_epoch(thin, fit, tmp_p
     assert record.epochs == ["0", "1", "2", "3", "4", "5"]
     assert [record.epochs[place] for place in record.pick(3)] == ["0", "2", "5"]
     assert record.pick(99) == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_person_sees_how_far_it_is(run, tmp_path):
+    command = [sys.executable, "-m", "gradcam_callback", "report", "maps", "-o", "focus.html"]
+    printed, seen = on_a_terminal(command, tmp_path)
+    assert printed == b"focus.html\n" and re.search(r"epochs: 100%.* 3/3", seen), seen
 
 
 def test_without_masks_there_is_a_page_without_verdict(thin, fit, tmp_path, probe):
