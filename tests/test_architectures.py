@@ -15,7 +15,6 @@ from torch.nn import functional
 from torchvision.models import VisionTransformer, resnet18
 
 from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet
-from gradcam_callback.spatial import from_tokens
 
 PAGE = (Path(__file__).parent.parent / "docs" / "models.md").read_text()
 ROWS = re.findall(r"^\| (torchvision|timm) \| (\S+) \| (\S+) \| (yes)? ?\| (\w+)? ?\| (\d+) \|$", PAGE, flags=re.M)
@@ -100,67 +99,6 @@ def test_the_last_layer_is_found_without_a_trace_and_for_images_of_any_proportio
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-class AddsInPlace(nn.Module):
-    """Its last block writes the sum into what its last leaf gave."""
-
-    def __init__(self):
-        super().__init__()
-        self.first, self.block, self.head = nn.Conv2d(3, 4, 3), Sums(), nn.Linear(4, 2)
-
-    def forward(self, images):
-        return self.head(self.block(self.first(images)).mean(dim=(2, 3)))
-
-
-class Sums(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.convolution = nn.Conv2d(4, 4, 1)
-
-    def forward(self, features):
-        output = self.convolution(features)
-        output += features
-        return output
-
-
-def test_a_block_that_adds_in_place_is_the_last_and_not_its_branch():
-    cam = GradCAM(AddsInPlace(), "last")
-    cam(torch.rand(1, 3, 8, 8))
-    assert cam.layers[0].name == "block"
-
-
-class HalfBlind(nn.Sequential):
-    """What its second module gives runs where nothing has a gradient."""
-
-    def __init__(self):
-        super().__init__(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Linear(4, 2))
-
-    def forward(self, images):
-        seen = self[0](images)
-        with torch.inference_mode():
-            shift = self[1](seen).mean()
-        return self[2](seen.mean(dim=(2, 3)) + shift.clone())
-
-
-def test_what_runs_under_inference_mode_is_not_the_last():
-    assert list(GradCAM(HalfBlind(), "last")(torch.rand(1, 3, 12, 12)).maps) == ["0"]
-
-
-def test_the_last_layer_of_a_compiled_network_has_its_own_name():
-    network = torch.compile(AddsInPlace(), backend="eager")
-    assert list(GradCAM(network, "last")(torch.rand(1, 3, 8, 8)).maps) == ["block"]
-
-
-def test_tokens_are_the_patches_in_their_order():
-    patches = torch.arange(2 * 5 * 2 * 3.0).reshape(2, 5, 2, 3)
-    tokens = torch.cat([torch.full((2, 1, 5), -1.0), patches.flatten(2).transpose(1, 2)], dim=1)
-    assert torch.equal(from_tokens(tokens, (32, 48)), patches), "a class token, then 2 rows of 3"
-    assert torch.equal(from_tokens(tokens[:, 1:], (32, 48)), patches)
-    assert from_tokens(patches, (32, 48)) is patches, "what is a map already"
-    for count in (1, 9):
-        with pytest.raises(ValueError, match=f"{count} tokens are no grid of square patches of images of 32 x 48 p"):
-            from_tokens(torch.zeros(1, count, 2), (32, 48))
-
-
 def small_transformer():
     torch.manual_seed(0)
     return VisionTransformer(32, 8, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=16, num_classes=3)
@@ -177,7 +115,12 @@ LAYER = "encoder.layers.encoder_layer_1.ln_1"
         (
             small_transformer,
             {"target_layers": LAYER, "reshape_transform": lambda tokens: tokens[:, 0]},
-            r"gives \(2, 17, 8\), of which reshape_transform made \(2, 8\)",
+            r"gives \(2, 17, 8\), of which reshape_transform made \(2, 8\). Expected .* with N = 2\.$",
+        ),
+        (
+            small_transformer,
+            {"target_layers": LAYER, "reshape_transform": lambda tokens: tokens[..., None, None]},
+            r"gives \(2, 17, 8\), of which reshape_transform made \(2, 17, 8, 1, 1\). Expected .* with N = 2\.$",
         ),
         (
             small_transformer,
