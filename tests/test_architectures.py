@@ -107,6 +107,39 @@ def small_transformer():
 LAYER = "encoder.layers.encoder_layer_1.ln_1"
 
 
+class Patches(nn.Module):
+    """A transformer's first step, with ``before`` tokens in front of the patches'."""
+
+    def __init__(self, before):
+        super().__init__()
+        torch.manual_seed(0)
+        self.patches, self.tokens, self.head = nn.Conv2d(3, 7, 8, 8), nn.Identity(), nn.Linear(7, 3)
+        self.before = nn.Parameter(torch.rand(1, before, 7))
+
+    def forward(self, images):
+        patches = self.patches(images).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.before.expand(len(images), -1, -1), patches], dim=1)
+        return self.head(self.tokens(tokens).square().mean(dim=1))
+
+
+def test_tokens_of_wide_images_have_the_maps_of_their_patches():
+    model, images = Patches(2), torch.rand(3, 3, 24, 40)
+    maps = GradCAM(model, "patches")(images, 1).maps["patches"]
+    assert maps.shape == (3, 3, 5) and maps.any()
+    found = GradCAM(model, "tokens", reshape_transform="tokens")(images, 1).maps["tokens"]
+    torch.testing.assert_close(found, maps)
+
+
+def test_the_last_layer_is_looked_for_once():
+    forwards = []
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    model[3].register_forward_hook(lambda _module, given, _output: forwards.append(len(given[0])))
+    cam = GradCAM(model, "last")
+    for _ in range(2):
+        cam(torch.rand(5, 3, 16, 16))
+    assert forwards == [1, 5, 5]
+
+
 @pytest.mark.parametrize(
     ("model", "options", "message"),
     [

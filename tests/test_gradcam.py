@@ -15,7 +15,7 @@ from torchvision.models.vgg import make_layers
 
 from gradcam_callback import GradCAM
 from gradcam_callback.answers import class_probability, predicted_class
-from gradcam_callback.gradcam import OutputTransformError
+from gradcam_callback.gradcam import OutputTransformError, joined
 
 RELUS = (1, 3, 6, 8, 11, 13, 15, 18, 20, 22, 25, 27, 29)
 
@@ -448,6 +448,34 @@ def test_probabilities_and_predictions():
     assert predicted_class(single).tolist() == [1, 0]
     sure = 1 / (1 + np.exp(-2))
     assert class_probability(single, torch.tensor([1, 0])).tolist() == pytest.approx([sure, sure])
+
+
+def test_an_overwritten_layer_behind_another_is_still_exact():
+    """The graph starts before it, so autograd has nothing against its being written into."""
+    torch.manual_seed(0)
+    steps = [nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 3), nn.ReLU(), nn.AvgPool2d(3), nn.Flatten(), nn.Linear(96, 3)]
+    images = torch.rand(2, 3, 16, 16)
+    expected = GradCAM(nn.Sequential(*steps), ["0", "1"])(images, 2)
+    found = GradCAM(nn.Sequential(*steps[:2], nn.ReLU(inplace=True), *steps[3:]), ["0", "1"])(images, 2)
+    assert_maps_close(found.maps, expected.maps, relative=1e-6)
+
+
+def test_hundreds_of_small_images_go_through_at_once():
+    model, images = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(16, 3)), torch.rand(300, 3, 4, 4)
+    at_once, few = (GradCAM(model, "0", chunk_size=size)(images, 1) for size in (300, 50))
+    assert_maps_close(at_once.maps, few.maps, relative=1e-5)
+
+
+def test_parts_are_put_together_in_their_order(double_thin):
+    images, cam = torch.rand(3, 3, 64, 64).double(), GradCAM(double_thin, "block5")
+    images[1] = torch.nan
+    whole = cam(images, [0, 1, 2])
+    one, two = cam(images[:1], [0]), cam(images[1:], [1, 2])
+    assert joined([one]) is one
+    found = joined([one, two])
+    assert_maps_close(found.maps, whole.maps)
+    torch.testing.assert_close(found.logits, whole.logits, equal_nan=True)
+    assert found.targets.tolist() == [0, 1, 2] and found.nonfinite.tolist() == [False, True, False]
 
 
 class Seen(ThinVGG):
