@@ -39,8 +39,9 @@ def run(folder, kind):
         capture_output=True,
         text=True,
         timeout=300,
-        # With threads of its own, torch's memory would be another on each machine.
-        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        # With threads of its own, torch's memory would be another on each machine; and what is let go of has to go back
+        # at once, or a map might find room in it beyond the limit.
+        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads((folder / "knows.json").read_text())

@@ -462,7 +462,7 @@ def test_an_overwritten_layer_behind_another_is_still_exact():
 
 def test_hundreds_of_small_images_go_through_at_once():
     model, images = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(16, 3)), torch.rand(300, 3, 4, 4)
-    at_once, few = (GradCAM(model, "0", chunk_size=size)(images, 1) for size in (300, 50))
+    at_once, few = (GradCAM(model, "0", chunk_size=size)(images, [1] * 300) for size in (300, 50))
     assert_maps_close(at_once.maps, few.maps, relative=1e-5)
 
 
