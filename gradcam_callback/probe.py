@@ -147,8 +147,7 @@ class ProbeSet:
                 ``(K,)`` of 0 and 1, one-hot or of several classes in an image, which is then chosen for one of them;
                 the mask is an array, boxes, or a black and white picture. torchvision's ``OxfordIIITPet`` with
                 ``target_types=("category", "segmentation")`` is one, too. A mask of another size than its image goes
-                through the dataset's
-                ``transform`` as the image did.
+                through the dataset's ``transform`` as the image did.
             max_images: at most so many in all: of many classes, some are taken, spread evenly over their indices.
             max_scanned: where labels have to be read from the items, read at most so many.
 
@@ -168,14 +167,7 @@ class ProbeSet:
         """
         items = choose_items(dataset, per_class, seed, max_images, max_scanned)
         mean, std = find_normalisation(dataset)
-        probe = cls(
-            _stack([item.image for item in items], [item.source for item in items]),
-            [item.label for item in items],
-            [item.mask for item in items],
-            class_names=find_class_names(dataset),
-            mean=mean,
-            std=std,
-        )
+        probe = cls._of_items(items, class_names=find_class_names(dataset), mean=mean, std=std)
         if items[0].present is not None:
             # Set here, as not every class of an image was chosen.
             probe.present = torch.stack([item.present for item in items if item.present is not None])
@@ -279,25 +271,25 @@ class ProbeSet:
         cls, items: Sequence[Item], classes: Sequence[str], transform: Transform | None, mean: Any, std: Any
     ) -> ProbeSet:
         found_mean, found_std = find_normalisation(transform)
-        return cls(
-            _stack([item.image for item in items], [item.source for item in items]),
-            [item.label for item in items],
-            [item.mask for item in items],
+        return cls._of_items(
+            items,
             names=told_apart([f"{classes[item.label]}-{Path(item.source).stem}" for item in items]),
             class_names=classes,
             mean=found_mean if mean is None else mean,
             std=found_std if std is None else std,
         )
 
-
-def _stack(images: Sequence[Tensor], sources: Sequence[str]) -> Tensor:
-    for image, source in zip(images, sources, strict=True):
-        if image.shape != images[0].shape:
-            raise ValueError(
-                f"Images differ in shape: {sources[0]} is {tuple(images[0].shape)}, {source} is {tuple(image.shape)}. "
-                "Expected one shape; resize them in the transform."
-            )
-    return torch.stack([torch.as_tensor(image) for image in images])
+    @classmethod
+    def _of_items(cls, items: Sequence[Item], **others: Any) -> ProbeSet:
+        first = items[0]
+        for item in items:
+            if item.image.shape != first.image.shape:
+                raise ValueError(
+                    f"Images differ in shape: {first.source} is {tuple(first.image.shape)}, {item.source} is "
+                    f"{tuple(item.image.shape)}. Expected one shape; resize them in the transform."
+                )
+        images = torch.stack([torch.as_tensor(item.image) for item in items])
+        return cls(images, [item.label for item in items], [item.mask for item in items], **others)
 
 
 def told_apart(names: Sequence[str]) -> list[str]:
