@@ -1,6 +1,6 @@
 """Whether the tests notice small changes of the code: cosmic-ray's mutants of the pure modules, each under its tests.
 
-    python benchmarks/mutation.py [MODULE ...] [--remaining] [--workers 1] [--write docs/mutation.md]
+    python benchmarks/mutation.py [MODULE ...] [--remaining] [--workers N] [--write docs/mutation.md]
 
 ``benchmarks/mutation.toml`` says which tests are to hold each module, and why the mutants that they do not kill are let
 live. A survivor that is not listed there, or one that is and does not survive, is a failure. ``--remaining`` tries only
@@ -223,12 +223,9 @@ def check(name: str, choice: dict[str, Any], only_remaining: bool, workers: int)
     every = mutants(source, choice.get("left_out"))
     tried = [mutant for mutant in every if [mutant.place, mutant.to] not in before["killed"]]
     limit = LEAST_PATIENCE + math.ceil(PATIENCE * alone)
-    may_live = listed(choice["survivors"])
     survivors = []
     outcomes = survived(name, [mutant.source for mutant in tried], tests, limit, workers)
     for i, (mutant, lives) in enumerate(zip(tried, outcomes, strict=True), 1):
-        if lives and "slow" in choice and (mutant.place, mutant.to) not in may_live:
-            (lives,) = survived(name, [mutant.source], choice["slow"], LONGEST_WAIT, 1)
         if lives:
             survivors.append((mutant.line, mutant.place, mutant.to))
         if lives or i % 100 == 0:
@@ -305,7 +302,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Which small changes of the code the tests do not notice.")
     parser.add_argument("modules", nargs="*", metavar="MODULE", help=f"of {', '.join(config)}; all unless named")
     parser.add_argument("--remaining", action="store_true", help="only what was not killed the last time")
-    parser.add_argument("--workers", type=int, default=1, help="mutants at a time (default: 1)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="mutants at a time (default: %(default)s)")
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the table between its <!-- mutation --> marks")
     args = parser.parse_args()
     wrong = sorted(set(args.modules) - set(config))
