@@ -107,10 +107,4 @@ def _load(path: Path, beside: Path | None, transform: Transform) -> tuple[Tensor
         raise ValueError(
             f"The mask {str(beside)!r} marks nothing. Expected white on the object, or no mask where there is none."
         )
-    mask = transformed_mask(as_picture(mask), transform)
-    if not mask.any():
-        raise ValueError(
-            f"The mask {str(beside)!r} marks nothing of what the transform leaves of the image. Expected a transform "
-            "that keeps the object, or no mask."
-        )
-    return image, mask
+    return image, transformed_mask(as_picture(mask), transform)

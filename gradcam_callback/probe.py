@@ -288,6 +288,11 @@ class ProbeSet:
                     f"Images differ in shape: {first.source} is {tuple(first.image.shape)}, {item.source} is "
                     f"{tuple(item.image.shape)}. Expected one shape; resize them in the transform."
                 )
+            if item.mask is not None and not np.any(np.asarray(item.mask)):
+                raise ValueError(
+                    f"The mask of {item.source} marks nothing of what the transform leaves of the image. Expected a "
+                    "transform that keeps the object, no mask, or, where images are chosen, another seed."
+                )
         images = torch.stack([torch.as_tensor(item.image) for item in items])
         return cls(images, [item.label for item in items], [item.mask for item in items], **others)
 

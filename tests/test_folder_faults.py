@@ -346,13 +346,13 @@ def test_masks_of_levels_beyond_all_white_are_refused(lion):
         refuses(lion, "a.mask.png' cannot be read. Its levels go from", "Expected black and white")
 
 
-def test_an_object_that_the_transform_cuts_off_is_said_with_the_masks_name(lion):
+def test_an_object_that_the_transform_cuts_off_is_said_with_the_images_name(lion):
     write_image(lion)
     corner = np.zeros((HEIGHT, WIDTH), dtype=bool)
     corner[0, 0] = True
     Image.fromarray(corner).save(lion / "a.mask.png")
     steps = transforms.Compose([transforms.CenterCrop(8), transforms.ToTensor()])
-    refuses(lion, "a.mask.png' marks nothing of what the transform leaves", "keeps the object", transform=steps)
+    refuses(lion, "a.png marks nothing of what the transform leaves", "keeps the object", transform=steps)
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture", None])

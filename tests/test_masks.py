@@ -191,6 +191,9 @@ def test_coco_with_a_transform_and_chosen_categories(coco):
 def test_coco_says_what_is_wrong(coco):
     with pytest.raises(ValueError, match=r"categories \['bird'\] are not in .* Expected some of \['cat', 'dog'\]"):
         ProbeSet.from_coco(coco / "instances.json", coco / "images", categories=["bird"])
+    crop = transforms.Compose([transforms.CenterCrop(8), transforms.ToTensor()])
+    with pytest.raises(ValueError, match="mask of .*1.png marks nothing of what the transform leaves.* another seed"):
+        ProbeSet.from_coco(coco / "instances.json", coco / "images", crop)
     Image.new("RGB", (30, 20)).save(coco / "images" / "1.png")
     with pytest.raises(ValueError, match=r"1.png' is \(30, 20\) px. Expected \(60, 40\), as its annotations say"):
         ProbeSet.from_coco(coco / "instances.json", coco / "images")

@@ -179,6 +179,7 @@ class Stream(IterableDataset):
         (Odd({"image": 1}), "is a dict. Expected .image, label."),
         (Odd((Image.new("RGB", (8, 8)), 0)), "image of item . is a Image. Expected a tensor"),
         (Odd((torch.rand(3, 8, 8), torch.tensor([0.5, 0.5]))), "label of item . is tensor.* Expected one integer"),
+        (Odd((torch.rand(3, 8, 8), 0, torch.zeros(8, 8))), "mask of item . marks nothing of what the transform leaves"),
         (Odd(()), "is a tuple"),
         (TensorDataset(torch.rand(0, 3, 8, 8), torch.zeros(0)), "The dataset is empty"),
         (Stream(), "no length or no items by index"),
