@@ -94,6 +94,15 @@ def toys() -> Toys:
 
 
 @pytest.fixture
+def reachable(tmp_path: Path) -> Path:
+    """A folder that another user may enter, too."""
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder == tmp_path or folder.name.startswith(("pytest-", "popen-")):
+            folder.chmod(0o755)
+    return tmp_path
+
+
+@pytest.fixture
 def thin() -> ThinVGG:
     pl.seed_everything(0, verbose=False)
     return ThinVGG(len(CLASSES))
