@@ -51,12 +51,16 @@ class Outage(pl.Callback):
         for path in [*(self.folder / "run").rglob("*"), self.folder / "run"]:
             path.chmod(folders if path.is_dir() else files)
 
-    def on_validation_start(self, trainer, pl_module):
+    def on_validation_batch_start(self, trainer, pl_module, *_batch):
         if self.kind == "memory" and trainer.current_epoch < 2:  # before any map has got itself room
             pages = int(Path("/proc/self/statm").read_text().split()[0])
             resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**22, -1))
 
-    def on_validation_epoch_end(self, trainer, pl_module):
+
+class Relief(pl.Callback):
+    """Behind the one that computes maps: what the validation itself needs is there."""
+
+    def on_validation_batch_start(self, trainer, pl_module, *_batch):
         resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
 
 
@@ -74,7 +78,7 @@ def main():
     trainer = pl.Trainer(
         max_epochs=6,
         logger=TensorBoardLogger(folder, name="run", version=""),
-        callbacks=[Outage(kind, folder), callback],
+        callbacks=[Outage(kind, folder), callback, Relief()],
         accelerator="cpu",
         enable_checkpointing=False,
         enable_progress_bar=False,

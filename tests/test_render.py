@@ -55,6 +55,13 @@ def test_zero_is_the_coldest_colour_and_the_hottest_cell_the_hottest(colormap):
         assert (painted == ends[1]).all(axis=2).any()
 
 
+@pytest.mark.parametrize("colormap", ["inferno", "jet"])
+def test_values_have_the_colours_that_matplotlib_gives_them(colormap):
+    values = np.linspace(0, 1, 256).reshape(16, 16)
+    expected = matplotlib.colormaps[colormap](values)[..., :3] * 255
+    assert np.abs(heatmap.paint(values, colormap) - expected).max() <= 0.5
+
+
 def test_empty_maps_are_cold_all_over():
     painted = heatmap.paint(heatmap.scale(np.zeros((7, 7)), 50, 50, smooth=True), "inferno")
     assert (painted == painted[0, 0]).all() and painted.max() < 10
