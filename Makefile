@@ -18,7 +18,7 @@ test: $(VENV)/.test
 fuzz: $(VENV)/.test
 	$(RUN) -m pytest tests/test_properties.py --hypothesis-profile=fuzz --hypothesis-show-statistics $(TEST_ARGS)
 
-# Whether the tests notice small changes of the pure modules; about an hour and a half. MUTATION_ARGS="metrics" tries one of them.
+# Whether the tests notice small changes of the pure modules; about an hour. MUTATION_ARGS="metrics" tries one of them.
 mutation: $(VENV)/.mutation
 	$(RUN) benchmarks/mutation.py $(if $(MUTATION_ARGS),$(MUTATION_ARGS),--write docs/mutation.md)
 
