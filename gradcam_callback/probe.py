@@ -288,7 +288,8 @@ class ProbeSet:
                     f"Images differ in shape: {first.source} is {tuple(first.image.shape)}, {item.source} is "
                     f"{tuple(item.image.shape)}. Expected one shape; resize them in the transform."
                 )
-            if item.mask is not None and not np.any(np.asarray(item.mask)):
+            mask = item.mask if isinstance(item.mask, Tensor) or item.mask is None else np.asarray(item.mask)
+            if mask is not None and not mask.any():
                 raise ValueError(
                     f"The mask of {item.source} marks nothing of what the transform leaves of the image. Expected a "
                     "transform that keeps the object, no mask, or, where images are chosen, another seed."
