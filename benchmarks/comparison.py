@@ -286,7 +286,7 @@ def flat(library: Library) -> str:
 def formulas(library: Library) -> str:
     """How many classes or functions of the library make class activation maps, or with captum attributions at all."""
     if library is OURS:
-        from gradcam_callback.methods import METHODS
+        from gradcam_callback.maps.methods import METHODS
 
         return str(len(METHODS))
     if library.name == "torch-cam":

@@ -24,14 +24,14 @@ from skimage import data
 from sklearn.datasets import load_sample_image
 
 from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet
-from gradcam_callback.canvas import Encoded, encode_gif, encode_jpeg
-from gradcam_callback.evolution import Evolution
-from gradcam_callback.gradcam import CAMs
-from gradcam_callback.journal import FRAME_SECONDS
-from gradcam_callback.observation import Observation
-from gradcam_callback.panels import Album
-from gradcam_callback.tensorboard import TensorBoardSink
-from gradcam_callback.words import tag
+from gradcam_callback.drawing.canvas import Encoded, encode_gif, encode_jpeg
+from gradcam_callback.maps.gradcam import CAMs
+from gradcam_callback.run.album import Album
+from gradcam_callback.run.evaluate import Evaluation
+from gradcam_callback.run.evolution import Evolution
+from gradcam_callback.run.journal import FRAME_SECONDS
+from gradcam_callback.run.tags import tag
+from gradcam_callback.writers.tensorboard import TensorBoardWriter
 
 IMAGES, SIZE = 16, 224
 
@@ -68,8 +68,8 @@ def main() -> None:
     defaults = GradCAMCallback()
     album = Album(probe, list(cams.maps), defaults.style)
 
-    def observed(maps: dict[str, torch.Tensor]) -> Observation:
-        return Observation(CAMs(maps, cams.logits, cams.targets, cams.nonfinite), {}, 0, 0.0, None, [], None)
+    def observed(maps: dict[str, torch.Tensor]) -> Evaluation:
+        return Evaluation(CAMs(maps, cams.logits, cams.targets, cams.nonfinite), {}, 0, 0.0, None, [], None)
 
     def draw(evolution: Evolution) -> list[tuple[tuple[str, ...], Encoded]]:
         drawn = album.entry(observed(cams.maps), evolution, None)
@@ -83,7 +83,7 @@ def main() -> None:
     counted: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:
         logger = TensorBoardLogger(folder, name="", version="")
-        sink = TensorBoardSink(logger)
+        sink = TensorBoardWriter(logger)
 
         def write(parts: tuple[str, ...], picture: Encoded, step: int) -> None:
             counted[parts[0]] += len(picture.data)

@@ -49,8 +49,8 @@ from torchvision.models.vgg import make_layers
 from toys import CLASSES, Item, Toys
 
 from gradcam_callback import GradCAMCallback, GradCAMWarning, ProbeSet
-from gradcam_callback.sinks import Manifest
-from gradcam_callback.words import tag
+from gradcam_callback.run.tags import tag
+from gradcam_callback.writers.sinks import Manifest
 
 # VGG16's 13 convolutions, with few channels.
 THIN = [8, 8, "M", 12, 12, "M", 16, 16, 16, "M", 24, 24, 24, "M", 24, 24, 24, "M"]

@@ -2,7 +2,7 @@
 
     python benchmarks/study.py train|look|report|all [--out runs/study] [--docs docs]
 
-Every network is the pretrained VGG16 with a fresh head, its blocks 1 to 3 frozen. Truth is the fall from its accuracy
+Every network is the pretrained VGG16 with a fresh head, its blocks 1 to 3 frozen. Truth is the drop from its accuracy
 on validation data, biased like its training data, to that on data whose cue always points to another class. Each part
 goes on where it was stopped.
 """
@@ -27,8 +27,8 @@ from torch.nn import functional
 from toys import CLASSES
 
 from gradcam_callback import GradCAM, ProbeSet
-from gradcam_callback.metrics import border_mass, centre_distance, mean_of_defined
-from gradcam_callback.observation import Observer
+from gradcam_callback.measures.metrics import border_mass, centre_distance, mean_of_defined
+from gradcam_callback.run.evaluate import Evaluator
 
 CORRELATIONS = (0.0, 0.5, 0.8, 0.9, 0.95, 1.0)
 SEEDS = (1, 2)
@@ -142,7 +142,7 @@ def look(run: Run, folder: Path) -> list[dict[str, Any]]:
     observers = {}
     for count in PROBES:
         probe = ProbeSet(validation.images[:count], validation.labels[:count], validation.masks[:count])
-        observers[count] = Observer(GradCAM(network, LAYERS, precision="bf16"), probe)
+        observers[count] = Evaluator(GradCAM(network, LAYERS, precision="bf16"), probe)
     rows: list[dict[str, Any]] = []
     for epoch in range(EPOCHS + 1):
         load(network, folder / f"{epoch}.pt")

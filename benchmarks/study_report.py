@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score
 
-from gradcam_callback.verdict import CONFIRMING_FALL, SUSPICIOUS_FALL, confirms, points_to_background
+from gradcam_callback.measures.verdict import CONFIRMING_DROP, SUSPICIOUS_DROP, confirms, points_to_background
 
 Row = dict[str, Any]
 
@@ -21,7 +21,7 @@ LOSES = 0.15
 CHOOSING, JUDGED = ("texture", "watermark", "noise"), ("patch", "tint", "blur")
 # Measures, and whether more of it speaks for a shortcut.
 MEASURES = {
-    "swap_fall": 1,
+    "swap_drop": 1,
     "swap_accuracy": -1,
     "background_accuracy": 1,
     "foreground_accuracy": -1,
@@ -59,7 +59,7 @@ for both epochs had caught 17 of the 20 below; the networks for choosing spoke f
 KINDNESS = """\
 The swap reads weak correlations too kindly, because it draws its backgrounds from the validation data: at a
 correlation c, of K classes, a share (1 - c) / K of the backgrounds of other classes carries the cue of the object's own
-class by chance. The fall is then c / (c + (1 - c) / K) of the true loss: 3/4 of it at c = 0.5 and K = 3.
+class by chance. The drop is then c / (c + (1 - c) / K) of the true loss: 3/4 of it at c = 0.5 and K = 3.
 """
 
 
@@ -91,11 +91,11 @@ def share(rows: Iterable[Row], of: Callable[[Row], bool], where: Callable[[Row],
 
 
 def judge_all(rows: list[Row]) -> None:
-    """Add to each row whether the callback would suspect a shortcut then, and the fall in the epoch before."""
-    falls = {key(row): row["swap_fall"] for row in rows if row["epoch"] > 0}
+    """Add to each row whether the callback would suspect a shortcut then, and the drop in the epoch before."""
+    falls = {key(row): row["swap_drop"] for row in rows if row["epoch"] > 0}
     for row in rows:
         row["fall_before"] = falls.get(key({**row, "epoch": row["epoch"] - 1}), 0.0)
-        row["suspected"] = points_to_background(row["swap_fall"], row["swap_fall_low"]) and confirms(row["fall_before"])
+        row["suspected"] = points_to_background(row["swap_drop"], row["swap_drop_low"]) and confirms(row["fall_before"])
 
 
 def key(row: Row) -> tuple[Any, ...]:
@@ -105,9 +105,9 @@ def key(row: Row) -> tuple[Any, ...]:
 def best_thresholds(rows: list[Row]) -> tuple[list[float], list[float]]:
     """The falls, in the epoch and in the one before, that tell the most networks right, each with all of its equals."""
 
-    def right(fall: float, before: float) -> float:
+    def right(drop: float, before: float) -> float:
         def accused(row: Row) -> bool:
-            return bool(row["swap_fall"] > fall and row["swap_fall_low"] > 0 and row["fall_before"] > before)
+            return bool(row["swap_drop"] > drop and row["swap_drop_low"] > 0 and row["fall_before"] > before)
 
         caught, bad = share(rows, accused, lambda row: loss(row) > LOSES)
         wrong, good = share(rows, accused, lambda row: loss(row) <= LOSES)
@@ -115,7 +115,7 @@ def best_thresholds(rows: list[Row]) -> tuple[list[float], list[float]]:
 
     scores = {(i / 200, j / 40): right(i / 200, j / 40) for i in range(10, 61) for j in range(11) if j / 40 <= i / 200}
     best = [pair for pair, score in scores.items() if score > max(scores.values()) - 1e-9]
-    return sorted({fall for fall, _ in best}), sorted({before for _, before in best})
+    return sorted({drop for drop, _ in best}), sorted({before for _, before in best})
 
 
 def write_report(out: Path, docs: Path) -> None:
@@ -153,17 +153,17 @@ def table(rows: list[Row], final: list[Row], count: int) -> str:
     caught = share(judged, lambda row: row["suspected"], lambda row: loss(row) > LOSES)
     accused = share(judged, lambda row: row["suspected"], lambda row: loss(row) <= LOSES)
     late, known = delays([row for row in rows if row["images"] == count and row["kind"] in JUDGED])
-    area = auc(judged, "swap_fall")
+    area = auc(judged, "swap_drop")
     score = "-" if area is None else f"{area:.3f}"
     return "\n".join(
         [
             f"## {count} probe images\n",
-            f"On the kinds used for choosing ({', '.join(CHOOSING)}) a fall of {falls[0]:.3f} to {falls[-1]:.3f} after "
+            f"On the kinds used for choosing ({', '.join(CHOOSING)}) a drop of {falls[0]:.3f} to {falls[-1]:.3f} after "
             f"one of {before[0]:.3f} to {before[-1]:.3f} in the epoch before tells most networks right; the package "
-            f"uses {SUSPICIOUS_FALL:.2f} and {CONFIRMING_FALL:.2f}. The others ({', '.join(JUDGED)}):\n",
+            f"uses {SUSPICIOUS_DROP:.2f} and {CONFIRMING_DROP:.2f}. The others ({', '.join(JUDGED)}):\n",
             "| what | measured | goal |",
             "|---|---|---|",
-            f"| AUC of the fall for losing more than 15 points | {score} | >= 0.98 |",
+            f"| AUC of the drop for losing more than 15 points | {score} | >= 0.98 |",
             f"| caught | {caught[0]} of {caught[1]} | >= 0.95 |",
             f"| false alarms | {accused[0]} of {accused[1]} | <= 0.05 |",
             f"| mean error of the forecast | {mean(map(error, judged)):.3f} | <= 0.05 |",
@@ -211,7 +211,7 @@ def by_correlation(final: list[Row]) -> str:
 def grouped(title: str, what: str, final: list[Row], groups: Sequence[Any]) -> str:
     lines = [
         f"## {title}, 64 images\n",
-        f"| {what} | lose more than 15 points | caught | false alarms | mean loss | mean fall | "
+        f"| {what} | lose more than 15 points | caught | false alarms | mean loss | mean drop | "
         "mean error of the forecast |",
         "|---|---|---|---|---|---|---|",
     ]
@@ -221,7 +221,7 @@ def grouped(title: str, what: str, final: list[Row], groups: Sequence[Any]) -> s
         accused = share(rows, lambda row: row["suspected"], lambda row: loss(row) <= LOSES)
         lines.append(
             f"| {group} | {caught[1]} of {len(rows)} | {caught[0]} | {accused[0]} | {mean(map(loss, rows)):.3f} | "
-            f"{mean(row['swap_fall'] for row in rows):.3f} | {mean(map(error, rows)):.3f} |"
+            f"{mean(row['swap_drop'] for row in rows):.3f} | {mean(map(error, rows)):.3f} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -230,7 +230,7 @@ def mistakes(final: dict[int, list[Row]]) -> str:
     """Every network that the verdict gets wrong, of all kinds."""
     lines = [
         "## Every mistake\n",
-        "| images | kind | correlation | seed | mistake | true loss | fall by the swap |",
+        "| images | kind | correlation | seed | mistake | true loss | drop by the swap |",
         "|---|---|---|---|---|---|---|",
     ]
     for count, rows in final.items():
@@ -239,7 +239,7 @@ def mistakes(final: dict[int, list[Row]]) -> str:
                 name = "false alarm" if row["suspected"] else "missed"
                 lines.append(
                     f"| {count} | {row['kind']} | {row['correlation']} | {row['seed']} | {name} | {loss(row):.3f} | "
-                    f"{row['swap_fall']:.3f} |"
+                    f"{row['swap_drop']:.3f} |"
                 )
     return "\n".join(lines) + "\n"
 

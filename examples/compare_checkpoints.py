@@ -21,8 +21,8 @@ from finetune_vgg16 import FineTuning, transform_for
 from torch import nn
 
 from gradcam_callback import ProbeSet
-from gradcam_callback.checkpoints import Look, find_checkpoints, table, watch_checkpoints
-from gradcam_callback.report import write_report
+from gradcam_callback.offline.checkpoints import Look, find_checkpoints, table, watch_checkpoints
+from gradcam_callback.offline.report import write_report
 
 
 def load(checkpoint: Path) -> nn.Module:

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from pretrained import WeightsUnavailable, for_classifying
 
-from gradcam_callback.canvas import Style, encode_jpeg
-from gradcam_callback.photographs import draw_sheets, read_photographs
+from gradcam_callback.drawing.canvas import Style, encode_jpeg
+from gradcam_callback.offline.photographs import draw_sheets, read_photographs
 
 
 def main() -> None:

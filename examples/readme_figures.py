@@ -17,8 +17,8 @@ from pretrained import WeightsUnavailable, for_classifying
 from skimage import data
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gradcam_callback.canvas import Style, encode_jpeg
-from gradcam_callback.photographs import draw_sheets, read_photographs
+from gradcam_callback.drawing.canvas import Style, encode_jpeg
+from gradcam_callback.offline.photographs import draw_sheets, read_photographs
 
 PANELS = {
     "shortcut_layer": ("shortcut", "gradcam/layer/block5_conv3"),

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import matplotlib
 
-from gradcam_callback.canvas import Style, encode_jpeg
-from gradcam_callback.checkpoints import find_checkpoints, table, watch_checkpoints
-from gradcam_callback.layers import find_vggs
-from gradcam_callback.loading import load_model
-from gradcam_callback.photographs import IMAGENET, Normalisation, draw_sheets, middle_square, read_photographs
-from gradcam_callback.probe import ProbeSet
-from gradcam_callback.report import write_report
-from gradcam_callback.spatial import RESHAPES
+from gradcam_callback.drawing.canvas import Style, encode_jpeg
+from gradcam_callback.maps.layers import find_vggs
+from gradcam_callback.maps.reshape import RESHAPES
+from gradcam_callback.offline.checkpoints import find_checkpoints, table, watch_checkpoints
+from gradcam_callback.offline.loading import load_model
+from gradcam_callback.offline.photographs import IMAGENET, Normalisation, draw_sheets, middle_square, read_photographs
+from gradcam_callback.offline.report import write_report
+from gradcam_callback.probes.probe_set import ProbeSet
 
 CELL = 112
 

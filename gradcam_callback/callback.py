@@ -15,31 +15,31 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from gradcam_callback.canvas import Style
-from gradcam_callback.chunks import is_out_of_memory
-from gradcam_callback.gradcam import GradCAM, OutputTransformError, check_options
-from gradcam_callback.journal import Journal
-from gradcam_callback.notices import GradCAMWarning, ShortcutWarning
-from gradcam_callback.observation import Observation, Observer, Share
-from gradcam_callback.panels import VIEWS
-from gradcam_callback.probe import ProbeSet
-from gradcam_callback.record import Record
-from gradcam_callback.sinks import Sink, Sinks
+from gradcam_callback.drawing.canvas import Style
+from gradcam_callback.exceptions import GradCAMWarning, ShortcutWarning
+from gradcam_callback.maps.chunks import is_out_of_memory
+from gradcam_callback.maps.gradcam import GradCAM, OutputTransformError, check_options
+from gradcam_callback.measures.verdict import Verdict
+from gradcam_callback.probes.probe_set import ProbeSet
+from gradcam_callback.run.album import VIEWS
+from gradcam_callback.run.evaluate import Evaluation, Evaluator, Share
+from gradcam_callback.run.journal import Journal
+from gradcam_callback.run.record import Record
+from gradcam_callback.run.tags import tag
 from gradcam_callback.trainers import (
     callbacks_of,
-    find_sinks,
+    fill_missing_metrics,
+    find_writers,
     gather,
-    is_a,
+    has_class_named,
     is_dry_run,
     is_fitting,
     precision_of,
     refuse_sharded,
-    settle_probe,
-    stand_in,
+    resolve_probe,
     validation_step,
 )
-from gradcam_callback.verdict import Verdict
-from gradcam_callback.words import tag
+from gradcam_callback.writers.sinks import Writer, Writers
 
 
 class GradCAMCallback(Callback):
@@ -53,7 +53,7 @@ class GradCAMCallback(Callback):
         probe: the images to watch; a folder is read as `ProbeSet.from_folder` does, with the transform and the classes
             of the validation dataset; None takes two images per class from that, at most 16 in all, classes spread
             evenly, the same ones every time. Where it has no ``targets``, 2,048 items are read for them.
-        target_layers: see `gradcam_callback.layers.resolve_layers`.
+        target_layers: see `gradcam_callback.maps.layers.resolve_layers`.
         target: the class that a map explains: ``"label"``, ``"predicted"``, or a class index.
         every_n_epochs: log the first validation, then those of epochs that lie n or more after the last logged one.
         log_before_training: also log once before the first training step, at step 0, so that the focus of the
@@ -70,14 +70,14 @@ class GradCAMCallback(Callback):
             ``gradcam`` in the logger's folder.
         output_transform: makes logits ``(N, K)`` of what the model's ``forward`` gives, where that is something else.
         reshape_transform: makes ``(N, C, h, w)`` of what the layers give, where that is something else, see `GradCAM`.
-        method: the formula of the maps, see `gradcam_callback.methods`.
+        method: the formula of the maps, see `gradcam_callback.maps.methods`.
         precision: ``"full"``, ``"bf16"`` (see `GradCAM`), or ``"trainer"``: bf16 where the Trainer's is.
         chunk_size: how many images go through the model at once; None chooses.
         reuse_frozen: whether what frozen first blocks give for the probe set is kept, up to 256 MB on the model's
             device, and reused as long as they have not changed.
         seed: chooses the probe images from the validation data and the backgrounds that objects are put on.
         check_faithfulness: whether to ask at each entry if the network relies on what its deepest map shows, see
-            `gradcam_callback.faithfulness`; two more forwards per image.
+            `gradcam_callback.measures.faithfulness`; two more forwards per image.
         on_shortcut: what happens, once per run, when a shortcut is suspected: ``"warn"`` gives a `ShortcutWarning`;
             ``"stop"`` also ends the training after this epoch; a callable is given the `Verdict` after the warning.
 
@@ -94,7 +94,7 @@ class GradCAMCallback(Callback):
         >>> import tempfile, torch, pytorch_lightning as pl
         >>> from torch.utils.data import DataLoader, TensorDataset
         >>> from torchvision.models import vgg11
-        >>> import gradcam_callback as gc
+        >>> from gradcam_callback import GradCAMCallback
         >>> class Net(pl.LightningModule):
         ...     def __init__(self):
         ...         super().__init__()
@@ -110,7 +110,7 @@ class GradCAMCallback(Callback):
         >>> data = TensorDataset(torch.rand(4, 3, 64, 64), torch.tensor([0, 1, 0, 1]))
         >>> loader = DataLoader(data, batch_size=2)
         >>> folder = tempfile.mkdtemp()
-        >>> watch = gc.GradCAMCallback(target_layers="block5", save_dir=folder, log_before_training=True)
+        >>> watch = GradCAMCallback(target_layers="block5", save_dir=folder, log_before_training=True)
         >>> quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
         >>> trainer = pl.Trainer(max_epochs=2, callbacks=[watch], logger=False, accelerator="cpu", **quiet)
         >>> trainer.fit(Net(), loader, loader)
@@ -188,9 +188,9 @@ class GradCAMCallback(Callback):
         self.check_faithfulness = check_faithfulness
         self.on_shortcut = on_shortcut
         self.verdict: Verdict | None = None
-        self._observer: Observer | None = None
+        self._observer: Evaluator | None = None
         self._journal: Journal | None = None
-        self._sinks = Sinks([], self._lost)
+        self._sinks = Writers([], self._lost)
         self._record = Record()
         self._of_test: Record | None = None
         self._share: Share | None = None
@@ -222,11 +222,11 @@ class GradCAMCallback(Callback):
             self._stage, folder = "", self.save_dir
             if self._of_test is not None:
                 self._stage, folder = " (test)", None if folder is None else folder / "test"
-            sinks: list[Sink] = []
+            sinks: list[Writer] = []
             if not is_dry_run(trainer):
                 needed = self._of_test is None  # the figures of a test are worth having alone
-                sinks = find_sinks(trainer, folder, self.save_maps, self._number + self._stage, needed)
-            self._sinks = Sinks(sinks if trainer.is_global_zero else [], self._lost)
+                sinks = find_writers(trainer, folder, self.save_maps, self._number + self._stage, needed)
+            self._sinks = Writers(sinks if trainer.is_global_zero else [], self._lost)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         # Lightning gives a state only to a callback with the same key, which is of its layers and target.
@@ -348,8 +348,8 @@ class GradCAMCallback(Callback):
 
     def _prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Settle the probe set, and try the whole on one image, so that what is wrong is said before training."""
-        self.probe = probe = settle_probe(self.probe, trainer, self.seed)
-        self._observer = Observer(
+        self.probe = probe = resolve_probe(self.probe, trainer, self.seed)
+        self._observer = Evaluator(
             GradCAM(
                 pl_module,
                 self.target_layers,
@@ -367,7 +367,7 @@ class GradCAMCallback(Callback):
         )
         self._open_journal(probe, self._observer)
         for logger in trainer.loggers:
-            if is_a(logger, "TensorBoardLogger"):
+            if has_class_named(logger, "TensorBoardLogger"):
                 rank_zero_info(
                     f"GradCAM: watching {len(self._observer.layers)} layers on {len(probe)} images. See them "
                     f"with: tensorboard --logdir {shlex.quote(str(logger.save_dir))} --samples_per_plugin images=100 "
@@ -375,7 +375,7 @@ class GradCAMCallback(Callback):
                 )
                 break
 
-    def _open_journal(self, probe: ProbeSet, observer: Observer) -> None:
+    def _open_journal(self, probe: ProbeSet, observer: Evaluator) -> None:
         record = self._current
         self._journal = Journal(
             probe,
@@ -392,7 +392,7 @@ class GradCAMCallback(Callback):
         if record.history:
             observer.go_on_from(record.evolution.last_maps())
 
-    def _look(self, trainer: Trainer) -> Observation | None:
+    def _look(self, trainer: Trainer) -> Evaluation | None:
         """Put together what the processes have computed; None where that is nothing, or not all of it."""
         mine, self._share = self._share, None
         # Whatever has failed in one process, all of them come here, so that none waits for another in vain.
@@ -406,7 +406,7 @@ class GradCAMCallback(Callback):
                 self._warn(f"this epoch's maps lost, since process {missing[0]} could not compute its share")
             return None
         with self._surviving("this epoch's figures"):
-            seen = self._observer.conclude(there)
+            seen = self._observer.merge(there)
             bad = int(seen.cams.nonfinite.sum())
             if bad:
                 come = f"{bad} of {len(self._observer.probe)} images gave NaN or infinity, and have empty maps"
@@ -414,7 +414,7 @@ class GradCAMCallback(Callback):
             return seen
         return None
 
-    def _publish(self, trainer: Trainer, seen: Observation, epoch: int, step: int) -> None:
+    def _publish(self, trainer: Trainer, seen: Evaluation, epoch: int, step: int) -> None:
         """Keep what was seen, and from the first process write its pictures and words."""
         assert self._journal is not None
         # In trainer.validate nothing comes after; a test is none of several columns.
@@ -440,7 +440,7 @@ class GradCAMCallback(Callback):
     def _own(self, scalars: Mapping[str, float]) -> dict[str, float]:
         return {self._own_tag(name): value for name, value in scalars.items()}
 
-    def _stand_in(self, trainer: Trainer, seen: Observation | None) -> None:
+    def _stand_in(self, trainer: Trainer, seen: Evaluation | None) -> None:
         """Give what is monitored, and has no value yet, that of the last entry.
 
         It may have none as the maps were lost, as a resumed run has yet to log, or as the first entry has no drift.
@@ -449,7 +449,7 @@ class GradCAMCallback(Callback):
         last = {self._with_own_ending(name): value for name, value in entry.items() if name.startswith(tag(""))}
         layers = [] if self._observer is None else self._observer.layers
         ours = set(last) | {self._own_tag("drift", layer) for layer in layers}
-        stand_in(trainer, last, lambda name: name in ours or (seen is None and name.startswith(tag(""))))
+        fill_missing_metrics(trainer, last, lambda name: name in ours or (seen is None and name.startswith(tag(""))))
 
     def _react(self, trainer: Trainer) -> None:
         """Say once per run that a shortcut is suspected, and do what the user wants done then."""

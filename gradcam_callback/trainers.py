@@ -11,11 +11,11 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.trainer.states import TrainerFn
 
-from gradcam_callback.datasets import find_class_names, find_transform
-from gradcam_callback.probe import ProbeSet
-from gradcam_callback.sinks import FolderSink, Sink
-from gradcam_callback.tensorboard import TensorBoardSink
-from gradcam_callback.trackers import MLflowSink, WandbSink
+from gradcam_callback.probes.datasets import find_class_names, find_transform
+from gradcam_callback.probes.probe_set import ProbeSet
+from gradcam_callback.writers.sinks import FolderWriter, Writer
+from gradcam_callback.writers.tensorboard import TensorBoardWriter
+from gradcam_callback.writers.trackers import MLflowWriter, WandbWriter
 
 T = TypeVar("T")
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 AUTO_PER_CLASS, AUTO_IMAGES, AUTO_SCANNED = 2, 16, 2048
 
 
-def find_sinks(trainer: Trainer, save_dir: Path | None, save_maps: bool, suffix: str, needed: bool) -> list[Sink]:
+def find_writers(trainer: Trainer, save_dir: Path | None, save_maps: bool, suffix: str, needed: bool) -> list[Writer]:
     """A sink for each of the Trainer's loggers that can show pictures, and the folder.
 
     Args:
@@ -33,20 +33,20 @@ def find_sinks(trainer: Trainer, save_dir: Path | None, save_maps: bool, suffix:
     Raises:
         ValueError: there is none, and one is needed.
     """
-    sinks: list[Sink] = []
+    sinks: list[Writer] = []
     for logger in trainer.loggers:
-        if is_a(logger, "TensorBoardLogger"):
-            sinks.append(TensorBoardSink(logger, suffix))
-        elif is_a(logger, "WandbLogger"):
-            sinks.append(WandbSink(logger, suffix))
-        elif is_a(logger, "MLFlowLogger"):
-            sinks.append(MLflowSink(logger, suffix))
-        elif is_a(logger, "CSVLogger") and save_dir is None:
-            sinks.append(FolderSink(Path(str(logger.log_dir)) / f"gradcam{suffix}", maps=save_maps))
+        if has_class_named(logger, "TensorBoardLogger"):
+            sinks.append(TensorBoardWriter(logger, suffix))
+        elif has_class_named(logger, "WandbLogger"):
+            sinks.append(WandbWriter(logger, suffix))
+        elif has_class_named(logger, "MLFlowLogger"):
+            sinks.append(MLflowWriter(logger, suffix))
+        elif has_class_named(logger, "CSVLogger") and save_dir is None:
+            sinks.append(FolderWriter(Path(str(logger.log_dir)) / f"gradcam{suffix}", maps=save_maps))
     if save_dir is not None:
-        sinks.append(FolderSink(save_dir, maps=save_maps))
-    elif save_maps and not any(isinstance(sink, FolderSink) for sink in sinks):
-        sinks.append(FolderSink(Path(trainer.log_dir or trainer.default_root_dir) / f"gradcam{suffix}", False, True))
+        sinks.append(FolderWriter(save_dir, maps=save_maps))
+    elif save_maps and not any(isinstance(sink, FolderWriter) for sink in sinks):
+        sinks.append(FolderWriter(Path(trainer.log_dir or trainer.default_root_dir) / f"gradcam{suffix}", False, True))
     if not sinks and needed:
         came = ", ".join(type(logger).__name__ for logger in trainer.loggers) or "no logger"
         raise ValueError(
@@ -56,7 +56,7 @@ def find_sinks(trainer: Trainer, save_dir: Path | None, save_maps: bool, suffix:
     return sinks
 
 
-def is_a(logger: Logger, name: str) -> bool:
+def has_class_named(logger: Logger, name: str) -> bool:
     """Whether a logger's class or one of its bases has a name: ``lightning.pytorch`` and ``pytorch_lightning`` each
     have classes of their own under the same names, and both may be installed."""
     return any(base.__name__ == name for base in type(logger).__mro__)
@@ -83,7 +83,7 @@ def gather(trainer: Trainer, mine: T) -> list[T]:
 
 def is_dry_run(trainer: Trainer) -> bool:
     """``fast_dev_run`` puts a dummy in the place of every logger."""
-    return any(is_a(logger, "DummyLogger") for logger in trainer.loggers)
+    return any(has_class_named(logger, "DummyLogger") for logger in trainer.loggers)
 
 
 def is_fitting(trainer: Trainer) -> bool:
@@ -110,7 +110,7 @@ def callbacks_of(trainer: Trainer) -> list[Callback]:
     return found
 
 
-def stand_in(trainer: Trainer, last: Mapping[str, float], is_ours: Callable[[str], bool]) -> None:
+def fill_missing_metrics(trainer: Trainer, last: Mapping[str, float], is_ours: Callable[[str], bool]) -> None:
     """Give each scalar of ours that is monitored, and has no value yet, its last one, or the worst that there is.
 
     Lightning ends a training whose EarlyStopping, ModelCheckpoint or scheduler finds no value under its name.
@@ -128,7 +128,7 @@ def _monitored(trainer: Trainer) -> dict[str, str]:
     return {name: getattr(one, "mode", "min") for name, one in watching if isinstance(name, str)}
 
 
-def settle_probe(given: ProbeSet | str | Path | None, trainer: Trainer, seed: int) -> ProbeSet:
+def resolve_probe(given: ProbeSet | str | Path | None, trainer: Trainer, seed: int) -> ProbeSet:
     """The probe set that was given; or of the first validation loader's dataset, in ``trainer.test`` of the test's.
 
     Args:

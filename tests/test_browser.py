@@ -13,7 +13,7 @@ import urllib.request
 import pytest
 
 from gradcam_callback import GradCAMCallback, ProbeSet
-from gradcam_callback.report import write_report
+from gradcam_callback.offline.report import write_report
 
 EPOCHS = 4
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -16,16 +16,18 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from toys import CLASSES
 
-from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet, metrics, words
-from gradcam_callback.answers import predicted_class
-from gradcam_callback.evolution import KEPT_SIDE
-from gradcam_callback.shortcut import make_counterfactuals
+from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet
+from gradcam_callback.maps.logits import predicted_class
+from gradcam_callback.measures import metrics
+from gradcam_callback.measures.interventions import make_counterfactuals
+from gradcam_callback.run import tags
+from gradcam_callback.run.evolution import KEPT_SIDE
 
 ALL = [f"block{b}_conv{c}" for b, n in enumerate((2, 2, 3, 3, 3), 1) for c in range(1, n + 1)]
 ON_MASKS = ("relevance_mass", "lift", "pointing_game")
 PER_LAYER = (*ON_MASKS, "entropy", "strength", "drift", "empty")
 ACCURACIES = ("probe_accuracy", "swap_accuracy", "background_accuracy", "foreground_accuracy")
-SWAP = ("swap_accuracy_low", "swap_accuracy_high", "swap_fall", "swap_fall_low")
+SWAP = ("swap_accuracy_low", "swap_accuracy_high", "swap_drop", "swap_drop_low")
 
 
 @pytest.fixture
@@ -278,12 +280,12 @@ def test_history_goes_on_from_a_checkpoint(thin, fit, tmp_path):
 def test_state_of_a_long_run_stays_under_20_mb():
     """32 images in 10 classes, 13 layers, 1,000 epochs."""
     callback = GradCAMCallback()
-    names = [words.tag(measure, layer) for measure in PER_LAYER for layer in ALL]
-    names += [words.tag(f"{of}_by_class", layer, str(i)) for of in ON_MASKS for layer in ALL for i in range(10)]
+    names = [tags.tag(measure, layer) for measure in PER_LAYER for layer in ALL]
+    names += [tags.tag(f"{of}_by_class", layer, str(i)) for of in ON_MASKS for layer in ALL for i in range(10)]
     values = torch.rand(1000, len(names), generator=torch.Generator().manual_seed(0)).tolist()
     for epoch, row in enumerate(values):
         # Tags are made anew at each entry.
-        made = (words.tag(*name.split("/")[1:]) for name in names)
+        made = (tags.tag(*name.split("/")[1:]) for name in names)
         callback.history.append({"epoch": epoch, "step": 10 * epoch, **dict(zip(made, row, strict=True))})
     # The last entry's maps at their own size, for images of 224 px; the others, as small as they will be kept.
     sides = [224] * 2 + [112] * 2 + [56] * 3 + [28] * 3 + [14] * 3
@@ -401,7 +403,7 @@ def test_failure_of_ours_in_a_running_training_is_a_warning_and_training_goes_on
         raise OSError("No space left on device")
 
     callback = GradCAMCallback(target_layers="block5_conv3")
-    monkeypatch.setattr("gradcam_callback.journal.encode_jpeg", full)
+    monkeypatch.setattr("gradcam_callback.run.journal.encode_jpeg", full)
     with pytest.warns(GradCAMWarning) as caught:
         trainer = fit(thin, callback)
     lost = [str(warning.message) for warning in caught if warning.category is GradCAMWarning]

@@ -18,7 +18,7 @@ from toys import CLASSES, Toys
 
 from gradcam_callback import GradCAMCallback, ProbeSet
 from gradcam_callback.__main__ import main
-from gradcam_callback.checkpoints import Checkpoint, find_checkpoints, table, watch_checkpoints
+from gradcam_callback.offline.checkpoints import Checkpoint, find_checkpoints, table, watch_checkpoints
 
 
 class Saves(ThinVGG):

@@ -15,10 +15,10 @@ from torchvision.models.vgg import make_layers
 
 from gradcam_callback import GradCAM
 from gradcam_callback.__main__ import main
-from gradcam_callback.canvas import Style
-from gradcam_callback.layers import find_vggs
-from gradcam_callback.loading import load_model
-from gradcam_callback.photographs import IMAGENET, draw_sheets, read_photographs
+from gradcam_callback.drawing.canvas import Style
+from gradcam_callback.maps.layers import find_vggs
+from gradcam_callback.offline.loading import load_model
+from gradcam_callback.offline.photographs import IMAGENET, draw_sheets, read_photographs
 
 VGG11 = [64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"]
 

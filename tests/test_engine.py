@@ -13,7 +13,7 @@ from test_gradcam import assert_maps_close
 from torch import nn
 
 from gradcam_callback import GradCAM, GradCAMWarning
-from gradcam_callback.chunks import in_chunks
+from gradcam_callback.maps.chunks import in_chunks
 
 
 def captum_maps(model, layers, images, targets):

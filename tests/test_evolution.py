@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from gradcam_callback import ProbeSet
-from gradcam_callback.canvas import Picture, Style
-from gradcam_callback.evolution import KEPT_SIDE, Evolution, shrink
-from gradcam_callback.record import Record
-from gradcam_callback.render import Column, EvolutionStrip
+from gradcam_callback.drawing.canvas import InputImage, Style
+from gradcam_callback.drawing.panels import Column, EvolutionStrip
+from gradcam_callback.run.evolution import KEPT_SIDE, Evolution, shrink
+from gradcam_callback.run.record import Record
 
 
 def lived(epochs, columns=12, evolution=None):
@@ -40,7 +40,7 @@ def test_long_runs_are_thinned_evenly_from_first_to_last(epochs):
 
 
 def test_strips_of_runs_of_any_length_are_of_maps_of_one_size_and_can_be_drawn():
-    evolution, picture = Evolution(), Picture(np.zeros((64, 64, 3), np.uint8))
+    evolution, picture = Evolution(), InputImage(np.zeros((64, 64, 3), np.uint8))
     strip = EvolutionStrip([picture], ["l"], Style())
     for epoch in range(60):
         raw = torch.zeros(1, 64, 64)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gradcam_callback.faithfulness import faithfulness, regions
+from gradcam_callback.measures.faithfulness import faithfulness, regions
 
 
 def spot(h, w, row, column):

@@ -21,7 +21,7 @@ from pytorch_lightning.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger
 from test_gradcam import assert_same, snapshot
 
 from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet
-from gradcam_callback.report import write_report
+from gradcam_callback.offline.report import write_report
 
 TESTS = Path(__file__).parent
 

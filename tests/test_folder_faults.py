@@ -11,7 +11,8 @@ from PIL import Image, ImageFile
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from gradcam_callback import ProbeSet, masks
+from gradcam_callback import ProbeSet
+from gradcam_callback.probes import masks
 
 WIDTH, HEIGHT = 24, 16
 FORMATS = ("bmp", "jpg", "png", "tif", "webp")
@@ -212,9 +213,9 @@ def test_modes_are_read_as_torchvisions_image_folder_reads_them(lion):
         theirs = [np.asarray(image) for image, _ in ImageFolder(str(lion.parent))]
     probe = read(lion)
     assert len(probe) == len(theirs) == 8
-    for image, expected in zip(probe.pictures(), theirs, strict=True):
+    for image, expected in zip(probe.display_images(), theirs, strict=True):
         assert np.array_equal(image, expected)
-    by_name = dict(zip(probe.names, probe.pictures(), strict=True))
+    by_name = dict(zip(probe.names, probe.display_images(), strict=True))
     for exact in ("lion-rgba", "lion-rgba-2", "lion-cmyk-2"):
         assert np.abs(by_name[exact].astype(int) - colours()).max() <= 1, exact
     assert np.array_equal(by_name["lion-la"][..., 2], np.asarray(grey)), "alpha is dropped"
@@ -234,7 +235,7 @@ def test_photographs_that_exif_turns_and_their_masks_lie_on_each_other(lion, suf
     stored.save(lion / f"a.{suffix}", exif=exif, **options)
     Image.fromarray(square()).save(lion / "a.mask.png")
     probe = read(lion)
-    assert np.abs(probe.pictures()[0].astype(int) - red).max() <= (60 if suffix == "jpg" else 0)
+    assert np.abs(probe.display_images()[0].astype(int) - red).max() <= (60 if suffix == "jpg" else 0)
     assert np.array_equal(probe.masks[0].numpy(), square())
 
 
@@ -312,7 +313,7 @@ def test_masks_of_every_kind_mark_the_object_in_a_folder_and_as_a_picture(lion, 
     write_image(lion)
     as_mask(kind).save(lion / "a.mask.png")
     assert np.array_equal(read(lion).masks[0].numpy(), square())
-    assert np.array_equal(masks.from_picture(as_mask(kind)).numpy(), square())
+    assert np.array_equal(masks.from_image(as_mask(kind)).numpy(), square())
     steps = transforms.Compose([transforms.Resize((2 * HEIGHT, 2 * WIDTH)), transforms.ToTensor()])
     twice = torch.from_numpy(square().repeat(2, axis=0).repeat(2, axis=1))
     assert (read(lion, steps).masks[0] ^ twice).float().mean() < 0.04, "also through a transform"
@@ -386,7 +387,7 @@ def test_two_images_that_differ_in_the_suffix_share_their_mask(lion):
     Image.fromarray(square()).save(lion / "a.mask.png")
     probe = read(lion)
     assert probe.names == ["lion-a", "lion-a-2"] and probe.has_mask.all()
-    assert np.array_equal(probe.pictures(), np.stack([colours(1), colours(0)]))
+    assert np.array_equal(probe.display_images(), np.stack([colours(1), colours(0)]))
     assert all(np.array_equal(mask.numpy(), square()) for mask in probe.masks)
 
 
@@ -398,7 +399,7 @@ def test_suffixes_in_capitals_with_masks_that_have_them_too(lion, name):
     Image.fromarray(np.full((HEIGHT, WIDTH, 3), 120, np.uint8)).save(lion / name)
     Image.fromarray(square()).save(lion / f"{name[0]}.MASK.PNG")
     probe = read(lion)
-    assert np.abs(probe.pictures().astype(int) - 120).max() <= 1
+    assert np.abs(probe.display_images().astype(int) - 120).max() <= 1
     assert np.array_equal(probe.masks[0].numpy(), square())
 
 
@@ -417,7 +418,7 @@ def test_names_in_any_script_and_of_any_length(tmp_path, name):
         Image.fromarray(square()).save(folder / f"{name}.mask.png")
     probe = ProbeSet.from_folder(tmp_path)
     assert probe.names == [f"{name[:200]}-{name}"] and probe.class_names == [name[:200]]
-    assert np.array_equal(probe.pictures()[0], colours())
+    assert np.array_equal(probe.display_images()[0], colours())
     assert probe.has_mask.all() == (len(f"{name}.mask.png".encode()) <= 255)
 
 
@@ -435,7 +436,7 @@ def test_what_systems_leave_in_folders_is_passed_over(lion):
     (lion / "more").mkdir()
     probe = read(lion)
     assert probe.names == ["lion-a"] and probe.class_names == ["lion"]
-    assert np.array_equal(probe.pictures()[0], colours())
+    assert np.array_equal(probe.display_images()[0], colours())
 
 
 def test_folders_and_pipes_with_an_images_name_are_refused(lion):
@@ -460,7 +461,7 @@ def test_links_are_followed_and_those_that_lead_nowhere_refused(lion, tmp_path_f
     (lion.parent / "ostrich").symlink_to(elsewhere)
     probe = read(lion)
     assert probe.names == ["lion-b", "ostrich-a"] and probe.labels.tolist() == [0, 1]
-    assert all(np.array_equal(picture, colours()) for picture in probe.pictures())
+    assert all(np.array_equal(picture, colours()) for picture in probe.display_images())
     (lion / "c.png").symlink_to(elsewhere / "nowhere.png")
     refuses(lion, "c.png' cannot be read as an image", "leads nowhere")
     (lion / "c.png").unlink()

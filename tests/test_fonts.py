@@ -7,8 +7,8 @@ import pytest
 from matplotlib import font_manager
 from PIL import Image
 
-from gradcam_callback import fonts
-from gradcam_callback.words import followed
+from gradcam_callback.drawing import text as fonts
+from gradcam_callback.drawing.text import append_left_to_right
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_arabic_is_joined_and_runs_from_right_to_left():
 
 
 def test_a_line_that_begins_in_arabic_still_runs_from_left_to_right():
-    line, word = followed("البطريق", " 87 %"), drawn("البطريق")
+    line, word = append_left_to_right("البطريق", " 87 %"), drawn("البطريق")
     width = fonts.line_width("البطريق", 20)
     assert np.array_equal(drawn(line)[:, : 20 + width], word[:, : 20 + width])
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet
-from gradcam_callback.frozen import FrozenBase
+from gradcam_callback.maps.frozen_prefix import FrozenPrefix
 
 FROZEN = 34  # features[:34] are blocks 1 to 4 of a thin VGG with batch norm; its convolutions are 10 of 13
 IMAGES = torch.rand(5, 3, 64, 64, generator=torch.Generator().manual_seed(3))
@@ -316,7 +316,7 @@ def test_nothing_is_left_in_the_model_also_after_an_exception(model):
 def test_small_gains_are_left_alone(thin):
     """Before the first pooling what would be kept is many times the image, and saves one convolution."""
     thin.features[:4].requires_grad_(False)
-    base = FrozenBase()
+    base = FrozenPrefix()
     with base.reused(thin, []):
         assert "forward" not in thin.features.__dict__
     assert base.bytes_held == 0

@@ -14,8 +14,8 @@ from torch.nn import functional
 from torchvision.models.vgg import make_layers
 
 from gradcam_callback import GradCAM
-from gradcam_callback.answers import class_probability, predicted_class
-from gradcam_callback.gradcam import OutputTransformError, joined
+from gradcam_callback.maps.gradcam import OutputTransformError, joined
+from gradcam_callback.maps.logits import class_probability, predicted_class
 
 RELUS = (1, 3, 6, 8, 11, 13, 15, 18, 20, 22, 25, 27, 29)
 

@@ -10,7 +10,7 @@ from conftest import THIN
 from torch import nn
 from torchvision.models.vgg import make_layers
 
-from gradcam_callback.layers import resolve_layers
+from gradcam_callback.maps.layers import resolve_layers
 
 VGG16_NAMES = [f"block{b}_conv{c}" for b, n in enumerate((2, 2, 3, 3, 3), 1) for c in range(1, n + 1)]
 CONVOLUTIONS = {"vgg11": (1, 1, 2, 2, 2), "vgg13": (2, 2, 2, 2, 2), "vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}

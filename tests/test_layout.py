@@ -7,9 +7,30 @@ import numpy as np
 import pytest
 from PIL import ImageChops
 
-from gradcam_callback import canvas, fonts, render
-from gradcam_callback.canvas import BLOCK_GAP, FAINT, GAP, GRID, INK, MARGIN, PANEL_WIDTH, WRONG, Picture, Style
-from gradcam_callback.render import Animation, Caption, Column, EvolutionStrip, LayerPanel, ProbePanel, contact_sheet
+from gradcam_callback.drawing import canvas
+from gradcam_callback.drawing import panels as render
+from gradcam_callback.drawing import text as fonts
+from gradcam_callback.drawing.canvas import (
+    BLOCK_GAP,
+    FAINT,
+    GAP,
+    GRID,
+    INK,
+    MARGIN,
+    PANEL_WIDTH,
+    WRONG,
+    InputImage,
+    Style,
+)
+from gradcam_callback.drawing.panels import (
+    Animation,
+    Caption,
+    Column,
+    EvolutionStrip,
+    LayerPanel,
+    ProbePanel,
+    contact_sheet,
+)
 
 ALL = [f"block{b}_conv{c}" for b, n in enumerate((2, 2, 3, 3, 3), 1) for c in range(1, n + 1)]
 TWO_NETWORKS = ["vgg2.block4_conv1", "vgg2.block5_conv3", "vgg1.block1_conv1", "vgg1.block1_conv2"]
@@ -89,7 +110,7 @@ def drawn(monkeypatch):
 
 
 def picture(shape="square"):
-    return Picture(np.full((*SHAPES[shape], 3), 128, np.uint8))
+    return InputImage(np.full((*SHAPES[shape], 3), 128, np.uint8))
 
 
 def maps(layers, first=0):
@@ -550,7 +571,7 @@ def test_maps_are_stretched_to_their_own_maximum_or_to_the_runs(drawn, kind, fad
     """Two layers of which the second is a tenth as strong as it once was."""
     largest = {"a": 1.0, "b": 10.0} if fading else None
     raw = {"a": np.eye(7), "b": np.eye(7)}
-    dark, columns = Picture(np.zeros((60, 60, 3), np.uint8)), [Column("0", 0.5, raw)]
+    dark, columns = InputImage(np.zeros((60, 60, 3), np.uint8)), [Column("0", 0.5, raw)]
     if kind == "probe":
         ProbePanel([dark], ["a", "b"], Style(), None).draw(0, raw, STAR, largest)
     elif kind == "strip":

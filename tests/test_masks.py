@@ -10,7 +10,8 @@ from PIL import Image
 from torchvision import transforms, tv_tensors
 from torchvision.datasets import OxfordIIITPet
 
-from gradcam_callback import ProbeSet, masks
+from gradcam_callback import ProbeSet
+from gradcam_callback.probes import masks
 
 
 def test_box_holds_the_pixels_whose_centres_lie_in_it():

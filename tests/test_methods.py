@@ -7,7 +7,7 @@ from conftest import ThinVGG
 from torch import nn
 
 from gradcam_callback import GradCAM
-from gradcam_callback.methods import METHODS
+from gradcam_callback.maps.methods import METHODS
 
 PEERS = {
     "gradcam": pytorch_grad_cam.GradCAM,

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from gradcam_callback import metrics
+from gradcam_callback.measures import metrics
 
 LEFT_HALF = torch.tensor([[[1, 1, 0, 0]] * 4], dtype=torch.bool)
 

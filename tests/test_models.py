@@ -13,9 +13,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.models.vgg import make_layers
 from toys import CLASSES
 
-from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet, metrics
-from gradcam_callback.panels import captions
-from gradcam_callback.shortcut import make_counterfactuals
+from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet
+from gradcam_callback.measures import metrics
+from gradcam_callback.measures.interventions import make_counterfactuals
+from gradcam_callback.run.album import captions
 
 
 @dataclasses.dataclass
@@ -235,7 +236,7 @@ def test_a_model_with_several_labels_per_image_has_a_map_for_each(fit, toys, eve
     found = events()
     assert len(found.Images("gradcam/probe/star-1")) == len(found.Images("gradcam/evolution/star-1")) == 3
     for caption, of_label, said in zip(captions(probe, seen), logits[range(6), probe.labels], right, strict=True):
-        assert caption.predicted == ("" if said else "no ") + caption.label and caption.right == bool(said)
+        assert caption.prediction == ("" if said else "no ") + caption.label and caption.correct == bool(said)
         assert caption.probability == pytest.approx(float(of_label.abs().sigmoid()))
         assert caption.explained_probability == pytest.approx(float(of_label.sigmoid()))
 
@@ -285,7 +286,7 @@ def test_a_model_with_a_single_logit_says_yes_or_no(fit, toys, events):
     ):
         chance = float((logit[probe.names.index(caption.name)] * of_label).sigmoid())
         assert caption.explained_probability == pytest.approx(chance)
-        assert caption.probability == pytest.approx(max(chance, 1 - chance)) and caption.right == (chance > 0.5)
+        assert caption.probability == pytest.approx(max(chance, 1 - chance)) and caption.correct == (chance > 0.5)
 
 
 class Remembers(ThinVGG):

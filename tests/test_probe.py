@@ -14,7 +14,7 @@ from torchvision.models import VGG16_Weights
 from torchvision.transforms import v2
 
 from gradcam_callback import ProbeSet
-from gradcam_callback.datasets import find_normalisation
+from gradcam_callback.probes.datasets import find_normalisation
 
 IMAGES, LABELS = torch.rand(3, 3, 8, 10), [0, 1, 1]
 
@@ -79,15 +79,15 @@ def test_pictures_undo_the_normalisation():
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     shown = (IMAGES * 255).round().byte().permute(0, 2, 3, 1).numpy()
     normalised = (IMAGES - mean[:, None, None]) / std[:, None, None]
-    assert np.array_equal(ProbeSet(normalised, LABELS, mean=mean.tolist(), std=std.tolist()).pictures(), shown)
-    assert np.array_equal(ProbeSet(IMAGES, LABELS).pictures(), shown)
-    assert np.array_equal(ProbeSet(IMAGES * 255, LABELS).pictures(), shown)
-    unknown = ProbeSet(normalised, LABELS).pictures()
+    assert np.array_equal(ProbeSet(normalised, LABELS, mean=mean.tolist(), std=std.tolist()).display_images(), shown)
+    assert np.array_equal(ProbeSet(IMAGES, LABELS).display_images(), shown)
+    assert np.array_equal(ProbeSet(IMAGES * 255, LABELS).display_images(), shown)
+    unknown = ProbeSet(normalised, LABELS).display_images()
     assert unknown.min() == 0 and unknown.max() == 255, "stretched where nothing says how to undo it"
 
 
 def test_grey_images_are_shown_in_grey():
-    shown = ProbeSet(IMAGES[:, :1], LABELS).pictures()
+    shown = ProbeSet(IMAGES[:, :1], LABELS).display_images()
     assert shown.shape == (3, 8, 10, 3)
     assert np.array_equal(shown[..., 0], shown[..., 2])
 
@@ -269,7 +269,7 @@ def test_from_folder_reads_classes_names_and_masks(folder):
 def test_masks_go_through_the_same_geometry_as_their_images(folder, transform):
     probe = ProbeSet.from_folder(folder, transform)
     # The square is red, what surrounds it is not, so the image itself says where the mask has to be.
-    red = torch.from_numpy(probe.pictures()[0]).float()
+    red = torch.from_numpy(probe.display_images()[0]).float()
     square = (red[..., 0] - red[..., 1]) > 85
     assert square.any() and (square != probe.masks[0]).float().mean() < 0.02
     assert probe.mean is not None

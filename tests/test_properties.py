@@ -27,11 +27,12 @@ from test_gradcam import assert_same, snapshot
 from torch.utils.data import DataLoader
 from toys import Toys
 
-from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet, metrics
-from gradcam_callback.layers import resolve_layers
-from gradcam_callback.observation import Observer, Share
-from gradcam_callback.sinks import Sinks, file_name
-from gradcam_callback.words import tag
+from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet
+from gradcam_callback.maps.layers import resolve_layers
+from gradcam_callback.measures import metrics
+from gradcam_callback.run.evaluate import Evaluator, Share
+from gradcam_callback.run.tags import tag
+from gradcam_callback.writers.sinks import Writers, file_name
 
 ROUNDING = 1e-9
 
@@ -366,7 +367,7 @@ def trained():
 @dataclass(repr=False)  # which would be pages of numbers in a report of a failure
 class Trained:
     state: dict
-    observer: Observer
+    observer: Evaluator
     share: Share
     probe: ProbeSet
 
@@ -417,12 +418,12 @@ def mutated(node, data):
 def enters(callback, trained):
     """What a resumed training does at its next validation and at its end, but for what is one-off; says how much."""
     counter, failures = Counter(), []
-    callback._sinks = Sinks([counter], lambda sink, error: failures.append(error))
+    callback._sinks = Writers([counter], lambda sink, error: failures.append(error))
     callback._observer = trained.observer
     callback._open_journal(trained.probe, trained.observer)
     trainer = SimpleNamespace(state=SimpleNamespace(fn=TrainerFn.FITTING), current_epoch=99, sanity_checking=False)
     assert callback.should_log(trainer) in (True, False)
-    seen = trained.observer.conclude([trained.share])
+    seen = trained.observer.merge([trained.share])
     callback._publish(trainer, seen, epoch=99, step=990)
     callback._finish()
     assert failures == []

@@ -10,14 +10,17 @@ from PIL import Image
 from skimage import data
 from torch.nn import functional
 
-from gradcam_callback import ProbeSet, canvas, fonts, heatmap, render
-from gradcam_callback.canvas import Picture, Style
-from gradcam_callback.panels import Album
-from gradcam_callback.render import Animation, Caption, Column, EvolutionStrip, LayerPanel, ProbePanel
+from gradcam_callback import ProbeSet
+from gradcam_callback.drawing import canvas, heatmap
+from gradcam_callback.drawing import panels as render
+from gradcam_callback.drawing import text as fonts
+from gradcam_callback.drawing.canvas import InputImage, Style
+from gradcam_callback.drawing.panels import Animation, Caption, Column, EvolutionStrip, LayerPanel, ProbePanel
+from gradcam_callback.run.album import Album
 
 RIGHT = Caption("star-1", "star", "star", True, 0.87, "star", 0.87)
 WRONG = Caption("star-1", "star", "moon", False, 0.91, "star", 0.04)
-GREY = Picture(np.full((60, 60, 3), 128, np.uint8))
+GREY = InputImage(np.full((60, 60, 3), 128, np.uint8))
 ALL = [f"block{b}_conv{c}" for b, n in enumerate((2, 2, 3, 3, 3), 1) for c in range(1, n + 1)]
 
 
@@ -88,14 +91,14 @@ def test_maps_of_many_cells_are_averaged_over_the_area_of_each_pixel():
 def test_smooth_maps_are_interpolated_between_the_centres_of_their_cells(size):
     raw = np.random.default_rng(0).random((7, 8)).astype(np.float32)
     bilinear = functional.interpolate(torch.from_numpy(raw)[None, None], size, mode="bilinear", align_corners=False)
-    found = heatmap.scale(raw, size[1], size[0], smooth=True, largest=1.0)
+    found = heatmap.scale(raw, size[1], size[0], smooth=True, vmax=1.0)
     np.testing.assert_allclose(found, bilinear[0, 0].numpy(), atol=1e-6)
 
 
 @pytest.mark.parametrize("smooth", [False, True])
 @pytest.mark.parametrize("side", [1, 4, 7, 20])
 def test_resampling_an_even_map_keeps_its_value(side, smooth):
-    found = heatmap.scale(np.full((7, 7), 3.0), side, side, smooth=smooth, largest=12.0)
+    found = heatmap.scale(np.full((7, 7), 3.0), side, side, smooth=smooth, vmax=12.0)
     np.testing.assert_allclose(found, 0.25, rtol=1e-6)
 
 
@@ -121,15 +124,15 @@ def test_each_map_by_itself_shows_shape_and_not_strength():
 
 
 def test_against_the_runs_largest_a_map_that_fades_looks_faded():
-    levels = [heatmap.scale(spot() * s, 56, 56, smooth=False, largest=14.0).max() for s in (2.0, 1.0, 0.1, 0.0)]
+    levels = [heatmap.scale(spot() * s, 56, 56, smooth=False, vmax=14.0).max() for s in (2.0, 1.0, 0.1, 0.0)]
     assert levels == pytest.approx([1.0, 0.5, 0.05, 0.0])
-    assert heatmap.scale(spot() * 9, 56, 56, smooth=False, largest=14.0).max() == 1.0, "and none is hotter than hot"
+    assert heatmap.scale(spot() * 9, 56, 56, smooth=False, vmax=14.0).max() == 1.0, "and none is hotter than hot"
 
 
 def test_overlay_is_grey_but_for_the_heatmap():
     colourful = np.zeros((60, 60, 3), np.uint8)
     colourful[..., 0] = 200
-    grey = Picture(colourful).grey(20, 20)
+    grey = InputImage(colourful).grey(20, 20)
     cold = heatmap.overlay(grey, np.zeros((20, 20)), "gray")
     assert (cold[..., 0] == cold[..., 1]).all() and cold.max() > 0
     hot = heatmap.overlay(grey, np.ones((20, 20)), "gray")
@@ -225,10 +228,10 @@ def test_wrong_predictions_are_red_and_right_ones_green(draw):
             return probe_panel(GREY, {"block5_conv3": spot()}, caption)
         return layer_panel("block5_conv3", [GREY], spot()[None], [caption])
 
-    assert canvas.WRONG in colours_of(sheet(WRONG)) and canvas.RIGHT not in colours_of(sheet(WRONG))
-    assert canvas.RIGHT in colours_of(sheet(RIGHT)) and canvas.WRONG not in colours_of(sheet(RIGHT))
+    assert canvas.WRONG in colours_of(sheet(WRONG)) and canvas.CORRECT not in colours_of(sheet(WRONG))
+    assert canvas.CORRECT in colours_of(sheet(RIGHT)) and canvas.WRONG not in colours_of(sheet(RIGHT))
     unknown = colours_of(sheet(Caption("photo", None, "moon", None, 0.9, "moon", 0.9)))
-    assert not unknown & {canvas.RIGHT, canvas.WRONG}
+    assert not unknown & {canvas.CORRECT, canvas.WRONG}
 
 
 @pytest.mark.parametrize("classes", [["cat", "dog"], ["American Bulldog", "Staffordshire Bull Terrier"]])
@@ -237,7 +240,7 @@ def test_images_of_a_layer_stand_as_far_apart_as_the_words_below_them_are_long(c
     caption = Caption(f"{classes[0]}-1", classes[0], classes[0], True, 1.0, classes[0], 1.0)
     panel = Album(probe, ["block5_conv3"], Style(76)).layer_panel
     sheet = panel.draw("block5_conv3", np.stack([spot()] * 12), [caption] * 12)
-    green = (np.asarray(sheet)[60] == canvas.RIGHT).all(axis=1)
+    green = (np.asarray(sheet)[60] == canvas.CORRECT).all(axis=1)
     apart = np.diff(np.flatnonzero(green & ~np.roll(green, 1))[::2])  # every other side of a frame is a left one
     needed = fonts.line_width(caption.answer(canvas.LABEL, 1000), canvas.LABEL)
     assert (apart >= needed).all() and (apart < needed + 40).all() and sheet.width <= canvas.PANEL_WIDTH
@@ -251,7 +254,7 @@ def test_captions_say_the_answer_with_its_sign():
 def test_cut_names_do_not_turn_a_wrong_answer_into_a_right_one():
     alike = Caption("star-1", "star" + "x" * 90 + "fish", "star" + "y" * 90 + "fish", False, 0.9, "star", 0.1)
     sheet = colours_of(probe_panel(GREY, {"block5_conv3": spot()}, alike))
-    assert canvas.WRONG in sheet and canvas.RIGHT not in sheet
+    assert canvas.WRONG in sheet and canvas.CORRECT not in sheet
     answer = alike.answer(14, 100)
     assert answer.endswith(" 90 % ✗") and "…" in answer and fonts.line_width(answer, 14) <= 100
 
@@ -266,7 +269,7 @@ def test_mask_is_outlined_on_the_input_where_it_is():
     mask[20:40, 10:30] = True
     caption = Caption("photo", None, "moon", None, 0.9, "moon", 0.9)
     plain = np.asarray(layer_panel("l", [GREY], spot()[None], [caption]))
-    outlined = np.asarray(layer_panel("l", [Picture(GREY.pixels, mask)], spot()[None], [caption]))
+    outlined = np.asarray(layer_panel("l", [InputImage(GREY.pixels, mask)], spot()[None], [caption]))
     changed = np.argwhere((plain != outlined).any(axis=2))
     top, left = changed.min(axis=0)
     bottom, right = changed.max(axis=0)
@@ -283,7 +286,7 @@ def test_empty_maps_say_so():
 @pytest.mark.parametrize("count", [1, 3, 16, 40])
 def test_layer_panel_shows_every_image(count):
     # Black inputs under maps that are hot all over: as many squares of half the hottest colour as images.
-    black = Picture(np.zeros((60, 60, 3), np.uint8))
+    black = InputImage(np.zeros((60, 60, 3), np.uint8))
     caption = Caption("photo", None, "moon", None, 0.9, "moon", 0.9)
     sheet = np.asarray(layer_panel("l", [black] * count, np.ones((count, 7, 7)), [caption] * count))
     hottest = np.rint(np.array(matplotlib.colormaps["inferno"](1.0)[:3]) * 255).astype(int) // 2
@@ -302,7 +305,7 @@ def test_evolution_strip_has_a_row_per_layer_and_a_column_per_epoch():
 
 
 def test_non_square_pictures_keep_their_proportions():
-    wide = Picture(np.zeros((30, 90, 3), np.uint8))
+    wide = InputImage(np.zeros((30, 90, 3), np.uint8))
     caption = Caption("photo", None, "moon", None, 0.9, "moon", 0.9)
     sheet = np.asarray(layer_panel("l", [wide], np.ones((1, 5, 15)), [caption]))
     hottest = np.rint(np.array(matplotlib.colormaps["inferno"](1.0)[:3]) * 255).astype(int) // 2
@@ -311,7 +314,7 @@ def test_non_square_pictures_keep_their_proportions():
 
 @pytest.mark.parametrize(("height", "width"), [(4, 300), (300, 4), (1, 1)])
 def test_the_oddest_shapes_are_drawn(height, width):
-    picture, maps = Picture(np.zeros((height, width, 3), np.uint8)), {"block5_conv3": spot()}
+    picture, maps = InputImage(np.zeros((height, width, 3), np.uint8)), {"block5_conv3": spot()}
     columns = [Column("0", 0.5, maps)]
     for sheet in (
         probe_panel(picture, maps, RIGHT),
@@ -337,7 +340,7 @@ def test_long_names_are_cut_and_nothing_is_drawn_outside():
 
 
 def test_jpeg_of_a_photographs_panel_is_small_and_decodes_to_it():
-    photograph = Picture(data.astronaut()[:300, :300])
+    photograph = InputImage(data.astronaut()[:300, :300])
     sheet = probe_panel(photograph, {layer: spot(56, 56) + 1 for layer in ALL}, RIGHT)
     encoded = canvas.encode_jpeg(sheet, 85).data
     assert len(encoded) <= 12_000 * len(ALL), "the bytes that a map may take, both rows"

@@ -15,7 +15,7 @@ from terminal import on_a_terminal
 
 from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet
 from gradcam_callback.__main__ import main
-from gradcam_callback.report import read, write_report
+from gradcam_callback.offline.report import read, write_report
 
 LAYERS = ["block4_conv3", "block5_conv3"]
 

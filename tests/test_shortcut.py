@@ -4,8 +4,8 @@ import pytest
 import torch
 from conftest import Toys
 
-from gradcam_callback.inpaint import paint_out
-from gradcam_callback.shortcut import make_counterfactuals
+from gradcam_callback.measures.inpaint import paint_out
+from gradcam_callback.measures.interventions import make_counterfactuals
 
 
 @pytest.fixture(scope="module")

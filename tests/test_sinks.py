@@ -14,11 +14,12 @@ from PIL import Image
 from pytorch_lightning.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from tensorboard.plugins.custom_scalar import layout_pb2
 
-from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet, metrics
-from gradcam_callback.canvas import Encoded
-from gradcam_callback.panels import VIEWS
-from gradcam_callback.sinks import FolderSink, Manifest, file_name
-from gradcam_callback.tensorboard import TensorBoardSink
+from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet
+from gradcam_callback.drawing.canvas import Encoded
+from gradcam_callback.measures import metrics
+from gradcam_callback.run.album import VIEWS
+from gradcam_callback.writers.sinks import FolderWriter, Manifest, file_name
+from gradcam_callback.writers.tensorboard import TensorBoardWriter
 
 LAYERS = ["block4_conv3", "block5_conv3"]
 
@@ -73,7 +74,9 @@ def test_maps_are_saved_as_they_are_and_load_in_two_lines(thin, fit, tmp_path, p
         assert list(maps) == LAYERS and maps[LAYERS[1]].shape == (3, 4, 4) and maps[LAYERS[1]].dtype == np.float32
         assert maps[LAYERS[1]].mean() == pytest.approx(entry[f"gradcam/strength/{LAYERS[1]}"], rel=1e-5)
     asked = np.load(folder / "probe.npz")
-    assert np.array_equal(asked["images"], probe.pictures()) and np.array_equal(asked["masks"], probe.masks.numpy())
+    assert np.array_equal(asked["images"], probe.display_images()) and np.array_equal(
+        asked["masks"], probe.masks.numpy()
+    )
 
 
 def test_a_folder_with_another_run_is_refused_before_training_and_a_resumed_run_goes_on_in_it(
@@ -131,7 +134,7 @@ def test_a_logger_that_fails_does_not_keep_the_others_from_theirs(thin, fit, tmp
     def full(*_):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(TensorBoardSink, "picture", full)
+    monkeypatch.setattr(TensorBoardWriter, "picture", full)
     callback = GradCAMCallback(probe, LAYERS, save_dir=tmp_path / "focus")
     with pytest.warns(GradCAMWarning) as caught:
         fit(thin, callback)
@@ -265,7 +268,7 @@ def test_strips_of_other_layers_start_anew_with_a_word(thin, fit, tmp_path, prob
 
 
 def test_a_file_that_cannot_be_finished_leaves_the_one_before_and_nothing_else(tmp_path, monkeypatch):
-    sink = FolderSink(tmp_path)
+    sink = FolderWriter(tmp_path)
     sink.picture("gradcam/probe/a", Encoded(b"whole", "jpg", 1, 1), step=3)
     with monkeypatch.context() as broken:
         broken.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("No space left on device")))
@@ -276,6 +279,6 @@ def test_a_file_that_cannot_be_finished_leaves_the_one_before_and_nothing_else(t
 
 def test_the_event_writer_that_outlives_the_disk_still_says_where_it_writes(tmp_path):
     logger = TensorBoardLogger(tmp_path, name="run", version="")
-    TensorBoardSink(logger).flush()
+    TensorBoardWriter(logger).flush()
     assert Path(logger.experiment.file_writer.get_logdir()) == tmp_path / "run"
     logger.experiment.close()

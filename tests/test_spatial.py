@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from gradcam_callback import GradCAM
-from gradcam_callback.spatial import find_last, from_channels_last, from_tokens
+from gradcam_callback.maps.reshape import find_last, from_channels_last, from_tokens
 
 
 class Gives(nn.Module):

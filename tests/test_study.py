@@ -7,7 +7,7 @@ import pytest
 import study_report
 import torch
 
-from gradcam_callback.verdict import SUSPICIOUS_FALL
+from gradcam_callback.measures.verdict import SUSPICIOUS_DROP
 
 
 @pytest.mark.parametrize("kind", biased.KINDS)
@@ -24,20 +24,20 @@ def test_cues_follow_the_class_as_often_as_asked_and_change_the_ground_alone(kin
     assert changed.flatten(1).any(dim=1).double().mean() > 0.9, "a cue can be told from another"
 
 
-def row(kind, fall, lost, suspected, epoch=4, seed=1):
+def row(kind, drop, lost, suspected, epoch=4, seed=1):
     measures = dict.fromkeys(study_report.MEASURES, 0.0)
     return {
         **measures, "kind": kind, "correlation": 1.0, "seed": seed, "epoch": epoch, "images": 64, "validation": 1.0,
-        "conflicting": 1.0 - lost, "swap_fall": fall, "swap_accuracy": 1.0 - fall, "suspected": suspected,
+        "conflicting": 1.0 - lost, "swap_drop": drop, "swap_accuracy": 1.0 - drop, "suspected": suspected,
     }  # fmt: skip
 
 
 def test_the_page_counts_by_hand():
     rows = [row("patch", 0.4, 0.5, True), row("patch", 0.1, 0.2, False), row("tint", 0.05, 0.0, False)]
-    assert study_report.auc(rows, "swap_fall") == 1.0
-    assert study_report.auc(rows[:2], "swap_fall") is None, "all of one truth"
+    assert study_report.auc(rows, "swap_drop") == 1.0
+    assert study_report.auc(rows[:2], "swap_drop") is None, "all of one truth"
     for entry in rows:
-        entry |= {"swap_fall_low": entry["swap_fall"] - 0.04, "fall_before": 0.3}
+        entry |= {"swap_drop_low": entry["swap_drop"] - 0.04, "fall_before": 0.3}
     falls, _ = study_report.best_thresholds(rows)
     assert 0.05 <= falls[0] < falls[-1] < 0.1
     rows[0]["fall_before"] = 0.08
@@ -49,7 +49,7 @@ def test_the_page_counts_by_hand():
 def test_the_page_judges_as_the_callback_does():
     falls = [0.3, 0.3, 0.0, 0.2, 0.16, 0.14, 0.3, 0.3]
     lows = [0.1, 0.1, 0.0, 0.1, 0.1, 0.1, -0.1, 0.1]
-    rows = [row("patch", fall, 0.5, None, epoch) | {"swap_fall_low": low} for epoch, (fall, low) in
+    rows = [row("patch", drop, 0.5, None, epoch) | {"swap_drop_low": low} for epoch, (drop, low) in
             enumerate(zip(falls, lows, strict=True))]  # fmt: skip
     study_report.judge_all(rows)
     assert [entry["suspected"] for entry in rows] == [False, False, False, False, True, False, False, True]
@@ -67,9 +67,9 @@ def test_delays_count_from_the_epoch_in_which_it_is_learnt():
 def test_the_page_is_written_from_what_was_looked_at(tmp_path, capsys):
     kinds = (*study_report.CHOOSING, *study_report.JUDGED)
     rows = [
-        row(kind, fall, fall, None, epoch, seed) | {"swap_fall_low": fall / 2}
+        row(kind, drop, drop, None, epoch, seed) | {"swap_drop_low": drop / 2}
         for kind in kinds
-        for seed, fall in enumerate((0.5, 0.0))
+        for seed, drop in enumerate((0.5, 0.0))
         for epoch in (3, 4)
     ]
     rows += [{**entry, "images": 16} for entry in rows]
@@ -79,7 +79,7 @@ def test_the_page_is_written_from_what_was_looked_at(tmp_path, capsys):
     study_report.write_report(tmp_path / "out", tmp_path / "docs")
     page = (tmp_path / "docs" / "study.md").read_text()
     assert "| caught | 3 of 3 |" in page and "| false alarms | 0 of 3 |" in page
-    assert f"the package uses {SUSPICIOUS_FALL:.2f} and" in page
+    assert f"the package uses {SUSPICIOUS_DROP:.2f} and" in page
     assert len((tmp_path / "docs" / "study.csv").read_text().splitlines()) == 1 + len(rows)
     assert (tmp_path / "docs" / "pictures" / "study.png").stat().st_size > 1000
 

@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from torchvision import transforms
 from toys import CLASSES, Toys
 
-from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet, metrics
+from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet
+from gradcam_callback.measures import metrics
 
 LAYERS = ["block4_conv3", "block5_conv3"]
 
@@ -232,7 +233,7 @@ def test_a_folder_is_read_as_the_validation_data_are(trainer, folder):
     assert probe.labels.tolist() == [1, 2], "by the classes of the data, not of the folder"
     assert probe.images.shape == (2, 3, 64, 64) and float(probe.images.min()) < -0.5, "through their transform"
     assert probe.mean.tolist() == [0.5] * 3 and probe.has_mask.all()
-    assert np.ptp(probe.pictures()) > 200 and len(callback.history) == 2
+    assert np.ptp(probe.display_images()) > 200 and len(callback.history) == 2
 
 
 def test_a_folder_that_cannot_be_read_as_the_data_are_is_said_before_training(trainer, folder, tmp_path):

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from gradcam_callback.verdict import (
-    CONFIRMING_FALL,
-    SUSPICIOUS_FALL,
+from gradcam_callback.measures.verdict import (
+    CONFIRMING_DROP,
+    SUSPICIOUS_DROP,
     Focus,
     SwapTest,
     confirms,
@@ -42,8 +42,8 @@ def test_verdict_puts_the_evidence_in_words():
         (found(0.30, 0.28, low=-0.1), True, False, "hardly knows the classes yet"),
         # Guessing among four classes is right in 25 %, and what 15 points more would be is no sign of knowing them.
         (found(0.39, 0.38, low=-0.1), True, False, "hardly knows the classes yet"),
-        (found(0.25 + SUSPICIOUS_FALL, 0.38, low=-0.1), True, False, "No sign"),
-        (found(SUSPICIOUS_FALL, 0.0, low=-0.1), True, False, "hardly knows the classes yet"),
+        (found(0.25 + SUSPICIOUS_DROP, 0.38, low=-0.1), True, False, "No sign"),
+        (found(SUSPICIOUS_DROP, 0.0, low=-0.1), True, False, "hardly knows the classes yet"),
         (found(0.98, 0.97, (0.98, 1.0), low=-0.02), True, False, "right in 97 % (98-100 %)."),
         (None, True, False, "cannot be said"),
     ],
@@ -59,12 +59,12 @@ def test_only_a_large_and_sure_fall_points_to_the_background():
     assert points_to_background(0.5, 0.3)
     assert not points_to_background(0.5, 0.0), "nothing is sure"
     assert not points_to_background(0.02, 0.01), "sure, and too small to matter"
-    assert not points_to_background(SUSPICIOUS_FALL, 0.1), "more than that is asked for"
+    assert not points_to_background(SUSPICIOUS_DROP, 0.1), "more than that is asked for"
 
 
 def test_a_fall_of_more_than_five_points_confirms_the_next():
     assert confirms(0.06) and confirms(1.0)
-    assert not confirms(CONFIRMING_FALL) and not confirms(0.04) and not confirms(-0.5)
+    assert not confirms(CONFIRMING_DROP) and not confirms(0.04) and not confirms(-0.5)
 
 
 def test_the_maps_place_it_where_most_of_the_first_lift_was_lost():
@@ -95,24 +95,24 @@ def test_swap_test_counts_right_answers():
     after = torch.tensor([1, 0] * 6).bool()
     result = swap_test(right, after, OBJECTS, DONORS, LABELS)
     assert result.probe_accuracy == pytest.approx(5 / 6) and result.swap_accuracy == pytest.approx(0.5)
-    assert result.fall == pytest.approx(1 / 3) and (result.n, result.classes) == (6, 2)
+    assert result.drop == pytest.approx(1 / 3) and (result.n, result.classes) == (6, 2)
     assert 0 <= result.swap_interval[0] < 0.5 < result.swap_interval[1] <= 1
-    assert result.fall_interval[0] < result.fall < result.fall_interval[1]
+    assert result.drop_interval[0] < result.drop < result.drop_interval[1]
     assert swap_test(right, after, OBJECTS, DONORS, LABELS) == result, "the same draws every time"
 
 
 @pytest.mark.parametrize("right_before", range(7))
-@pytest.mark.parametrize("right_after", [0, 5, 12])
-def test_accuracies_are_those_of_the_images_as_they_are_and_no_draws(right_before, right_after):
-    before, after = torch.arange(6) < right_before, torch.arange(12) < right_after
+@pytest.mark.parametrize("correct_after", [0, 5, 12])
+def test_accuracies_are_those_of_the_images_as_they_are_and_no_draws(right_before, correct_after):
+    before, after = torch.arange(6) < right_before, torch.arange(12) < correct_after
     result = swap_test(before, after, OBJECTS, DONORS, LABELS)
     assert result.probe_accuracy == pytest.approx(right_before / 6)
-    assert result.swap_accuracy == pytest.approx(right_after / 12)
-    assert result.fall == pytest.approx(right_before / 6 - right_after / 12)
-    if {right_before, right_after} <= {0, 6, 12}:
+    assert result.swap_accuracy == pytest.approx(correct_after / 12)
+    assert result.drop == pytest.approx(right_before / 6 - correct_after / 12)
+    if {right_before, correct_after} <= {0, 6, 12}:
         # All images agree, and so does every draw.
         assert result.swap_interval == (result.swap_accuracy,) * 2
-        assert result.fall_interval == (result.fall,) * 2
+        assert result.drop_interval == (result.drop,) * 2
 
 
 def test_intervals_leave_the_random_state_alone():

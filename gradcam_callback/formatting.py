@@ -1,0 +1,13 @@
+"""Format numbers alike in images, plots and sentences."""
+
+from __future__ import annotations
+
+
+def percent(share: float) -> str:
+    """Format a share 0..1: ``0.874`` -> ``"87 %"``."""
+    return f"{100 * share:.0f} %"
+
+
+def two_digits(value: float) -> str:
+    """Format a value >= 0 with two significant digits: ``"0.042"``, ``"13"``, ``"2.1e-05"``."""
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"

@@ -1,0 +1,31 @@
+"""Seed the random generators of Python, NumPy and torch, and restore their state."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+
+@contextmanager
+def preserved_random_state() -> Iterator[None]:
+    """Give the random generators of Python, NumPy and torch (CPU and every CUDA device) back as they were."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    # fork_rng would warn on machines with many GPUs unless it is told which of them to keep.
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the random generators of Python, NumPy and torch."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
