@@ -1,4 +1,4 @@
-"""Format numbers alike in images, plots and sentences."""
+"""Format numbers the same way in images, plots and sentences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read the names of VGG layers, as Keras writes them: ``block5_conv3``."""
+"""Read the names that this package gives to VGG layers, in the style of Keras: ``block5_conv3``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 
 
 def block_of(layer: str) -> str:
-    """Return the block of a layer, ``""`` for a dotted name: ``"block5_conv3"`` -> ``"block5"``."""
+    """Return the block of a VGG layer: ``"block5_conv3"`` -> ``"block5"``; ``""`` for any other name."""
+    # Two VGGs in one model have prefixes, which stay with the block: "left.block5_conv3" -> "left.block5".
     match = re.fullmatch(r"(.*block\d+)_conv\d+", layer)
     return match[1] if match else ""

@@ -1,9 +1,9 @@
-"""Whether the network relies on what its map shows, on networks of which it is known."""
+"""The deletion test, on networks of which it is known which part of the image they rely on."""
 
 import pytest
 import torch
 
-from gradcam_callback.measures.faithfulness import faithfulness, regions
+from gradcam_callback.measures.deletion import faithfulness, regions
 
 
 def spot(h, w, row, column):
@@ -12,23 +12,23 @@ def spot(h, w, row, column):
     return maps
 
 
-def test_regions_are_a_fifth_equally_large_and_share_nothing():
+def test_both_regions_are_a_fifth_and_have_no_pixel_in_common():
     maps = torch.rand(4, 7, 9, generator=torch.Generator().manual_seed(0))
     hottest, elsewhere = regions(maps, 56, 90)
     assert not (hottest & elsewhere).any()
     assert torch.equal(hottest.sum(dim=(1, 2)), elsewhere.sum(dim=(1, 2)))
     assert (hottest.float().mean(dim=(1, 2)) <= 0.2 + 1e-3).all()
     hottest, elsewhere = regions(spot(8, 8, 1, 6), 64, 64)
-    assert hottest.float().mean() == pytest.approx(0.2, abs=1e-3), "one blob overlaps nothing when it is moved away"
+    assert hottest.float().mean() == pytest.approx(0.2, abs=1e-3), "a blob that is moved away does not overlap itself"
     assert hottest[0, 12, 52] and not elsewhere[0, 12, 52]
 
 
 def test_a_network_that_relies_on_the_spot_is_told_from_one_that_relies_on_another():
     images = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 
-    def sharpness(where):
-        """Falls when the place is blurred."""
-        return lambda given: given[:, :, where].std(dim=(1, 2))
+    def sharpness(area):
+        """Return a probability that drops if the area is blurred."""
+        return lambda given: given[:, :, area].std(dim=(1, 2))
 
     maps = spot(8, 8, 1, 1).expand(3, -1, -1)
     hottest, elsewhere = regions(maps, 64, 64)

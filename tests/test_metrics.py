@@ -1,4 +1,4 @@
-"""Measures against answers worked out by hand."""
+"""Metrics against values worked out by hand."""
 
 import math
 
@@ -46,7 +46,7 @@ def test_lift_of_an_even_map_is_one_and_leaves_empty_maps_out():
     assert metrics.lift(torch.tensor([float("nan")]), torch.tensor([0.5])).isnan().item()
 
 
-def test_pointing_game_asks_where_the_hottest_cell_lies():
+def test_pointing_game_tests_if_the_hottest_cell_lies_on_the_mask():
     assert metrics.pointing_game(maps([2, 1], [1, 1]), LEFT_HALF).item() == 1
     assert metrics.pointing_game(maps([1, 2], [1, 1]), LEFT_HALF).item() == 0
     assert metrics.pointing_game(maps([2, 2], [1, 1]), LEFT_HALF).item() == 0.5, "equally hot cells share"
@@ -54,7 +54,7 @@ def test_pointing_game_asks_where_the_hottest_cell_lies():
 
 
 def test_pointing_game_counts_cells_that_the_object_covers_by_half():
-    # Four cells side by side over twelve pixels in four rows: covered wholly, by half, by a third and not at all.
+    # Four cells side by side over 4 x 12 pixels: covered wholly, by half, by a third and not at all.
     mask = torch.zeros(1, 4, 12, dtype=torch.bool)
     mask[0, :, :3] = mask[0, :2, 3:6] = True
     mask[0, :, 6] = True
@@ -96,27 +96,31 @@ def test_drift_sees_shape_and_not_strength():
     assert metrics.drift(maps([1, 1], [0, 0]), left).item() == pytest.approx(1 - 1 / math.sqrt(2))
     assert metrics.drift(1e-12 * left, 1e-12 * left).item() == pytest.approx(0), "also of very weak maps"
     faint = maps([3, 1], [0, 2]).double() * 1e-200
-    assert metrics.drift(faint, 2 * faint).item() == pytest.approx(0), "also where squares would be lost"
+    assert metrics.drift(faint, 2 * faint).item() == pytest.approx(0), "also if the squares are too small for a float64"
     assert metrics.drift(faint, 1e-200 * right.double()).item() == pytest.approx(1 - 1 / math.sqrt(14))
     many = torch.rand(10_000, 2, 2, generator=torch.Generator().manual_seed(0))
-    assert (metrics.drift(many, 3 * many) >= 0).all(), "nor is it less than none, by rounding"
+    assert (metrics.drift(many, 3 * many) >= 0).all(), "rounding makes no drift negative"
     empty = torch.zeros(1, 2, 2)
     assert metrics.drift(empty, empty).item() == 0 and metrics.drift(left, empty).item() == 1
 
 
-def test_mean_of_defined_leaves_out_what_is_not():
+def test_mean_of_defined_leaves_nan_out_and_is_nan_if_nothing_is_defined():
     assert metrics.mean_of_defined(torch.tensor([1.0, float("nan"), 3.0])) == 2
-    assert metrics.mean_of_defined(torch.tensor([float("nan")])) == 0
+    assert math.isnan(metrics.mean_of_defined(torch.tensor([float("nan")])))
+    # An entropy of 0 would be a map of one cell, and a distance of 0 one in the middle.
+    empty = torch.zeros(2, 3, 3)
+    assert math.isnan(metrics.mean_of_defined(metrics.entropy(empty)))
+    assert math.isnan(metrics.mean_of_defined(metrics.centre_distance(empty)))
 
 
-def test_border_mass_counts_cells_by_the_part_that_lies_there():
+def test_border_mass_counts_cells_by_the_part_that_lies_in_the_border():
     even = torch.ones(1, 5, 8)
     assert metrics.border_mass(even).item() == pytest.approx(0.36)
     assert metrics.border_mass(even, width=0.25).item() == pytest.approx(0.75)
     middle, corner = torch.zeros(1, 5, 5), torch.zeros(1, 5, 5)
     middle[0, 2, 2], corner[0, 0, 0] = 3, 3
     assert metrics.border_mass(middle).item() == pytest.approx(0)
-    # Cells are a fifth of a side, the border half of that: a quarter of the corner's cell lies inside.
+    # A cell is a fifth of a side wide, and the border half a cell: a quarter of the corner cell lies inside.
     assert metrics.border_mass(corner).item() == pytest.approx(0.75)
     assert metrics.border_mass(torch.zeros(1, 5, 5)).isnan().item()
 
@@ -125,7 +129,7 @@ def test_centre_distance_runs_from_the_centre_to_the_corner():
     assert metrics.centre_distance(torch.ones(1, 3, 7)).item() == pytest.approx(0)
     corner = torch.zeros(1, 4, 4)
     corner[0, 0, 0] = 2
-    # The cell's centre lies at 1/8 of each side, 3/8 away from the middle; a corner lies 1/2 away.
+    # The centre of the cell lies at 1/8 of each side, 3/8 away from the middle. The corner lies 1/2 away.
     assert metrics.centre_distance(corner).item() == pytest.approx(0.75)
     side = torch.zeros(1, 1, 4)
     side[0, 0, 3] = 1
@@ -133,34 +137,33 @@ def test_centre_distance_runs_from_the_centre_to_the_corner():
     assert metrics.centre_distance(torch.zeros(1, 2, 2)).isnan().item()
 
 
-def test_measures_of_a_batch_are_those_of_its_maps_one_by_one():
+def test_metrics_of_a_batch_equal_those_of_its_maps_one_by_one():
     generator = torch.Generator().manual_seed(2)
     strengths = torch.tensor([1e-9, 1.0, 0.0, 1e6])[:, None, None]
-    raw, before = (torch.rand(4, 3, 5, generator=generator) * strengths for _ in range(2))
+    raw, previous = (torch.rand(4, 3, 5, generator=generator) * strengths for _ in range(2))
     masks = torch.rand(4, 12, 10, generator=generator) > 0.7
-    measures = {
+    arguments = {
         "relevance_mass": (raw, masks),
         "mask_area": (masks,),
         "pointing_game": (raw, masks),
         "entropy": (raw,),
         "strength": (raw,),
-        "drift": (raw, before),
+        "drift": (raw, previous),
         "border_mass": (raw,),
         "centre_distance": (raw,),
     }
-    for name, given in measures.items():
+    for name, given in arguments.items():
         together = getattr(metrics, name)(*given)
         alone = [getattr(metrics, name)(*(part[i : i + 1] for part in given)) for i in range(4)]
         torch.testing.assert_close(together, torch.cat(alone), rtol=1e-12, atol=0.0, equal_nan=True, msg=name)
 
 
-def test_measures_are_the_same_at_the_maps_resolution_and_at_the_images():
-    """A map whose cells are drawn as squares of pixels is the same map."""
+def test_metrics_do_not_change_if_each_cell_becomes_a_square_of_pixels():
     generator = torch.Generator().manual_seed(1)
     raw = torch.rand(3, 6, 8, generator=generator)
     masks = torch.rand(3, 24, 32, generator=generator) > 0.8
     large = raw.repeat_interleave(4, dim=1).repeat_interleave(4, dim=2)
     torch.testing.assert_close(metrics.relevance_mass(large, masks), metrics.relevance_mass(raw, masks))
-    for measure in (metrics.border_mass, metrics.centre_distance):
-        torch.testing.assert_close(measure(large), measure(raw), rtol=1e-6, atol=1e-12)
+    for metric in (metrics.border_mass, metrics.centre_distance):
+        torch.testing.assert_close(metric(large), metric(raw), rtol=1e-6, atol=1e-12)
     torch.testing.assert_close(metrics.strength(large), metrics.strength(raw))

@@ -1,4 +1,4 @@
-"""Painting objects out of pictures, so that neither the object nor its outline is left."""
+"""Paint objects out of images, so that neither the object nor its outline is left."""
 
 from __future__ import annotations
 
@@ -6,33 +6,33 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# Candidate shifts per axis and direction; how many patches may be put together where no single one fills the hole; on
-# how many pixels, spread over the hole, a shift is judged.
-_STEPS, _PATCHES, _JUDGED = 20, 6, 400
+# Candidate shifts along each axis and direction, rounds of patching, and pixels on which a shift is judged.
+_STEPS, _ROUNDS, _JUDGED = 20, 6, 400
 
 
 def paint_out(images: Tensor, masks: Tensor) -> Tensor:
-    """Fill each mask with ground from elsewhere in the same image.
+    """Fill each mask with background from elsewhere in the same image.
 
-    A smooth fill would leave the object's outline on any texture. So the hole is covered by the image itself, shifted
-    by the one vector for which what surrounds the hole fits best (in the spirit of Pritch et al. 2009, "Shift-map
-    image editing"), and the seam is blended. Where an object is too large for one shift several take turns, and what
-    none can reach is filled smoothly.
+    A smooth fill would leave the object's outline on any texture. So the hole is covered by a shifted copy of the
+    image, in the spirit of Pritch et al. 2009, "Shift-map image editing". The shift is chosen for which the copy fits
+    best around the hole, and the seam is blended.
 
-    The mask is first widened by a fortieth of the image's shorter side, as objects shed light and shadow.
+    If the object is too large for one shift, several shifts take turns. Pixels that no shift reaches are filled
+    smoothly. The mask is first widened by a fortieth of the image's shorter side, as objects cast light and shadow.
 
     Args:
-        images: ``(N, C, H, W)``, in any units.
-        masks: ``(N, H, W)`` bool, True on what goes.
+        images: ``(N, C, H, W)``, in any unit.
+        masks: ``(N, H, W)`` bool, True on the object.
 
     Returns:
-        ``(N, C, H, W)``; away from the masks as it came.
+        ``(N, C, H, W)``, unchanged away from the masks.
     """
     reach = max(1, round(min(images.shape[2:]) / 40))
     holes = _widened(masks, reach)
     smooth = _fill_smoothly(images, holes)
     patched = torch.stack([_patch(*parts) for parts in zip(images, smooth, holes, strict=True)])
-    # Full weight on the hole, falling to none over the width of the blend.
+    # The weight is 1 on the hole and falls to 0 over the width of the blend. Padding must not count, or else the weight
+    # would also fall at the image's edges.
     blend = functional.avg_pool2d(
         _widened(holes, reach)[:, None].to(images.dtype), 2 * reach + 1, 1, reach, count_include_pad=False
     )
@@ -40,14 +40,24 @@ def paint_out(images: Tensor, masks: Tensor) -> Tensor:
 
 
 def _widened(masks: Tensor, reach: int) -> Tensor:
+    """Widen each mask by ``reach`` pixels to all sides."""
     return functional.max_pool2d(masks[:, None].float(), 2 * reach + 1, stride=1, padding=reach)[:, 0] > 0
 
 
 def _patch(image: Tensor, smooth: Tensor, hole: Tensor) -> Tensor:
-    """``(C, H, W)``: the hole and a rim around it from shifted copies of the image, as far as these reach."""
+    """Cover the hole, and a rim around it, with shifted copies of the image.
+
+    Args:
+        image: ``(C, H, W)``.
+        smooth: ``(C, H, W)``, the fill for pixels that no shift reaches.
+        hole: ``(H, W)`` bool.
+
+    Returns:
+        ``(C, H, W)``.
+    """
     height, width = hole.shape
     rim = max(2, min(height, width) // 20)
-    # The rim is what the blend needs, and where the fit is judged; it is wanted from the copy as well.
+    # On the rim the copy and the image are both known: there the fit is judged, and there the two are blended later.
     wanted = _widened(hole[None], rim)[0]
     filled = torch.where(hole, smooth, image)
     missing = wanted.clone()
@@ -57,26 +67,37 @@ def _patch(image: Tensor, smooth: Tensor, hole: Tensor) -> Tensor:
         indexing="ij",
     )
     shifts = torch.stack([ys.flatten(), xs.flatten()], dim=1)
-    for _ in range(_PATCHES):
+    for _ in range(_ROUNDS):
         places = missing.nonzero()
         if not len(places):
             break
         judged = places[:: max(1, len(places) // _JUDGED)]
-        reached = _usable(judged, shifts, hole).sum(dim=1)
-        best = int(reached.max())
-        if best < len(judged) / 20:
+        n_reached = _usable(judged, shifts, hole).sum(dim=1)
+        most = int(n_reached.max())
+        # A shift that covers less than a twentieth would add a seam and fill hardly anything.
+        if most < len(judged) / 20:
             break
-        candidates = shifts[reached >= 0.98 * best]
+        # Coverage comes first and the fit second: one large patch has fewer seams than several small ones.
+        candidates = shifts[n_reached >= 0.98 * most]
         shift = candidates[_misfit(image, judged, candidates, hole).argmin()]
-        ok = _usable(places, shift[None], hole)[0]
-        to, source = places[ok], places[ok] + shift
-        filled[:, to[:, 0], to[:, 1]] = image[:, source[:, 0], source[:, 1]]
-        missing[to[:, 0], to[:, 1]] = False
+        usable = _usable(places, shift[None], hole)[0]
+        target, source = places[usable], places[usable] + shift
+        filled[:, target[:, 0], target[:, 1]] = image[:, source[:, 0], source[:, 1]]
+        missing[target[:, 0], target[:, 1]] = False
     return filled
 
 
 def _usable(places: Tensor, shifts: Tensor, hole: Tensor) -> Tensor:
-    """``(S, P)`` bool: whether the place, shifted, lies in the image and outside the hole."""
+    """Return True if a shifted place lies in the image and outside the hole.
+
+    Args:
+        places: ``(P, 2)``, row and column.
+        shifts: ``(S, 2)``, rows and columns.
+        hole: ``(H, W)`` bool.
+
+    Returns:
+        ``(S, P)`` bool.
+    """
     height, width = hole.shape
     y, x = (places[None, :, axis] + shifts[:, axis, None] for axis in (0, 1))
     inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
@@ -84,7 +105,17 @@ def _usable(places: Tensor, shifts: Tensor, hole: Tensor) -> Tensor:
 
 
 def _misfit(image: Tensor, places: Tensor, shifts: Tensor, hole: Tensor) -> Tensor:
-    """``(S,)``: how much the copy differs from the image on the part of the rim that both know."""
+    """Compute the mean squared difference between the image and each shifted copy, on places that both know.
+
+    Args:
+        image: ``(C, H, W)``.
+        places: ``(P, 2)``, row and column.
+        shifts: ``(S, 2)``, rows and columns.
+        hole: ``(H, W)`` bool.
+
+    Returns:
+        ``(S,)``; 0 for all shifts if the image knows none of the places.
+    """
     known = places[~hole[places[:, 0], places[:, 1]]]
     if not len(known):
         return torch.zeros(len(shifts))
@@ -97,21 +128,30 @@ def _misfit(image: Tensor, places: Tensor, shifts: Tensor, hole: Tensor) -> Tens
 
 
 def _fill_smoothly(images: Tensor, holes: Tensor) -> Tensor:
-    """Holes filled from coarse to fine (pull-push, Gortler et al. 1996, "The Lumigraph")."""
+    """Fill holes from coarse to fine (pull-push, Gortler et al. 1996, "The Lumigraph")."""
     known = (~holes)[:, None].to(images.dtype)
     return torch.where(holes[:, None], _pull_push(images * known, known), images)
 
 
-def _halved(images: Tensor) -> Tensor:
-    return functional.avg_pool2d(images, 2, ceil_mode=True, count_include_pad=False)
+def _pull_push(weighted: Tensor, weights: Tensor) -> Tensor:
+    """Extend colours from pixels with weight to pixels without.
 
+    Args:
+        weighted: ``(N, C, H, W)``, colours times their weights.
+        weights: ``(N, 1, H, W)``, 0..1.
 
-def _pull_push(weighted: Tensor, known: Tensor) -> Tensor:
-    """``(N, C, H, W)`` colours times their weight, and the weights ``(N, 1, H, W)`` in 0..1 -> colours everywhere."""
-    colours = weighted / known.clamp(min=1e-8)
+    Returns:
+        ``(N, C, H, W)``, colours everywhere.
+    """
+    colours = weighted / weights.clamp(min=1e-8)
     height, width = weighted.shape[2:]
     if max(height, width) == 1:
         return colours
-    smaller = _pull_push(_halved(weighted), _halved(known))
+    smaller = _pull_push(_halved(weighted), _halved(weights))
     larger = functional.interpolate(smaller, size=(height, width), mode="bilinear", align_corners=False)
-    return known * colours + (1 - known) * larger
+    return weights * colours + (1 - weights) * larger
+
+
+def _halved(images: Tensor) -> Tensor:
+    """Halve the size of images; odd sizes are rounded up."""
+    return functional.avg_pool2d(images, 2, ceil_mode=True, count_include_pad=False)

@@ -1,4 +1,4 @@
-"""Interventions on the background: probe images that never were, to ask the network what they would change."""
+"""Counterfactual images: objects on other backgrounds, backgrounds alone, and objects alone."""
 
 from __future__ import annotations
 
@@ -14,14 +14,23 @@ from gradcam_callback.measures.inpaint import paint_out
 
 @dataclass(frozen=True)
 class Counterfactuals:
-    """Images that never were, made once from the probe images that have a mask; each with the label of its object.
+    """The images of the interventions, made from the M probe images that have a mask.
+
+    Each of them has the label of its object, or of the object that was removed.
+
+    The three sets resemble the sets Mixed-Rand, Only-BG-T and Only-FG of ImageNet-9 (Xiao, Engstrom, Ilyas and Madry
+    2021, "Noise or signal: the role of image backgrounds in object recognition", arXiv 2006.09994). They differ in
+    detail: Mixed-Rand takes the background of a random class, here it is always another class. Only-BG-T covers the
+    box of the object with tiles of the background, here the object is painted out. Only-FG has a black background,
+    here it has one mean colour.
 
     Attributes:
-        swapped: ``(S, C, H, W)``, each object on the painted-out background of an image of another class; None where
-            the masked images are all of one class.
-        objects, donors: ``(S,)``, which of the M images each object and each background of ``swapped`` comes from.
+        swapped: ``(S, C, H, W)``, each object on the background of an image of another class; None if the masked
+            images are all of one class.
+        objects: ``(S,)``, the index, 0..M - 1, of the image that each object of ``swapped`` comes from.
+        donors: ``(S,)``, the index of the image that each background of ``swapped`` comes from.
         background: ``(M, C, H, W)``, the object painted out.
-        foreground: ``(M, C, H, W)``, the background painted out.
+        foreground: ``(M, C, H, W)``, everything but the object replaced by one colour.
     """
 
     swapped: Tensor | None
@@ -35,43 +44,51 @@ def make_counterfactuals(
     images: Tensor,
     labels: Tensor,
     masks: Tensor,
-    donors: int = 3,
+    n_donors: int = 3,
     seed: int = 0,
     present: Tensor | None = None,
 ) -> Counterfactuals:
-    """Build the counterfactual sets.
+    """Make the images of the interventions.
 
     Args:
-        images: ``(M, C, H, W)``, those with a mask.
+        images: ``(M, C, H, W)``, the images with a mask.
         labels: ``(M,)``.
         masks: ``(M, H, W)`` bool, True on the object.
-        donors: backgrounds of other classes per object, at most.
-        present: ``(M, K)`` bool, every class that an image holds, where that may be several; an object is then put on
-            no image that holds its class.
+        n_donors: the number of backgrounds per object. It is smaller if there are fewer images of other classes.
+        seed: chooses the backgrounds.
+        present: ``(M, K)`` bool, all classes that each image holds, for images that may hold several. An object is put
+            on no image that holds its class.
     """
     background = paint_out(images, masks)
-    # One colour for all: what is left of a background must not tell the class.
+    # One colour for all images: a colour per image could still tell the class by its background.
     colour = (images * ~masks[:, None]).sum(dim=(0, 2, 3)) / (~masks).sum().clamp(min=1)
     foreground = torch.where(masks[:, None], images, colour[:, None, None])
     pairs = _choose_pairs(
-        labels.tolist(), one_hot(labels).bool() if present is None else present, donors, random.Random(seed)
+        labels.tolist(), one_hot(labels).bool() if present is None else present, n_donors, random.Random(seed)
     )
-    objects, places = (torch.tensor(side, dtype=torch.long) for side in (list(zip(*pairs, strict=True)) or ((), ())))
-    swapped = torch.where(masks[objects][:, None], images[objects], background[places]) if pairs else None
-    return Counterfactuals(swapped, objects, places, background, foreground)
+    # No pairs unzip to nothing, not to two empty sides.
+    objects, donors = (torch.tensor(side, dtype=torch.long) for side in (list(zip(*pairs, strict=True)) or ((), ())))
+    # The donor's own object is painted out, so that the image holds a single object.
+    swapped = torch.where(masks[objects][:, None], images[objects], background[donors]) if pairs else None
+    return Counterfactuals(swapped, objects, donors, background, foreground)
 
 
-def _choose_pairs(labels: list[int], present: Tensor, donors: int, chooser: random.Random) -> list[tuple[int, int]]:
-    """For each object the images of other classes whose backgrounds it is put on: the classes take turns."""
+def _choose_pairs(labels: list[int], present: Tensor, n_donors: int, rng: random.Random) -> list[tuple[int, int]]:
+    """Choose the images on whose backgrounds each object is put; their classes take turns.
+
+    Returns:
+        Pairs of the indices of an object and of a donor.
+    """
     pairs = []
     for i, label in enumerate(labels):
-        others = chooser.sample(range(len(labels)), len(labels))
-        turns: dict[int, int] = {}
+        n_queued: dict[int, int] = {}
         queue = []
-        for j in others:
+        for j in rng.sample(range(len(labels)), len(labels)):
             if not present[j, label]:
-                turns[labels[j]] = turns.get(labels[j], -1) + 1
-                queue.append((turns[labels[j]], j))
-        # Sorting by the turn alone keeps the order of the draw within each.
-        pairs += [(i, j) for _, j in sorted(queue, key=lambda entry: entry[0])[:donors]]
+                turn = n_queued.get(labels[j], 0)
+                n_queued[labels[j]] = turn + 1
+                queue.append((turn, j))
+        # The sort is stable: within a turn the images keep their random order.
+        queue.sort(key=lambda entry: entry[0])
+        pairs += [(i, j) for _, j in queue[:n_donors]]
     return pairs

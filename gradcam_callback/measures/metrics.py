@@ -1,9 +1,14 @@
-"""Measures of maps: ``(N, h, w)`` raw maps, and where needed ``(N, H, W)`` masks -> ``(N,)`` figures.
+"""Metrics of maps and masks.
 
-Masks are finer than maps. A cell of a map stands for the rectangle of pixels below it, and a mask counts in it by the
-area that it covers there, exactly, whether or not the sizes divide. So an object much smaller than a cell still
-counts, in proportion, and no threshold decides about edges. Enlarging the map to the image's pixels, each cell a
-rectangle of one value, gives the same figures; enlarging it smoothly would move mass across the object's edge.
+Maps are raw: ``(N, h, w)`` and >= 0. Masks are ``(N, H, W)`` bool, True on the object, and may have any other size.
+Results per image are float64.
+
+A cell of a map stands for a rectangle of pixels. A mask counts in a cell by the share of the cell that it covers. So an
+object much smaller than a cell still counts, in proportion, and no threshold decides about edges. Maps enlarged to the
+image's size give the same metrics if each cell stays a rectangle of one value. Smooth enlargement would move mass
+across the object's edge.
+
+An empty map is zero everywhere. It has no shape and points nowhere, so most metrics are NaN for it.
 """
 
 from __future__ import annotations
@@ -14,39 +19,30 @@ import torch
 from torch import Tensor
 
 
-def is_empty(maps: Tensor) -> Tensor:
-    """``(N,)`` bool: maps without any mass, which show nothing and have no place to point at."""
-    return maps.flatten(1).sum(dim=1) == 0
-
-
-def _scaled(maps: Tensor) -> Tensor:
-    """In float64, each map divided by its largest value: what asks for shares needs no more, and tiny values are kept
-    from being rounded, or lost in a square."""
-    maps = maps.double()
-    largest = maps.amax(dim=(1, 2), keepdim=True)
-    return maps / torch.where(largest > 0, largest, 1.0)
-
-
-def coverage(masks: Tensor, height: int, width: int) -> Tensor:
-    """The share, 0..1, of each cell that the mask covers: ``(N, H, W)`` bool -> ``(N, height, width)`` float64."""
-    rows = _overlap(height, masks.shape[1]).to(masks.device)
-    columns = _overlap(width, masks.shape[2]).to(masks.device)
-    return rows @ masks.double() @ columns.T
-
-
-def _overlap(cells: int, pixels: int) -> Tensor:
-    """``(cells, pixels)``: the share of each cell's length that each pixel makes up; rows sum to 1."""
-    edges = torch.arange(cells + 1, dtype=torch.float64) * pixels / cells
-    left = torch.arange(pixels, dtype=torch.float64)
-    shared = torch.minimum(edges[1:, None], left + 1) - torch.maximum(edges[:-1, None], left)
-    return shared.clamp(min=0) * cells / pixels
-
-
 def relevance_mass(maps: Tensor, masks: Tensor) -> Tensor:
-    """Share, 0..1, of each map's mass that lies on its mask; NaN for an empty map.
+    """Compute the share of each map's mass that lies on its mask.
 
-    Relevance mass accuracy of Arras et al. 2022 (arXiv 2003.07258); the energy-based pointing game of Wang et al.
-    2020 (Score-CAM, arXiv 1910.01279) is the same figure.
+    The formula is ``sum(map * coverage) / sum(map)``, with `coverage` as the share of each cell that the mask covers.
+
+    This is relevance mass accuracy (Arras, Osman and Samek 2022, CLEVR-XAI, arXiv 2003.07258). The energy-based
+    pointing game (Wang et al. 2020, Score-CAM, arXiv 1910.01279) is the same ratio, with boxes instead of masks.
+
+    Args:
+        maps: ``(N, h, w)``, >= 0.
+        masks: ``(N, H, W)`` bool, True on the object.
+
+    Returns:
+        ``(N,)``, 0..1; NaN for an empty map.
+
+    Examples:
+        The mask covers the left half, which holds 3 of the map's 4 units.
+
+        >>> import torch
+        >>> from gradcam_callback import relevance_mass
+        >>> maps = torch.tensor([[[3.0, 1.0], [0.0, 0.0]]])
+        >>> masks = torch.tensor([[[True, False]]])
+        >>> relevance_mass(maps, masks)
+        tensor([0.7500], dtype=torch.float64)
     """
     maps = _scaled(maps)
     inside = (maps * coverage(masks, maps.shape[1], maps.shape[2])).flatten(1).sum(dim=1)
@@ -54,75 +50,116 @@ def relevance_mass(maps: Tensor, masks: Tensor) -> Tensor:
 
 
 def mask_area(masks: Tensor) -> Tensor:
-    """Share, 0..1, of each image that its mask covers: what a map spread evenly would have on it."""
+    """Compute the share of each image that its mask covers.
+
+    This is the relevance mass that a map with equal values everywhere would have.
+
+    Args:
+        masks: ``(N, H, W)`` bool, True on the object.
+
+    Returns:
+        ``(N,)``, 0..1.
+
+    Examples:
+        The mask covers one of four pixels.
+
+        >>> import torch
+        >>> from gradcam_callback import mask_area
+        >>> mask_area(torch.tensor([[[True, False], [False, False]]]))
+        tensor([0.2500], dtype=torch.float64)
+    """
     return masks.double().flatten(1).mean(dim=1)
 
 
 def lift(mass: Tensor, area: Tensor) -> Tensor:
-    """Mean relevance mass / mean mask area, a scalar >= 0: 1 is chance, below 1 looks away from the objects.
+    """Compute the mean relevance mass in multiples of chance: ``mean(mass) / mean(area)``.
 
-    Images with an empty map have no mass and are left out of both means; without any others the lift is NaN.
+    Images with an empty map have no relevance mass. They are left out of both means.
+
+    The weighted inside-total relevance ratio (Kohlbrenner et al. 2020, "Towards best practice in explaining neural
+    network decisions with LRP", arXiv 1910.09840) makes this division for each image. Here the means are divided, since
+    otherwise the images with the smallest objects would dominate.
+
+    Args:
+        mass: ``(N,)`` of `relevance_mass`.
+        area: ``(N,)`` of `mask_area`.
+
+    Returns:
+        A scalar >= 0: 1 is chance, and below 1 the maps avoid the objects. NaN if every map is empty.
+
+    Examples:
+        The third map is empty. The other two have a mean mass of 0.5 on objects with a mean area of 0.25.
+
+        >>> import torch
+        >>> from gradcam_callback import lift
+        >>> lift(mass=torch.tensor([0.75, 0.25, float("nan")]), area=torch.tensor([0.125, 0.375, 0.5]))
+        tensor(2.)
     """
-    counted = ~mass.isnan()
-    return mass[counted].mean() / area[counted].mean()
+    defined = ~mass.isnan()
+    return mass[defined].mean() / area[defined].mean()
 
 
 def pointing_game(maps: Tensor, masks: Tensor) -> Tensor:
-    """1 where the map's hottest cell lies on the mask, else 0; an empty map points nowhere and scores 0.
+    """Test if the hottest cell of each map lies on its mask.
 
-    Zhang et al. 2018 (arXiv 1608.00507), on cells in place of their tolerance in pixels: a cell lies on the mask when
-    the mask covers at least half of it, or covers no other cell more. Equally hot cells share the score.
+    This is the pointing game (Zhang et al. 2018, "Top-down neural attention by excitation backprop", arXiv 1608.00507)
+    on cells, which replace the tolerance in pixels of the original. A cell lies on the mask if the mask covers at least
+    half of it. If the mask covers no cell by half, the cells that it covers most lie on it. Equally hot cells share the
+    score.
+
+    Args:
+        maps: ``(N, h, w)``, >= 0.
+        masks: ``(N, H, W)`` bool, True on the object.
+
+    Returns:
+        ``(N,)``, 0..1: 1 for a hit and 0 for a miss. An empty map points nowhere and scores 0.
+
+    Examples:
+        The mask covers the left half. The hottest cell is on the left, on the right, and on both sides.
+
+        >>> import torch
+        >>> from gradcam_callback import pointing_game
+        >>> maps = torch.tensor([[[2.0, 1.0]], [[1.0, 2.0]], [[2.0, 2.0]]])
+        >>> masks = torch.tensor([[[True, False]]]).expand(3, -1, -1)
+        >>> pointing_game(maps, masks)
+        tensor([1.0000, 0.0000, 0.5000], dtype=torch.float64)
     """
     cover = coverage(masks, maps.shape[1], maps.shape[2]).flatten(1)
+    # Rounding may leave the coverage of a cell a little below the half, or below the largest coverage.
     on_mask = cover >= torch.minimum(cover.amax(dim=1, keepdim=True), torch.tensor(0.5)) - 1e-9
     flat = maps.flatten(1)
     hottest = flat == flat.amax(dim=1, keepdim=True)
     score = (hottest & on_mask).double().sum(dim=1) / hottest.double().sum(dim=1)
+    # All cells of an empty map are equally hot, so without this it would score by the mask's size.
     return score.masked_fill(is_empty(maps), 0.0)
 
 
-def entropy(maps: Tensor) -> Tensor:
-    """Shannon entropy of the map as a distribution, over its largest value log(h w): 1 spread evenly, 0 one cell.
-
-    NaN for an empty map; 0 for a map of a single cell.
-    """
-    flat = _scaled(maps).flatten(1)
-    shares = flat / flat.sum(dim=1, keepdim=True)
-    nats: Tensor = torch.special.entr(shares).sum(dim=1)
-    return nats / math.log(max(flat.shape[1], 2))
-
-
-def strength(maps: Tensor) -> Tensor:
-    """Mean of the raw map, >= 0, in the units of the logit; maps stretched for display hide it."""
-    return maps.double().flatten(1).mean(dim=1)
-
-
-def drift(maps: Tensor, before: Tensor) -> Tensor:
-    """1 - cosine similarity to the map logged before, 0..1: 0 same shape, 1 nothing in common.
-
-    Two empty maps have not drifted (0); where just one is empty all has changed (1).
-    """
-    now, then = _scaled(maps).flatten(1), _scaled(before).flatten(1)
-    similarity = torch.nn.functional.cosine_similarity(now, then, dim=1, eps=1e-300)
-    similarity = similarity.masked_fill(is_empty(maps) & is_empty(before), 1.0)
-    return (1 - similarity).clamp(0, 1)
-
-
-def mean_of_defined(values: Tensor) -> float:
-    """The mean over the images for which a measure is defined (not NaN); 0 where it is for none."""
-    defined = values[~values.isnan()]
-    return float(defined.mean()) if len(defined) else 0.0
-
-
 def border_mass(maps: Tensor, width: float = 0.1) -> Tensor:
-    """Share, 0..1, of each map's mass within ``width`` of the image's edge, as a share of each side; NaN when empty.
+    """Compute the share of each map's mass that lies in a border along the image's edges.
 
-    Needs no mask. An even map has ``1 - (1 - 2 width)^2`` there, 0.36 by default. Photographs are mostly framed so that
-    the object is not there, and a network that looks there looks at frames, watermarks and corners.
+    It needs no mask. Photographs are mostly framed so that the object is away from the edges. So a network that looks
+    at the border may look at frames, watermarks or corners.
+
+    Args:
+        maps: ``(N, h, w)``, >= 0.
+        width: of the border, as a share of each side of the image, 0..0.5.
+
+    Returns:
+        ``(N,)``, 0..1; NaN for an empty map. A map with equal values everywhere has ``1 - (1 - 2 * width) ** 2``,
+        which is 0.36 by default.
+
+    Examples:
+        Of 16 equal cells the outer 12 form the border.
+
+        >>> import torch
+        >>> from gradcam_callback import border_mass
+        >>> border_mass(torch.ones(1, 4, 4), width=0.25)
+        tensor([0.7500], dtype=torch.float64)
     """
     inside = maps = _scaled(maps)
     for axis in (1, 2):
-        # The part of each cell that lies between the borders, by area as in `coverage`.
+        # A cell counts by the part of it that lies between the borders, as in `coverage`. That part is a product of one
+        # factor for its rows and one for its columns.
         edges = torch.linspace(0, 1, maps.shape[axis] + 1, dtype=torch.float64, device=maps.device)
         low, high = edges[:-1].clamp(min=width), edges[1:].clamp(max=1 - width)
         share = (high - low).clamp(min=0) * maps.shape[axis]
@@ -131,9 +168,26 @@ def border_mass(maps: Tensor, width: float = 0.1) -> Tensor:
 
 
 def centre_distance(maps: Tensor) -> Tensor:
-    """From the image's centre to the map's centre of mass, over the way to a corner: 0..1; NaN for an empty map.
+    """Compute the distance of each map's centre of mass from the image's centre.
 
-    Needs no mask. Both sides of the image count as of length 1, whatever its shape.
+    It needs no mask. The unit is the distance from the image's centre to a corner. Both sides of the image have length
+    1, so the shape of the image does not matter.
+
+    Args:
+        maps: ``(N, h, w)``, >= 0.
+
+    Returns:
+        ``(N,)``, 0..1: 0 at the centre, 1 in a corner; NaN for an empty map.
+
+    Examples:
+        The centre of the corner cell lies 3/8 of each side away from the image's centre, and the corner 4/8.
+
+        >>> import torch
+        >>> from gradcam_callback import centre_distance
+        >>> maps = torch.zeros(1, 4, 4)
+        >>> maps[0, 0, 0] = 1
+        >>> centre_distance(maps)
+        tensor([0.7500], dtype=torch.float64)
     """
     maps = _scaled(maps)
     total = maps.flatten(1).sum(dim=1)
@@ -143,3 +197,132 @@ def centre_distance(maps: Tensor) -> Tensor:
     y = (maps.sum(dim=2) * rows).sum(dim=1) / total
     x = (maps.sum(dim=1) * columns).sum(dim=1) / total
     return (x.square() + y.square()).sqrt() / math.sqrt(0.5)
+
+
+def entropy(maps: Tensor) -> Tensor:
+    """Compute how evenly each map is spread.
+
+    This is the Shannon entropy of the map, divided by its largest possible value: ``-sum(p log p) / log(h w)`` with
+    ``p = map / sum(map)``.
+
+    Args:
+        maps: ``(N, h, w)``, >= 0.
+
+    Returns:
+        ``(N,)``, 0..1: 0 if all mass lies in one cell, 1 if all cells are equal; NaN for an empty map. A map of a
+        single cell has 0.
+
+    Examples:
+        The mass lies in one of four cells, and evenly in two of four: ``log(2) / log(4)``.
+
+        >>> import torch
+        >>> from gradcam_callback import entropy
+        >>> entropy(torch.tensor([[[5.0, 0.0], [0.0, 0.0]], [[5.0, 5.0], [0.0, 0.0]]]))
+        tensor([0.0000, 0.5000], dtype=torch.float64)
+    """
+    flat = _scaled(maps).flatten(1)
+    shares = flat / flat.sum(dim=1, keepdim=True)
+    nats: Tensor = torch.special.entr(shares).sum(dim=1)
+    # log(1) is 0, so a map of one cell would give 0 / 0.
+    return nats / math.log(max(flat.shape[1], 2))
+
+
+def strength(maps: Tensor) -> Tensor:
+    """Compute the mean of each raw map.
+
+    A heatmap scaled to its own maximum hides this value. It shows if a layer fades out of the prediction.
+
+    Args:
+        maps: ``(N, h, w)``, >= 0.
+
+    Returns:
+        ``(N,)``, >= 0, in the unit of the maps, which for Grad-CAM is the unit of the logit.
+
+    Examples:
+        >>> import torch
+        >>> from gradcam_callback import strength
+        >>> strength(torch.tensor([[[4.0, 0.0], [0.0, 0.0]]]))
+        tensor([1.], dtype=torch.float64)
+    """
+    return maps.double().flatten(1).mean(dim=1)
+
+
+def drift(maps: Tensor, previous: Tensor) -> Tensor:
+    """Compute how much the shape of each map has changed: 1 - cosine similarity of the two maps.
+
+    The strength of the maps does not matter.
+
+    Args:
+        maps: ``(N, h, w)``, >= 0.
+        previous: ``(N, h, w)``, the maps of the same images at the previous logged epoch.
+
+    Returns:
+        ``(N,)``, 0..1: 0 for the same shape, 1 for maps that share no cell. It is 0 if both maps are empty, and 1 if
+        only one of them is.
+
+    Examples:
+        The first map has only become weaker. The second has moved to another cell.
+
+        >>> import torch
+        >>> from gradcam_callback import drift
+        >>> maps = torch.tensor([[[1.0, 0.0]], [[1.0, 0.0]]])
+        >>> previous = torch.tensor([[[3.0, 0.0]], [[0.0, 1.0]]])
+        >>> drift(maps, previous)
+        tensor([0., 1.], dtype=torch.float64)
+    """
+    now, then = _scaled(maps).flatten(1), _scaled(previous).flatten(1)
+    # Scaled maps have a norm of at least 1, so `eps` only keeps empty maps from 0 / 0.
+    similarity = torch.nn.functional.cosine_similarity(now, then, dim=1, eps=1e-300)
+    similarity = similarity.masked_fill(is_empty(maps) & is_empty(previous), 1.0)
+    # Rounding may take the similarity of equal maps above 1.
+    return (1 - similarity).clamp(0, 1)
+
+
+def mean_of_defined(values: Tensor) -> float:
+    """Return the mean of the values that are not NaN; NaN if all are."""
+    # The mean of no values is NaN.
+    return float(values[~values.isnan()].mean())
+
+
+def is_empty(maps: Tensor) -> Tensor:
+    """Return True for each map that is zero everywhere: ``(N, h, w)`` -> ``(N,)`` bool."""
+    # Maps are not negative, so a sum of 0 means that every cell is 0.
+    return maps.flatten(1).sum(dim=1) == 0
+
+
+def coverage(masks: Tensor, height: int, width: int) -> Tensor:
+    """Compute the share of each cell that the mask covers.
+
+    It is exact for any two sizes, even if they do not divide each other.
+
+    Args:
+        masks: ``(N, H, W)`` bool.
+        height: rows of cells.
+        width: columns of cells.
+
+    Returns:
+        ``(N, height, width)`` float64, 0..1.
+    """
+    rows = _overlap(height, masks.shape[1]).to(masks.device)
+    columns = _overlap(width, masks.shape[2]).to(masks.device)
+    return rows @ masks.double() @ columns.T
+
+
+def _overlap(cells: int, pixels: int) -> Tensor:
+    """Compute the share of each cell's length that each pixel takes: ``(cells, pixels)``, rows sum to 1."""
+    # In units of a pixel: cell i reaches from edges[i] to edges[i + 1], and pixel j from j to j + 1.
+    edges = torch.arange(cells + 1, dtype=torch.float64) * pixels / cells
+    left = torch.arange(pixels, dtype=torch.float64)
+    shared = torch.minimum(edges[1:, None], left + 1) - torch.maximum(edges[:-1, None], left)
+    return shared.clamp(min=0) * cells / pixels
+
+
+def _scaled(maps: Tensor) -> Tensor:
+    """Return the maps in float64, each divided by its largest value.
+
+    Metrics of shape do not depend on the scale. Without scaling, tiny values could be rounded to 0 when they are
+    squared or summed.
+    """
+    maps = maps.double()
+    largest = maps.amax(dim=(1, 2), keepdim=True)
+    return maps / torch.where(largest > 0, largest, 1.0)
