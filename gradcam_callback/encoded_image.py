@@ -1,4 +1,4 @@
-"""An image as the bytes of a file: what `drawing` encodes and `writers` store."""
+"""An encoded image, which the wing `drawing` makes and the wing `writers` stores."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """An encoded image.
+    """An image as the bytes of a file.
 
     Attributes:
-        data: the bytes of the file.
-        suffix: ``"jpg"`` or ``"gif"``.
-        width: in pixels.
-        height: in pixels.
+        data: Content of the file.
+        suffix: Kind of the file, ``"jpg"`` or ``"gif"``.
+        width: Width in pixels.
+        height: Height in pixels.
     """
 
     data: bytes

@@ -1,4 +1,4 @@
-"""Names in any script come out readable, whatever fonts the machine has."""
+"""Names in any script are readable with any fonts of the machine."""
 
 import warnings
 
@@ -13,13 +13,13 @@ from gradcam_callback.drawing.text import append_left_to_right
 
 @pytest.fixture
 def only_the_default(monkeypatch):
-    """A machine with no font but the one that comes with matplotlib."""
+    """Hide all fonts of this machine but the font that comes with matplotlib."""
     own = [entry.fname for entry in font_manager.fontManager.ttflist if entry.name == fonts.DEFAULT]
-    monkeypatch.setattr(fonts, "_paths", lambda: sorted(own))
-    for cached in (fonts._covering, fonts._warn_once, fonts.line_width):
+    monkeypatch.setattr(fonts, "_font_paths", lambda: sorted(own))
+    for cached in (fonts._find_font, fonts._warn_once, fonts.line_width):
         cached.cache_clear()
     yield
-    for cached in (fonts._covering, fonts._warn_once, fonts.line_width):
+    for cached in (fonts._find_font, fonts._warn_once, fonts.line_width):
         cached.cache_clear()
 
 
@@ -65,7 +65,7 @@ def drawn(text, size=20):
 
 
 def test_arabic_is_joined_and_runs_from_right_to_left():
-    """Its letters change their shapes with their neighbours, and the first of them stands at the right."""
+    """Arabic letters change their shapes with their neighbours, and the first letter stands at the right."""
     word, first = drawn("البطريق"), drawn("ا")
     apart = sum(fonts.line_width(letter, 20) for letter in "البطريق")
     assert fonts.line_width("البطريق", 20) < 0.9 * apart
@@ -83,30 +83,30 @@ def test_a_line_that_begins_in_arabic_still_runs_from_left_to_right():
 
 
 def test_the_font_of_last_resort_counts_as_none():
-    assert not [path for path in fonts._paths() if "LastResort" in path]
+    assert not [path for path in fonts._font_paths() if "LastResort" in path]
 
 
-def test_a_font_of_coloured_pictures_is_drawn_in_colour_and_to_the_size_of_the_line(monkeypatch):
-    """As Noto Color Emoji is, whose only size is 109: here a stand-in that refuses every other."""
+def test_a_font_of_coloured_glyphs_is_drawn_in_colour_and_to_the_size_of_the_line(monkeypatch):
+    """Noto Color Emoji has size 109 only. A stand-in refuses every other size."""
     default = font_manager.findfont(fonts.DEFAULT)
     real = fonts.ImageFont.truetype
 
     def truetype(path, size):
-        if path == "pictures" and size != fonts.PICTURE_SIZE:
+        if path == "emoji" and size != fonts.COLOUR_FONT_SIZE:
             raise OSError("invalid pixel size")
         return real(default, size)
 
     monkeypatch.setattr(fonts.ImageFont, "truetype", truetype)
-    fonts._load.cache_clear()
-    face = fonts._load("pictures", 20)
-    fonts._load.cache_clear()
+    fonts._load_face.cache_clear()
+    face = fonts._load_face("emoji", 20)
+    fonts._load_face.cache_clear()
     assert face.width("O") == pytest.approx(1.1 * real(default, 20).getlength("O"), rel=0.05)
-    picture = fonts._picture("O", face)
-    assert 12 <= picture.height <= 24 and np.asarray(picture)[..., 3].max() > 200
+    glyphs = fonts._draw_colour_glyphs("O", face)
+    assert 12 <= glyphs.height <= 24 and np.asarray(glyphs)[..., 3].max() > 200
 
 
 def test_a_font_that_has_the_characters_is_found_by_coverage(only_the_default, monkeypatch):
-    monkeypatch.setattr(fonts, "_characters", lambda path: frozenset(map(ord, "ab")) | (
+    monkeypatch.setattr(fonts, "_characters_of", lambda path: frozenset(map(ord, "ab")) | (
         frozenset(map(ord, "ペン")) if path.endswith("-Bold.ttf") else frozenset()
     ))  # fmt: skip
     (latin, latin_font), (kana, kana_font), (rest, _) = fonts.typeset("aペンb", 16)

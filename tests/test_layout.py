@@ -1,4 +1,4 @@
-"""Panels are laid out so that words stand at what they name, and nothing lies on anything else."""
+"""Texts stand at the images that they name, and nothing lies on anything else."""
 
 from dataclasses import dataclass
 from itertools import combinations
@@ -7,30 +7,24 @@ import numpy as np
 import pytest
 from PIL import ImageChops
 
-from gradcam_callback.drawing import canvas
-from gradcam_callback.drawing import panels as render
-from gradcam_callback.drawing import text as fonts
-from gradcam_callback.drawing.canvas import (
-    BLOCK_GAP,
-    FAINT,
-    GAP,
-    GRID,
-    INK,
-    MARGIN,
-    PANEL_WIDTH,
-    WRONG,
-    InputImage,
-    Style,
-)
-from gradcam_callback.drawing.panels import (
+from gradcam_callback.drawing import (
     Animation,
     Caption,
-    Column,
     EvolutionStrip,
+    InputImage,
     LayerPanel,
     ProbePanel,
+    Style,
+    canvas,
+    caption,
     contact_sheet,
+    panels,
+    sheets,
+    strips,
 )
+from gradcam_callback.drawing import text as fonts
+from gradcam_callback.drawing.canvas import BLOCK_GAP, FAINT, GAP, GRID, INK, MARGIN, PANEL_WIDTH, WRONG
+from gradcam_callback.drawing.layout import place_columns
 
 ALL = [f"block{b}_conv{c}" for b, n in enumerate((2, 2, 3, 3, 3), 1) for c in range(1, n + 1)]
 TWO_NETWORKS = ["vgg2.block4_conv1", "vgg2.block5_conv3", "vgg1.block1_conv1", "vgg1.block1_conv2"]
@@ -43,13 +37,13 @@ LONG = Caption("x" * 200, "y" * 200, "z" * 200, True, 0.5, "w" * 200, 0.5)
 
 @dataclass(frozen=True)
 class Thing:
-    """Something on a sheet, and where: words, or a picture without any. ``ink`` is what words really cover."""
+    """A text or an image on a sheet, and its place. ``ink`` is the box of the pixels that a text changes."""
 
     left: int
     top: int
     right: int
     bottom: int
-    words: str = ""
+    text: str = ""
     colour: tuple = ()
     pixels: np.ndarray | None = None
     ink: tuple | None = None
@@ -64,7 +58,7 @@ class Thing:
 
     @property
     def hottest_cell(self):
-        """Of a map of 7 x 7 cells on a picture of one colour: the number of the hottest."""
+        """Return the number of the hottest cell of a map of 7 x 7 cells on an image of one colour."""
         bright = self.pixels.sum(axis=2, dtype=int)
         row, column = (np.argwhere(bright == bright.max()).mean(axis=0) + 0.5) * 7 // bright.shape
         return 7 * int(row) + int(column)
@@ -81,7 +75,7 @@ class Thing:
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """Everything that is put on sheets, in its order."""
+    """Record everything that is drawn on sheets, in order."""
     things = []
 
     def write_line(sheet, text, place, size, colour):
@@ -103,40 +97,45 @@ def drawn(monkeypatch):
         things.append(Thing(left, top, left + width, top + height, pixels=pixels))
 
     put_there = canvas.put
-    for module in (canvas, render):
-        monkeypatch.setattr(module, "write_line", write_line)
-        monkeypatch.setattr(module, "put", put)
+    for module in (canvas, caption, panels, sheets, strips):
+        for double in (write_line, put):
+            # A module that does not use one of the two does not import it.
+            if hasattr(module, double.__name__):
+                monkeypatch.setattr(module, double.__name__, double)
     return things
 
 
-def picture(shape="square"):
+def grey_image(shape="square"):
     return InputImage(np.full((*SHAPES[shape], 3), 128, np.uint8))
 
 
 def maps(layers, first=0):
-    """Each layer's map, hot in a cell of its own: ``first`` and those after it."""
+    """Return a map per layer, each hot in another cell, from cell number ``first`` on."""
     return {layer: np.eye(49)[first + i].reshape(7, 7) * (i + 1) for i, layer in enumerate(layers)}
 
 
 def probe(layers=ALL, shape="square", style=USUAL, caption=STAR, max_width=PANEL_WIDTH):
-    return ProbePanel([picture(shape)], layers, style, max_width).draw(0, maps(layers), caption)
+    return ProbePanel([grey_image(shape)], layers, style, max_width).draw(0, maps(layers), caption)
 
 
 def layer_panel(count=6, shape="square", style=USUAL, caption=STAR, layer="block5_conv3"):
     raw = np.stack(list(maps(range(count)).values()))
-    return LayerPanel([picture(shape)] * count, style).draw(layer, raw, [caption] * count)
+    return LayerPanel([grey_image(shape)] * count, style).draw(layer, raw, [caption] * count)
 
 
 def over_time(count, layers):
-    return [Column(str(i) if i else "start", 0.25 + i / 100, maps(layers, i)) for i in range(count)]
+    """Return headings, probabilities and maps of a strip."""
+    headings = [str(i) if i else "start" for i in range(count)]
+    raw = {layer: np.stack([maps(layers, i)[layer] for i in range(count)]) for layer in layers}
+    return headings, [0.25 + i / 100 for i in range(count)], raw
 
 
 def strip(count=12, layers=ALL, shape="square", style=USUAL, name="star-1", explained="star"):
-    return EvolutionStrip([picture(shape)], layers, style).draw(0, name, explained, over_time(count, layers))
+    return EvolutionStrip([grey_image(shape)], layers, style).draw(0, name, explained, *over_time(count, layers))
 
 
 def frames(count, layers=ALL, shape="square", style=USUAL, name="star-1", explained="star"):
-    return Animation([picture(shape)], layers, style).frames(0, name, explained, over_time(count, layers))
+    return Animation([grey_image(shape)], layers, style).frames(0, name, explained, *over_time(count, layers))
 
 
 def animation(layers=ALL, **options):
@@ -198,17 +197,17 @@ SHEETS = {
 @pytest.mark.parametrize("sheet", SHEETS.values(), ids=SHEETS)
 def test_nothing_lies_on_anything_else_or_in_the_margin(drawn, sheet):
     image = sheet()
-    assert any(thing.words for thing in drawn) and not all(thing.words for thing in drawn)
+    assert any(thing.text for thing in drawn) and not all(thing.text for thing in drawn)
     for one, other in combinations(drawn, 2):
         assert not one.meets(other), f"{one} lies on {other}"
     for thing in drawn:
-        # An answer may reach into the margin.
-        assert thing.left >= MARGIN and thing.right <= image.width - (GAP if thing.words else MARGIN), thing
+        # A prediction may reach into the margin.
+        assert thing.left >= MARGIN and thing.right <= image.width - (GAP if thing.text else MARGIN), thing
         assert thing.top >= MARGIN and thing.covers[3] <= image.height, thing
 
 
 def ways(widths):
-    """All ways to cut a row of widths into lines, as the width of each line."""
+    """Yield the widths of the lines for each way to break a row of blocks."""
     for cuts in range(2 ** (len(widths) - 1)):
         lines = [[widths[0]]]
         for i, width in enumerate(widths[1:]):
@@ -230,7 +229,7 @@ def test_columns_stand_in_the_fewest_lines_that_fit_and_these_are_as_even_as_can
     fitting = [lines for lines in ways(blocks) if max(lines) <= room]
     fewest = min(map(len, fitting))
     narrowest = min(max(lines) for lines in fitting if len(lines) == fewest)
-    places, right = render.columns(layers, 100, width, max_width)
+    places, right = place_columns(layers, 100, width, max_width)
     assert max(line for line, _ in places) == fewest - 1 and right == 100 + narrowest
     assert [left for line, left in places if line == 0][0] == min(left for _, left in places) == 100
     assert sorted(places) == places and len(set(places)) == len(layers)
@@ -241,19 +240,19 @@ def test_blocks_fill_a_line_to_the_pixel(counts, lines):
     layers = [f"block{b}_conv{c}" for b, count in enumerate(counts) for c in range(count)]
     # Three columns of 100 with their gaps, beside a margin at the right.
     exactly = 3 * 100 + 2 * BLOCK_GAP + MARGIN
-    found = [max(line for line, _ in render.columns(layers, 0, 100, exactly + more)[0]) + 1 for more in (-1, 0)]
+    found = [max(line for line, _ in place_columns(layers, 0, 100, exactly + more)[0]) + 1 for more in (-1, 0)]
     assert found == [lines + 1, lines]
 
 
 def test_neighbours_without_a_block_stand_apart():
-    places, _ = render.columns(["a.0", "a.1", "b"], 0, 100, None)
+    places, _ = place_columns(["a.0", "a.1", "b"], 0, 100, None)
     assert [left for _, left in places] == [0, 100 + BLOCK_GAP, 2 * (100 + BLOCK_GAP)]
-    places, _ = render.columns(["block5_conv3", "block5"], 0, 100, None)
+    places, _ = place_columns(["block5_conv3", "block5"], 0, 100, None)
     assert [left for _, left in places] == [0, 100 + BLOCK_GAP], "a module of that name is not of the block"
 
 
 @pytest.mark.parametrize("sheet", [probe, layer_panel, strip, lambda: probe(MIXED), lambda: strip(layers=MIXED)])
-def test_pictures_of_the_usual_size_begin_on_the_grid_of_jpegs_squares(drawn, sheet):
+def test_images_of_the_usual_size_begin_on_the_grid_of_jpegs_squares(drawn, sheet):
     sheet()
     *_, bar = sorted((thing for thing in drawn if thing.size[1] == 10), key=lambda thing: thing.left)
     cells = [thing for thing in drawn if thing.pixels is not None and thing is not bar]
@@ -261,17 +260,17 @@ def test_pictures_of_the_usual_size_begin_on_the_grid_of_jpegs_squares(drawn, sh
 
 
 def split(drawn):
-    """The colour bar, the other pictures, and the words by what they say."""
-    pictures = [thing for thing in drawn if thing.pixels is not None]
-    (bar,) = [thing for thing in pictures if thing.size[1] == 10] or [None]
-    return bar, [thing for thing in pictures if thing is not bar], [thing for thing in drawn if thing.words]
+    """Return the colour bar, the other images, and the texts."""
+    images = [thing for thing in drawn if thing.pixels is not None]
+    (bar,) = [thing for thing in images if thing.size[1] == 10] or [None]
+    return bar, [thing for thing in images if thing is not bar], [thing for thing in drawn if thing.text]
 
 
-def above(thing, words):
-    """What stands above something, line by line upwards, each beginning where it does."""
+def above(thing, texts):
+    """Return the lines of text above an image, from the lowest up, which begin at its left edge."""
     lines = []
-    while here := [w for w in words if w.left == thing.left and w.top == thing.top - GRID * (len(lines) + 1)]:
-        lines.append(here[0].words)
+    while here := [w for w in texts if w.left == thing.left and w.top == thing.top - GRID * (len(lines) + 1)]:
+        lines.append(here[0].text)
     return lines
 
 
@@ -279,13 +278,13 @@ def above(thing, words):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("layers", [ALL, MIXED, TWO_NETWORKS])
 def test_probe_panel_has_each_layers_heatmap_over_its_overlay_and_its_names_above(drawn, layers, shape, style):
-    panel = ProbePanel([picture(shape)], layers, style)
+    panel = ProbePanel([grey_image(shape)], layers, style)
     panel.draw(0, maps(layers), STAR)
-    bar, (shown, *cells), words = split(drawn)
+    bar, (shown, *cells), texts = split(drawn)
     heatmaps, overlays = cells[::2], cells[1::2]
-    width, height = picture(shape).fit(style.cell)
+    width, height = grey_image(shape).fit(style.cell)
     assert {cell.size for cell in cells} == {(width, height)}
-    assert shown.size == picture(shape).fit(style.cell * 5 // 4), "the input is a quarter larger"
+    assert shown.size == grey_image(shape).fit(style.cell * 5 // 4), "the input is a quarter larger"
     assert panel.input_box == (shown.left, shown.top, shown.right, shown.bottom) and shown.left == MARGIN
     expected, block_before = [], ""
     for i, layer in enumerate(layers):
@@ -297,11 +296,11 @@ def test_probe_panel_has_each_layers_heatmap_over_its_overlay_and_its_names_abov
         assert heat.hottest_cell == overlay.hottest_cell == i
         assert (overlay.left, overlay.top) == (heat.left, heat.bottom + GAP)
         assert panel.overlay_boxes[layers[i]] == (overlay.left, overlay.top, overlay.right, overlay.bottom)
-        assert above(heat, words) == expected[i]
-    assert above(shown, words) == ["map's maximum", "input"]
+        assert above(heat, texts) == expected[i]
+    assert above(shown, texts) == ["map's maximum", "input"]
     lines = sorted({heat.top for heat in heatmaps})
     assert lines[0] == shown.top
-    # A line of columns follows the one above it after its two rows, and has its own three lines of words.
+    # A line of columns follows the one above it after its two rows, and has its own three lines of text.
     assert {after - before for before, after in zip(lines, lines[1:], strict=False)} <= {2 * (height + GAP) + 4 * GRID}
     assert 0 <= min(heat.left for heat in heatmaps) - (bar.right + GAP) < GRID, "the columns follow the input's"
 
@@ -318,7 +317,7 @@ def test_probe_panel_has_each_layers_heatmap_over_its_overlay_and_its_names_abov
 )
 def test_probe_panels_paper_ends_where_its_columns_do(drawn, sheet):
     image = sheet()
-    bar, cells, words = split(drawn)
+    bar, cells, texts = split(drawn)
     assert image.width == max(600, max(cell.right for cell in cells) + MARGIN)
     lowest = max(thing.bottom for thing in drawn)
     assert lowest <= image.height <= lowest + 2 * GRID
@@ -327,58 +326,58 @@ def test_probe_panels_paper_ends_where_its_columns_do(drawn, sheet):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_colour_bar_stands_below_the_input_and_says_what_its_ends_mean(drawn, shape):
     probe(shape=shape)
-    bar, (shown, *_), words = split(drawn)
+    bar, (shown, *_), texts = split(drawn)
     assert bar.left == shown.left and shown.bottom + GAP <= bar.top < shown.bottom + GAP + GRID
-    below = [w for w in words if bar.bottom <= w.top < bar.bottom + GAP and w.left < bar.right]
-    assert [w.words for w in below] == ["0", "map's maximum"]
+    below = [w for w in texts if bar.bottom <= w.top < bar.bottom + GAP and w.left < bar.right]
+    assert [w.text for w in below] == ["0", "map's maximum"]
     assert below[0].left == bar.left and below[1].right == bar.right
     assert bar.pixels[0, 0].sum() < bar.pixels[0, -1].sum(), "from cold to hot"
 
 
-def test_title_says_the_image_its_label_the_answer_and_the_class_explained(drawn):
+def test_title_gives_the_image_its_label_the_prediction_and_the_class_explained(drawn):
     probe()
-    _, _, words = split(drawn)
-    first = [w for w in words if w.top == MARGIN]
-    second = [w for w in words if w.top == 3 * GRID]
-    assert [(w.words, w.colour) for w in first] == [("star-1", INK), ("label: star", FAINT)]
-    answer, explained = ("network says: moon 91 % ✗", WRONG), ("maps explain: star 4 %", FAINT)
-    assert [(w.words, w.colour) for w in second] == [answer, explained]
+    _, _, texts = split(drawn)
+    first = [w for w in texts if w.top == MARGIN]
+    second = [w for w in texts if w.top == 3 * GRID]
+    assert [(w.text, w.colour) for w in first] == [("star-1", INK), ("label: star", FAINT)]
+    prediction, explained = ("network says: moon 91 % ✗", WRONG), ("maps explain: star 4 %", FAINT)
+    assert [(w.text, w.colour) for w in second] == [prediction, explained]
     for left, right in (first, second):
         assert left.left == MARGIN and right.left == left.right + 28
     drawn.clear()
     probe(caption=Caption("photo", None, "moon", None, 0.9, "moon", 0.9))
-    _, _, words = split(drawn)
-    assert [w.words for w in words if w.top == MARGIN] == ["photo"], "no label where there is none"
+    _, _, texts = split(drawn)
+    assert [w.text for w in texts if w.top == MARGIN] == ["photo"], "no label where there is none"
 
 
 @pytest.mark.parametrize("name", ["s", "x" * 300])
 @pytest.mark.parametrize("label", ["s", "y" * 300])
 def test_of_two_texts_on_a_line_neither_takes_more_than_half_from_the_other(drawn, name, label):
     image = probe(caption=Caption(name, label, label, True, 0.5, name, 0.5))
-    _, _, words = split(drawn)
+    _, _, texts = split(drawn)
     room = image.width - 2 * MARGIN
     half = (room - 28) // 2
-    first, second = [w for w in words if w.top == MARGIN]
+    first, second = [w for w in texts if w.top == MARGIN]
     for this, other, text in ((first, second, name), (second, first, f"label: {label}")):
-        if this.words != text:
-            assert "…" in this.words
+        if this.text != text:
+            assert "…" in this.text
             # What is cut fills its half, or all that the other leaves, to within a letter.
             assert this.size[0] > max(half, room - 28 - other.size[0]) - 20
-    answer, explained = [w for w in words if w.top == 3 * GRID]
-    assert answer.words.startswith("network says: ") and answer.words.endswith(" 50 % ✓")
-    assert explained.words.startswith("maps explain: ") and explained.words.endswith(" 50 %")
-    for this, text in ((answer, label), (explained, name)):
+    prediction, explained = [w for w in texts if w.top == 3 * GRID]
+    assert prediction.text.startswith("network says: ") and prediction.text.endswith(" 50 % ✓")
+    assert explained.text.startswith("maps explain: ") and explained.text.endswith(" 50 %")
+    for this, text in ((prediction, label), (explained, name)):
         if len(text) > 1:
             assert half - 20 < this.size[0] <= half
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("count", [1, 2, 6, 9, 17, 40])
-def test_layer_panel_has_its_images_in_even_rows_with_their_answers_below(drawn, count, shape):
+def test_layer_panel_has_its_images_in_even_rows_with_their_predictions_below(drawn, count, shape):
     image = layer_panel(count, shape)
-    bar, cells, words = split(drawn)
+    bar, cells, texts = split(drawn)
     assert [cell.hottest_cell for cell in cells] == list(range(count))
-    assert {cell.size for cell in cells} == {picture(shape).fit(80)}
+    assert {cell.size for cell in cells} == {grey_image(shape).fit(80)}
     assert sorted((cell.top, cell.left) for cell in cells) == [(cell.top, cell.left) for cell in cells]
     rows = [[cell for cell in cells if cell.top == top] for top in sorted({cell.top for cell in cells})]
     assert len(rows) == -(-count // 8), "eight fit into the page"
@@ -386,9 +385,9 @@ def test_layer_panel_has_its_images_in_even_rows_with_their_answers_below(drawn,
     pitches = {right.left - left.left for row in rows for left, right in zip(row, row[1:], strict=False)}
     assert pitches <= {112} and cells[0].left == MARGIN
     for cell in cells:
-        title, answer = [w for w in words if w.left == cell.left and 0 <= w.top - cell.bottom < 2 * GRID]
-        assert title.words == "star-1" and title.top - cell.bottom < GAP and title.colour == INK
-        assert answer.words == "moon 91 % ✗" and answer.top == title.top + GRID and answer.colour == WRONG
+        title, prediction = [w for w in texts if w.left == cell.left and 0 <= w.top - cell.bottom < 2 * GRID]
+        assert title.text == "star-1" and title.top - cell.bottom < GAP and title.colour == INK
+        assert prediction.text == "moon 91 % ✗" and prediction.top == title.top + GRID and prediction.colour == WRONG
     assert bar.right == image.width - MARGIN
     assert image.width == max(MARGIN + 112 * len(rows[0]), 2 * bar.size[0] + 200)
     lowest = max(thing.bottom for thing in drawn)
@@ -410,14 +409,14 @@ def test_layer_panel_has_as_many_images_in_a_row_as_fit_into_the_page(drawn, cel
 
 @pytest.mark.parametrize("layer", ["block5_conv3", "block1_conv1", "features.3", "x" * 200])
 @pytest.mark.parametrize("count", [1, 4, 6, 7])
-def test_layer_panels_title_says_the_layer_and_its_largest_value(drawn, layer, count):
+def test_layer_panels_title_says_the_layer_and_its_vmax_value(drawn, layer, count):
     layer_panel(count, layer=layer)
-    bar, _, words = split(drawn)
-    name, most = [w for w in words if w.top < 2 * GRID and w.right < bar.left]
+    bar, _, texts = split(drawn)
+    name, most = [w for w in texts if w.top < 2 * GRID and w.right < bar.left]
     assert (name.colour, name.left) == (INK, MARGIN)
-    assert (most.words, most.colour, most.left) == (f"maps up to {count}", FAINT, name.right + 28)
-    if name.words != layer:
-        assert "…" in name.words
+    assert (most.text, most.colour, most.left) == (f"maps up to {count}", FAINT, name.right + 28)
+    if name.text != layer:
+        assert "…" in name.text
         assert bar.left - MARGIN - 20 < most.right <= bar.left - MARGIN, "all the room is used"
 
 
@@ -426,8 +425,8 @@ def test_layer_panels_title_says_the_layer_and_its_largest_value(drawn, layer, c
 @pytest.mark.parametrize("layers", [ALL, MIXED])
 def test_strip_has_rows_of_layers_and_columns_of_epochs(drawn, layers, shape, style):
     image = strip(3, layers, shape, style)
-    bar, (shown, *cells), words = split(drawn)
-    width, height = picture(shape).fit(round(0.58 * style.cell))
+    bar, (shown, *cells), texts = split(drawn)
+    width, height = grey_image(shape).fit(round(0.58 * style.cell))
     assert {cell.size for cell in (shown, *cells)} == {(width, height)} and (shown.left, shown.top) == (MARGIN, 48)
     for i, cell in enumerate(cells):
         layer, epoch = divmod(i, 3)
@@ -443,22 +442,22 @@ def test_strip_has_rows_of_layers_and_columns_of_epochs(drawn, layers, shape, st
         max(width, 40) + GAP
     }
     for layer, row in zip(layers, rows, strict=True):
-        (name,) = [w for w in words if w.words == layer]
+        (name,) = [w for w in texts if w.text == layer]
         assert name.left == MARGIN and abs(name.middle[1] - row.middle[1]) <= 3 and name.right < row.left
     for cell, heading, sure in zip(cells, ("start", "1", "2"), ("25 %", "26 %", "27 %"), strict=False):
-        (number,) = [w for w in words if w.words == heading]
-        (probability,) = [w for w in words if w.words == sure]
+        (number,) = [w for w in texts if w.text == heading]
+        (probability,) = [w for w in texts if w.text == sure]
         for word in (number, probability):
             assert abs(word.middle[0] - cell.middle[0]) <= 1 or (word.left == cell.left and word.size[0] > width)
         assert (number.colour, probability.colour) == (INK, FAINT)
-        beside = {w.words: w for w in words if w.words in ("epoch", "p(star)")}
+        beside = {w.text: w for w in texts if w.text in ("epoch", "p(star)")}
         assert beside["epoch"].top == number.top and beside["p(star)"].top == probability.top == number.top + GRID
         assert beside["epoch"].left == beside["p(star)"].left == shown.right + 10
         assert (beside["epoch"].colour, beside["p(star)"].colour) == (INK, FAINT)
-    # Below the input, or where that is low, below the words beside it.
+    # Below the input, or if the input is low, below the texts beside it.
     assert 0 <= rows[0].top - shown.top - max(height + GAP, 3 * GRID) < GRID
     assert probability.bottom < rows[0].top
-    (title,) = [w for w in words if w.words == "star-1, by epoch"]
+    (title,) = [w for w in texts if w.text == "star-1, by epoch"]
     assert (title.left, title.top, title.colour) == (MARGIN, MARGIN, INK)
     assert bar.right == image.width - MARGIN
     assert image.width == max(cells[-1].left + max(width, 40) + MARGIN, bar.size[0] + 320)
@@ -467,11 +466,11 @@ def test_strip_has_rows_of_layers_and_columns_of_epochs(drawn, layers, shape, st
 
 def test_long_names_of_a_strip_take_the_room_that_there_is(drawn):
     strip(6, name="i" * 300, explained="i" * 300, layers=["i" * 300])
-    bar, (_, first, *_), words = split(drawn)
-    (title,) = [w for w in words if w.top == MARGIN]
+    bar, (_, first, *_), texts = split(drawn)
+    (title,) = [w for w in texts if w.top == MARGIN]
     assert bar.left - MARGIN - 8 < title.right <= bar.left - MARGIN
-    for word in words:
-        if "…" in word.words and word is not title:
+    for word in texts:
+        if "…" in word.text and word is not title:
             assert first.left - 3 * GAP < word.right < first.left, "up to the first column"
 
 
@@ -487,20 +486,20 @@ def test_long_names_of_a_strip_take_the_room_that_there_is(drawn):
 )
 def test_animation_shows_the_last_layer_of_each_block_at_every_epoch(drawn, layers, shown_layers, shape):
     images = frames(2, layers, shape)
-    _, (shown, *cells), words = split(drawn)
+    _, (shown, *cells), texts = split(drawn)
     assert len(images) == 2 and len(cells) == 2 * len(shown_layers)
-    assert {cell.size for cell in (shown, *cells)} == {picture(shape).fit(106)} and shown.left == MARGIN
+    assert {cell.size for cell in (shown, *cells)} == {grey_image(shape).fit(106)} and shown.left == MARGIN
     column = max(shown.size[0], 104) + GAP
     for i, cell in enumerate(cells):
         epoch, place = divmod(i, len(shown_layers))
         assert cell.hottest_cell == layers.index(shown_layers[place]) + epoch
         assert (cell.left, cell.top) == (MARGIN + (place + 1) * column, shown.top)
-        (heading,) = [w for w in words if w.words == shown_layers[place]]
+        (heading,) = [w for w in texts if w.text == shown_layers[place]]
         assert heading.left == cell.left and 0 <= cell.top - heading.bottom < GRID
-    (heading,) = [w for w in words if w.words == "input"]
+    (heading,) = [w for w in texts if w.text == "input"]
     assert heading.left == shown.left and 0 <= shown.top - heading.bottom < GRID
-    assert [w.words for w in words if w.words.startswith("epoch")] == ["epoch start:  25 % star", "epoch 1:  26 % star"]
-    assert [(w.left, w.top, w.colour) for w in words if w.words == "star-1"] == [(MARGIN, MARGIN, INK)]
+    assert [w.text for w in texts if w.text.startswith("epoch")] == ["epoch start:  25 % star", "epoch 1:  26 % star"]
+    assert [(w.left, w.top, w.colour) for w in texts if w.text == "star-1"] == [(MARGIN, MARGIN, INK)]
     for image in images:
         assert image.width == max(cells[-1].left + column - GAP + MARGIN, 420)
         assert image.height == shown.bottom + MARGIN
@@ -513,12 +512,12 @@ def test_animation_shows_the_last_layer_of_each_block_at_every_epoch(drawn, laye
 @pytest.mark.parametrize("shape", SHAPES)
 def test_long_names_of_an_animation_take_the_room_that_there_is(drawn, shape):
     image = animation(["i" * 200, "l" * 200], shape=shape, name="i" * 300, explained="i" * 300)
-    _, (shown, *cells), words = split(drawn)
-    over_all = [w for w in words if w.left == MARGIN and w.bottom < shown.top - GRID]
-    assert len(over_all) == 2 and all("…" in w.words for w in over_all)
+    _, (shown, *cells), texts = split(drawn)
+    over_all = [w for w in texts if w.left == MARGIN and w.bottom < shown.top - GRID]
+    assert len(over_all) == 2 and all("…" in w.text for w in over_all)
     assert all(image.width - MARGIN - 8 < w.right <= image.width - MARGIN for w in over_all)
     for cell in cells:
-        (heading,) = [w for w in words if w.left == cell.left]
+        (heading,) = [w for w in texts if w.left == cell.left]
         assert -8 < heading.right - cell.left - max(cell.size[0], 104) <= 0
 
 
@@ -539,22 +538,22 @@ def test_contact_sheet_is_a_table(drawn, shape):
         (name, [np.full((height, width, 3), 10 * i + j, np.uint8) for j in range(4)]) for i, name in enumerate(names)
     ]
     image = contact_sheet("a title", ["p", "q", "r", "s"], rows, 120)
-    _, cells, words = split(drawn)
+    _, cells, texts = split(drawn)
     assert [int(cell.pixels[0, 0, 0]) for cell in cells] == [10 * i + j for i in range(4) for j in range(4)]
-    assert {cell.size for cell in cells} == {picture(shape).fit(120)}
+    assert {cell.size for cell in cells} == {grey_image(shape).fit(120)}
     across = {cells[j + 1].left - cells[j].right for j in range(3)}
     down = {cells[4 * i + 4].top - cells[4 * i].bottom for i in range(3)}
     assert across == down == {2 * GAP}
     for j, heading in enumerate("pqrs"):
-        (word,) = [w for w in words if w.words == heading]
+        (word,) = [w for w in texts if w.text == heading]
         assert word.left == cells[j].left == cells[4 + j].left and 0 < cells[j].top - word.bottom < GRID
     for i, name in enumerate(names):
-        (word,) = [w for w in words if w.words == name]
+        (word,) = [w for w in texts if w.text == name]
         assert word.left == MARGIN and abs(word.middle[1] - cells[4 * i].middle[1]) <= 3
         assert all(cell.top == cells[4 * i].top for cell in cells[4 * i : 4 * i + 4])
     assert image.width == cells[3].right + MARGIN and image.height == cells[-1].bottom + 2 * GAP + MARGIN
-    (title,) = [w for w in words if w.words == "a title"]
-    assert 0 < next(w for w in words if w.words == "p").top - title.bottom < 2 * GRID
+    (title,) = [w for w in texts if w.text == "a title"]
+    assert 0 < next(w for w in texts if w.text == "p").top - title.bottom < 2 * GRID
     assert (title.left, title.top, title.colour) == (MARGIN, MARGIN, INK)
 
 
@@ -568,16 +567,17 @@ def test_contact_sheet_is_as_wide_as_its_title_but_no_wider_than_a_page():
 @pytest.mark.parametrize("kind", ["probe", "strip", "animation"])
 @pytest.mark.parametrize("fading", [False, True])
 def test_maps_are_stretched_to_their_own_maximum_or_to_the_runs(drawn, kind, fading):
-    """Two layers of which the second is a tenth as strong as it once was."""
-    largest = {"a": 1.0, "b": 10.0} if fading else None
+    """Draw two layers; the second is a tenth as strong as it once was."""
+    vmax = {"a": 1.0, "b": 10.0} if fading else None
     raw = {"a": np.eye(7), "b": np.eye(7)}
-    dark, columns = InputImage(np.zeros((60, 60, 3), np.uint8)), [Column("0", 0.5, raw)]
+    dark = InputImage(np.zeros((60, 60, 3), np.uint8))
+    columns = ["0"], [0.5], {layer: values[None] for layer, values in raw.items()}
     if kind == "probe":
-        ProbePanel([dark], ["a", "b"], Style(), None).draw(0, raw, STAR, largest)
+        ProbePanel([dark], ["a", "b"], Style(), None).draw(0, raw, STAR, vmax)
     elif kind == "strip":
-        EvolutionStrip([dark], ["a", "b"], Style()).draw(0, "x", "x", columns, largest)
+        EvolutionStrip([dark], ["a", "b"], Style()).draw(0, "x", "x", *columns, vmax)
     else:
-        Animation([dark], ["a", "b"], Style()).frames(0, "x", "x", columns, largest)
+        Animation([dark], ["a", "b"], Style()).frames(0, "x", "x", *columns, vmax)
     _, (_, *cells), _ = split(drawn)
     brightness = [int(cell.pixels.sum(axis=2, dtype=int).max()) for cell in cells]
     strong, weak = brightness[: len(cells) // 2], brightness[len(cells) // 2 :]
@@ -586,15 +586,15 @@ def test_maps_are_stretched_to_their_own_maximum_or_to_the_runs(drawn, kind, fad
 
 @pytest.mark.parametrize("kind", ["probe", "layer", "strip", "animation"])
 def test_heatmaps_stand_in_squares_and_overlays_are_smooth(drawn, kind):
-    raw, columns = {"a": np.eye(7)}, [Column("0", 0.5, {"a": np.eye(7)})]
+    raw, columns = {"a": np.eye(7)}, (["0"], [0.5], {"a": np.eye(7)[None]})
     if kind == "probe":
-        ProbePanel([picture()], ["a"], USUAL).draw(0, raw, STAR)
+        ProbePanel([grey_image()], ["a"], USUAL).draw(0, raw, STAR)
     elif kind == "layer":
-        LayerPanel([picture()], USUAL).draw("a", raw["a"][None], [Caption("x", None, "x", None, 0.5, "x", 0.5)])
+        LayerPanel([grey_image()], USUAL).draw("a", raw["a"][None], [Caption("x", None, "x", None, 0.5, "x", 0.5)])
     elif kind == "strip":
-        EvolutionStrip([picture()], ["a"], USUAL).draw(0, "x", "x", columns)
+        EvolutionStrip([grey_image()], ["a"], USUAL).draw(0, "x", "x", *columns)
     else:
-        Animation([picture()], ["a"], USUAL).frames(0, "x", "x", columns)
+        Animation([grey_image()], ["a"], USUAL).frames(0, "x", "x", *columns)
     _, cells, _ = split(drawn)
     overlay = cells[-1]
     assert len(np.unique(overlay.pixels.reshape(-1, 3), axis=0)) > 10

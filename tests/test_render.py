@@ -1,4 +1,4 @@
-"""Pictures say what the maps say: colours, places and words."""
+"""Panels show what the maps hold: their colours, places and texts."""
 
 import io
 
@@ -11,14 +11,26 @@ from skimage import data
 from torch.nn import functional
 
 from gradcam_callback import ProbeSet
-from gradcam_callback.drawing import canvas, heatmap
-from gradcam_callback.drawing import panels as render
+from gradcam_callback.drawing import (
+    Animation,
+    Caption,
+    EvolutionStrip,
+    InputImage,
+    LayerPanel,
+    ProbePanel,
+    Profile,
+    Style,
+    canvas,
+    depth_profile,
+    encode_jpeg,
+    heatmap,
+)
 from gradcam_callback.drawing import text as fonts
-from gradcam_callback.drawing.canvas import InputImage, Style
-from gradcam_callback.drawing.panels import Animation, Caption, Column, EvolutionStrip, LayerPanel, ProbePanel
+from gradcam_callback.drawing.layout import place_columns
+from gradcam_callback.drawing.plots import NOW
 from gradcam_callback.run.album import Album
 
-RIGHT = Caption("star-1", "star", "star", True, 0.87, "star", 0.87)
+CORRECT = Caption("star-1", "star", "star", True, 0.87, "star", 0.87)
 WRONG = Caption("star-1", "star", "moon", False, 0.91, "star", 0.04)
 GREY = InputImage(np.full((60, 60, 3), 128, np.uint8))
 ALL = [f"block{b}_conv{c}" for b, n in enumerate((2, 2, 3, 3, 3), 1) for c in range(1, n + 1)]
@@ -27,20 +39,17 @@ ALL = [f"block{b}_conv{c}" for b, n in enumerate((2, 2, 3, 3, 3), 1) for c in ra
 BIG = Style(112)
 
 
-def probe_panel(picture, maps, caption, style=BIG, **options):
-    return ProbePanel([picture], list(maps), style, **options).draw(0, maps, caption)
+def probe_panel(image, maps, caption, style=BIG, **options):
+    return ProbePanel([image], list(maps), style, **options).draw(0, maps, caption)
 
 
-def layer_panel(layer, pictures, maps, captions, style=BIG):
-    return LayerPanel(pictures, style).draw(layer, maps, captions)
+def layer_panel(layer, images, maps, captions, style=BIG):
+    return LayerPanel(images, style).draw(layer, maps, captions)
 
 
-def evolution_strip(picture, name, explained, columns, maps, style=BIG):
-    over_time = [
-        Column(heading, probability, {layer: raw[i] for layer, raw in maps.items()})
-        for i, (heading, probability) in enumerate(columns)
-    ]
-    return EvolutionStrip([picture], list(maps), style).draw(0, name, explained, over_time)
+def evolution_strip(image, name, explained, headings, probabilities, maps, style=BIG):
+    over_time = {layer: np.stack(raw) for layer, raw in maps.items()}
+    return EvolutionStrip([image], list(maps), style).draw(0, name, explained, headings, probabilities, over_time)
 
 
 def spot(height=14, width=14, row=3, column=9):
@@ -123,7 +132,7 @@ def test_each_map_by_itself_shows_shape_and_not_strength():
     np.testing.assert_allclose(weak, strong, atol=1e-6)
 
 
-def test_against_the_runs_largest_a_map_that_fades_looks_faded():
+def test_with_one_vmax_a_map_that_fades_looks_faded():
     levels = [heatmap.scale(spot() * s, 56, 56, smooth=False, vmax=14.0).max() for s in (2.0, 1.0, 0.1, 0.0)]
     assert levels == pytest.approx([1.0, 0.5, 0.05, 0.0])
     assert heatmap.scale(spot() * 9, 56, 56, smooth=False, vmax=14.0).max() == 1.0, "and none is hotter than hot"
@@ -133,26 +142,26 @@ def test_overlay_is_grey_but_for_the_heatmap():
     colourful = np.zeros((60, 60, 3), np.uint8)
     colourful[..., 0] = 200
     grey = InputImage(colourful).grey(20, 20)
-    cold = heatmap.overlay(grey, np.zeros((20, 20)), "gray")
+    cold = heatmap.blend(grey, np.zeros((20, 20)), "gray")
     assert (cold[..., 0] == cold[..., 1]).all() and cold.max() > 0
-    hot = heatmap.overlay(grey, np.ones((20, 20)), "gray")
+    hot = heatmap.blend(grey, np.ones((20, 20)), "gray")
     assert (hot > cold).all()
-    white = heatmap.overlay(np.array([[255, 100, 0]], np.uint8), np.array([[1.0, 1.0, 0.0]]), "gray")
+    white = heatmap.blend(np.array([[255, 100, 0]], np.uint8), np.array([[1.0, 1.0, 0.0]]), "gray")
     assert white[0].tolist() == [[127 + 127] * 3, [50 + 127] * 3, [0, 0, 0]], "half of each"
 
 
 def test_probe_panel_has_a_column_per_layer_and_fits_a_page():
     maps = {layer: spot() for layer in ALL}
-    wrapped = probe_panel(GREY, maps, RIGHT, style=BIG)
+    wrapped = probe_panel(GREY, maps, CORRECT, style=BIG)
     assert wrapped.width <= canvas.PANEL_WIDTH
-    whole = probe_panel(GREY, maps, RIGHT, style=BIG, max_width=None)
+    whole = probe_panel(GREY, maps, CORRECT, style=BIG, max_width=None)
     assert whole.width > 13 * 112 and whole.height < wrapped.height
     for sheet in (wrapped, whole):
         assert hottest_cells(sheet) == 13, "the planted spot of every heatmap is there"
 
 
 def hottest_cells(sheet):
-    """How many square cells of the hottest colour stand in a sheet whose heatmaps hold one spot each."""
+    """Count the square cells of the hottest colour in a sheet whose heatmaps hold one spot each."""
     hottest = np.rint(np.array(matplotlib.colormaps["inferno"](1.0)[:3]) * 255)
     pixels = np.asarray(sheet)
     hot = (pixels == hottest).all(axis=2)
@@ -162,7 +171,7 @@ def hottest_cells(sheet):
 
 
 def test_columns_stand_closer_within_a_block_than_between():
-    places, _ = render.columns(["block1_conv1", "block1_conv2", "block2_conv1", "features.3"], 0, 100, None)
+    places, _ = place_columns(["block1_conv1", "block1_conv2", "block2_conv1", "features.3"], 0, 100, None)
     lefts = [left for _, left in places]
     gaps = [after - before - 100 for before, after in zip(lefts, lefts[1:], strict=False)]
     assert gaps == [canvas.GAP, canvas.BLOCK_GAP, canvas.BLOCK_GAP]
@@ -170,7 +179,7 @@ def test_columns_stand_closer_within_a_block_than_between():
 
 @pytest.mark.parametrize("width", [60, 76, 112, 300])
 def test_lines_break_between_blocks_and_are_even(width):
-    places, right = render.columns(ALL, 150, width, 1020)
+    places, right = place_columns(ALL, 150, width, 1020)
     by_block, ends = {}, {}
     for layer, (line, left) in zip(ALL, places, strict=True):
         by_block.setdefault(layer[:6], set()).add(line)
@@ -184,17 +193,21 @@ def test_lines_break_between_blocks_and_are_even(width):
 
 def test_what_stays_the_same_is_where_it_was_at_every_epoch():
     panel = ProbePanel([GREY], ALL, Style())
-    sheets = [panel.draw(0, {layer: spot() for layer in ALL}, caption) for caption in (RIGHT, WRONG)]
-    assert sheets[0].size == sheets[1].size, "the slider moves through pictures of one size"
+    sheets = [panel.draw(0, {layer: spot() for layer in ALL}, caption) for caption in (CORRECT, WRONG)]
+    assert sheets[0].size == sheets[1].size, "the slider moves through images of one size"
     strip = EvolutionStrip([GREY], ALL, Style())
-    columns = [Column(str(i), 0.5, {layer: spot() for layer in ALL}) for i in range(3)]
-    before, after = (np.asarray(strip.draw(0, "star-1", "star", columns[:n])) for n in (2, 3))
+    before, after = (
+        np.asarray(
+            strip.draw(0, "star-1", "star", ["0"] * n, [0.5] * n, {layer: np.stack([spot()] * n) for layer in ALL})
+        )
+        for n in (2, 3)
+    )
     assert before.shape[0] == after.shape[0]
 
 
 def test_boxes_say_where_the_overlays_and_the_input_stand():
     panel = ProbePanel([GREY], ALL, Style(76))
-    sheet = panel.draw(0, {layer: np.zeros((14, 14)) for layer in ALL[:-1]} | {ALL[-1]: spot()}, RIGHT)
+    sheet = panel.draw(0, {layer: np.zeros((14, 14)) for layer in ALL[:-1]} | {ALL[-1]: spot()}, CORRECT)
     for layer, box in panel.overlay_boxes.items():
         cell = np.asarray(sheet.crop(box))
         assert cell.shape == (76, 76, 3)
@@ -207,11 +220,11 @@ def test_boxes_say_where_the_overlays_and_the_input_stand():
 def test_with_one_scale_for_the_run_panels_fade_with_their_maps():
     faded = spot() / 10
     panel = ProbePanel([GREY], ALL, Style(112, scaling="run"))
-    largest = dict.fromkeys(ALL, 7.0)
-    assert hottest_cells(panel.draw(0, {layer: spot() for layer in ALL}, RIGHT, largest)) == 13
-    assert hottest_cells(panel.draw(0, {layer: faded for layer in ALL}, RIGHT, largest)) == 0
+    vmax = dict.fromkeys(ALL, 7.0)
+    assert hottest_cells(panel.draw(0, {layer: spot() for layer in ALL}, CORRECT, vmax)) == 13
+    assert hottest_cells(panel.draw(0, {layer: faded for layer in ALL}, CORRECT, vmax)) == 0
     layers = LayerPanel([GREY, GREY], Style(112, scaling="run"))
-    sheet = np.asarray(layers.draw("l", np.stack([spot(), faded]), [RIGHT, RIGHT], {"l": 7.0})).astype(int)
+    sheet = np.asarray(layers.draw("l", np.stack([spot(), faded]), [CORRECT, CORRECT], {"l": 7.0})).astype(int)
     strong, weak = sheet[:, : sheet.shape[1] // 2], sheet[:, sheet.shape[1] // 2 :]
     colourful = [int((half[60:150].max(axis=2) - half[60:150].min(axis=2) > 60).sum()) for half in (strong, weak)]
     assert colourful[0] > 3 * colourful[1]
@@ -222,45 +235,45 @@ def colours_of(sheet):
 
 
 @pytest.mark.parametrize("draw", ["probe", "layer"])
-def test_wrong_predictions_are_red_and_right_ones_green(draw):
+def test_wrong_predictions_are_red_and_correct_ones_green(draw):
     def sheet(caption):
         if draw == "probe":
             return probe_panel(GREY, {"block5_conv3": spot()}, caption)
         return layer_panel("block5_conv3", [GREY], spot()[None], [caption])
 
     assert canvas.WRONG in colours_of(sheet(WRONG)) and canvas.CORRECT not in colours_of(sheet(WRONG))
-    assert canvas.CORRECT in colours_of(sheet(RIGHT)) and canvas.WRONG not in colours_of(sheet(RIGHT))
+    assert canvas.CORRECT in colours_of(sheet(CORRECT)) and canvas.WRONG not in colours_of(sheet(CORRECT))
     unknown = colours_of(sheet(Caption("photo", None, "moon", None, 0.9, "moon", 0.9)))
     assert not unknown & {canvas.CORRECT, canvas.WRONG}
 
 
 @pytest.mark.parametrize("classes", [["cat", "dog"], ["American Bulldog", "Staffordshire Bull Terrier"]])
-def test_images_of_a_layer_stand_as_far_apart_as_the_words_below_them_are_long(classes):
+def test_images_of_a_layer_stand_as_far_apart_as_the_texts_below_them_are_long(classes):
     probe = ProbeSet(torch.rand(12, 3, 32, 32), [0] * 12, class_names=classes)
     caption = Caption(f"{classes[0]}-1", classes[0], classes[0], True, 1.0, classes[0], 1.0)
     panel = Album(probe, ["block5_conv3"], Style(76)).layer_panel
     sheet = panel.draw("block5_conv3", np.stack([spot()] * 12), [caption] * 12)
     green = (np.asarray(sheet)[60] == canvas.CORRECT).all(axis=1)
     apart = np.diff(np.flatnonzero(green & ~np.roll(green, 1))[::2])  # every other side of a frame is a left one
-    needed = fonts.line_width(caption.answer(canvas.LABEL, 1000), canvas.LABEL)
+    needed = fonts.line_width(caption.format_prediction(canvas.LABEL, 1000), canvas.LABEL)
     assert (apart >= needed).all() and (apart < needed + 40).all() and sheet.width <= canvas.PANEL_WIDTH
 
 
-def test_captions_say_the_answer_with_its_sign():
-    assert RIGHT.answer(14, 200) == "star 87 % ✓" and WRONG.answer(14, 200) == "moon 91 % ✗"
-    assert Caption("photo", None, "moon", None, 0.9, "moon", 0.9).answer(14, 200) == "moon 90 %"
+def test_captions_give_the_prediction_with_its_sign():
+    assert CORRECT.format_prediction(14, 200) == "star 87 % ✓" and WRONG.format_prediction(14, 200) == "moon 91 % ✗"
+    assert Caption("photo", None, "moon", None, 0.9, "moon", 0.9).format_prediction(14, 200) == "moon 90 %"
 
 
-def test_cut_names_do_not_turn_a_wrong_answer_into_a_right_one():
+def test_cut_names_do_not_make_a_wrong_prediction_look_correct():
     alike = Caption("star-1", "star" + "x" * 90 + "fish", "star" + "y" * 90 + "fish", False, 0.9, "star", 0.1)
     sheet = colours_of(probe_panel(GREY, {"block5_conv3": spot()}, alike))
     assert canvas.WRONG in sheet and canvas.CORRECT not in sheet
-    answer = alike.answer(14, 100)
-    assert answer.endswith(" 90 % ✗") and "…" in answer and fonts.line_width(answer, 14) <= 100
+    prediction = alike.format_prediction(14, 100)
+    assert prediction.endswith(" 90 % ✗") and "…" in prediction and fonts.line_width(prediction, 14) <= 100
 
 
 def test_labels_are_said_where_names_do_not_say_them():
-    assert RIGHT.title == "star-1"
+    assert CORRECT.title == "star-1"
     assert Caption("IMG_2041", "star", "moon", False, 0.9, "star", 0.1).title == "IMG_2041 (star)"
 
 
@@ -278,9 +291,9 @@ def test_mask_is_outlined_on_the_input_where_it_is():
 
 
 def test_empty_maps_say_so():
-    empty = canvas.marked(np.zeros((112, 112, 3), np.uint8), np.zeros((112, 112)))
+    empty = canvas.label_if_empty(np.zeros((112, 112, 3), np.uint8), np.zeros((112, 112)))
     assert empty.max() == 255
-    assert canvas.marked(np.zeros((112, 112, 3), np.uint8), np.ones((112, 112))).max() == 0
+    assert canvas.label_if_empty(np.zeros((112, 112, 3), np.uint8), np.ones((112, 112))).max() == 0
 
 
 @pytest.mark.parametrize("count", [1, 3, 16, 40])
@@ -296,15 +309,15 @@ def test_layer_panel_shows_every_image(count):
 
 def test_evolution_strip_has_a_row_per_layer_and_a_column_per_epoch():
     maps = {layer: [spot(), spot(row=8)] for layer in ALL}
-    sheet = evolution_strip(GREY, "star-1", "star", [("start", 0.1), ("0", 0.9)], maps)
-    more = evolution_strip(GREY, "star-1", "star", [("start", 0.1)] * 12, {"block5_conv3": [spot()] * 12})
+    sheet = evolution_strip(GREY, "star-1", "star", ["start", "0"], [0.1, 0.9], maps)
+    more = evolution_strip(GREY, "star-1", "star", ["start"] * 12, [0.1] * 12, {"block5_conv3": [spot()] * 12})
     hot = (np.asarray(sheet).max(axis=2) - np.asarray(sheet).min(axis=2)) > 60
     rows = hot.any(axis=1)
     assert int((rows[1:] & ~rows[:-1]).sum()) >= 13, "each row has its spots"
     assert more.height < sheet.height and sheet.width < more.width <= canvas.PANEL_WIDTH + 100
 
 
-def test_non_square_pictures_keep_their_proportions():
+def test_non_square_images_keep_their_proportions():
     wide = InputImage(np.zeros((30, 90, 3), np.uint8))
     caption = Caption("photo", None, "moon", None, 0.9, "moon", 0.9)
     sheet = np.asarray(layer_panel("l", [wide], np.ones((1, 5, 15)), [caption]))
@@ -314,13 +327,13 @@ def test_non_square_pictures_keep_their_proportions():
 
 @pytest.mark.parametrize(("height", "width"), [(4, 300), (300, 4), (1, 1)])
 def test_the_oddest_shapes_are_drawn(height, width):
-    picture, maps = InputImage(np.zeros((height, width, 3), np.uint8)), {"block5_conv3": spot()}
-    columns = [Column("0", 0.5, maps)]
+    image, maps = InputImage(np.zeros((height, width, 3), np.uint8)), {"block5_conv3": spot()}
+    over_time = "star-1", "star", ["0"], [0.5], {"block5_conv3": spot()[None]}
     for sheet in (
-        probe_panel(picture, maps, RIGHT),
-        layer_panel("block5_conv3", [picture], spot()[None], [RIGHT]),
-        EvolutionStrip([picture], ["block5_conv3"], BIG).draw(0, "star-1", "star", columns),
-        Animation([picture], ["block5_conv3"], BIG).frames(0, "star-1", "star", columns)[0],
+        probe_panel(image, maps, CORRECT),
+        layer_panel("block5_conv3", [image], spot()[None], [CORRECT]),
+        EvolutionStrip([image], ["block5_conv3"], BIG).draw(0, *over_time),
+        Animation([image], ["block5_conv3"], BIG).frames(0, *over_time)[0],
     ):
         assert (np.asarray(sheet)[-8:] == 255).all() and (np.asarray(sheet)[:, -8:] == 255).all(), (
             "all within its paper"
@@ -333,7 +346,7 @@ def test_long_names_are_cut_and_nothing_is_drawn_outside():
     for sheet in (
         probe_panel(GREY, {long: spot()}, caption),
         layer_panel(long, [GREY], spot()[None], [caption]),
-        evolution_strip(GREY, long, long, [("0", 0.5)], {long: [spot()]}),
+        evolution_strip(GREY, long, long, ["0"], [0.5], {long: [spot()]}),
     ):
         assert sheet.width <= canvas.PANEL_WIDTH
         assert (np.asarray(sheet)[:, -1] == 255).all()
@@ -341,9 +354,48 @@ def test_long_names_are_cut_and_nothing_is_drawn_outside():
 
 def test_jpeg_of_a_photographs_panel_is_small_and_decodes_to_it():
     photograph = InputImage(data.astronaut()[:300, :300])
-    sheet = probe_panel(photograph, {layer: spot(56, 56) + 1 for layer in ALL}, RIGHT)
-    encoded = canvas.encode_jpeg(sheet, 85).data
+    sheet = probe_panel(photograph, {layer: spot(56, 56) + 1 for layer in ALL}, CORRECT)
+    encoded = encode_jpeg(sheet, 85).data
     assert len(encoded) <= 12_000 * len(ALL), "the bytes that a map may take, both rows"
     decoded = Image.open(io.BytesIO(encoded))
     assert decoded.format == "JPEG" and decoded.size == sheet.size
     assert np.abs(np.asarray(decoded, dtype=int) - np.asarray(sheet, dtype=int)).mean() < 8
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"cell": 15}, "`Style.cell` to be an integer of 16 or more, but got 15"),
+        ({"cell": "76"}, "`Style.cell` to be an integer of 16 or more, but got '76'"),
+        (
+            {"colormap": "rainbow-ish"},
+            "`Style.colormap` to be the name of a matplotlib colour map, but got 'rainbow-ish'",
+        ),
+        ({"colormap": None}, "`Style.colormap` to be the name of a matplotlib colour map, but got None"),
+        ({"scaling": "epoch"}, "`Style.scaling` to be 'map' or 'run', but got 'epoch'"),
+        ({"jpeg_quality": 0}, "`Style.jpeg_quality` to be an integer from 1 to 95, but got 0"),
+        ({"jpeg_quality": 96}, "`Style.jpeg_quality` to be an integer from 1 to 95, but got 96"),
+        ({"jpeg_quality": 60.5}, "`Style.jpeg_quality` to be an integer from 1 to 95, but got 60.5"),
+    ],
+)
+def test_styles_that_cannot_be_drawn_are_refused(attributes, message):
+    with pytest.raises(ValueError, match=f"^Expected {message}. Pass "):
+        Style(**attributes)
+
+
+def test_styles_at_the_ends_of_the_ranges_are_taken():
+    assert Style() == Style(76, "inferno", "map", 60)
+    for attributes in ({"cell": 16}, {"cell": np.int64(80)}, {"jpeg_quality": 1}, {"jpeg_quality": 95}):
+        assert vars(Style(**attributes)).items() >= attributes.items()
+
+
+def test_profiles_leave_undefined_values_out():
+    """A layer whose maps are all empty has no lift, and must not hide the lift of the others."""
+    nan = float("nan")
+    drawn = [
+        depth_profile(["a", "b", "c"], [Profile("lift", values, first, chance=1.0)])
+        for values, first in (([nan, 2.0, 3.0], None), ([nan] * 3, [1.0, nan, 2.0]), ([nan] * 3, None))
+    ]
+    now = tuple(int(matplotlib.colors.to_hex(NOW)[i : i + 2], 16) for i in (1, 3, 5))
+    coloured = [int((np.asarray(image) == now).all(axis=2).sum()) for image in drawn]
+    assert coloured[0] > 2 * max(coloured[1:]), "without values, only the legend has the colour"

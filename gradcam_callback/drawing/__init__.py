@@ -1,1 +1,39 @@
-"""TODO."""
+"""Panels, strips, animations and plots, drawn from maps and images as NumPy arrays, and encoded as files.
+
+`panels`, `strips`, `sheets` and `plots` draw all that a run logs, from the parts in the other files. Nothing here
+imports torch.
+"""
+
+from gradcam_callback.drawing.canvas import label_if_empty
+from gradcam_callback.drawing.caption import Caption
+from gradcam_callback.drawing.encoding import encode_gif, encode_jpeg
+from gradcam_callback.drawing.heatmap import Map, blend, scale
+from gradcam_callback.drawing.input_image import InputImage
+from gradcam_callback.drawing.overlay import overlay
+from gradcam_callback.drawing.panels import LayerPanel, ProbePanel
+from gradcam_callback.drawing.plots import Profile, depth_profile, over_time
+from gradcam_callback.drawing.sheets import contact_sheet, stack
+from gradcam_callback.drawing.strips import Animation, EvolutionStrip
+from gradcam_callback.drawing.style import Style
+
+__all__ = [
+    "Animation",
+    "Caption",
+    "EvolutionStrip",
+    "InputImage",
+    "LayerPanel",
+    "Map",
+    "ProbePanel",
+    "Profile",
+    "Style",
+    "blend",
+    "contact_sheet",
+    "depth_profile",
+    "encode_gif",
+    "encode_jpeg",
+    "label_if_empty",
+    "over_time",
+    "overlay",
+    "scale",
+    "stack",
+]

@@ -1,8 +1,8 @@
-"""Maps to colours.
+"""Convert maps to colours.
 
-Zero is always the coldest colour. The hottest is, as chosen, each map's own vmax value, so that a heatmap shows the
-*shape* of the focus and its strength is read from the figures; or one value for all maps of a layer, so that a map that
-fades looks faded.
+Zero is always the coldest colour, and ``vmax`` is the hottest. By default ``vmax`` is each map's own maximum. A heatmap
+then shows the shape of the focus, and a number beside it gives its strength. With one ``vmax`` for all maps of a layer,
+a map that fades looks faded.
 """
 
 from __future__ import annotations
@@ -18,54 +18,82 @@ Map = np.ndarray[Any, np.dtype[Any]]
 
 
 def scale(raw: Map, width: int, height: int, *, smooth: bool, vmax: float | None = None) -> Map:
-    """Maps ``(..., h, w)`` at ``(..., height, width)``, divided by what is to be the hottest: 0..1, all 0 where empty.
+    """Resample raw maps to a size in pixels, and divide them by ``vmax``.
 
-    Cells are areas, so that the first and the last reach to the image's edges, as they do in the network. Where there
-    are fewer of them than pixels, ``smooth`` interpolates between their centres; otherwise they stay visible as the
-    squares they are. Where there are more, each pixel is the mean of those that it covers.
+    A cell is an area, so the outer cells reach the edges of the image, as they do in the network.
 
     Args:
-        vmax: the value that is to be the hottest, larger ones too; None takes each map's own vmax pixel.
+        raw: Maps ``(..., h, w)``. Values below zero count as zero.
+        width: Width of the result in pixels.
+        height: Height of the result in pixels.
+        smooth: Interpolate between the centres of the cells if a map has fewer cells than pixels; otherwise cells
+            stay visible as squares. If a map has more cells than pixels, each pixel is the mean of its cells anyway.
+        vmax: Raw value of the hottest colour. Larger values become as hot. None takes the maximum of each
+            resampled map.
+
+    Returns:
+        Values 0..1 ``(..., height, width)`` float32. An empty map stays 0 everywhere.
     """
-    rows = _resampling(raw.shape[-2], height, smooth)
-    columns = _resampling(raw.shape[-1], width, smooth)
-    values = rows @ np.maximum(raw, 0).astype(np.float32) @ columns.T
+    row_weights = _resampling_weights(raw.shape[-2], height, smooth)
+    column_weights = _resampling_weights(raw.shape[-1], width, smooth)
+    values = row_weights @ np.maximum(raw, 0).astype(np.float32) @ column_weights.T
     hottest = values.max(axis=(-2, -1), keepdims=True) if vmax is None else np.float32(vmax)
     scaled: Map = np.minimum(values / np.where(hottest > 0, hottest, 1), 1)
     return scaled
 
 
+def paint(values: Map, colormap: str) -> Pixels:
+    """Return values 0..1 ``(...)`` as colours ``(..., 3)``: 0 is the coldest of the colour map, 1 the hottest."""
+    colours: Pixels = _palette(colormap)[np.rint(values * 255).astype(np.uint8)]
+    return colours
+
+
+def blend(grey: Pixels, values: Map, colormap: str) -> Pixels:
+    """Blend a grey image and heatmaps, half of each.
+
+    The image is grey, so that every colour in the overlay comes from the heatmap.
+
+    Args:
+        grey: Image ``(H, W)``.
+        values: Maps ``(..., H, W)`` in 0..1.
+        colormap: Name of a matplotlib colour map.
+
+    Returns:
+        Overlays ``(..., H, W, 3)`` uint8.
+    """
+    # Each is halved before the sum, as uint8 would overflow.
+    return grey[..., None] // 2 + paint(values, colormap) // 2
+
+
+def check_colormap(colormap: str, argument: str) -> None:
+    """Raise a ValueError that names the argument if matplotlib has no such colour map."""
+    if not isinstance(colormap, str) or colormap not in matplotlib.colormaps:
+        raise ValueError(
+            f"Expected `{argument}` to be the name of a matplotlib colour map, but got {colormap!r}. "
+            "Pass a name that `matplotlib.colormaps` lists, such as 'inferno' or 'viridis'."
+        )
+
+
 @lru_cache(maxsize=64)
-def _resampling(cells: int, pixels: int, smooth: bool) -> Map:
-    """``(pixels, cells)``: the weight of each cell in each pixel, rows that sum to 1."""
+def _resampling_weights(cells: int, pixels: int, smooth: bool) -> Map:
+    """Return the weight of each cell in each pixel along one axis: ``(pixels, cells)``, rows sum to 1."""
     if smooth and pixels > cells:
         centres = (np.arange(pixels) + 0.5) * cells / pixels - 0.5
         distance = np.abs(centres.clip(0, cells - 1)[:, None] - np.arange(cells))
-        weights: Map = np.maximum(1 - distance, 0).astype(np.float32)
-        return weights
+        interpolated: Map = np.maximum(1 - distance, 0).astype(np.float32)
+        return interpolated
     edges = np.arange(pixels + 1) * cells / pixels
     covered = np.minimum(edges[1:, None], np.arange(1, cells + 1)) - np.maximum(edges[:-1, None], np.arange(cells))
     if pixels > cells and not smooth:
-        # A pixel on the border of two cells takes the colour of the one that it covers more of.
+        # A pixel on the border of two cells takes the colour of the cell that it covers more of.
         nearest: Map = np.eye(cells, dtype=np.float32)[covered.argmax(axis=1)]
         return nearest
     shares: Map = (covered.clip(min=0) * pixels / cells).astype(np.float32)
     return shares
 
 
-def paint(values: Map, colormap: str) -> Pixels:
-    """Values 0..1 ``(...)`` as colours ``(..., 3)``: 0 the coldest of the colour map, 1 the hottest."""
-    colours: Pixels = _palette(colormap)[np.rint(values * 255).astype(np.uint8)]
-    return colours
-
-
-def overlay(grey: Pixels, values: Map, colormap: str) -> Pixels:
-    """Half image ``(H, W)``, in grey so that every colour seen is the heatmap's, half heatmap ``(..., H, W)``."""
-    # Each halved before they are added, so that eight bits suffice.
-    return grey[..., None] // 2 + paint(values, colormap) // 2
-
-
 @lru_cache(maxsize=8)
 def _palette(colormap: str) -> Pixels:
+    """Return the 256 colours of a colour map: ``(256, 3)``."""
     colours: Pixels = np.rint(matplotlib.colormaps[colormap](np.linspace(0, 1, 256))[:, :3] * 255).astype(np.uint8)
     return colours

@@ -1,4 +1,4 @@
-"""Plots of figures, as pictures."""
+"""Plots of metrics over the layers and over the training."""
 
 from __future__ import annotations
 
@@ -16,16 +16,20 @@ from PIL import Image
 from gradcam_callback.layer_names import block_of
 
 NOW, FIRST, CHANCE, BETWEEN_BLOCKS = "#c2410c", "#a1a1aa", "#52525b", "#e4e4e7"
+# With more epochs than this, their numbers would overlap below the plot.
+MOST_TICKS = 12
 
 
 @dataclass(frozen=True)
 class Profile:
-    """One measure over the layers.
+    """One metric over the layers.
 
     Attributes:
-        now: a value per layer; first: the same at the run's first entry, None where this is the first.
-        chance: what looking nowhere in particular would give.
-        share: whether the values are shares, 0..1.
+        title: Text above the plot.
+        now: A value per layer, NaN if undefined.
+        first: A value per layer at the first entry of the run, None if this is the first entry.
+        chance: Value of maps that are the same everywhere.
+        share: True if the values are shares, 0..1.
     """
 
     title: str
@@ -36,18 +40,24 @@ class Profile:
 
 
 def depth_profile(layers: Sequence[str], profiles: Sequence[Profile]) -> Image.Image:
-    """Measures over the layers, from input to output, so that the depth can be seen at which the object takes over."""
+    """Plot metrics over the layers, one below the other, to show the depth at which the object takes over.
+
+    Args:
+        layers: Names from input to output.
+        profiles: One per metric.
+    """
+    # `Figure` without pyplot: no global state, and no window on a machine with a screen.
     figure = Figure(
         figsize=(max(6.0, 1.8 + 0.6 * len(layers)), 1.2 + 2.2 * len(profiles)),
         dpi=100,
         layout=ConstrainedLayoutEngine(h_pad=0.12, w_pad=0.12),
     )
     canvas = FigureCanvasAgg(figure)
-    panes = figure.subplots(len(profiles), sharex=True, squeeze=False)[:, 0]
-    for axes, profile in zip(panes, profiles, strict=True):
-        _draw(axes, layers, profile)
-    panes[-1].set_xticks(range(len(layers)), layers, rotation=40, ha="right", fontsize=10)
-    return _picture(canvas)
+    all_axes = figure.subplots(len(profiles), sharex=True, squeeze=False)[:, 0]
+    for axes, profile in zip(all_axes, profiles, strict=True):
+        _plot_profile(axes, layers, profile)
+    all_axes[-1].set_xticks(range(len(layers)), layers, rotation=40, ha="right", fontsize=10)
+    return _to_image(canvas)
 
 
 def over_time(
@@ -56,11 +66,14 @@ def over_time(
     lines: Mapping[str, Sequence[float]],
     band: tuple[Sequence[float], Sequence[float]] | None = None,
 ) -> Image.Image:
-    """Figures over the logged epochs, one line each, NaN where there is none.
+    """Plot metrics over the logged epochs, one line each.
 
     Args:
-        lines: name -> a value per epoch; many are taken for layers, their colours from dark at the input to light.
-        band: the lower and the upper bound of an interval, shaded.
+        title: Text above the plot.
+        epochs: T texts below the axis.
+        lines: Name -> T values, NaN if a value is undefined. More than four lines are taken as layers, and their
+            colours go from dark at the input to light at the output.
+        band: Lower and upper bound of an interval, T values each, drawn as a shaded area.
     """
     figure = Figure(figsize=(7.6, 3.6), dpi=100, layout="constrained")
     canvas = FigureCanvasAgg(figure)
@@ -71,23 +84,19 @@ def over_time(
     few = len(lines) <= 4
     colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.92, len(lines)))
     for (name, values), colour in zip(lines.items(), colours, strict=True):
+        # None takes the colours of matplotlib's cycle: few lines are easier to tell apart in them.
         axes.plot(places, values, label=name, color=None if few else colour, marker="o", markersize=4, linewidth=1.6)
-    shown = np.unique(np.linspace(0, len(epochs) - 1, min(12, len(epochs))).round().astype(int))
+    shown = np.unique(np.linspace(0, len(epochs) - 1, min(MOST_TICKS, len(epochs))).round().astype(int))
     axes.set_xticks(shown, [epochs[place] for place in shown])
     axes.set_xlabel("epoch")
     axes.set_ylim(bottom=0)
     axes.set_title(title, loc="left", fontsize=12)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside right upper", fontsize=9, frameon=False)
-    return _picture(canvas)
+    return _to_image(canvas)
 
 
-def _picture(canvas: FigureCanvasAgg) -> Image.Image:
-    canvas.draw()
-    return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
-
-
-def _draw(axes: Axes, layers: Sequence[str], profile: Profile) -> None:
+def _plot_profile(axes: Axes, layers: Sequence[str], profile: Profile) -> None:
     places = range(len(layers))
     axes.axhline(profile.chance, color=CHANCE, linewidth=1, linestyle="--", label="chance")
     if profile.first is not None:
@@ -97,10 +106,16 @@ def _draw(axes: Axes, layers: Sequence[str], profile: Profile) -> None:
         if block_of(layers[place]) != block_of(layers[place - 1]):
             axes.axvline(place - 0.5, color=BETWEEN_BLOCKS, linewidth=1, zorder=0)
     axes.set_title(profile.title, loc="left", fontsize=12)
-    highest = 1.0 if profile.share else max(*profile.now, *(profile.first or ()), profile.chance)
-    axes.set_ylim(0, 1.3 * highest)  # with room for the legend
+    # A layer whose maps are all empty has the value NaN, which must not become the limit of the axis.
+    highest = 1.0 if profile.share else np.nanmax([*profile.now, *(profile.first or ()), profile.chance])
+    axes.set_ylim(0, 1.3 * highest)  # leaves room for the legend
     if profile.share:
         axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
     axes.tick_params(labelsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="upper left", fontsize=10, frameon=False, ncols=3)
+
+
+def _to_image(canvas: FigureCanvasAgg) -> Image.Image:
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())

@@ -1,4 +1,4 @@
-"""Type for names in any script: a font that has the characters, or a readable substitute."""
+"""Write names in any script, with a font that has their characters or spelt in Latin letters."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from matplotlib import font_manager
 from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont, features
 
-# Comes with matplotlib, so it is always there, and has Latin, Greek, Cyrillic, Arabic and the signs that panels use.
+# This font comes with matplotlib, so every machine has it. It has Latin, Greek, Cyrillic, Arabic and the signs ✓ ✗ …
 DEFAULT = "DejaVu Sans"
-# Fonts of coloured pictures, such as emoji, come in one size.
-PICTURE_SIZE = 109
-# Of the line as a whole, whatever script it begins with; words of Arabic or Hebrew still run their own way. Without
-# libraqm, which most builds of Pillow have, neither can be said or done.
+# Fonts of coloured glyphs, such as emoji, exist in this size only.
+COLOUR_FONT_SIZE = 109
+# The direction of the whole line, whatever script it begins with; words of Arabic or Hebrew still run from right to
+# left. Pillow raises an error for a direction without libraqm, which most of its builds have.
 LEFT_TO_RIGHT = "ltr" if features.check("raqm") else None
-# What to install for a script, by the first word of its characters' Unicode names.
+# The font to install for a script, by the first word of the Unicode names of its characters.
 INSTALL = {
     **dict.fromkeys(("CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "HANGUL", "IDEOGRAPHIC"), "Noto Sans CJK"),
     **{script: f"Noto Sans {script.capitalize()}" for script in ("DEVANAGARI", "THAI", "BENGALI", "TAMIL", "HEBREW")},
@@ -29,61 +29,84 @@ INSTALL = {
 
 @dataclass(frozen=True)
 class Face:
-    """A font in a size; ``scale`` is below 1 where its pictures are to be made smaller."""
+    """A font in one size.
+
+    Attributes:
+        font: The font as Pillow loads it.
+        scale: Factor for its glyphs, below 1 for a font that exists in a larger size only.
+    """
 
     font: ImageFont.FreeTypeFont
     scale: float = 1.0
 
     def width(self, text: str) -> float:
+        """Return the width of a text in pixels."""
         return self.font.getlength(text) * self.scale
 
 
 def typeset(text: str, size: int) -> list[tuple[str, Face]]:
-    """Cut one line into pieces, each with a font that has its characters.
+    """Cut a line of text into pieces, each with a font that has its characters.
 
-    Where no font of this machine has them, they are spelt by their Unicode names ("ペ" as "pe"), and a warning, once,
-    says which font to install.
+    If no font of this machine has a character, its Unicode name is written ("ペ" as "pe"). A warning then names the
+    font to install, once per font.
+
+    Args:
+        text: One line.
+        size: Size of the text in pixels.
+
+    Returns:
+        Pieces in order, each with its font.
     """
     default = font_manager.findfont(DEFAULT)
+    known_to_default = _characters_of(default)
     pieces = []
-    for known, group in groupby(_clusters(text), key=lambda cluster: _needed(cluster) <= _characters(default)):
+    for known, group in groupby(_clusters(text), key=lambda cluster: _visible(cluster) <= known_to_default):
         piece = "".join(group)
-        path = default if known else _covering(_needed(piece))
+        path = default if known else _find_font(_visible(piece))
         if path is None:
-            _warn(piece, default)
-            path, piece = default, " ".join(filter(None, map(_spelt, piece)))
-        pieces.append((piece, _load(path, size)))
+            _warn_of_missing(piece, default)
+            path, piece = default, " ".join(filter(None, map(_spell_out, piece)))
+        pieces.append((piece, _load_face(path, size)))
     return pieces
 
 
 def append_left_to_right(name: str, rest: str) -> str:
-    """A name and what follows it, kept at its right also where the name's script runs from right to left."""
+    """Append a text to a name, so that it stands at its right even if the name is Arabic or Hebrew."""
     runs_left = any(unicodedata.bidirectional(char) in ("R", "AL") for char in name)
+    # Without the mark, numbers and signs after such a name would be drawn at its left.
     return name + ("\N{LEFT-TO-RIGHT MARK}" if runs_left else "") + rest
 
 
 @lru_cache(maxsize=4096)
 def line_width(text: str, size: int) -> int:
-    """The width in pixels of a line as it will be drawn."""
+    """Return the width of a line as `write_line` draws it, in pixels."""
     return round(sum(face.width(piece) for piece, face in typeset(text, size)))
 
 
 def write_line(image: Image.Image, text: str, place: tuple[int, int], size: int, colour: tuple[int, int, int]) -> None:
-    """Write one line, its upper left corner at ``place``, all pieces on one baseline."""
+    """Write one line, all pieces on one baseline.
+
+    Args:
+        image: RGB or L image, which is changed.
+        text: One line.
+        place: Left and top in pixels.
+        size: Size of the text in pixels.
+        colour: RGB, 0..255.
+    """
     draw = ImageDraw.Draw(image)
-    x, baseline = float(place[0]), place[1] + _load(font_manager.findfont(DEFAULT), size).font.getmetrics()[0]
+    x, baseline = float(place[0]), place[1] + _load_face(font_manager.findfont(DEFAULT), size).font.getmetrics()[0]
     for piece, face in typeset(text, size):
         if face.scale == 1:
             draw.text((x, baseline), piece, colour, face.font, anchor="ls", direction=LEFT_TO_RIGHT)
         else:
-            picture = _picture(piece, face)
-            # A picture stands a little below the baseline, as the letters' tails do.
-            image.paste(picture, (round(x), baseline + size // 5 - picture.height), picture)
+            glyphs = _draw_colour_glyphs(piece, face)
+            # Emoji stand a little below the baseline, as the tails of letters do.
+            image.paste(glyphs, (round(x), baseline + size // 5 - glyphs.height), glyphs)
         x += face.width(piece)
 
 
-def _picture(text: str, face: Face) -> Image.Image:
-    """Characters that are coloured pictures, on nothing."""
+def _draw_colour_glyphs(text: str, face: Face) -> Image.Image:
+    """Draw coloured glyphs, such as emoji, on a transparent background."""
     left, top, right, bottom = face.font.getbbox(text)
     sheet = Image.new("RGBA", (max(1, round(right)), max(1, round(bottom - top))))
     ImageDraw.Draw(sheet).text((0, -top), text, font=face.font, embedded_color=True)
@@ -92,9 +115,10 @@ def _picture(text: str, face: Face) -> Image.Image:
 
 
 def _clusters(text: str) -> Iterator[str]:
-    """The line's characters, with each its accents and joiners, which belong into the same font."""
+    """Yield each character together with its accents and joiners, which need the same font."""
     cluster = ""
     for char in text:
+        # Categories of marks and of format characters, such as joiners.
         joined = unicodedata.category(char) in ("Mn", "Me", "Mc", "Cf") or cluster.endswith("\N{ZERO WIDTH JOINER}")
         if cluster and not joined:
             yield cluster
@@ -104,8 +128,8 @@ def _clusters(text: str) -> Iterator[str]:
         yield cluster
 
 
-def _needed(text: str) -> frozenset[int]:
-    """The characters that must be in a font; joiners and variation selectors leave no trace where they are not."""
+def _visible(text: str) -> frozenset[int]:
+    """Return the code points that a font must have: all but joiners and variation selectors."""
     return frozenset(ord(char) for char in text if not _is_invisible(char))
 
 
@@ -114,21 +138,23 @@ def _is_invisible(char: str) -> bool:
 
 
 @lru_cache(maxsize=256)
-def _covering(needed: frozenset[int]) -> str | None:
-    """The first of the fonts that matplotlib's font manager finds that has all the characters."""
-    return next((path for path in _paths() if needed <= _characters(path)), None)
+def _find_font(needed: frozenset[int]) -> str | None:
+    """Return the path of the first font that has all code points, or None."""
+    return next((path for path in _font_paths() if needed <= _characters_of(path)), None)
 
 
 @cache
-def _paths() -> list[str]:
-    """Its own fonts and the system's, also those that it cannot plot with, as coloured pictures."""
-    own = (entry.fname for entry in font_manager.fontManager.ttflist)
-    # The one of last resort claims every character, and draws for each a box that names its script.
-    return sorted(path for path in {*own, *font_manager.findSystemFonts()} if "LastResort" not in path)
+def _font_paths() -> list[str]:
+    """Return the paths of matplotlib's and the system's fonts."""
+    # matplotlib cannot plot with fonts of coloured glyphs and leaves them out; Pillow can draw them.
+    plotted = (entry.fname for entry in font_manager.fontManager.ttflist)
+    # The font of last resort claims every character, but draws a box with the name of its script for each.
+    return sorted(path for path in {*plotted, *font_manager.findSystemFonts()} if "LastResort" not in path)
 
 
 @cache
-def _characters(path: str) -> frozenset[int]:
+def _characters_of(path: str) -> frozenset[int]:
+    """Return the code points that a font has, none if it cannot be read."""
     try:
         return frozenset(FT2Font(path).get_charmap())
     except (OSError, RuntimeError):
@@ -136,35 +162,42 @@ def _characters(path: str) -> frozenset[int]:
 
 
 @lru_cache(maxsize=32)
-def _load(path: str, size: int) -> Face:
+def _load_face(path: str, size: int) -> Face:
     try:
         return Face(ImageFont.truetype(path, size))
     except OSError:
-        return Face(ImageFont.truetype(path, PICTURE_SIZE), 1.1 * size / PICTURE_SIZE)
+        # Only fonts of coloured glyphs refuse a size. 1.1 makes emoji as large as the letters beside them.
+        return Face(ImageFont.truetype(path, COLOUR_FONT_SIZE), 1.1 * size / COLOUR_FONT_SIZE)
 
 
-def _spelt(char: str) -> str:
-    """``KATAKANA LETTER PE`` -> ``pe``, ``CJK UNIFIED IDEOGRAPH-4F01`` -> ``u4f01``, a control character -> nothing."""
+def _spell_out(char: str) -> str:
+    """Return the last word of a Unicode name, ``""`` for a control character.
+
+    ``KATAKANA LETTER PE`` gives ``pe``, and ``CJK UNIFIED IDEOGRAPH-4F01`` gives ``u4f01``.
+    """
     name = unicodedata.name(char, "")
     if not name or _is_invisible(char):
         return ""
     return name.rsplit(" ", 1)[-1].replace("IDEOGRAPH-", "u").lower()
 
 
-def _warn(text: str, default: str) -> None:
-    """Once for each font that would help."""
+def _warn_of_missing(text: str, default: str) -> None:
+    """Warn of the first character that is not in the default font, with the font that would have it."""
     for char in text:
         name = unicodedata.name(char, "")
-        if name and ord(char) not in _characters(default):
-            picture = unicodedata.category(char) == "So"
-            _warn_once(INSTALL.get(name.split(" ")[0], "Noto Color Emoji" if picture else "one that has them"))
+        if name and ord(char) not in _characters_of(default):
+            # "So" is the category of symbols, with all emoji.
+            other = "Noto Color Emoji" if unicodedata.category(char) == "So" else "a font that has them"
+            _warn_once(INSTALL.get(name.split(" ")[0], other))
             return
 
 
 @cache
 def _warn_once(font: str) -> None:
+    """Warn once for each font; the cache remembers the fonts that were named."""
     warnings.warn(
-        f"No font on this machine has all characters of the names to be drawn; these are spelt out. Install {font}.",
+        "No font on this machine has all characters of the names in the panels, so the missing characters are spelt "
+        f"out. Install {font}.",
         UserWarning,
         stacklevel=2,
     )

@@ -1,0 +1,75 @@
+"""Input images that are drawn many times in few sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image
+
+from gradcam_callback.drawing.heatmap import Map, Pixels, scale
+
+OUTLINE = (255, 255, 255)
+
+
+class InputImage:
+    """An input image with its mask, which keeps each size that was drawn.
+
+    Args:
+        pixels: ``(H, W, 3)`` uint8.
+        mask: ``(H, W)``, nonzero on the object. None if the image has no mask.
+    """
+
+    def __init__(self, pixels: Pixels, mask: Map | None = None) -> None:
+        self.pixels, self.mask = pixels, mask
+        self._cache: dict[tuple[str, int, int], Map] = {}
+
+    def fit(self, longest: int) -> tuple[int, int]:
+        """Return the width and height of this image if its longer side is ``longest`` pixels."""
+        height, width = self.pixels.shape[:2]
+        factor = longest / max(height, width)
+        # A very thin image would vanish otherwise.
+        return max(1, round(width * factor)), max(1, round(height * factor))
+
+    def resized(self, width: int, height: int) -> Pixels:
+        """Return the image in colour: ``(height, width, 3)``."""
+        return self._cached(self._resize, width, height)
+
+    def grey(self, width: int, height: int) -> Pixels:
+        """Return the image in grey: ``(height, width)``."""
+        return self._cached(self._resize_grey, width, height)
+
+    def outline(self, pixels: Pixels) -> Pixels:
+        """Return a copy of pixels ``(height, width, 3)`` with the outline of the mask."""
+        height, width = pixels.shape[:2]
+        outlined = pixels.copy()
+        outlined[self._cached(self._find_outline, width, height)] = OUTLINE
+        return outlined
+
+    def outlined(self, width: int, height: int) -> Pixels:
+        """Return the image in colour with the outline of the mask: ``(height, width, 3)``."""
+        return self.outline(self.resized(width, height))
+
+    def _cached(self, draw: Callable[[int, int], Map], width: int, height: int) -> Map:
+        # A run draws every image in the same few sizes at each epoch.
+        key = draw.__name__, width, height
+        if key not in self._cache:
+            self._cache[key] = draw(width, height)
+        return self._cache[key]
+
+    def _resize(self, width: int, height: int) -> Pixels:
+        return np.asarray(Image.fromarray(self.pixels).resize((width, height), Image.Resampling.BICUBIC))
+
+    def _resize_grey(self, width: int, height: int) -> Pixels:
+        return np.asarray(Image.fromarray(self.resized(width, height)).convert("L"))
+
+    def _find_outline(self, width: int, height: int) -> Map:
+        """Return True for the pixels of the object that touch the background: ``(height, width)`` bool."""
+        if self.mask is None:
+            return np.zeros((height, width), bool)
+        inside = scale(np.asarray(self.mask, dtype=np.float32), width, height, smooth=False) >= 0.5
+        # The edge of the image is no edge of the object, so the padding repeats the object.
+        padded = np.pad(inside, 1, mode="edge")
+        interior = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+        outline: Map = inside & ~interior
+        return outline

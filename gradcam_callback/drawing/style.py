@@ -1,0 +1,60 @@
+"""The style of the panels: the size of a heatmap, its colours and the quality of the JPEG files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from numbers import Integral
+
+from gradcam_callback.drawing.heatmap import check_colormap
+
+
+# Frozen, as panels are laid out once for a style.
+@dataclass(frozen=True)
+class Style:
+    """The style of all panels, strips and animations of a callback.
+
+    Attributes:
+        cell: Longer side of one heatmap in a panel, in pixels, 16 or more. Strips and animations follow this size.
+        colormap: Name of a matplotlib colour map. Perceptually uniform colour maps, such as ``"inferno"`` and
+            ``"viridis"``, show no edges that are not in the map; ``"jet"`` does.
+        scaling: The value of the hottest colour. ``"map"`` takes the maximum of each map, which shows the shape of
+            the focus. ``"run"`` takes the maximum of the layer in the run so far, which also shows the strength.
+        jpeg_quality: Quality of the JPEG files, 1..95.
+
+    Raises:
+        ValueError: If an attribute has another value.
+
+    Examples:
+        >>> from gradcam_callback import Style
+        >>> Style(cell=112, colormap="viridis", jpeg_quality=85)
+        Style(cell=112, colormap='viridis', scaling='map', jpeg_quality=85)
+        >>> Style(cell=8)
+        Traceback (most recent call last):
+            ...
+        ValueError: Expected `Style.cell` to be an integer of 16 or more, but got 8. Pass a size in pixels, such as 76.
+    """
+
+    cell: int = 76
+    colormap: str = "inferno"
+    scaling: str = "map"
+    jpeg_quality: int = 60
+
+    def __post_init__(self) -> None:
+        """Validate the attributes."""
+        if not isinstance(self.cell, Integral) or self.cell < 16:
+            raise ValueError(
+                f"Expected `Style.cell` to be an integer of 16 or more, but got {self.cell!r}. "
+                "Pass a size in pixels, such as 76."
+            )
+        check_colormap(self.colormap, "Style.colormap")
+        if self.scaling not in ("map", "run"):
+            raise ValueError(
+                f"Expected `Style.scaling` to be 'map' or 'run', but got {self.scaling!r}. "
+                "Pass 'map' to see the shape of each map, or 'run' to see its strength, too."
+            )
+        # Pillow takes 96..100, too, but these give much larger files that look the same.
+        if not isinstance(self.jpeg_quality, Integral) or not 1 <= self.jpeg_quality <= 95:
+            raise ValueError(
+                f"Expected `Style.jpeg_quality` to be an integer from 1 to 95, but got {self.jpeg_quality!r}. "
+                "Pass 60 for small files or 85 for fine ones."
+            )
