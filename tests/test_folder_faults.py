@@ -1,4 +1,4 @@
-"""What a probe folder may hold is read right, pixel by pixel, or refused by its name."""
+"""Every file of a probe folder is read correctly, pixel by pixel, or refused with its name."""
 
 import os
 import struct
@@ -29,7 +29,7 @@ TURNS = {
 
 @pytest.fixture
 def lion(tmp_path):
-    """The folder of the only class."""
+    """Make the folder of the only class."""
     (tmp_path / "lion").mkdir()
     return tmp_path / "lion"
 
@@ -49,13 +49,13 @@ def read(lion, transform=None):
 
 
 def pixels(lion):
-    """``(H, W, 3)`` of the only image, 0..255."""
+    """Return the only image as ``(H, W, 3)`` in 0..255."""
     (image,) = read(lion).images
     return (image.permute(1, 2, 0) * 255).numpy()
 
 
 def refuses(lion, *words, kind=ValueError, transform=None):
-    """It is refused with all of the words; warnings, as in all tests, would be errors of another kind."""
+    """Assert that the folder is refused with all of the words. A warning would be an error of another kind."""
     with pytest.raises(kind) as caught:
         read(lion, transform)
     assert type(caught.value) is kind
@@ -82,21 +82,21 @@ def test_truncated_files_are_refused_wherever_they_end(lion, suffix):
         try:
             assert np.array_equal(pixels(lion), complete), f"{end} of {len(whole)} bytes"
         except ValueError as error:
-            assert "broken." in str(error) and "Repair or remove it" in str(error)
+            assert "broken." in str(error) and "Repair or remove the file" in str(error)
             refused += 1
-    assert refused > 80, "what lacks no more than its end mark may be read"
+    assert refused > 80, "a file may be read if only its end mark is missing"
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-@pytest.mark.parametrize("content", [b"", b"Not a picture, but a text.\n" * 9, bytes(range(256)) * 4])
-def test_what_is_no_picture_is_refused(lion, suffix, content):
+@pytest.mark.parametrize("content", [b"", b"Not an image, but a text.\n" * 9, bytes(range(256)) * 4])
+def test_files_that_are_no_images_are_refused(lion, suffix, content):
     (lion / f"broken.{suffix}").write_bytes(content)
-    refuses(lion, f"broken.{suffix}' cannot be read as an image", "Repair or remove it")
+    refuses(lion, f"broken.{suffix}' as an image", "Cannot read", "Repair or remove the file")
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_bytes_that_are_overwritten_give_pixels_or_a_refusal(lion, suffix):
-    """Pillow stumbles over them in its headers, chunks and tags, with errors of many kinds."""
+    """Pillow raises errors of many kinds for broken headers, chunks and tags."""
     path, chance = lion / f"broken.{suffix}", np.random.default_rng(0)
     Image.fromarray(colours()).save(path)
     whole = np.frombuffer(path.read_bytes(), dtype=np.uint8)
@@ -115,27 +115,32 @@ def test_bytes_that_are_overwritten_give_pixels_or_a_refusal(lion, suffix):
     assert refused > 10
 
 
-def test_files_that_are_cut_are_read_where_the_user_has_asked_pillow_to(lion, monkeypatch):
+def test_files_that_are_cut_are_read_if_the_user_has_asked_pillow_to(lion, monkeypatch):
     path = lion / "a.bmp"
     Image.fromarray(colours()).save(path)
     path.write_bytes(path.read_bytes()[:-100])
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
-    assert np.array_equal(pixels(lion)[-8:], colours()[-8:]), "whose rows begin with the last"
+    assert np.array_equal(pixels(lion)[-8:], colours()[-8:]), "BMP stores the last row first"
 
 
 @pytest.mark.parametrize("limit", [100, 300])
-def test_a_huge_picture_is_refused_with_what_to_do(lion, monkeypatch, limit):
-    """Above Pillow's limit there is a warning, above its double an error: here both refuse."""
+def test_a_huge_image_is_refused_with_what_to_do(lion, monkeypatch, limit):
+    """Pillow warns above its limit and raises an error above twice the limit. Both are refused here."""
     write_image(lion, "huge.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     with warnings.catch_warnings():
         warnings.simplefilter("default")
-        refuses(lion, "huge.png' is larger than Pillow takes", f"{WIDTH * HEIGHT} pixels", "PIL.Image.MAX_IMAGE_PIXELS")
+        refuses(
+            lion,
+            "huge.png', since it is larger than Pillow allows",
+            f"{WIDTH * HEIGHT} pixels",
+            "PIL.Image.MAX_IMAGE_PIXELS",
+        )
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     assert np.array_equal(pixels(lion), colours())
 
 
-# Pictures of every kind.
+# Images of every kind.
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
@@ -154,7 +159,7 @@ def test_sixteen_bits_made_of_eight_are_again_what_they_were(lion):
 
 
 def write_tiff(path, order, data, bits, white_is_zero=False):
-    """A grey TIFF of one strip, tag by tag, of kinds that Pillow reads and does not write."""
+    """Write a grey TIFF of one strip, tag by tag, of a kind that Pillow reads but does not write."""
     tags = {
         256: WIDTH, 257: HEIGHT, 258: bits, 259: 1, 262: int(not white_is_zero), 273: 8, 277: 1, 278: HEIGHT,
         279: len(data),
@@ -184,12 +189,12 @@ def test_floats_from_0_to_1_are_scaled_and_others_refused(lion):
     assert np.array_equal(pixels(lion)[..., 1], np.rint(shares * 255.0))
     for wrong, levels in ((shares * 255, "0 to 255"), (shares - 0.5, "-0.5 to 0.5"), (shares * np.nan, "nan to nan")):
         Image.fromarray(wrong).save(lion / "float.tif")
-        refuses(lion, "float.tif", f"its levels go from {levels}, not 0 to 1")
+        refuses(lion, "float.tif", f"its levels are {levels}, outside 0 to 1")
 
 
 def test_whole_numbers_of_32_bits_are_refused(lion):
     Image.fromarray(np.arange(WIDTH * HEIGHT, dtype=np.int32).reshape(HEIGHT, WIDTH)).save(lion / "whole.tif")
-    refuses(lion, "whole.tif", "nothing says what white is: save it with 8 bits")
+    refuses(lion, "whole.tif", "for which white is not defined; save it with 8 bits")
 
 
 def test_modes_are_read_as_torchvisions_image_folder_reads_them(lion):
@@ -209,7 +214,7 @@ def test_modes_are_read_as_torchvisions_image_folder_reads_them(lion):
     grey.save(lion / "l.png", transparency=7)
     indexed.save(lion / "p.png", transparency=bytes([0, 128, *[255] * 14]))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the palette's transparency, in torchvision's own reading
+        warnings.simplefilter("ignore")  # torchvision lets Pillow warn of the palette's transparency.
         theirs = [np.asarray(image) for image, _ in ImageFolder(str(lion.parent))]
     probe = read(lion)
     assert len(probe) == len(theirs) == 8
@@ -226,7 +231,7 @@ def test_modes_are_read_as_torchvisions_image_folder_reads_them(lion):
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
 @pytest.mark.parametrize("turn", TURNS)
 def test_photographs_that_exif_turns_and_their_masks_lie_on_each_other(lion, suffix, turn):
-    """Stored turned back; the mask is drawn on the photograph as it is shown."""
+    """Store the photograph turned back; the mask is drawn on the photograph as it is shown."""
     red = np.where(square()[..., None], (250, 10, 10), (20, 90, 20)).astype(np.uint8)
     stored = Image.fromarray(red).transpose(TURNS[turn])
     exif = Image.Exif()
@@ -244,12 +249,17 @@ def test_a_mask_that_is_drawn_on_a_photograph_before_it_is_turned_is_refused(lio
     exif[0x0112] = 6
     Image.fromarray(colours()).save(lion / "a.jpg", exif=exif)
     Image.fromarray(square()).save(lion / "a.mask.png")
-    refuses(lion, f"a.mask.png' is {(WIDTH, HEIGHT)} px", f"{(HEIGHT, WIDTH)}", "as it is shown, turned by its EXIF")
+    refuses(
+        lion,
+        f"a.mask.png' to have the size of its image, {HEIGHT} x {WIDTH}",
+        f"got {WIDTH} x {HEIGHT}",
+        "its EXIF data",
+    )
 
 
 @pytest.mark.parametrize("suffix", ["gif", "png", "tif", "webp"])
-def test_of_a_film_the_first_picture_is_taken(lion, suffix):
-    """A GIF is found by what is in it, under a name that is looked at."""
+def test_the_first_frame_of_a_film_is_taken(lion, suffix):
+    """A GIF is recognised by its content, under a suffix that is read."""
     film = [Image.fromarray(np.full((HEIGHT, WIDTH, 3), level, dtype=np.uint8)) for level in (200, 90, 30)]
     options = {"lossless": True} if suffix == "webp" else {}
     film[0].save(lion / f"film.{suffix}", save_all=True, append_images=film[1:], **options)
@@ -262,7 +272,7 @@ def test_of_a_film_the_first_picture_is_taken(lion, suffix):
 
 
 def voc_palette():
-    """Pascal VOC's colours: the bits of the index, dealt out to red, green and blue from the highest."""
+    """Return the palette of Pascal VOC, which deals the bits of an index to red, green and blue."""
     deal = [
         [sum((i >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(3)) for channel in range(3)]
         for i in range(256)
@@ -271,7 +281,7 @@ def voc_palette():
 
 
 def as_mask(kind):
-    """The same object as people write it."""
+    """Return the same object in one of the forms in which people save masks."""
     marked = square()
     if kind == "16 bits":
         return Image.fromarray(marked.astype(np.uint16) * 65535)
@@ -287,13 +297,13 @@ def as_mask(kind):
         labels = marked * {"labels of 1": 1, "labels of 15": 15, "labels and void": 1}[kind]
         if kind == "labels and void":
             labels[2], labels[4, 8] = 255, 20
-        picture = Image.fromarray(labels.astype(np.uint8))
-        picture.putpalette(voc_palette())
-        return picture
+        image = Image.fromarray(labels.astype(np.uint8))
+        image.putpalette(voc_palette())
+        return image
     if kind == "palette, white first":
-        picture = Image.fromarray((~marked).astype(np.uint8))
-        picture.putpalette([255, 255, 255, 0, 0, 0])
-        return picture
+        image = Image.fromarray((~marked).astype(np.uint8))
+        image.putpalette([255, 255, 255, 0, 0, 0])
+        return image
     scale, mode = {
         "bool": (255, "1"), "0 and 1": (1, "L"), "0 and 255": (255, "L"), "0 and 1 in colour": (1, "RGB"),
         "white in colour": (255, "RGB"), "grey and alpha": (255, "LA"), "palette of greys": (255, "P"),
@@ -309,7 +319,7 @@ KINDS = [
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_masks_of_every_kind_mark_the_object_in_a_folder_and_as_a_picture(lion, kind):
+def test_masks_of_every_kind_mark_the_object_in_a_folder_and_as_an_image(lion, kind):
     write_image(lion)
     as_mask(kind).save(lion / "a.mask.png")
     assert np.array_equal(read(lion).masks[0].numpy(), square())
@@ -322,62 +332,61 @@ def test_masks_of_every_kind_mark_the_object_in_a_folder_and_as_a_picture(lion, 
 @pytest.mark.parametrize(
     ("levels", "mode", "words"),
     [
-        (np.zeros((HEIGHT, WIDTH), np.uint8), "L", ["marks nothing. Expected white on the object"]),
+        (np.zeros((HEIGHT, WIDTH), np.uint8), "L", ["to mark the object in white, but it marks nothing"]),
         (np.zeros((HEIGHT, WIDTH), np.uint8), "voc", ["marks nothing"]),
         (square().astype(np.uint8) * 100, "L", ["marks nothing"]),
-        (np.where(square(), 12, 255).astype(np.uint8), "L", ["[0, 12, 255]", "labels and VOC's void"]),
-        (square().astype(np.uint8), "red and black", ["does not begin with black", "labels with 0, black"]),
-        (square()[:-1].astype(np.uint8), "L", [f"is {(WIDTH, HEIGHT - 1)} px. Expected the size of its image"]),
+        (np.where(square(), 12, 255).astype(np.uint8), "L", ["[0, 12, 255]", "labels and the void of VOC"]),
+        (square().astype(np.uint8), "red and black", ["palette of a mask to start with black", "label 0 in black"]),
+        (square()[:-1].astype(np.uint8), "L", ["to have the size of its image", f"but got {WIDTH} x {HEIGHT - 1}"]),
     ],
 )
-def test_masks_that_cannot_be_meant_are_refused_by_their_own_name(lion, levels, mode, words):
+def test_masks_that_make_no_sense_are_refused_by_their_own_name(lion, levels, mode, words):
     write_image(lion)
-    picture = Image.fromarray(levels)
+    image = Image.fromarray(levels)
     if mode != "L":
-        picture.putpalette(voc_palette() if mode == "voc" else [255, 0, 0, 0, 0, 0])
-    picture.save(lion / "a.mask.png")
+        image.putpalette(voc_palette() if mode == "voc" else [255, 0, 0, 0, 0, 0])
+    image.save(lion / "a.mask.png")
     refuses(lion, str(lion / "a.mask.png"), *words)
 
 
 def test_masks_of_levels_beyond_all_white_are_refused(lion):
     write_image(lion)
     for levels in (square() * 70000, square() * -1, square() * np.float32("nan")):
-        picture = Image.fromarray(levels.astype(np.float32))
-        picture.save(lion / "a.mask.png", format="TIFF")
-        refuses(lion, "a.mask.png' cannot be read. Its levels go from", "Expected black and white")
+        Image.fromarray(levels.astype(np.float32)).save(lion / "a.mask.png", format="TIFF")
+        refuses(lion, "Cannot read the mask", "a.mask.png'. Expected levels of 0 to 1, 255 or 65535", "black and white")
 
 
-def test_an_object_that_the_transform_cuts_off_is_said_with_the_images_name(lion):
+def test_an_object_that_the_transform_cuts_off_is_refused_with_the_name_of_the_image(lion):
     write_image(lion)
     corner = np.zeros((HEIGHT, WIDTH), dtype=bool)
     corner[0, 0] = True
     Image.fromarray(corner).save(lion / "a.mask.png")
     steps = transforms.Compose([transforms.CenterCrop(8), transforms.ToTensor()])
-    refuses(lion, "a.png marks nothing of what the transform leaves", "keeps the object", transform=steps)
+    refuses(lion, "a.png to mark the object, but it marks nothing", "keeps the object", transform=steps)
 
 
-@pytest.mark.parametrize("content", [b"", b"no picture", None])
+@pytest.mark.parametrize("content", [b"", b"no image", None])
 def test_unreadable_masks_are_refused_by_their_own_name(lion, content):
     write_image(lion)
     Image.fromarray(square()).save(lion / "a.mask.png")
     whole = (lion / "a.mask.png").read_bytes()
     (lion / "a.mask.png").write_bytes(whole[: len(whole) // 2] if content is None else content)
-    refuses(lion, "a.mask.png' cannot be read as an image", "Repair or remove it")
+    refuses(lion, "a.mask.png' as an image", "Cannot read", "Repair or remove the file")
 
 
-def test_masks_without_an_image_or_of_another_format_are_not_passed_over(lion):
+def test_masks_without_an_image_or_of_another_format_are_refused(lion):
     path = write_image(lion)
     Image.fromarray(square()).save(lion / "b.mask.png")
-    refuses(lion, "b.mask.png' has no image beside it. Expected b.jpg, or the like")
+    refuses(lion, "an image beside the mask", "b.mask.png', such as b.jpg, but there is none")
     (lion / "b.mask.png").unlink()
     Image.fromarray(square()).save(lion / "a.mask.jpg")
-    refuses(lion, "a.mask.jpg' has a mask's name, but is no PNG. Expected <image>.mask.png")
+    refuses(lion, "a mask to be a PNG, <image>.mask.png, but got", "a.mask.jpg'")
     (lion / "a.mask.jpg").unlink()
     (lion / "a.mask.png").symlink_to(lion / "nowhere.png")
-    refuses(lion, "a.mask.png' cannot be read as an image", "leads nowhere")
+    refuses(lion, "a.mask.png' as an image", "Cannot read", "broken link")
     (lion / "a.mask.png").unlink()
     (lion / "a.mask.png").mkdir()
-    refuses(lion, "a.mask.png' cannot be read as an image")
+    refuses(lion, "a.mask.png' as an image", "Cannot read")
     assert path.exists()
 
 
@@ -422,16 +431,16 @@ def test_names_in_any_script_and_of_any_length(tmp_path, name):
     assert probe.has_mask.all() == (len(f"{name}.mask.png".encode()) <= 255)
 
 
-def test_names_that_are_no_text_are_refused(lion):
+def test_names_that_are_no_utf8_are_refused(lion):
     write_image(lion, os.fsdecode(b"l\xf6we.png"))
-    refuses(lion, r"l\udcf6we.png' is no valid UTF-8. Rename it")
+    refuses(lion, "Expected names in UTF-8", r"l\udcf6we.png'. Rename it")
 
 
-def test_what_systems_leave_in_folders_is_passed_over(lion):
+def test_files_of_the_system_are_ignored(lion):
     write_image(lion)
     for name in ("Thumbs.db", ".DS_Store", "._a.png", ".hidden.png", "desktop.ini", "notes.txt", "a.json"):
-        (lion / name).write_bytes(b"\0\5\26\7 no picture")
-        (lion.parent / name).write_bytes(b"\0\5\26\7 no picture")
+        (lion / name).write_bytes(b"\0\5\26\7 no image")
+        (lion.parent / name).write_bytes(b"\0\5\26\7 no image")
     (lion.parent / ".ipynb_checkpoints").mkdir()
     (lion / "more").mkdir()
     probe = read(lion)
@@ -442,10 +451,10 @@ def test_what_systems_leave_in_folders_is_passed_over(lion):
 def test_folders_and_pipes_with_an_images_name_are_refused(lion):
     write_image(lion)
     (lion / "x.jpg").mkdir()
-    refuses(lion, "x.jpg' cannot be read as an image", "Repair or remove it")
+    refuses(lion, "x.jpg' as an image", "Cannot read", "Repair or remove the file")
     (lion / "x.jpg").rmdir()
     os.mkfifo(lion / "x.jpg")
-    refuses(lion, "x.jpg' cannot be read as an image")
+    refuses(lion, "x.jpg' as an image", "Cannot read")
 
 
 def test_a_class_may_be_called_like_an_image(tmp_path):
@@ -454,32 +463,32 @@ def test_a_class_may_be_called_like_an_image(tmp_path):
     assert ProbeSet.from_folder(tmp_path).class_names == ["x.jpg"]
 
 
-def test_links_are_followed_and_those_that_lead_nowhere_refused(lion, tmp_path_factory):
+def test_links_are_followed_and_broken_links_refused(lion, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     write_image(elsewhere)
     (lion / "b.png").symlink_to(elsewhere / "a.png")
     (lion.parent / "ostrich").symlink_to(elsewhere)
     probe = read(lion)
     assert probe.names == ["lion-b", "ostrich-a"] and probe.labels.tolist() == [0, 1]
-    assert all(np.array_equal(picture, colours()) for picture in probe.display_images())
+    assert all(np.array_equal(image, colours()) for image in probe.display_images())
     (lion / "c.png").symlink_to(elsewhere / "nowhere.png")
-    refuses(lion, "c.png' cannot be read as an image", "leads nowhere")
+    refuses(lion, "c.png' as an image", "Cannot read", "broken link")
     (lion / "c.png").unlink()
     (lion / "c.png").symlink_to(lion / "d.png")
     (lion / "d.png").symlink_to(lion / "c.png")
-    refuses(lion, "c.png' cannot be read as an image")
+    refuses(lion, "c.png' as an image", "Cannot read")
 
 
 @pytest.mark.parametrize("kind", ["dangling", "each other", "itself", "parent", "above"])
 def test_classes_that_are_links_to_nowhere_or_in_a_loop_are_refused(lion, kind):
-    """Were they passed over, the classes after them would have other indices than in the training."""
+    """If they were ignored, the classes after them would have other indices than in training."""
     root = lion.parent
     write_image(lion)
     targets = {"dangling": "nowhere", "each other": "bear", "itself": "ape", "parent": ".", "above": ".."}
     (root / "ape").symlink_to(targets[kind])
     if kind == "each other":
         (root / "bear").symlink_to("ape")
-    refuses(lion, str(root / "ape"), "emove it")
+    refuses(lion, str(root / "ape"), "emove ")
 
 
 def test_a_link_to_its_own_parent_within_a_class_is_no_image(lion):
@@ -491,14 +500,14 @@ def test_a_link_to_its_own_parent_within_a_class_is_no_image(lion):
 
 @pytest.mark.parametrize("locked", ["root", "class", "image", "mask"])
 @pytest.mark.usefixtures("reachable")
-def test_what_may_not_be_read_is_refused(lion, monkeypatch, locked):
+def test_paths_without_permission_are_refused(lion, monkeypatch, locked):
     write_image(lion)
     Image.fromarray(square()).save(lion / "a.mask.png")
     monkeypatch.chdir(lion.parent)
     path = {"root": ".", "class": "lion", "image": "lion/a.png", "mask": "lion/a.mask.png"}[locked]
     os.chmod(path, 0o111 if locked == "root" else 0)
     administrator = os.geteuid() == 0
-    if administrator:  # who may read everything: be somebody else for a moment
+    if administrator:  # An administrator may read everything, so act as another user.
         os.seteuid(65534)
     try:
         with pytest.raises(ValueError, match="Permission denied") as caught:
@@ -512,7 +521,9 @@ def test_what_may_not_be_read_is_refused(lion, monkeypatch, locked):
 
 def test_a_file_in_place_of_the_folder_and_no_folder_at_all(lion):
     path = write_image(lion)
-    with pytest.raises(FileNotFoundError, match="a.png' is no folder. Expected <folder>/<class>/<image>"):
+    with pytest.raises(
+        FileNotFoundError, match="Expected `folder` to hold <class>/<image>, but .*a.png' is not a folder"
+    ):
         ProbeSet.from_folder(path)
     with pytest.raises(FileNotFoundError, match="does not exist"):
         ProbeSet.from_folder(lion / "b")

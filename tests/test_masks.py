@@ -1,4 +1,4 @@
-"""Masks from boxes, trimaps, pictures and COCO annotations, against pixels counted by hand."""
+"""Masks from boxes, trimaps, images and COCO annotations, against pixels counted by hand."""
 
 import json
 import sys
@@ -22,7 +22,7 @@ def test_box_holds_the_pixels_whose_centres_lie_in_it():
 
 
 @pytest.mark.parametrize("form", ["XYXY", "XYWH", "CXCYWH"])
-def test_boxes_of_torchvision_say_their_format(form):
+def test_boxes_of_torchvision_may_have_any_format(form):
     numbers = {"XYXY": [1, 2, 3, 5], "XYWH": [1, 2, 2, 3], "CXCYWH": [2, 3.5, 2, 3]}[form]
     boxes = tv_tensors.BoundingBoxes([numbers], format=form, canvas_size=(6, 4), dtype=torch.float32)
     assert torch.equal(masks.from_boxes(boxes, 6, 4), masks.from_boxes([1, 2, 3, 5], 6, 4))
@@ -31,10 +31,10 @@ def test_boxes_of_torchvision_say_their_format(form):
 @pytest.mark.parametrize(
     ("boxes", "message"),
     [
-        ([3, 2, 1, 5], r"Box \(3.0, 2.0, 1.0, 5.0\) holds no pixel of an image of 4 x 6. Expected x1 < x2"),
-        ([10, 10, 20, 20], "holds no pixel"),
-        ([float("nan"), 0, 2, 2], "holds no pixel"),
-        ([1, 2, 3], r"Boxes came with shape \(3,\). Expected \(4,\) or \(B, 4\)"),
+        ([3, 2, 1, 5], r"hold a pixel of the image \(4 x 6\), but got \(3.0, 2.0, 1.0, 5.0\). Give x1 < x2"),
+        ([10, 10, 20, 20], "hold a pixel"),
+        ([float("nan"), 0, 2, 2], "hold a pixel"),
+        ([1, 2, 3], r"`boxes` to have shape \(4,\) or \(B, 4\), but got \(3,\)"),
     ],
 )
 def test_boxes_that_make_no_sense_are_refused(boxes, message):
@@ -42,12 +42,12 @@ def test_boxes_that_make_no_sense_are_refused(boxes, message):
         masks.from_boxes(boxes, height=6, width=4)
 
 
-def test_a_probe_set_takes_masks_boxes_and_pictures_together():
+def test_a_probe_set_takes_masks_boxes_and_images_together():
     mask = torch.zeros(8, 10, dtype=torch.bool)
     mask[2:4, 5:9] = True
-    picture = Image.fromarray(mask.numpy().astype(np.uint8) * 255)
+    image = Image.fromarray(mask.numpy().astype(np.uint8) * 255)
     ones = Image.fromarray(mask.numpy().astype(np.uint8))
-    given = [mask, (5, 2, 9, 4), np.array([[5, 2, 7, 4], [7, 2, 9, 4]]), picture, ones, None]
+    given = [mask, (5, 2, 9, 4), np.array([[5, 2, 7, 4], [7, 2, 9, 4]]), image, ones, None]
     probe = ProbeSet(torch.rand(6, 3, 8, 10), [0] * 6, given)
     assert probe.has_mask.tolist() == [True] * 5 + [False]
     assert all(torch.equal(found, mask) for found in probe.masks[:5])
@@ -65,8 +65,8 @@ def test_four_by_four_masks_are_masks():
     assert torch.equal(ProbeSet(torch.rand(1, 3, 4, 4), [0], torch.eye(4)[None]).masks[0], mask)
 
 
-def write_picture(path, size, box):
-    """Grey, red inside the box."""
+def write_image(path, size, box):
+    """Write a grey image that is red inside the box."""
     pixels = np.full((size[1], size[0], 3), 90, dtype=np.uint8)
     x1, y1, x2, y2 = box
     pixels[y1:y2, x1:x2] = (255, 0, 0)
@@ -76,20 +76,20 @@ def write_picture(path, size, box):
 
 def assert_masks_lie_on_red(probe):
     red = (probe.images[:, 0] - probe.images[:, 1]) > 0.5
-    for mask, where in zip(probe.masks, red, strict=True):
-        assert mask.any() and (mask ^ where).float().mean() < 0.03
+    for mask, expected in zip(probe.masks, red, strict=True):
+        assert mask.any() and (mask ^ expected).float().mean() < 0.03
 
 
 @pytest.fixture
 def pets(tmp_path):
-    """The folder of Oxford-IIIT Pet, with four red animals in it."""
+    """Write a folder of Oxford-IIIT Pet with three red animals in it."""
     root = tmp_path / "oxford-iiit-pet"
     lines = []
     for i, (breed, label, box) in enumerate(
         [("Abyssinian", 1, (10, 5, 40, 30)), ("beagle", 2, (2, 20, 30, 38)), ("Abyssinian", 1, (30, 0, 58, 20))]
     ):
         name = f"{breed}_{i}"
-        write_picture(root / "images" / f"{name}.jpg", (60, 40), box)
+        write_image(root / "images" / f"{name}.jpg", (60, 40), box)
         trimap = np.full((40, 60), 2, dtype=np.uint8)
         x1, y1, x2, y2 = box
         trimap[y1:y2, x1:x2] = 3
@@ -102,7 +102,7 @@ def pets(tmp_path):
 
 
 @pytest.mark.parametrize("geometry", ["none", "resized", "cropped at random"])
-def test_pets_of_torchvision_come_with_their_masks(pets, geometry):
+def test_pets_of_torchvision_have_their_masks(pets, geometry):
     steps = {
         "none": [],
         "resized": [transforms.Resize((80, 90))],
@@ -130,7 +130,7 @@ def test_pets_as_cats_and_dogs_are_called_so_and_found_without_opening_photograp
         assert_masks_lie_on_red(probe)
 
 
-def test_a_pets_mask_goes_through_the_transform_even_where_it_has_the_size_of_the_image(pets):
+def test_a_pets_mask_goes_through_the_transform_even_if_it_has_the_size_of_the_image(pets):
     cut = transforms.Compose([transforms.Resize(50), transforms.CenterCrop((40, 60)), transforms.ToTensor()])
     data = OxfordIIITPet(str(pets), target_types=("category", "segmentation"), transform=cut)
     for dataset in (data, torch.utils.data.Subset(data, [2, 1])):
@@ -139,10 +139,10 @@ def test_a_pets_mask_goes_through_the_transform_even_where_it_has_the_size_of_th
 
 @pytest.fixture
 def coco(tmp_path):
-    """Three pictures: a cat, two dogs with a small cat, and a crowd of cats."""
-    pictures = {1: (4, 4, 24, 20), 2: (10, 10, 50, 30), 3: (0, 0, 30, 30)}
-    for i, box in pictures.items():
-        write_picture(tmp_path / "images" / f"{i}.png", (60, 40), box)
+    """Write three annotated images: a cat, two dogs with a small cat, and a crowd of cats."""
+    images = {1: (4, 4, 24, 20), 2: (10, 10, 50, 30), 3: (0, 0, 30, 30)}
+    for i, box in images.items():
+        write_image(tmp_path / "images" / f"{i}.png", (60, 40), box)
 
     def annotation(number, image, category, x1, y1, x2, y2, crowd=0):
         outline = [[x1, y1, x2, y1, x2, y2, x1, y2]]
@@ -158,7 +158,7 @@ def coco(tmp_path):
         json.dumps(
             {
                 "info": {},
-                "images": [{"id": i, "file_name": f"{i}.png", "width": 60, "height": 40} for i in pictures],
+                "images": [{"id": i, "file_name": f"{i}.png", "width": 60, "height": 40} for i in images],
                 "categories": [{"id": 17, "name": "cat"}, {"id": 18, "name": "dog"}],
                 "annotations": [
                     annotation(1, 1, 17, 4, 4, 24, 20),
@@ -190,29 +190,29 @@ def test_coco_with_a_transform_and_chosen_categories(coco):
 
 
 def test_coco_says_what_is_wrong(coco):
-    with pytest.raises(ValueError, match=r"categories \['bird'\] are not in .* Expected some of \['cat', 'dog'\]"):
+    with pytest.raises(ValueError, match=r"`categories` to be among \['cat', 'dog'\], .* but got \['bird'\]"):
         ProbeSet.from_coco(coco / "instances.json", coco / "images", categories=["bird"])
     crop = transforms.Compose([transforms.CenterCrop(8), transforms.ToTensor()])
-    with pytest.raises(ValueError, match="mask of .*1.png marks nothing of what the transform leaves.* another seed"):
+    with pytest.raises(ValueError, match="mask of .*1.png to mark the object, but it marks nothing.* `seed`"):
         ProbeSet.from_coco(coco / "instances.json", coco / "images", crop)
     Image.new("RGB", (30, 20)).save(coco / "images" / "1.png")
-    with pytest.raises(ValueError, match=r"1.png' is \(30, 20\) px. Expected \(60, 40\), as its annotations say"):
+    with pytest.raises(ValueError, match=r"1.png' to have the size in its annotations, 60 x 40, but got 30 x 20"):
         ProbeSet.from_coco(coco / "instances.json", coco / "images")
 
 
-def test_coco_says_what_it_lacks(coco, monkeypatch):
+def test_coco_says_what_is_missing(coco, monkeypatch):
     path = coco / "instances.json"
-    with pytest.raises(ValueError, match=r"The categories \['cow'\] are not in .* Expected some of \['cat', 'dog'\]"):
+    with pytest.raises(ValueError, match=r"`categories` to be among \['cat', 'dog'\], .* but got \['cow'\]"):
         ProbeSet.from_coco(path, coco / "images", categories=["cow"])
     content = json.loads(path.read_text())
     content["annotations"] = [annotation for annotation in content["annotations"] if annotation["iscrowd"]]
     (coco / "crowd.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r"No objects of \['cat', 'dog'\] in '.*crowd.json'"):
+    with pytest.raises(ValueError, match=r"Expected objects of \['cat', 'dog'\] in '.*crowd.json', but there are none"):
         ProbeSet.from_coco(coco / "crowd.json", coco / "images")
     only_dogs = ProbeSet.from_coco(path, coco / "images", categories=["dog"])
     assert only_dogs.names == ["dog-2"] and int(only_dogs.masks.sum()) == 40 * 20, "the cat beside them does not count"
     monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
-    with pytest.raises(ImportError, match=r"needs pycocotools: pip install 'gradcam-callback\[coco\]'"):
+    with pytest.raises(ImportError, match=r"needs pycocotools. .* pip install 'gradcam-callback\[coco\]'"):
         ProbeSet.from_coco(path, coco / "images")
 
 
@@ -223,8 +223,8 @@ def test_a_mask_may_have_a_channel():
 
 
 @pytest.mark.parametrize("geometry", [[], [transforms.CenterCrop(16)]])
-def test_a_datasets_masks_may_be_pictures_which_follow_its_transform(geometry):
-    class Pictures(torch.utils.data.Dataset):
+def test_a_datasets_masks_may_be_images_which_follow_its_transform(geometry):
+    class WithMaskImages(torch.utils.data.Dataset):
         transform = transforms.Compose([*geometry, transforms.ToTensor()])
 
         def __len__(self):
@@ -236,6 +236,6 @@ def test_a_datasets_masks_may_be_pictures_which_follow_its_transform(geometry):
             red = Image.composite(Image.new("RGB", (32, 24), "red"), Image.new("RGB", (32, 24), "gray"), mask)
             return self.transform(red), index, mask
 
-    probe = ProbeSet.from_dataset(Pictures())
+    probe = ProbeSet.from_dataset(WithMaskImages())
     assert_masks_lie_on_red(probe)
     assert int(probe.masks[0].sum()) == (12 * 6 if geometry else 16 * 6)

@@ -1,4 +1,4 @@
-"""The probe set takes what is right, refuses what is wrong, and is the same every time."""
+"""The probe set takes correct arguments, refuses wrong ones, and is the same every time."""
 
 import random
 
@@ -14,7 +14,7 @@ from torchvision.models import VGG16_Weights
 from torchvision.transforms import v2
 
 from gradcam_callback import ProbeSet
-from gradcam_callback.probes.datasets import find_normalisation
+from gradcam_callback.probes.lookup import find_normalisation
 
 IMAGES, LABELS = torch.rand(3, 3, 8, 10), [0, 1, 1]
 
@@ -28,34 +28,37 @@ def masks(n=3):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"images": [1, 2, 3]}, "images came as list"),
-        ({"images": torch.rand(3, 8, 10)}, r"shape \(3, 8, 10\). Expected \(N, C, H, W\)"),
-        ({"images": torch.rand(0, 3, 8, 10), "labels": []}, "probe set is empty"),
-        ({"images": torch.zeros(3, 3, 8, 10, dtype=torch.uint8)}, "uint8. Expected floating point"),
+        ({"images": [1, 2, 3]}, "Expected `images` to be a tensor .* but got list"),
+        ({"images": torch.rand(3, 8, 10)}, r"`images` to have shape \(N, C, H, W\), but got \(3, 8, 10\)"),
+        ({"images": torch.rand(0, 3, 8, 10), "labels": []}, "at least one image, but the probe set is empty"),
+        ({"images": torch.zeros(3, 3, 8, 10, dtype=torch.uint8)}, "`images` to be floating point, but got torch.uint8"),
         ({"images": IMAGES.clone().index_fill_(0, torch.tensor([1]), float("nan"))}, r"images \[1\] hold NaN"),
         ({"images": IMAGES.clone().index_fill_(0, torch.tensor([2]), float("inf"))}, r"images \[2\] hold NaN or inf"),
-        ({"labels": [0, 1]}, r"shape \(2,\). Expected one per image, \(3,\)"),
-        ({"labels": [0.0, 1.0, 1.0]}, "float32. Expected integers"),
-        ({"labels": [0, -1, 1]}, "labels hold -1"),
-        ({"class_names": ["only"]}, "labels hold 1, but class_names has only 1"),
-        ({"masks": masks(2)}, "length 2. Expected one per image"),
-        ({"masks": torch.zeros(3, 4, 4, dtype=torch.bool)}, r"mask 0 came with shape \(4, 4\). Expected .* \(8, 10\)"),
-        ({"masks": torch.zeros(3, 8, 10, dtype=torch.bool)}, "mask 0 marks nothing"),
-        ({"masks": masks().int() * 7}, "values other than 0 and 1"),
-        ({"names": ["a", "b"]}, "length 2. Expected one per image"),
-        ({"names": ["a", "", "b"]}, "names hold an empty one"),
-        ({"names": ["a", "b", "a"]}, r"names \['a'\] stand for several"),
-        ({"mean": [0.5] * 3}, "Only one of mean and std"),
-        ({"mean": [0.5] * 2, "std": [0.5] * 2}, r"one finite number per channel \(3\)"),
-        ({"mean": [0.5] * 3, "std": [0.0] * 3}, "other than 0"),
+        ({"labels": [0, 1]}, r"one entry per image, \(3,\), but got shape \(2,\)"),
+        ({"labels": [0.0, 1.0, 1.0]}, "`labels` to be integers, .* but got torch.float32"),
+        ({"labels": [0, -1, 1]}, "`labels` to be class indices from 0, but got -1"),
+        ({"class_names": ["only"]}, "`class_names` to name every class, but got 1 names for labels up to 1"),
+        ({"masks": masks(2)}, r"`masks` to have one entry per image \(3\), but got 2"),
+        ({"masks": torch.zeros(3, 4, 4, dtype=torch.bool)}, r"`masks\[0\]` .* \(8, 10\), but got \(4, 4\)"),
+        ({"masks": torch.zeros(3, 8, 10, dtype=torch.bool)}, r"`masks\[0\]` to mark the object, but it marks nothing"),
+        ({"masks": masks().int() * 7}, r"`masks\[0\]` to be bool, or 0 and 1, but got other values"),
+        ({"names": ["a", "b"]}, r"`names` to have one entry per image \(3\), but got 2"),
+        ({"names": ["a", "", "b"]}, "`names` to have a character or more, but one is empty"),
+        ({"names": ["a", "b", "a"]}, r"`names` to be unique, but got \['a'\] more than once"),
+        ({"mean": [0.5] * 3}, "both `mean` and `std`, or neither, but got only one"),
+        (
+            {"mean": [0.5] * 2, "std": [0.5] * 2},
+            r"`mean` to hold one finite number per channel \(3\), but got \[0.5, 0.5\]",
+        ),
+        ({"mean": [0.5] * 3, "std": [0.0] * 3}, "`std` to hold no 0, but got"),
     ],
 )
-def test_wrong_input_says_what_came_and_what_was_expected(arguments, message):
+def test_wrong_arguments_are_refused_with_what_was_expected(arguments, message):
     with pytest.raises(ValueError, match=message):
         ProbeSet(**({"images": IMAGES, "labels": LABELS} | arguments))
 
 
-def test_masks_may_be_missing_for_single_images():
+def test_single_images_may_have_no_mask():
     probe = ProbeSet(IMAGES, LABELS, masks=[None, masks()[0].numpy(), masks()[0].int()])
     assert probe.has_mask.tolist() == [False, True, True]
     assert probe.masks.dtype == torch.bool
@@ -75,7 +78,7 @@ def test_probe_keeps_a_copy_of_the_images():
     assert torch.equal(probe.images, IMAGES)
 
 
-def test_pictures_undo_the_normalisation():
+def test_displayed_images_undo_the_normalisation():
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     shown = (IMAGES * 255).round().byte().permute(0, 2, 3, 1).numpy()
     normalised = (IMAGES - mean[:, None, None]) / std[:, None, None]
@@ -83,7 +86,7 @@ def test_pictures_undo_the_normalisation():
     assert np.array_equal(ProbeSet(IMAGES, LABELS).display_images(), shown)
     assert np.array_equal(ProbeSet(IMAGES * 255, LABELS).display_images(), shown)
     unknown = ProbeSet(normalised, LABELS).display_images()
-    assert unknown.min() == 0 and unknown.max() == 255, "stretched where nothing says how to undo it"
+    assert unknown.min() == 0 and unknown.max() == 255, "stretched if nothing says how to undo it"
 
 
 def test_grey_images_are_shown_in_grey():
@@ -93,7 +96,7 @@ def test_grey_images_are_shown_in_grey():
 
 
 class Items(Dataset):
-    """Ten classes of tensors whose value is their index; counts what is loaded."""
+    """Ten classes of tensors whose value is their index. It lists the indices that are loaded."""
 
     def __init__(self, targets=True):
         self.labels = [i % 10 for i in range(100)]
@@ -153,7 +156,7 @@ def test_from_dataset_takes_masks_and_leaves_the_random_state_alone():
     first = ProbeSet.from_dataset(dataset)
     assert torch.equal(state[0], torch.get_rng_state())
     assert state[1:] == (random.getstate(), np.random.get_state()[1].tolist())
-    assert torch.equal(first.images, ProbeSet.from_dataset(dataset).images), "augmentation comes out the same"
+    assert torch.equal(first.images, ProbeSet.from_dataset(dataset).images), "augmentation is the same"
     assert first.has_mask.all()
 
 
@@ -176,13 +179,19 @@ class Stream(IterableDataset):
 @pytest.mark.parametrize(
     ("dataset", "message"),
     [
-        (Odd({"image": 1}), "is a dict. Expected .image, label."),
-        (Odd((Image.new("RGB", (8, 8)), 0)), "image of item . is a Image. Expected a tensor"),
-        (Odd((torch.rand(3, 8, 8), torch.tensor([0.5, 0.5]))), "label of item . is tensor.* Expected one integer"),
-        (Odd((torch.rand(3, 8, 8), 0, torch.zeros(8, 8))), "mask of item . marks nothing of what the transform leaves"),
-        (Odd(()), "is a tuple"),
-        (TensorDataset(torch.rand(0, 3, 8, 8), torch.zeros(0)), "The dataset is empty"),
-        (Stream(), "no length or no items by index"),
+        (Odd({"image": 1}), "item . of the dataset to be .image, label. .* but got dict"),
+        (Odd((Image.new("RGB", (8, 8)), 0)), "image of item . to be a tensor .* but got Image"),
+        (
+            Odd((torch.rand(3, 8, 8), torch.tensor([0.5, 0.5]))),
+            "label of item . to be one integer class.* but got tensor",
+        ),
+        (Odd((torch.rand(3, 8, 8), 0, torch.zeros(8, 8))), "mask of item . to mark the object, but it marks nothing"),
+        (Odd(()), "but got tuple of length 0"),
+        (
+            TensorDataset(torch.rand(0, 3, 8, 8), torch.zeros(0)),
+            "`dataset` to hold at least one item .* but it is empty",
+        ),
+        (Stream(), "map-style, with a length and items by index, but got Stream"),
     ],
 )
 def test_from_dataset_refuses_other_items(dataset, message):
@@ -195,7 +204,7 @@ def test_from_dataset_refuses_images_that_differ_in_shape():
         def __getitem__(self, index):
             return torch.rand(3, 8, 8 + index), self.labels[index]
 
-    with pytest.raises(ValueError, match=r"differ in shape: item \d+ is .* item \d+ is .* resize them"):
+    with pytest.raises(ValueError, match=r"images of one shape, but item \d+ is .* item \d+ is .* Resize the images"):
         ProbeSet.from_dataset(Growing())
 
 
@@ -219,7 +228,7 @@ def test_normalisation_is_found_in_presets_and_not_invented():
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two classes; a red square at a known place in each image, and its mask beside the first of each."""
+    """Write two classes with a red square in each image, and a mask beside the first image of each class."""
     for kind in ("lion", "ostrich"):
         (tmp_path / kind).mkdir()
         for name, corner in (("a", (10, 20)), ("b", (40, 8))):
@@ -268,7 +277,7 @@ def test_from_folder_reads_classes_names_and_masks(folder):
 )
 def test_masks_go_through_the_same_geometry_as_their_images(folder, transform):
     probe = ProbeSet.from_folder(folder, transform)
-    # The square is red, what surrounds it is not, so the image itself says where the mask has to be.
+    # Only the square is red, so the image itself says where the mask has to be.
     red = torch.from_numpy(probe.display_images()[0]).float()
     square = (red[..., 0] - red[..., 1]) > 85
     assert square.any() and (square != probe.masks[0]).float().mean() < 0.02
@@ -289,26 +298,28 @@ def test_from_folder_turns_images_upright(folder):
     image.transpose(Image.Transpose.ROTATE_90).save(folder / "lion" / "b.jpg", exif=exif, quality=95)
     probe = ProbeSet.from_folder(folder)
     assert probe.names[1:3] == ["lion-b", "lion-b-2"]
-    assert (probe.images[1] - probe.images[2]).abs().mean() < 0.02, "but for what JPEG loses, the same picture"
+    assert (probe.images[1] - probe.images[2]).abs().mean() < 0.02, "but for what JPEG loses, the same image"
 
 
 def test_from_folder_says_what_is_wrong(folder, tmp_path_factory):
-    with pytest.raises(FileNotFoundError, match="does not exist. Expected <folder>/<class>/<image>"):
+    with pytest.raises(
+        FileNotFoundError, match="Expected `folder` to hold <class>/<image>, but .*nowhere' does not exist"
+    ):
         ProbeSet.from_folder(folder / "nowhere")
-    with pytest.raises(ValueError, match="No images"):
+    with pytest.raises(ValueError, match="holds no images"):
         ProbeSet.from_folder(tmp_path_factory.mktemp("empty"))
-    with pytest.raises(ValueError, match=r"\['lion', 'ostrich'\] are not among class_names"):
+    with pytest.raises(ValueError, match=r"\['zebra'\] lacks \['lion', 'ostrich'\]"):
         ProbeSet.from_folder(folder, class_names=["zebra"])
-    with pytest.raises(ValueError, match="Expected a tensor"):
+    with pytest.raises(ValueError, match="`transform` to return a tensor"):
         ProbeSet.from_folder(folder, lambda image: image)
     Image.new("L", (5, 5), 255).save(folder / "lion" / "b.mask.png")
-    with pytest.raises(ValueError, match=r"b.mask.png' is \(5, 5\) px. Expected the size of its image, \(80, 60\)"):
+    with pytest.raises(ValueError, match=r"b.mask.png' to have the size of its image, 80 x 60, but got 5 x 5"):
         ProbeSet.from_folder(folder)
     (folder / "lion" / "b.mask.png").write_bytes(b"not an image")
-    with pytest.raises(ValueError, match=r"b.mask.png' cannot be read"):
+    with pytest.raises(ValueError, match=r"Cannot read '.*b.mask.png'"):
         ProbeSet.from_folder(folder)
 
 
 def test_no_images_per_class_are_refused():
-    with pytest.raises(ValueError, match="per_class is 0. Expected 1 or more"):
+    with pytest.raises(ValueError, match="`per_class` to be 1 or more, but got 0"):
         ProbeSet.from_dataset(TensorDataset(torch.rand(2, 3, 8, 8), torch.tensor([0, 1])), per_class=0)

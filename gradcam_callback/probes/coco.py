@@ -1,4 +1,4 @@
-"""Probe images and masks out of annotations in the format of COCO."""
+"""Choose images of each category from COCO annotations, with their masks."""
 
 from __future__ import annotations
 
@@ -14,16 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradcam_callback.probes.datasets import choose
-from gradcam_callback.probes.image_files import (
-    Item,
-    Transform,
-    mask_to_image,
-    open_as_tensor,
-    open_image,
-    to_tensor,
-    transformed_mask,
-)
+from gradcam_callback.probes.checks import check_per_class
+from gradcam_callback.probes.image_files import open_image
+from gradcam_callback.probes.items import Item, choose_per_class
+from gradcam_callback.probes.transforms import Transform, mask_to_image, read_transformed, to_tensor, transform_mask
 from gradcam_callback.random_state import preserved_random_state
 
 
@@ -35,60 +29,75 @@ def read_coco(
     per_class: int,
     seed: int,
 ) -> tuple[list[Item], list[str]]:
-    """Images of a COCO annotation file, of each category the same ones every time; see `ProbeSet.from_coco`."""
+    """Choose ``per_class`` images of each category, see `ProbeSet.from_coco`.
+
+    Returns:
+        The images, and the names of the categories by class index.
+    """
+    check_per_class(per_class)
     coco = _read_annotations(annotations)
     names = {int(category["id"]): str(category["name"]) for category in coco.loadCats(sorted(coco.getCatIds()))}
     classes = list(names.values()) if categories is None else list(categories)
     unknown = sorted(set(classes) - set(names.values()))
     if unknown:
         raise ValueError(
-            f"The categories {unknown} are not in {str(annotations)!r}. Expected some of {[*names.values()]}."
+            f"Expected `categories` to be among {[*names.values()]}, as in {str(annotations)!r}, but got {unknown}."
         )
-    outlines = {image: _largest_object(coco, image, names, classes) for image in sorted(coco.getImgIds())}
-    labels = {image: classes.index(found[0]) for image, found in outlines.items() if found is not None}
-    order = random.Random(seed).sample(sorted(labels), len(labels))
+    objects = {}
+    # Sorted, so that the order in the file does not change the choice.
+    for image_id in sorted(coco.getImgIds()):
+        found = _largest_category(coco, image_id, names, classes)
+        if found is not None:
+            objects[image_id] = found
+    if not objects:
+        raise ValueError(f"Expected objects of {classes} in {str(annotations)!r}, but there are none.")
+    order = random.Random(seed).sample(list(objects), len(objects))
+    pairs = [(image_id, classes.index(objects[image_id][0])) for image_id in order]
     items = []
     with preserved_random_state():
-        for image, _ in choose([(image, labels[image]) for image in order], per_class, None):
-            entry, found = coco.loadImgs([image])[0], outlines[image]
-            assert found is not None
-            path = folder / entry["file_name"]
-            pixels = open_as_tensor(path, transform or to_tensor)
-            picture = mask_to_image(_mask_of_annotations(coco, found[1]))
-            size = open_image(path, "RGB").size
-            if picture.size != size:
-                raise ValueError(f"{str(path)!r} is {size} px. Expected {picture.size}, as its annotations say.")
-            items.append(Item(pixels, labels[image], transformed_mask(picture, transform or to_tensor), str(path)))
-    if not items:
-        raise ValueError(f"No objects of {classes} in {str(annotations)!r}.")
+        for image_id, label in choose_per_class(pairs, per_class, None):
+            path = folder / coco.loadImgs([image_id])[0]["file_name"]
+            pixels = read_transformed(path, transform or to_tensor)
+            mask = mask_to_image(_draw_mask(coco, objects[image_id][1]))
+            width, height = open_image(path, "RGB").size
+            if mask.size != (width, height):
+                raise ValueError(
+                    f"Expected {str(path)!r} to have the size in its annotations, {mask.width} x {mask.height}, but "
+                    f"got {width} x {height}. Use the images that were annotated."
+                )
+            items.append(Item(pixels, label, transform_mask(mask, transform or to_tensor), str(path)))
     return items, classes
 
 
 def _read_annotations(path: Path) -> Any:
+    # An optional dependency, so it is imported only here.
     try:
         from pycocotools.coco import COCO
     except ImportError as error:
         raise ImportError(
-            "Reading COCO annotations needs pycocotools: pip install 'gradcam-callback[coco]'."
+            "Reading COCO annotations needs pycocotools. Install it with: pip install 'gradcam-callback[coco]'"
         ) from error
-    with redirect_stdout(io.StringIO()):  # it prints how long it took
+    # pycocotools prints how long it took.
+    with redirect_stdout(io.StringIO()):
         return COCO(str(path))
 
 
-def _mask_of_annotations(coco: Any, annotations: Sequence[Any]) -> Tensor:
-    with warnings.catch_warnings():
-        # pycocotools has not yet learnt how NumPy 2 asks for a copy.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return torch.from_numpy(np.any([coco.annToMask(annotation) for annotation in annotations], axis=0))
-
-
-def _largest_object(
-    coco: Any, image: int, names: dict[int, str], classes: Sequence[str]
+def _largest_category(
+    coco: Any, image_id: int, names: dict[int, str], classes: Sequence[str]
 ) -> tuple[str, list[Any]] | None:
-    """The category that fills most of an image, and its annotations; None where it shows none of the classes."""
+    """Return the category that fills most of an image and its annotations, or None without any of the classes."""
     by_name: dict[str, list[Any]] = {}
-    for annotation in coco.loadAnns(coco.getAnnIds(imgIds=[image], iscrowd=False)):
+    # A crowd is a single annotation with a coarse outline of many objects.
+    for annotation in coco.loadAnns(coco.getAnnIds(imgIds=[image_id], iscrowd=False)):
         name = names[annotation["category_id"]]
         if name in classes and annotation["area"] > 0:
             by_name.setdefault(name, []).append(annotation)
     return max(by_name.items(), key=lambda pair: sum(part["area"] for part in pair[1])) if by_name else None
+
+
+def _draw_mask(coco: Any, annotations: Sequence[Any]) -> Tensor:
+    """Return the union of several annotations as a mask ``(H, W)`` bool."""
+    with warnings.catch_warnings():
+        # pycocotools calls NumPy in a way that NumPy 2 deprecates.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.from_numpy(np.any([coco.annToMask(annotation) for annotation in annotations], axis=0))

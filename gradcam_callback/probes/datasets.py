@@ -1,190 +1,137 @@
-"""Probe images out of a dataset: items of each class, and what a dataset knows of itself."""
+"""Choose images of each class from a dataset, with their masks."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Sequence, Sized
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.datasets import OxfordIIITPet
 
-from gradcam_callback.probes import masks
-from gradcam_callback.probes.image_files import Item, Transform, mask_to_image, transformed_mask
+from gradcam_callback.probes.checks import check_per_class
+from gradcam_callback.probes.items import Item, choose_per_class
+from gradcam_callback.probes.lookup import find_transform, unwrap
+from gradcam_callback.probes.masks import from_image
+from gradcam_callback.probes.pets import is_pets, leaves_masks_untransformed, pets_labels, trimap_to_mask
+from gradcam_callback.probes.transforms import mask_to_image, transform_mask
 from gradcam_callback.random_state import preserved_random_state, seed_everything
-
-
-def find_normalisation(source: Any) -> tuple[list[float] | None, list[float] | None]:
-    """Mean and std of the torchvision ``Normalize`` (v1 or v2) in a transform, or in a dataset's, however wrapped.
-
-    Also finds the presets that come with torchvision's weights, which hold ``mean`` and ``std`` themselves.
-    """
-    for part in _walk(source):
-        mean, std = getattr(part, "mean", None), getattr(part, "std", None)
-        if type(part).__module__.startswith("torchvision.transforms") and mean is not None and std is not None:
-            return [float(value) for value in mean], [float(value) for value in std]
-    return None, None
-
-
-def _walk(source: Any, depth: int = 0) -> Iterator[Any]:
-    """A dataset or transform and everything wrapped in it, by the names that torch and torchvision use."""
-    if source is None or depth > 8:
-        return
-    yield source
-    inner: list[Any] = [getattr(source, name, None) for name in ("transform", "dataset")]
-    for name in ("transforms", "datasets"):
-        value = getattr(source, name, None)
-        inner += value if isinstance(value, (list, tuple)) else [value]
-    for part in inner:
-        yield from _walk(part, depth + 1)
-
-
-def find_transform(dataset: Any) -> Transform | None:
-    """What makes a tensor of a dataset's picture, however the dataset is wrapped."""
-    return next((part.transform for part in _walk(dataset) if callable(getattr(part, "transform", None))), None)
-
-
-def find_class_names(dataset: Any) -> list[str] | None:
-    for part in _walk(dataset):
-        names = getattr(part, "bin_classes" if _class_of_pets(part) == "binary-category" else "classes", None)
-        if isinstance(names, (list, tuple)) and names:
-            return [str(name) for name in names]
-    return None
-
-
-def _class_of_pets(dataset: Any) -> str | None:
-    """What torchvision's ``OxfordIIITPet`` gives as the class, ``"category"`` or ``"binary-category"``: cat or dog."""
-    return (getattr(dataset, "_target_types", None) or [None])[0] if isinstance(dataset, OxfordIIITPet) else None
 
 
 def choose_items(
     dataset: Any, per_class: int, seed: int, max_images: int | None, max_scanned: int | None
 ) -> list[Item]:
-    """``per_class`` items of each class of a map-style dataset; see `ProbeSet.from_dataset`."""
-    if per_class < 1:
-        raise ValueError(f"per_class is {per_class}. Expected 1 or more.")
+    """Choose ``per_class`` items of each class of a map-style dataset, see `ProbeSet.from_dataset`."""
+    check_per_class(per_class)
     if not isinstance(dataset, Sized) or not hasattr(dataset, "__getitem__"):
         raise ValueError(
-            f"A {type(dataset).__name__} has no length or no items by index. Expected a map-style dataset; from "
-            "an iterable one take the images yourself and pass ProbeSet(images, labels)."
+            f"Expected `dataset` to be map-style, with a length and items by index, but got {type(dataset).__name__}. "
+            "For an iterable dataset, collect the images yourself and pass ProbeSet(images, labels)."
         )
     if not len(dataset):
-        raise ValueError("The dataset is empty. Expected at least one item (image, label).")
+        raise ValueError("Expected `dataset` to hold at least one item (image, label), but it is empty.")
     with preserved_random_state():
+        # Datasets are often sorted, and neighbours are often alike.
         order = random.Random(seed).sample(range(len(dataset)), len(dataset))
-        pairs = _labels_of(dataset, order, max_scanned)
-        # Where every item has just one of its classes, they are one-hot rather than several.
-        one_each = [index for index, _ in pairs] == order[: len(pairs)] and len(pairs) >= len(order[:max_scanned])
+        pairs = _read_labels(dataset, order, max_scanned)
+        # If every item has exactly one of its classes, the labels are one-hot, not labels of several classes.
+        one_hot = [index for index, _ in pairs] == order[: len(pairs)] and len(pairs) >= len(order[:max_scanned])
         items = []
-        for index, label in choose(pairs, per_class, max_images):
-            # Seeded, an augmenting transform gives the same picture every time.
-            item = _item(dataset, index, label, seed + index)
-            items.append(item._replace(present=None) if one_each else item)
+        for index, label in choose_per_class(pairs, per_class, max_images):
+            # The seed belongs to the item, so a random transform gives the same image every time.
+            item = _read_item(dataset, index, label, seed + index)
+            items.append(item._replace(present=None) if one_hot else item)
     if not items:
-        raise ValueError("None of the items that were read holds any class. Expected labels that are not all 0.")
+        raise ValueError(
+            "Expected `dataset` to have labels with a 1, but all labels that were read are 0. Check its labels, or "
+            "raise `max_scanned`."
+        )
     return items
 
 
-def _labels_of(dataset: Any, order: Sequence[int], max_scanned: int | None) -> list[tuple[int, int]]:
-    """Pairs of index and label, in the order given, without loading an image where the labels can be had alone."""
-    targets = _targets(dataset)
-    if targets is not None:
-        return [(index, int(targets[index])) for index in order]
+def _read_labels(dataset: Any, order: Sequence[int], max_scanned: int | None) -> list[tuple[int, int]]:
+    """Return pairs of index and label in the given order, with one pair for each class of an item."""
+    stored = _stored_labels(dataset)
+    if stored is not None:
+        return [(index, int(stored[index])) for index in order]
+    # Loading whole items is slow, so only this part has a limit.
     return [
-        (index, label) for index in order[:max_scanned] for label in _classes_of(_parts(dataset, index, 0)[1], index)
+        (index, label)
+        for index in order[:max_scanned]
+        for label in _to_classes(_load(dataset, index, seed=0)[1], index)
     ]
 
 
-def _classes_of(label: Any, index: int) -> list[int]:
-    """An item's class, or its several classes."""
+def _stored_labels(dataset: Any) -> Any:
+    """Return the labels that a dataset stores, or None if they have to be read from the items."""
+    labels = pets_labels(dataset) if is_pets(dataset) else getattr(dataset, "targets", None)
+    if isinstance(labels, (list, tuple, np.ndarray, Tensor)) and len(labels) == len(dataset):
+        # Detection datasets store whole annotations under this name.
+        if all(isinstance(label, (int, np.integer)) or getattr(label, "ndim", 1) == 0 for label in labels):
+            # A target transform changes the labels of the items, but not the stored labels.
+            return labels if getattr(dataset, "target_transform", None) is None else None
+    if isinstance(dataset, torch.utils.data.Subset):
+        inner = _stored_labels(dataset.dataset)
+        return None if inner is None else [int(inner[index]) for index in dataset.indices]
+    return None
+
+
+def _to_classes(label: Any, index: int) -> list[int]:
+    """Return the class, or the several classes, that a label stands for."""
     given = torch.as_tensor(label)
-    # The binary losses of torch take labels as floating point.
+    # Floating point is allowed, since the binary losses of torch need it.
     whole = not given.is_complex() and bool((given == given.round()).all())
     if whole and given.numel() == 1:
         return [int(given)]
     if whole and given.ndim == 1 and bool(((given == 0) | (given == 1)).all()):
         return [int(found) for found in given.nonzero()[:, 0]]
-    raise ValueError(f"The label of item {index} is {label!r}. Expected one integer class, or (K,) of 0 and 1.")
+    raise ValueError(
+        f"Expected the label of item {index} to be one integer class, or (K,) of 0 and 1, but got {label!r}. Convert "
+        "it in the dataset."
+    )
 
 
-def _targets(dataset: Any) -> Any:
-    targets = getattr(dataset, "targets", None)
-    if isinstance(dataset, OxfordIIITPet):
-        # Torchvision keeps them to itself; should it call them otherwise one day, they are read from the items.
-        own = {"category": "_labels", "binary-category": "_bin_labels"}
-        targets = getattr(dataset, own.get(_class_of_pets(dataset) or "", ""), None)
-    if isinstance(targets, (list, tuple, np.ndarray, Tensor)) and len(targets) == len(dataset):
-        # Only plain class indices: detection datasets call whole annotations targets.
-        if all(isinstance(value, (int, np.integer)) or getattr(value, "ndim", 1) == 0 for value in targets):
-            return targets if getattr(dataset, "target_transform", None) is None else None
-    if isinstance(dataset, torch.utils.data.Subset):
-        inner = _targets(dataset.dataset)
-        return None if inner is None else [int(inner[index]) for index in dataset.indices]
-    return None
-
-
-def choose(pairs: Sequence[tuple[int, int]], per_class: int, max_images: int | None) -> list[tuple[int, int]]:
-    """Of pairs of index and label the first of each label; no index twice, as long as there are enough."""
-    by_class: dict[int, list[int]] = {}
-    for index, label in pairs:
-        by_class.setdefault(label, []).append(index)
-    classes = sorted(by_class)
-    if max_images is not None:
-        per_class = min(per_class, max_images)
-        room = max_images // per_class
-        if len(classes) > room:
-            classes = [classes[round(i * (len(classes) - 1) / max(room - 1, 1))] for i in range(room)]
-    chosen: list[tuple[int, int]] = []
-    for label in classes:
-        taken = {index for index, _ in chosen}
-        fresh_first = sorted(by_class[label], key=lambda index: index in taken)
-        chosen += [(index, label) for index in fresh_first[:per_class]]
-    return chosen
-
-
-def _parts(dataset: Any, index: int, seed: int) -> tuple[Any, ...]:
-    """Image, label and, where there is one, mask."""
+def _load(dataset: Any, index: int, seed: int) -> tuple[Any, ...]:
+    """Load an item as image and label, and its mask if it has one."""
     seed_everything(seed)
     item = dataset[index]
     if not isinstance(item, (tuple, list)) or len(item) not in (2, 3):
+        kind = type(item).__name__ + (f" of length {len(item)}" if isinstance(item, (tuple, list)) else "")
         raise ValueError(
-            f"Item {index} of the dataset is a {type(item).__name__}. Expected (image, label) or (image, label, mask); "
-            "from another form take the images yourself and pass ProbeSet(images, labels)."
+            f"Expected item {index} of the dataset to be (image, label) or (image, label, mask), but got {kind}. For "
+            "other items, collect the images yourself and pass ProbeSet(images, labels)."
         )
+    # torchvision's datasets give several targets as (image, (label, mask)).
     if len(item) == 2 and isinstance(item[1], (tuple, list)) and len(item[1]) == 2 and len(np.shape(item[1][1])) > 1:
-        return (item[0], *item[1])  # (image, (label, mask)), as torchvision's datasets give several targets
+        return (item[0], *item[1])
     return tuple(item)
 
 
-def _item(dataset: Any, index: int, label: int, seed: int) -> Item:
-    image, given, *rest = _parts(dataset, index, seed)
+def _read_item(dataset: Any, index: int, label: int, seed: int) -> Item:
+    image, given, *rest = _load(dataset, index, seed)
     if not isinstance(image, Tensor):
         raise ValueError(
-            f"The image of item {index} is a {type(image).__name__}. Expected a tensor (C, H, W): give the dataset a "
-            "transform that makes one."
+            f"Expected the image of item {index} to be a tensor (C, H, W), but got {type(image).__name__}. Give the "
+            "dataset a transform that makes a tensor, such as torchvision's ToTensor()."
         )
     classes = torch.as_tensor(given)
     present = classes.bool() if classes.numel() > 1 else None
     mask: Any = rest[0] if rest else None
-    if mask is not None and any(isinstance(part, OxfordIIITPet) for part in _walk(dataset)):
-        mask = masks.from_trimap(mask)
+    if mask is not None and any(is_pets(part) for part in unwrap(dataset)):
+        mask = trimap_to_mask(mask)
     elif isinstance(mask, Image.Image):
-        mask = masks.from_image(mask)
+        try:
+            mask = from_image(mask)
+        except ValueError as error:
+            raise ValueError(f"Cannot read the mask of item {index}. {error}") from error
     elif mask is not None and present is not None and np.shape(mask)[:-2] == present.shape:
+        # One mask per class: (K, H, W).
         mask = mask[label]
     transform = find_transform(dataset)
     if isinstance(mask, Tensor) and mask.ndim == 2 and transform is not None:
-        # The dataset's transform was for the image alone.
-        if mask.shape != image.shape[1:] or _leaves_masks_alone(dataset):
-            mask = transformed_mask(mask_to_image(mask), transform, seed)
+        # `dataset.transform` is for the image alone. A mask of another size has not gone through it.
+        if mask.shape != image.shape[1:] or leaves_masks_untransformed(dataset):
+            mask = transform_mask(mask_to_image(mask), transform, seed)
     return Item(image, label, mask, f"item {index}", present)
-
-
-def _leaves_masks_alone(dataset: Any) -> bool:
-    """Whether masks are surely as they were, even one that happens to have the size of its transformed image."""
-    while isinstance(dataset, torch.utils.data.Subset):
-        dataset = dataset.dataset
-    return isinstance(dataset, OxfordIIITPet) and dataset.transform is not None and dataset.target_transform is None

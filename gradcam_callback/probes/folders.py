@@ -1,4 +1,4 @@
-"""Probe images out of a folder of files, with masks beside them."""
+"""Read images from a folder with one folder per class, and the masks beside them."""
 
 from __future__ import annotations
 
@@ -7,16 +7,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from gradcam_callback.probes import masks
-from gradcam_callback.probes.image_files import (
-    Item,
-    Transform,
-    mask_to_image,
-    open_as_tensor,
-    open_image,
-    to_tensor,
-    transformed_mask,
-)
+from gradcam_callback.probes.image_files import open_image
+from gradcam_callback.probes.items import Item
+from gradcam_callback.probes.masks import from_image
+from gradcam_callback.probes.transforms import Transform, mask_to_image, read_transformed, to_tensor, transform_mask
 from gradcam_callback.random_state import preserved_random_state
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -26,85 +20,107 @@ MASK_SUFFIX = ".mask.png"
 def read_folder(
     root: Path, transform: Transform | None, class_names: Sequence[str] | None
 ) -> tuple[list[Item], list[str]]:
-    """Every image of ``root/<class>/`` with its mask, and the names of the classes by index."""
+    """Read every image of ``root/<class>/`` with its mask, see `ProbeSet.from_folder`.
+
+    Returns:
+        The images, and the names of the classes by index.
+    """
     if not root.is_dir():
-        came = "is no folder" if root.exists() else "does not exist"
-        raise FileNotFoundError(f"The probe folder {str(root)!r} {came}. Expected <folder>/<class>/<image>.")
-    folders = [path for path in _visible(root) if _is_class(path, root)]
+        reason = "is not a folder" if root.exists() else "does not exist"
+        raise FileNotFoundError(f"Expected `folder` to hold <class>/<image>, but {str(root)!r} {reason}.")
+    folders = [path for path in _list_visible(root) if _is_class(path, root)]
     classes = [path.name for path in folders] if class_names is None else list(class_names)
     unknown = sorted({path.name for path in folders} - set(classes))
     if unknown:
-        raise ValueError(f"The folders {unknown} are not among class_names. Expected some of {classes}.")
-    files = [pair for folder in folders for pair in _images_of(folder)]
+        raise ValueError(
+            f"Expected `class_names` to name every folder in {str(root)!r}, but {classes} lacks {unknown}. Add these "
+            "names, or move the folders away."
+        )
+    files = [pair for folder in folders for pair in _list_images(folder)]
     if not files:
         raise ValueError(
-            f"No images in {str(root)!r}. Expected <folder>/<class>/<image> ({', '.join(IMAGE_SUFFIXES)})."
+            f"Expected `folder` to hold <class>/<image>, but {str(root)!r} holds no images. Their names have to end in "
+            f"{', '.join(IMAGE_SUFFIXES)}."
         )
     items = []
     with preserved_random_state():
-        for path, beside in files:
-            image, mask = _load(path, beside, transform or to_tensor)
+        for path, mask_path in files:
+            image, mask = _read(path, mask_path, transform or to_tensor)
             items.append(Item(image, classes.index(path.parent.name), mask, str(path)))
     return items, classes
 
 
-def _visible(folder: Path) -> list[Path]:
-    """What a folder holds, by name, but for hidden files, which are the system's (``.DS_Store``, ``._photo.jpg``)."""
+def _list_visible(folder: Path) -> list[Path]:
+    """Return the content of a folder by name, without hidden files of the system (``.DS_Store``, ``._photo.jpg``)."""
     try:
         found = [path for path in folder.iterdir() if not path.name.startswith(".")]
     except OSError as error:
         raise ValueError(
-            f"The folder {str(folder)!r} cannot be read ({error.strerror}). Expected one that this user may list."
+            f"Cannot list the folder {str(folder)!r} ({error.strerror}). Give this user the right to read it."
         ) from error
     for path in found:
+        # Python reads bytes that are not UTF-8 as lone surrogates. No log could store such a name.
         if any("\ud800" <= char <= "\udfff" for char in path.name):
-            # What Python makes of bytes that are no UTF-8; no log could hold such a name.
-            raise ValueError(f"The name of {str(path)!r} is no valid UTF-8. Rename it.")
+            raise ValueError(f"Expected names in UTF-8, but got {str(path)!r}. Rename it.")
+    # File systems list names in different orders.
     return sorted(found, key=lambda path: path.name)
 
 
 def _is_class(path: Path, root: Path) -> bool:
-    """Whether what lies in ``root`` is the folder of a class.
+    """Return True if a path in ``root`` is the folder of a class.
 
-    A link that is broken is not passed over: without its class, those after it would have other indices.
+    A broken link is an error. Without its class, the classes after it would get other indices than in training.
     """
     try:
         if path.is_symlink() and root.resolve().is_relative_to(path.resolve(strict=True)):
-            raise ValueError(f"The link {str(path)!r} leads back to a folder that it lies in. Remove it.")
+            raise ValueError(
+                f"Expected folders of classes, but the link {str(path)!r} leads to a folder that holds it. Remove the "
+                "link."
+            )
         return path.is_dir()
-    except (OSError, RuntimeError) as error:  # the latter, before Python 3.13, of links that lead to each other
-        raise ValueError(f"{str(path)!r} leads nowhere, or cannot be read ({error}). Repair or remove it.") from error
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13.
+        raise ValueError(f"Cannot follow {str(path)!r} ({error}). Repair or remove it.") from error
 
 
-def _images_of(folder: Path) -> list[tuple[Path, Path | None]]:
-    """The images of a class, each with the path of its mask; suffixes may be in capitals."""
-    files = [path for path in _visible(folder) if path.name.lower().endswith(IMAGE_SUFFIXES)]
+def _list_images(folder: Path) -> list[tuple[Path, Path | None]]:
+    """Return the images of a class, each with the path of its mask or None. Suffixes may be in capitals."""
+    files = [path for path in _list_visible(folder) if path.name.lower().endswith(IMAGE_SUFFIXES)]
     images = [path for path in files if not path.stem.lower().endswith(".mask")]
-    beside = {path.name[: -len(MASK_SUFFIX)]: path for path in files if path.name.lower().endswith(MASK_SUFFIX)}
-    lossy = sorted(set(files) - set(images) - set(beside.values()))
-    if lossy:
-        raise ValueError(f"{str(lossy[0])!r} has a mask's name, but is no PNG. Expected <image>{MASK_SUFFIX}.")
-    for stem in sorted(set(beside) - {path.stem for path in images}):
-        raise ValueError(f"The mask {str(beside[stem])!r} has no image beside it. Expected {stem}.jpg, or the like.")
-    return [(path, beside.get(path.stem)) for path in images]
-
-
-def _load(path: Path, beside: Path | None, transform: Transform) -> tuple[Tensor, Tensor | None]:
-    image = open_as_tensor(path, transform)
-    if beside is None:
-        return image, None
-    picture, size = open_image(beside), open_image(path, "RGB").size
-    if picture.size != size:
-        hint = " Masks belong on the image as it is shown, turned by its EXIF." if picture.size == size[::-1] else ""
+    masks = {path.name[: -len(MASK_SUFFIX)]: path for path in files if path.name.lower().endswith(MASK_SUFFIX)}
+    # A mask under another name would be ignored silently, and its image would be left out of the metrics.
+    not_png = sorted(set(files) - set(images) - set(masks.values()))
+    if not_png:
+        raise ValueError(f"Expected a mask to be a PNG, <image>{MASK_SUFFIX}, but got {str(not_png[0])!r}.")
+    for stem in sorted(set(masks) - {path.stem for path in images}):
         raise ValueError(
-            f"The mask {str(beside)!r} is {picture.size} px. Expected the size of its image, {size}.{hint}"
+            f"Expected an image beside the mask {str(masks[stem])!r}, such as {stem}.jpg, but there is none. Rename or "
+            "remove the mask."
+        )
+    return [(path, masks.get(path.stem)) for path in images]
+
+
+def _read(path: Path, mask_path: Path | None, transform: Transform) -> tuple[Tensor, Tensor | None]:
+    """Return the transformed image, and its mask after the same transform."""
+    image = read_transformed(path, transform)
+    if mask_path is None:
+        return image, None
+    # The size before the transform, which the transformed image no longer has.
+    mask_image, (width, height) = open_image(mask_path), open_image(path, "RGB").size
+    if mask_image.size != (width, height):
+        # Many programs show a photograph rotated, and some store the mask without this rotation.
+        turned = mask_image.size == (height, width)
+        hint = "Draw it on the image as it is shown, after the rotation in its EXIF data." if turned else "Resize it."
+        raise ValueError(
+            f"Expected the mask {str(mask_path)!r} to have the size of its image, {width} x {height}, but got "
+            f"{mask_image.width} x {mask_image.height}. {hint}"
         )
     try:
-        mask = masks.from_image(picture)
+        mask = from_image(mask_image)
     except ValueError as error:
-        raise ValueError(f"The mask {str(beside)!r} cannot be read. {error}") from error
+        raise ValueError(f"Cannot read the mask {str(mask_path)!r}. {error}") from error
     if not mask.any():
         raise ValueError(
-            f"The mask {str(beside)!r} marks nothing. Expected white on the object, or no mask where there is none."
+            f"Expected the mask {str(mask_path)!r} to mark the object in white, but it marks nothing. Remove the file "
+            "if the image has no mask."
         )
-    return image, transformed_mask(mask_to_image(mask), transform)
+    return image, transform_mask(mask_to_image(mask), transform)

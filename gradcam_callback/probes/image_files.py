@@ -1,116 +1,76 @@
-"""Pictures from files, whatever their mode and depth, and masks that follow the geometry of a transform."""
+"""Read image files of any mode and bit depth."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps
-from torch import Tensor
 
-from gradcam_callback.random_state import seed_everything
-
-Transform = Callable[[Image.Image], Tensor]
-
-
-class Item(NamedTuple):
-    """One image.
-
-    Attributes:
-        image: ``(C, H, W)``; label: its class, or that of its classes which it was chosen for.
-        source: where it comes from, for messages.
-        present: ``(K,)`` bool, all its classes, where it may have several.
-    """
-
-    image: Tensor
-    label: int
-    mask: Any
-    source: str
-    present: Tensor | None = None
-
-
-def open_as_tensor(path: Path, transform: Transform) -> Tensor:
-    seed_everything(0)
-    image = transform(open_image(path, "RGB"))
-    if not isinstance(image, Tensor):
-        raise ValueError(f"The transform made a {type(image).__name__} of {str(path)!r}. Expected a tensor (C, H, W).")
-    return image
-
-
-def mask_to_image(mask: Tensor) -> Image.Image:
-    return Image.fromarray(mask.numpy().astype(np.uint8) * 255)
-
-
-def transformed_mask(mask: Image.Image, transform: Transform, seed: int = 0) -> Tensor:
-    """The mask after the geometry of any transform: a black and white picture goes through it.
-
-    What the transform makes of all black and of all white says where between them each pixel came to lie, whatever
-    the normalisation. Where both are alike the pixel is padding.
-
-    Args:
-        seed: the one that the image went through with, so that what is random falls out alike.
-    """
-
-    def through(value: Callable[[int], int]) -> Tensor:
-        seed_everything(seed)
-        return transform(mask.point(value).convert("RGB")).double().mean(dim=0)
-
-    black = through(lambda _: 0)
-    white = through(lambda _: 255)
-    painted = through(lambda level: 255 if level >= 128 else 0)
-    return (painted - black).abs() > (white - black).abs() / 2
+# Numbers of TIFF tags, and the value of the second one if 0 means white.
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 
 
 def open_image(path: Path, mode: str | None = None) -> Image.Image:
-    """The first picture of a file, upright: in ``mode`` ``"RGB"``, or, without one, as it is written.
+    """Return the first frame of an image file, rotated upright as its EXIF data say.
+
+    Args:
+        path: the file.
+        mode: ``"RGB"`` converts the image, with levels scaled to 8 bits. None keeps the mode of the file.
 
     Raises:
-        ValueError: that names the file, whatever is wrong with it.
+        ValueError: the file cannot be read. The message names the file.
     """
     try:
-        if not path.is_file():  # a pipe would be waited on for ever
-            raise FileNotFoundError("it leads nowhere, or to what is no file")
+        # Pillow would wait for ever on a named pipe.
+        if not path.is_file():
+            raise FileNotFoundError("no such file, a broken link, or no regular file")
         with warnings.catch_warnings():
-            # They are about metadata, and about alpha, which goes as in torchvision's ImageFolder.
+            # Pillow warns of odd metadata and of transparency, which torchvision's ImageFolder drops, too.
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 upright = ImageOps.exif_transpose(image)
-                return upright if mode is None else _eight_bits(upright, image).convert(mode)
+                return upright if mode is None else _to_eight_bits(upright, image).convert(mode)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(
-            f"{str(path)!r} is larger than Pillow takes ({error}). Make it smaller, or set PIL.Image.MAX_IMAGE_PIXELS."
+            f"Cannot read {str(path)!r}, since it is larger than Pillow allows ({error}). Make the image smaller, or "
+            "raise PIL.Image.MAX_IMAGE_PIXELS."
         ) from error
-    except Exception as error:  # a broken file makes Pillow stumble in many ways, few of which are an OSError
-        why = f"{type(error).__name__}: {error}"
-        raise ValueError(f"{str(path)!r} cannot be read as an image ({why}). Repair or remove it.") from error
+    except Exception as error:  # Pillow raises many kinds of errors for broken files; few of them are an OSError.
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"Cannot read {str(path)!r} as an image ({reason}). Repair or remove the file.") from error
 
 
-def _eight_bits(picture: Image.Image, file: Image.Image) -> Image.Image:
-    """A picture with levels of 0..255. Pillow would clip those of 16 bits there, and leave little but white.
+def _to_eight_bits(image: Image.Image, file: Image.Image) -> Image.Image:
+    """Return an image with levels in 0..255.
+
+    Pillow converts 16 bits by clipping at 255, which turns nearly every pixel white. The levels are scaled instead.
 
     Args:
-        file: the picture as it was opened, whose format and tags say what white is.
+        image: the upright image.
+        file: the image as it was opened. Only this one knows its format and TIFF tags.
 
     Raises:
-        ValueError: nothing says what white is, or there are levels beyond it.
+        ValueError: the level of white is not known, or some levels are outside the range of the format.
     """
-    if not picture.mode.startswith(("I", "F")):
-        return picture
-    bits, photometric = (getattr(file, "tag_v2", {}).get(tag, other) for tag, other in ((258, (16,)), (262, 1)))
-    if picture.mode == "I" and file.format == "TIFF":
-        raise ValueError("it holds signed or 32-bit integers, of which nothing says what white is: save it with 8 bits")
-    white = 1.0 if picture.mode == "F" else 2.0 ** bits[0] - 1
-    shares = np.asarray(picture, dtype=np.float64) / white
+    if not image.mode.startswith(("I", "F")):
+        return image
+    tags = getattr(file, "tag_v2", {})
+    bits, photometric = tags.get(_BITS_PER_SAMPLE, (16,)), tags.get(_PHOTOMETRIC, 1)
+    if image.mode == "I" and file.format == "TIFF":
+        raise ValueError(
+            "its levels are signed or 32-bit integers, for which white is not defined; save it with 8 bits"
+        )
+    # Floating point files hold 0..1 by convention. Integers use all bits of the file, such as 12 or 16.
+    white = 1.0 if image.mode == "F" else 2.0 ** bits[0] - 1
+    shares = np.asarray(image, dtype=np.float64) / white
+    # Written so that NaN fails, too.
     if not (shares.min() >= 0 and shares.max() <= 1):
-        raise ValueError(f"its levels go from {shares.min() * white:g} to {shares.max() * white:g}, not 0 to {white:g}")
-    # The nearest level, so that 65535 is white, and what was made of 8 bits is again as it was.
-    return Image.fromarray(np.rint((1 - shares if photometric == 0 else shares) * 255).astype(np.uint8))
-
-
-def to_tensor(image: Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+        lowest, highest = shares.min() * white, shares.max() * white
+        raise ValueError(f"its levels are {lowest:g} to {highest:g}, outside 0 to {white:g}")
+    if photometric == _WHITE_IS_ZERO:
+        shares = 1 - shares
+    # Rounding to the nearest level restores images that were made of 8 bits.
+    return Image.fromarray(np.rint(shares * 255).astype(np.uint8))

@@ -1,4 +1,4 @@
-"""Masks from what people have: boxes, trimaps, and annotations in the format of COCO."""
+"""Make bool masks from boxes and from mask images."""
 
 from __future__ import annotations
 
@@ -12,99 +12,119 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.ops import box_convert
 
-# Oxford-IIIT Pet (Parkhi et al. 2012): 1 is the animal, 2 the background, 3 the rim between them, which shows fur.
-_TRIMAP_BACKGROUND = 2
-# The label in Pascal VOC, and in the tools that write as it does, of the rim around objects and of what is neither.
+# The label of object outlines and of unlabelled pixels in Pascal VOC and in many annotation tools.
 _VOID = 255
-# White in a mask of 0 and 1, of 8 bits and of 16.
+# White in a mask of 0 and 1, of 8 bits and of 16 bits.
 _WHITES = (1, 255, 65535)
 
 
 def from_boxes(boxes: Tensor | Sequence[Any], height: int, width: int) -> Tensor:
-    """``(height, width)`` bool, True inside any of the boxes.
+    """Make a mask that is True inside any of the boxes.
 
     Args:
-        boxes: ``(4,)`` or ``(B, 4)``: ``x1, y1, x2, y2`` in pixels of the image, counted from its upper left corner; a
-            pixel belongs to a box when its centre lies in it. torchvision's ``BoundingBoxes`` in any format.
+        boxes: ``(4,)`` or ``(B, 4)`` as ``x1, y1, x2, y2`` in pixels from the upper left corner of the image. A pixel
+            belongs to a box if its centre lies inside. torchvision's ``BoundingBoxes`` may have any format.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+
+    Returns:
+        ``(height, width)`` bool.
 
     Raises:
-        ValueError: another shape, values that are not finite, a box that is turned inside out or lies outside.
+        ValueError: the boxes have another shape, or a box holds no pixel: its corners are swapped, it lies outside of
+            the image, or its values are not finite.
+
+    Examples:
+        >>> from gradcam_callback.probes import from_boxes
+        >>> from_boxes([1, 0, 3, 2], height=3, width=4).int().tolist()
+        [[0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
     """
-    corners = torch.as_tensor(_as_corners(boxes), dtype=torch.float64)
+    corners: Any = boxes
+    if isinstance(boxes, tv_tensors.BoundingBoxes):
+        corners = box_convert(boxes.as_subclass(Tensor), boxes.format.value.lower(), "xyxy")
+    corners = torch.as_tensor(corners, dtype=torch.float64)
     if corners.ndim not in (1, 2) or corners.shape[-1] != 4 or not len(corners):
-        raise ValueError(f"Boxes came with shape {tuple(corners.shape)}. Expected (4,) or (B, 4): x1, y1, x2, y2.")
+        raise ValueError(
+            f"Expected `boxes` to have shape (4,) or (B, 4), but got {tuple(corners.shape)}. Give x1, y1, x2, y2 of "
+            "each box, in pixels."
+        )
+    # The centres of the pixels. A centre on the edge between two boxes belongs to one of them.
     y, x = torch.arange(height)[:, None] + 0.5, torch.arange(width)[None] + 0.5
     mask = torch.zeros(height, width, dtype=torch.bool)
     for x1, y1, x2, y2 in corners.reshape(-1, 4).tolist():
         inside = (x1 <= x) & (x < x2) & (y1 <= y) & (y < y2)
         if not inside.any():
             raise ValueError(
-                f"Box {(x1, y1, x2, y2)} holds no pixel of an image of {width} x {height}. Expected x1 < x2 and "
-                "y1 < y2, in pixels."
+                f"Expected each box to hold a pixel of the image ({width} x {height}), but got {(x1, y1, x2, y2)}. "
+                "Give x1 < x2 and y1 < y2, in pixels of the image as the model takes it."
             )
         mask |= inside
     return mask
 
 
 def is_box(value: Any) -> bool:
-    """Whether something given as a mask is a box ``(4,)`` or boxes ``(B, 4)``: numbers, and not bool as a mask is."""
+    """Return True if a value has the shape of a box ``(4,)`` or of boxes ``(B, 4)`` and is not bool, as masks are."""
     given = value if isinstance(value, Tensor) else np.asarray(value)
     shape = tuple(given.shape)
     return given.dtype not in (torch.bool, np.bool_) and (shape == (4,) or (len(shape) == 2 and shape[1] == 4))
 
 
-def _as_corners(boxes: Any) -> Any:
-    if isinstance(boxes, tv_tensors.BoundingBoxes):
-        return box_convert(boxes.as_subclass(Tensor), boxes.format.value.lower(), "xyxy")
-    return boxes
+def from_image(image: Image.Image) -> Tensor:
+    """Make a mask from a black and white image, or from an image of labels with a palette.
 
+    - Black and white: the object is where a level is above half of white. White is the smallest of 1, 255 and 65535
+      that no level exceeds, which fits masks of 0 and 1, of 8 bits and of 16 bits.
+    - Labels, as Pascal VOC and most annotation tools write them: the palette has colours, and its indices are labels.
+      The object is every label except 0, the background, and 255, the void of VOC.
 
-def from_trimap(trimap: Any) -> Tensor:
-    """``(H, W)`` bool from a segmentation target of torchvision's ``OxfordIIITPet``: the animal with its rim."""
-    return torch.from_numpy(np.asarray(trimap) != _TRIMAP_BACKGROUND)
+    A pixel that is more than half transparent is background.
 
-
-def from_image(picture: Image.Image) -> Tensor:
-    """``(H, W)`` bool, True on the object that a picture marks: white on black, or labels with colours.
-
-    White is the least of 1, 255 and 65535 that no level exceeds, so masks of 0 and 1 and of 8 and 16 bits are read as
-    they are meant, and the object is where a level is above half of it. Of a palette with colours, as Pascal VOC's and
-    that of most annotation tools, the indices are labels: the object is every one but 0, the background, and 255, VOC's
-    void. What is more than half transparent is background.
+    Returns:
+        ``(H, W)`` bool, True on the object.
 
     Raises:
-        ValueError: levels below 0 or above 65535; levels that look like labels with void, of which only the void would
-            be light; a palette with colours whose first is not black, as a background is.
+        ValueError: the levels are below 0 or above 65535; they look like labels with void but have no palette; or the
+            palette has colours and does not start with black.
     """
-    deep = picture.mode.startswith(("I", "F"))
-    marked = _labelled(picture) if picture.mode == "P" else None
+    deep = image.mode.startswith(("I", "F"))
+    marked = _read_labels(image) if image.mode == "P" else None
     if marked is None:
-        levels = np.asarray(picture if deep else picture.convert("L"))
-        white = next((white for white in _WHITES if levels.max() <= white), None)
-        if white is None or not levels.min() >= 0:
-            raise ValueError(f"Its levels go from {levels.min()} to {levels.max()}. Expected black and white.")
-        marked = levels > white / 2
-        grey = levels[(levels > 0) & (levels < white)]
-        if white == _VOID and levels.max() == _VOID and grey.size and not (grey > white / 2).any():
-            raise ValueError(
-                f"Its levels are {[0, *np.unique(grey).tolist(), _VOID]}: labels and VOC's void, rather than black and "
-                "white with soft edges. Expected white on the object alone, or 0 and 1."
-            )
-    if picture.has_transparency_data and not deep:
-        marked = marked & (np.asarray(picture.convert("RGBA"))[..., 3] >= 128)
+        marked = _read_black_and_white(np.asarray(image if deep else image.convert("L")))
+    if image.has_transparency_data and not deep:
+        marked = marked & (np.asarray(image.convert("RGBA"))[..., 3] >= 128)
     return torch.from_numpy(marked)
 
 
-def _labelled(picture: Image.Image) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
-    """Where the indices of a palette's picture are labels of objects; None where the colours in it are all grey."""
-    colours = np.asarray(picture.convert("RGBA"))[..., :3]
+def _read_labels(image: Image.Image) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
+    """Return True at the labels of objects, or None if the palette is grey and its indices are no labels."""
+    colours = np.asarray(image.convert("RGBA"))[..., :3]
     if not np.ptp(colours, axis=2).any():
         return None
-    if any((picture.getpalette("RGB") or [])[:3]):
+    if any((image.getpalette("RGB") or [])[:3]):
         raise ValueError(
-            "Its palette has colours and does not begin with black. Expected black and white, or labels with 0, black, "
-            "for the background."
+            "Expected the palette of a mask to start with black for the background, but it starts with another colour. "
+            "Save the mask in black and white, or with label 0 in black."
         )
-    labels = np.asarray(picture)
+    labels = np.asarray(image)
     marked: np.ndarray[Any, np.dtype[np.bool_]] = (labels != 0) & (labels != _VOID)
+    return marked
+
+
+def _read_black_and_white(levels: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Return True at the levels above half of white."""
+    white = next((white for white in _WHITES if levels.max() <= white), None)
+    # Written so that NaN fails, too.
+    if white is None or not levels.min() >= 0:
+        raise ValueError(
+            f"Expected levels of 0 to 1, 255 or 65535 in a mask, but got {levels.min()} to {levels.max()}. Save the "
+            "mask in black and white."
+        )
+    marked: np.ndarray[Any, np.dtype[np.bool_]] = levels > white / 2
+    grey = levels[(levels > 0) & (levels < white)]
+    # Soft edges have light greys, too. Labels without a palette are all dark: only their void would be the object.
+    if white == _VOID and levels.max() == _VOID and grey.size and not (grey > white / 2).any():
+        raise ValueError(
+            f"Expected a mask in black and white, but its levels {[0, *np.unique(grey).tolist(), _VOID]} look like "
+            "labels and the void of VOC. Save only the object in white, or save the mask as 0 and 1."
+        )
     return marked

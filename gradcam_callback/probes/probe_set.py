@@ -1,4 +1,4 @@
-"""The fixed images that are looked at in every epoch, with their labels, masks and names."""
+"""The probe set: the fixed images of a training, with their labels, masks and names."""
 
 from __future__ import annotations
 
@@ -8,40 +8,58 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from gradcam_callback.probes import masks as masks_from
+from gradcam_callback.probes.checks import (
+    check_images,
+    check_labels,
+    check_masks,
+    check_names,
+    check_normalisation,
+    repeat_per_class,
+)
 from gradcam_callback.probes.coco import read_coco
-from gradcam_callback.probes.datasets import choose_items, find_class_names, find_normalisation
+from gradcam_callback.probes.datasets import choose_items
 from gradcam_callback.probes.folders import read_folder
-from gradcam_callback.probes.image_files import Item, Transform
+from gradcam_callback.probes.items import Item
+from gradcam_callback.probes.lookup import find_class_names, find_normalisation
+from gradcam_callback.probes.names import make_unique
+from gradcam_callback.probes.transforms import Transform
 
 
 class ProbeSet:
-    """Images that stay the same over the whole training, so that their maps can be compared between epochs.
+    """Images that stay the same over a training, so that their maps can be compared between epochs.
 
     Args:
-        images: ``(N, C, H, W)`` floating point, as the model takes them.
-        labels: ``(N,)`` integers, the class of each image. Where several classes may be in one image, ``(N, K)`` of 0
-            and 1: an image then comes once for each class it holds, is right where that class's own logit is positive,
-            and its mask is ``(H, W)`` for all its classes, or ``(K, H, W)``.
-        masks: ``(N, H, W)`` bool, True on the object; or a sequence with one entry per image: ``(H, W)``, a box
-            ``(4,)`` or boxes ``(B, 4)`` as ``x1, y1, x2, y2`` in pixels (`gradcam_callback.probes.masks.from_boxes`), or None
-            where an image has none.
-        names: one per image, unique; ``"<class>-<i>"`` without them.
-        class_names: the name of each class, by its index; ``"class <index>"`` without them.
-        mean: per channel, the normalisation of the images, undone for display; with ``std``. Without them images in
-            0..1 or 0..255 are shown as they are, any others stretched from their smallest to their largest value.
-        std: per channel, see ``mean``.
+        images: ``(N, C, H, W)`` floating point, transformed and normalised as the model takes them. They are copied.
+        labels: ``(N,)`` integers, the class of each image from 0. If an image may hold several of K classes:
+            ``(N, K)`` of 0 and 1. The image is then repeated once for each class that it holds, and a prediction is
+            correct if the logit of that class is positive.
+        masks: the object in each image: ``(N, H, W)`` bool, True on the object, or a sequence with one entry per image.
+            An entry is a mask ``(H, W)`` of bool or of 0 and 1; a black and white ``PIL.Image``; a box ``(4,)`` or
+            boxes ``(B, 4)`` as ``x1, y1, x2, y2`` in pixels (`gradcam_callback.probes.from_boxes`); or None for an
+            image without a mask. With labels ``(N, K)``, an entry may be ``(K, H, W)`` with one mask per class.
+        names: one unique name per image. By default ``"<class>-<i>"``.
+        class_names: the name of each class by its index. By default ``"class <index>"``.
+        mean: one value per channel, or one for all channels. This normalisation of the images is undone for display.
+            Without mean and std, images in 0..1 or 0..255 are displayed as they are, and other images are stretched
+            from their smallest to their largest value.
+        std: as ``mean``. Both must be given together.
 
     Attributes:
-        masks: ``(N, H, W)`` bool, all False where ``has_mask`` ``(N,)`` is False; None when no image has one.
-        present: ``(N, K)`` bool, every class that each image holds; None where that is its label alone.
+        images: ``(M, C, H, W)``. M is N, or with labels ``(N, K)`` the number of pairs of image and class.
+        labels: ``(M,)`` int64, one class per image.
+        masks: ``(M, H, W)`` bool, all False for an image without a mask. None if no image has a mask.
+        has_mask: ``(M,)`` bool, True for images with a mask.
+        present: ``(M, K)`` bool, all classes of each image. None unless an image may hold several classes.
+        names: the M names.
+        class_names: the names of the classes, or None.
+        mean: ``(C,)``, or None.
+        std: ``(C,)``, or None.
 
     Raises:
-        ValueError: wrong shapes or lengths, non-finite pixels, an empty set, an empty mask, doubled names; says what
-            came and what was expected.
+        ValueError: an argument has a wrong type, shape or length; ``images`` is empty or not finite; a mask marks
+            nothing; or a name is repeated.
 
     Examples:
         >>> import torch
@@ -64,30 +82,32 @@ class ProbeSet:
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> None:
-        self.images = _checked_images(images)
+        self.images = check_images(images)
         self.present = None
+        # Masks and names are given per image, so they are repeated before they are checked.
         if np.ndim(labels) == 2:
-            self.present, labels, self.images, masks, names = _one_per_class(
+            self.present, labels, self.images, masks, names = repeat_per_class(
                 labels, self.images, masks, names, class_names
             )
-        self.labels = _checked_labels(labels, len(self.images), class_names)
-        self.masks, self.has_mask = _checked_masks(masks, self.images)
+        self.labels = check_labels(labels, len(self.images), class_names)
+        self.masks, self.has_mask = check_masks(masks, self.images)
         self.class_names = None
         if class_names is not None:
+            # An empty name would make an empty tag.
             self.class_names = [str(name) or f"class {label}" for label, name in enumerate(class_names)]
-        self.names = _checked_names(names, self.images, [self.class_name(label) for label in self.labels.tolist()])
-        self.mean, self.std = _checked_normalisation(mean, std, self.images.shape[1])
+        self.names = check_names(names, [self.class_name(label) for label in self.labels.tolist()])
+        self.mean, self.std = check_normalisation(mean, std, self.images.shape[1])
 
     def __len__(self) -> int:
         return len(self.images)
 
     @property
     def multi_label(self) -> bool:
-        """Whether several classes may be in one image."""
+        """Return True if an image may hold several classes."""
         return self.present is not None
 
     def class_name(self, label: int) -> str:
-        """What to call a class; a number where it has no name.
+        """Return the name of a class, or ``"class <label>"`` if it has none.
 
         Examples:
             >>> import torch
@@ -101,7 +121,13 @@ class ProbeSet:
         return f"class {label}"
 
     def display_images(self, images: Tensor | None = None) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """The probe images, or others of their kind, for display: ``(N, H, W, 3)`` uint8, the normalisation undone.
+        """Return images for display, with the normalisation undone.
+
+        Args:
+            images: ``(M, C, H, W)``, normalised like the probe images. By default the probe images.
+
+        Returns:
+            ``(M, H, W, 3)`` uint8. Channels after the third are left out; one or two channels are displayed in grey.
 
         Examples:
             >>> import torch
@@ -110,18 +136,21 @@ class ProbeSet:
             >>> ProbeSet(grey, [0, 0, 0], mean=[0.5], std=[0.5]).display_images()[:, 0, 0, 0].tolist()
             [0, 128, 255]
         """
-        pixels, own = (self._shown(given) for given in (self.images if images is None else images, self.images))
+        pixels = self._denormalise(self.images if images is None else images)
+        # The probe images alone decide the scale, so that images made from them are displayed in the same colours.
+        own = self._denormalise(self.images)
         low, high = float(own.min()), float(own.max())
-        # A hundredth of slack: undoing a normalisation lands a rounding error outside the range.
+        # Rounding errors of the normalisation lie a little outside of 0..1, hence the slack of 0.01.
         if -0.01 <= low and high <= 1.01:
             pixels = pixels * 255
+        # Images in 0..255 stay as they are, with the same slack. Anything else is stretched.
         elif not (-1 <= low and 2 < high <= 256):
             pixels = (pixels - low) / max(high - low, 1e-12) * 255
         pixels = pixels[:, :3] if pixels.shape[1] >= 3 else pixels[:, :1].expand(-1, 3, -1, -1)
-        shown = pixels.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
-        return np.ascontiguousarray(shown.numpy())
+        displayed = pixels.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+        return np.ascontiguousarray(displayed.numpy())
 
-    def _shown(self, images: Tensor) -> Tensor:
+    def _denormalise(self, images: Tensor) -> Tensor:
         pixels = images.float().cpu()
         if self.mean is not None and self.std is not None:
             pixels = pixels * self.std[:, None, None] + self.mean[:, None, None]
@@ -137,22 +166,27 @@ class ProbeSet:
         max_images: int | None = None,
         max_scanned: int | None = None,
     ) -> ProbeSet:
-        """Take ``per_class`` images of each class, chosen by ``seed``, the same ones every time.
+        """Choose ``per_class`` images of each class from a dataset, the same images every time.
 
-        Labels are read from ``dataset.targets`` where it has them (through ``Subset``), else from the items. Class
-        names come from ``dataset.classes``, mean and std from a torchvision ``Normalize`` in its transform.
+        Labels come from ``dataset.targets`` if possible, also through a ``Subset``, otherwise from the items. Class
+        names come from ``dataset.classes``. Mean and std come from a torchvision ``Normalize`` in its transform. The
+        state of the random generators does not change.
 
         Args:
-            dataset: map-style, with items ``(image, label)`` or ``(image, label, mask)``; the label is a class, or
-                ``(K,)`` of 0 and 1, one-hot or of several classes in an image, which is then chosen for one of them;
-                the mask is an array, boxes, or a black and white picture. torchvision's ``OxfordIIITPet`` with
-                ``target_types=("category", "segmentation")`` is one, too. A mask of another size than its image goes
-                through the dataset's ``transform`` as the image did.
-            max_images: at most so many in all: of many classes, some are taken, spread evenly over their indices.
-            max_scanned: where labels have to be read from the items, read at most so many.
+            dataset: map-style, with items ``(image, label)`` or ``(image, label, mask)``, or torchvision's
+                ``OxfordIIITPet`` with ``target_types=("category", "segmentation")``. The image is a tensor
+                ``(C, H, W)``. The label is a class, or ``(K,)`` of 0 and 1: one-hot, or several classes, for one of
+                which the image is chosen. The mask is in any form of `ProbeSet`. A mask ``(H, W)`` or ``PIL.Image`` of
+                another size than its image goes through ``dataset.transform``.
+            per_class: the number of images per class, 1 or more.
+            seed: chooses the images, and seeds random steps of the transform.
+            max_images: the largest number of images. If there are more classes, the chosen classes are spread evenly
+                over their indices.
+            max_scanned: the largest number of items to load for their labels. Stored labels have no limit.
 
         Raises:
-            ValueError: items of another form, images that differ in shape, an empty dataset, ``per_class`` below 1.
+            ValueError: the dataset is empty or not map-style; an item has another form; the images differ in shape; a
+                mask marks nothing; or ``per_class`` is below 1.
 
         Examples:
             >>> import torch
@@ -167,9 +201,9 @@ class ProbeSet:
         """
         items = choose_items(dataset, per_class, seed, max_images, max_scanned)
         mean, std = find_normalisation(dataset)
-        probe = cls._of_items(items, class_names=find_class_names(dataset), mean=mean, std=std)
+        probe = cls._from_items(items, class_names=find_class_names(dataset), mean=mean, std=std)
         if items[0].present is not None:
-            # Set here, as not every class of an image was chosen.
+            # The constructor would repeat each image for all its classes, but only one of them was chosen.
             probe.present = torch.stack([item.present for item in items if item.present is not None])
         return probe
 
@@ -183,21 +217,22 @@ class ProbeSet:
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> ProbeSet:
-        """Read ``folder/<class>/<name>.jpg``, where there is one with the object's mask beside it, ``<name>.mask.png``.
+        """Read all images ``<folder>/<class>/<name>.jpg``, with their masks ``<name>.mask.png`` if these exist.
 
         Args:
-            folder: holds a folder per class; a class's index is its place among their sorted names, as in
-                torchvision's ``ImageFolder``.
-            transform: the validation transform: takes an RGB ``PIL.Image`` and gives a tensor ``(C, H, W)``. Without
-                one the pixels are scaled to 0..1. Masks go through the same geometry.
-            class_names: the classes by index, where they are not the sorted folder names.
-            mean: as in `ProbeSet`; found in the transform where it holds a torchvision ``Normalize``.
-            std: see ``mean``.
+            folder: holds one folder per class. The index of a class is its place among the sorted names, as in
+                torchvision's ``ImageFolder``. Images may be BMP, JPEG, PNG, TIFF or WebP. A mask is white on the
+                object, black elsewhere, and has the size of its untransformed image.
+            transform: the validation transform, from an RGB ``PIL.Image`` to a tensor ``(C, H, W)``. By default pixels
+                are scaled to 0..1. Masks follow its geometry, such as resizing and cropping.
+            class_names: the classes by index, if they are not the sorted names of the folders.
+            mean: as in `ProbeSet`. By default found in the transform, if it holds a torchvision ``Normalize``.
+            std: as ``mean``.
 
         Raises:
-            FileNotFoundError: the folder is not there.
-            ValueError: no images in it, an unreadable file, a class that is not among ``class_names``, images or a
-                mask that differ in size.
+            FileNotFoundError: the folder does not exist.
+            ValueError: the folder holds no images; a file cannot be read; ``class_names`` lacks a folder; the images
+                differ in shape; or a mask marks nothing or differs in size from its image.
 
         Examples:
             >>> import tempfile
@@ -216,7 +251,7 @@ class ProbeSet:
             (['cat-a', 'dog-a'], (2, 3, 24, 32), [0.0, 0.5])
         """
         items, classes = read_folder(Path(folder), transform, class_names)
-        return cls._of_files(items, classes, transform, mean, std)
+        return cls._from_files(items, classes, transform, mean, std)
 
     @classmethod
     def from_coco(
@@ -231,18 +266,26 @@ class ProbeSet:
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> ProbeSet:
-        """Take images and masks from annotations in the format of COCO; needs ``gradcam-callback[coco]``.
+        """Choose ``per_class`` images of each category from COCO annotations, with their masks.
 
-        An image's class is the category that fills most of it, and its mask all objects of that category. Crowds do not
-        count.
+        The class of an image is the category that fills most of it. Its mask holds all objects of that category. Crowds
+        are ignored. This needs ``pip install 'gradcam-callback[coco]'``.
 
         Args:
-            annotations: the JSON file; folder: where its images are.
-            transform: see `from_folder`.
-            categories: the classes by index; all of the file by their ids without them.
+            annotations: the JSON file.
+            folder: the folder of the images.
+            transform: as in `from_folder`.
+            per_class: the number of images per category, 1 or more.
+            seed: chooses the images.
+            categories: the names of the classes by index. By default all categories of the file, ordered by their ids.
+            mean: as in `from_folder`.
+            std: as ``mean``.
 
         Raises:
-            ValueError: unknown categories, no objects of theirs, an image that is not as large as its annotations say.
+            ImportError: pycocotools is not installed.
+            ValueError: a category is not in the file; no image shows any category; an image cannot be read or differs
+                in size from its annotations; the transformed images differ in shape; the transform cuts an object
+                off; or ``per_class`` is below 1.
 
         Examples:
             >>> import json, tempfile
@@ -264,14 +307,14 @@ class ProbeSet:
             (['cat-a'], 384)
         """
         items, classes = read_coco(Path(annotations), Path(folder), transform, categories, per_class, seed)
-        return cls._of_files(items, classes, transform, mean, std)
+        return cls._from_files(items, classes, transform, mean, std)
 
     @classmethod
-    def _of_files(
+    def _from_files(
         cls, items: Sequence[Item], classes: Sequence[str], transform: Transform | None, mean: Any, std: Any
     ) -> ProbeSet:
         found_mean, found_std = find_normalisation(transform)
-        return cls._of_items(
+        return cls._from_items(
             items,
             names=make_unique([f"{classes[item.label]}-{Path(item.source).stem}" for item in items]),
             class_names=classes,
@@ -280,155 +323,20 @@ class ProbeSet:
         )
 
     @classmethod
-    def _of_items(cls, items: Sequence[Item], **others: Any) -> ProbeSet:
+    def _from_items(cls, items: Sequence[Item], **others: Any) -> ProbeSet:
         first = items[0]
+        # The constructor would find these mistakes, too, but cannot name the file or item.
         for item in items:
             if item.image.shape != first.image.shape:
                 raise ValueError(
-                    f"Images differ in shape: {first.source} is {tuple(first.image.shape)}, {item.source} is "
-                    f"{tuple(item.image.shape)}. Expected one shape; resize them in the transform."
+                    f"Expected images of one shape, but {first.source} is {tuple(first.image.shape)} and {item.source} "
+                    f"is {tuple(item.image.shape)}. Resize the images in the transform."
                 )
             mask = item.mask if isinstance(item.mask, Tensor) or item.mask is None else np.asarray(item.mask)
             if mask is not None and not mask.any():
                 raise ValueError(
-                    f"The mask of {item.source} marks nothing of what the transform leaves of the image. Expected a "
-                    "transform that keeps the object, no mask, or, where images are chosen, another seed."
+                    f"Expected the mask of {item.source} to mark the object, but it marks nothing after the transform. "
+                    "Use a transform that keeps the object, remove the mask, or choose other images by `seed`."
                 )
         images = torch.stack([torch.as_tensor(item.image) for item in items])
         return cls(images, [item.label for item in items], [item.mask for item in items], **others)
-
-
-def make_unique(names: Sequence[str]) -> list[str]:
-    """The same names, with ``-2``, ``-3`` and so on behind those that came before."""
-    taken, apart = set(names), []
-    for name in names:
-        number, own = 1, name
-        while own in apart or (number > 1 and own in taken):
-            number += 1
-            own = f"{name}-{number}"
-        apart.append(own)
-    return apart
-
-
-def _checked_images(images: Any) -> Tensor:
-    if not isinstance(images, Tensor):
-        raise ValueError(f"images came as {type(images).__name__}. Expected a tensor (N, C, H, W).")
-    if images.ndim != 4 or 0 in images.shape[1:]:
-        raise ValueError(f"images came with shape {tuple(images.shape)}. Expected (N, C, H, W).")
-    if not len(images):
-        raise ValueError("The probe set is empty. Expected at least one image.")
-    if not images.is_floating_point():
-        raise ValueError(
-            f"images came as {images.dtype}. Expected floating point, as the model takes them: apply the validation "
-            "transform first."
-        )
-    bad = [i for i, image in enumerate(images) if not bool(image.isfinite().all())]
-    if bad:
-        raise ValueError(f"images {bad} hold NaN or infinite pixels. Expected finite values.")
-    return images.detach().clone()
-
-
-def _one_per_class(
-    labels: Any,
-    images: Tensor,
-    masks: Tensor | Sequence[Any] | None,
-    names: Sequence[str] | None,
-    class_names: Sequence[str] | None,
-) -> tuple[Tensor, Tensor, Tensor, Sequence[Any] | None, list[str] | None]:
-    """Of images with several classes, one image per class: all its classes, its label, and the rest."""
-    given = torch.as_tensor(labels).detach().cpu()
-    if len(given) != len(images) or not bool(((given == 0) | (given == 1)).all()) or not bool(given.any()):
-        raise ValueError(
-            f"labels came with shape {tuple(given.shape)}, values {given.min()} to {given.max()}. Expected one class "
-            f"per image, ({len(images)},), or ({len(images)}, K) of 0 and 1, somewhere 1."
-        )
-    for what, values in (("masks", masks), ("names", names)):
-        if values is not None and len(values) != len(images):
-            raise ValueError(f"{what} came with length {len(values)}. Expected one per image ({len(images)}).")
-    rows, classes = given.nonzero(as_tuple=True)
-    pairs = list(zip(rows.tolist(), classes.tolist(), strict=True))
-    if masks is not None:
-        masks = [masks[i][c] if np.shape(masks[i])[:-2] == given.shape[1:] else masks[i] for i, c in pairs]
-    renamed = None
-    if names is not None:
-        words = class_names if class_names is not None and len(class_names) == given.shape[1] else range(given.shape[1])
-        renamed = [f"{names[i]} ({words[c]})" if given[i].sum() > 1 else str(names[i]) for i, c in pairs]
-    return given[rows].bool(), classes, images[rows], masks, renamed
-
-
-def _checked_labels(labels: Any, n: int, class_names: Sequence[str] | None) -> Tensor:
-    given = torch.as_tensor(labels).detach().cpu()
-    if given.is_floating_point() or given.is_complex() or given.dtype == torch.bool:
-        raise ValueError(f"labels came as {given.dtype}. Expected integers, one class per image.")
-    if given.shape != (n,):
-        raise ValueError(f"labels came with shape {tuple(given.shape)}. Expected one per image, ({n},).")
-    if int(given.min()) < 0:
-        raise ValueError(f"labels hold {int(given.min())}. Expected class indices from 0.")
-    if class_names is not None and int(given.max()) >= len(class_names):
-        raise ValueError(f"labels hold {int(given.max())}, but class_names has only {len(class_names)} names.")
-    return given.long().clone()
-
-
-def _checked_masks(masks: Any, images: Tensor) -> tuple[Tensor | None, Tensor]:
-    n, size = len(images), tuple(images.shape[2:])
-    has_mask = torch.zeros(n, dtype=torch.bool)
-    if masks is None:
-        return None, has_mask
-    if len(masks) != n:
-        raise ValueError(
-            f"masks came with length {len(masks)}. Expected one per image ({n}), None where there is none."
-        )
-    checked = torch.zeros(n, *size, dtype=torch.bool)
-    for i, mask in enumerate(masks):
-        if mask is None:
-            continue
-        if isinstance(mask, Image.Image):
-            mask = masks_from.from_image(mask)
-        elif masks_from.is_box(mask) and tuple(np.shape(mask)) != size:
-            mask = masks_from.from_boxes(mask, *size)
-        given = torch.as_tensor(np.asarray(mask) if not isinstance(mask, Tensor) else mask).detach().cpu()
-        if given.ndim == 3 and given.shape[0] == 1:
-            given = given[0]
-        if tuple(given.shape) != size:
-            raise ValueError(f"mask {i} came with shape {tuple(given.shape)}. Expected the image's, {size}.")
-        if given.dtype != torch.bool and not bool(((given == 0) | (given == 1)).all()):
-            raise ValueError(f"mask {i} holds values other than 0 and 1. Expected bool, True on the object.")
-        checked[i] = given.bool()
-        if not bool(checked[i].any()):
-            raise ValueError(f"mask {i} marks nothing. Expected True on the object, or None for an image without mask.")
-        has_mask[i] = True
-    return (checked, has_mask) if bool(has_mask.any()) else (None, has_mask)
-
-
-def _checked_names(names: Sequence[str] | None, images: Tensor, classes: Sequence[str]) -> list[str]:
-    if names is None:
-        counts: dict[str, int] = {}
-        made = []
-        for name in classes:
-            counts[name] = counts.get(name, 0) + 1
-            made.append(f"{name}-{counts[name]}")
-        return made
-    if len(names) != len(images):
-        raise ValueError(f"names came with length {len(names)}. Expected one per image ({len(images)}).")
-    if "" in names:
-        raise ValueError("names hold an empty one. Expected a name for each image.")
-    doubled = sorted({str(name) for name in names if list(names).count(name) > 1})
-    if doubled:
-        raise ValueError(f"names {doubled} stand for several images. Expected a name of its own for each.")
-    return [str(name) for name in names]
-
-
-def _checked_normalisation(mean: Any, std: Any, channels: int) -> tuple[Tensor | None, Tensor | None]:
-    if (mean is None) != (std is None):
-        raise ValueError("Only one of mean and std came. Expected both, or neither.")
-    if mean is None:
-        return None, None
-    pair = []
-    for name, values in (("mean", mean), ("std", std)):
-        given = torch.as_tensor(values, dtype=torch.float32).flatten()
-        if len(given) not in (1, channels) or not bool(given.isfinite().all()):
-            raise ValueError(f"{name} came as {values!r}. Expected one finite number per channel ({channels}).")
-        pair.append(given.expand(channels).clone())
-    if bool((pair[1] == 0).any()):
-        raise ValueError(f"std came as {std!r}. Expected numbers other than 0.")
-    return pair[0], pair[1]

@@ -1,0 +1,197 @@
+"""Check the arguments of `ProbeSet` and bring them into one form.
+
+Each function raises a ValueError that names the argument, the expected form and the given one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from gradcam_callback.probes.masks import from_boxes, from_image, is_box
+from gradcam_callback.probes.names import number_by_class
+
+
+def check_per_class(per_class: int) -> None:
+    """Raise if a number of images per class is below 1."""
+    if per_class < 1:
+        raise ValueError(f"Expected `per_class` to be 1 or more, but got {per_class}.")
+
+
+def check_images(images: Any) -> Tensor:
+    """Return a copy of the images ``(N, C, H, W)``."""
+    if not isinstance(images, Tensor):
+        raise ValueError(
+            f"Expected `images` to be a tensor (N, C, H, W), but got {type(images).__name__}. Stack the images with "
+            "torch.stack."
+        )
+    if images.ndim != 4 or 0 in images.shape[1:]:
+        raise ValueError(
+            f"Expected `images` to have shape (N, C, H, W), but got {tuple(images.shape)}. Give a batch of images with "
+            "one pixel or more."
+        )
+    if not len(images):
+        raise ValueError("Expected `images` to hold at least one image, but the probe set is empty.")
+    if not images.is_floating_point():
+        raise ValueError(
+            f"Expected `images` to be floating point, but got {images.dtype}. Apply the validation transform first."
+        )
+    bad = [i for i, image in enumerate(images) if not bool(image.isfinite().all())]
+    if bad:
+        raise ValueError(
+            f"Expected `images` to be finite, but images {bad} hold NaN or infinity. Check the files and the transform."
+        )
+    return images.detach().clone()
+
+
+def repeat_per_class(
+    labels: Any,
+    images: Tensor,
+    masks: Tensor | Sequence[Any] | None,
+    names: Sequence[str] | None,
+    class_names: Sequence[str] | None,
+) -> tuple[Tensor, Tensor, Tensor, Sequence[Any] | None, list[str] | None]:
+    """Repeat each image once per class that it holds, so that every entry has one label.
+
+    Args:
+        labels: ``(N, K)`` of 0 and 1.
+        images: ``(N, C, H, W)``.
+        masks: one per image, or None. A mask ``(K, H, W)`` has one plane per class.
+        names: one per image, or None. If an image holds several classes, each class is appended to its name.
+        class_names: the K names, or None.
+
+    Returns:
+        For each of M pairs of image and class: all classes of the image ``(M, K)`` bool, the class ``(M,)``, the image
+        ``(M, C, H, W)``, the mask and the name.
+    """
+    given = torch.as_tensor(labels).detach().cpu()
+    n = len(images)
+    if len(given) != n or not bool(((given == 0) | (given == 1)).all()) or not bool(given.any()):
+        values = f"values {given.min()} to {given.max()}" if given.numel() else "no values"
+        raise ValueError(
+            f"Expected `labels` to be one class per image, ({n},), or ({n}, K) of 0 and 1 with at least one 1, but got "
+            f"shape {tuple(given.shape)} with {values}."
+        )
+    for argument, per_image in (("masks", masks), ("names", names)):
+        if per_image is not None and len(per_image) != n:
+            raise ValueError(f"Expected `{argument}` to have one entry per image ({n}), but got {len(per_image)}.")
+    rows, classes = given.nonzero(as_tuple=True)
+    pairs = list(zip(rows.tolist(), classes.tolist(), strict=True))
+    if masks is not None:
+        # A mask without a plane per class counts for every class of its image.
+        masks = [masks[i][c] if np.shape(masks[i])[:-2] == given.shape[1:] else masks[i] for i, c in pairs]
+    renamed = None
+    if names is not None:
+        # `check_labels` reports a wrong number of class names later. Until then, the class indices serve as names.
+        words = class_names if class_names is not None and len(class_names) == given.shape[1] else range(given.shape[1])
+        renamed = [f"{names[i]} ({words[c]})" if given[i].sum() > 1 else str(names[i]) for i, c in pairs]
+    return given[rows].bool(), classes, images[rows], masks, renamed
+
+
+def check_labels(labels: Any, n: int, class_names: Sequence[str] | None) -> Tensor:
+    """Return a copy of the labels ``(n,)``, int64 and on the CPU."""
+    given = torch.as_tensor(labels).detach().cpu()
+    if given.is_floating_point() or given.is_complex() or given.dtype == torch.bool:
+        raise ValueError(f"Expected `labels` to be integers, one class per image, but got {given.dtype}.")
+    if given.shape != (n,):
+        raise ValueError(f"Expected `labels` to have one entry per image, ({n},), but got shape {tuple(given.shape)}.")
+    if int(given.min()) < 0:
+        raise ValueError(f"Expected `labels` to be class indices from 0, but got {int(given.min())}.")
+    if class_names is not None and int(given.max()) >= len(class_names):
+        raise ValueError(
+            f"Expected `class_names` to name every class, but got {len(class_names)} names for labels up to "
+            f"{int(given.max())}."
+        )
+    return given.long().clone()
+
+
+def check_masks(masks: Any, images: Tensor) -> tuple[Tensor | None, Tensor]:
+    """Return the masks ``(N, H, W)`` bool, or None without any, and a bool ``(N,)``, True for images with a mask."""
+    n, size = len(images), tuple(images.shape[2:])
+    has_mask = torch.zeros(n, dtype=torch.bool)
+    if masks is None:
+        return None, has_mask
+    if len(masks) != n:
+        raise ValueError(
+            f"Expected `masks` to have one entry per image ({n}), but got {len(masks)}. Give None for an image without "
+            "a mask."
+        )
+    checked = torch.zeros(n, *size, dtype=torch.bool)
+    for i, mask in enumerate(masks):
+        if mask is not None:
+            checked[i] = _check_mask(mask, size, argument=f"`masks[{i}]`")
+            has_mask[i] = True
+    return (checked, has_mask) if bool(has_mask.any()) else (None, has_mask)
+
+
+def _check_mask(mask: Any, size: tuple[int, ...], argument: str) -> Tensor:
+    try:
+        if isinstance(mask, Image.Image):
+            mask = from_image(mask)
+        # Numbers of shape (B, 4) are boxes, unless the image itself is B x 4 pixels.
+        elif is_box(mask) and tuple(np.shape(mask)) != size:
+            mask = from_boxes(mask, *size)
+    except ValueError as error:
+        raise ValueError(f"Cannot read {argument}. {error}") from error
+    given = torch.as_tensor(mask if isinstance(mask, Tensor) else np.asarray(mask)).detach().cpu()
+    if given.ndim == 3 and given.shape[0] == 1:
+        given = given[0]
+    if tuple(given.shape) != size:
+        raise ValueError(
+            f"Expected {argument} to have the shape of its image, {size}, but got {tuple(given.shape)}. Transform the "
+            "mask like the image."
+        )
+    if given.dtype != torch.bool and not bool(((given == 0) | (given == 1)).all()):
+        raise ValueError(f"Expected {argument} to be bool, or 0 and 1, but got other values. Give True on the object.")
+    given = given.bool()
+    if not bool(given.any()):
+        raise ValueError(
+            f"Expected {argument} to mark the object, but it marks nothing. Give None for an image without a mask."
+        )
+    return given
+
+
+def check_names(names: Sequence[str] | None, class_per_image: Sequence[str]) -> list[str]:
+    """Return the names of the images. Without names, number the images of each class.
+
+    Args:
+        names: one per image, or None.
+        class_per_image: the name of the class of each image.
+    """
+    if names is None:
+        return number_by_class(class_per_image)
+    n = len(class_per_image)
+    if len(names) != n:
+        raise ValueError(f"Expected `names` to have one entry per image ({n}), but got {len(names)}.")
+    if "" in names:
+        raise ValueError("Expected each of `names` to have a character or more, but one is empty.")
+    repeated = sorted({str(name) for name in names if list(names).count(name) > 1})
+    if repeated:
+        # Names become tags and files, so one of the images would overwrite the other.
+        raise ValueError(f"Expected `names` to be unique, but got {repeated} more than once.")
+    return [str(name) for name in names]
+
+
+def check_normalisation(mean: Any, std: Any, channels: int) -> tuple[Tensor | None, Tensor | None]:
+    """Return mean and std as tensors ``(C,)``, or None for both."""
+    if (mean is None) != (std is None):
+        raise ValueError("Expected both `mean` and `std`, or neither, but got only one of them.")
+    if mean is None:
+        return None, None
+    pair = []
+    for argument, values in (("mean", mean), ("std", std)):
+        given = torch.as_tensor(values, dtype=torch.float32).flatten()
+        if len(given) not in (1, channels) or not bool(given.isfinite().all()):
+            raise ValueError(
+                f"Expected `{argument}` to hold one finite number per channel ({channels}), but got {values!r}."
+            )
+        # A single number stands for all channels, as in torchvision's Normalize.
+        pair.append(given.expand(channels).clone())
+    if bool((pair[1] == 0).any()):
+        raise ValueError(f"Expected `std` to hold no 0, but got {std!r}.")
+    return pair[0], pair[1]

@@ -1,0 +1,28 @@
+"""Unique names for images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def make_unique(names: Sequence[str]) -> list[str]:
+    """Append ``-2``, ``-3`` and so on to repeated names: ``["a", "a"]`` -> ``["a", "a-2"]``."""
+    originals, unique = set(names), list[str]()
+    for name in names:
+        number, candidate = 1, name
+        # A numbered name must not be the own name of another image: ["a", "a", "a-2"] -> ["a", "a-3", "a-2"].
+        while candidate in unique or (number > 1 and candidate in originals):
+            number += 1
+            candidate = f"{name}-{number}"
+        unique.append(candidate)
+    return unique
+
+
+def number_by_class(class_names: Sequence[str]) -> list[str]:
+    """Number the images of each class: ``["cat", "dog", "cat"]`` -> ``["cat-1", "dog-1", "cat-2"]``."""
+    counts: dict[str, int] = {}
+    numbered = []
+    for name in class_names:
+        counts[name] = counts.get(name, 0) + 1
+        numbered.append(f"{name}-{counts[name]}")
+    return numbered
