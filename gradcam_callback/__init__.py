@@ -1,9 +1,83 @@
 """Watch where every layer of a VGG16 looks while it is fine-tuned."""
 
-from gradcam_callback.callback import GradCAMCallback
-from gradcam_callback.exceptions import GradCAMWarning, ShortcutWarning
-from gradcam_callback.maps.gradcam import CAMs, GradCAM
-from gradcam_callback.measures.verdict import Verdict
-from gradcam_callback.probes.probe_set import ProbeSet
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["CAMs", "GradCAM", "GradCAMCallback", "GradCAMWarning", "ProbeSet", "ShortcutWarning", "Verdict"]
+if TYPE_CHECKING:
+    from gradcam_callback.callback import GradCAMCallback
+    from gradcam_callback.drawing import Style, overlay
+    from gradcam_callback.exceptions import GradCAMWarning, ShortcutWarning
+    from gradcam_callback.maps import CAMs, GradCAM
+    from gradcam_callback.measures import (
+        Verdict,
+        border_mass,
+        centre_distance,
+        drift,
+        entropy,
+        lift,
+        mask_area,
+        pointing_game,
+        relevance_mass,
+        strength,
+    )
+    from gradcam_callback.offline import find_checkpoints, watch_checkpoints, write_report
+    from gradcam_callback.probes import ProbeSet
+
+__all__ = [
+    "CAMs",
+    "GradCAM",
+    "GradCAMCallback",
+    "GradCAMWarning",
+    "ProbeSet",
+    "ShortcutWarning",
+    "Style",
+    "Verdict",
+    "border_mass",
+    "centre_distance",
+    "drift",
+    "entropy",
+    "find_checkpoints",
+    "lift",
+    "mask_area",
+    "overlay",
+    "pointing_game",
+    "relevance_mass",
+    "strength",
+    "watch_checkpoints",
+    "write_report",
+]
+
+# Where each name is defined. A name is loaded at its first use, so that GradCAM alone does not load Lightning.
+_WINGS = {
+    "callback": ["GradCAMCallback"],
+    "drawing": ["Style", "overlay"],
+    "exceptions": ["GradCAMWarning", "ShortcutWarning"],
+    "maps": ["CAMs", "GradCAM"],
+    "measures": [
+        "Verdict",
+        "border_mass",
+        "centre_distance",
+        "drift",
+        "entropy",
+        "lift",
+        "mask_area",
+        "pointing_game",
+        "relevance_mass",
+        "strength",
+    ],
+    "offline": ["find_checkpoints", "watch_checkpoints", "write_report"],
+    "probes": ["ProbeSet"],
+}
+_HOME = {name: wing for wing, names in _WINGS.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -37,10 +37,10 @@ class Faulty(GradCAMCallback):
     def on_validation_batch_start(self, trainer, *arguments):
         faulty = trainer.global_rank == 1 and trainer.current_epoch == 0 and not trainer.sanity_checking
         if faulty:
-            self._observer.cam.chunk_size = "none"
+            self._session.evaluator.cam.chunk_size = "none"
         super().on_validation_batch_start(trainer, *arguments)
         if faulty:
-            self._observer.cam.chunk_size = None
+            self._session.evaluator.cam.chunk_size = None
 
 
 class Leave(pl.Callback):

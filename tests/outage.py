@@ -30,6 +30,9 @@ class Outage(pl.Callback):
 
     def on_train_epoch_start(self, trainer, pl_module):
         event_files = sorted(self.folder.glob("run/events*"))
+        if trainer.current_epoch == 2:
+            # TensorBoard writes in a thread. On a busy machine some of the last epoch would still wait, and be lost.
+            trainer.logger.experiment.flush()
         if trainer.current_epoch == 2 and self.kind == "disk":
             # The next record is cut.
             resource.setrlimit(resource.RLIMIT_FSIZE, (event_files[0].stat().st_size + 5000, -1))

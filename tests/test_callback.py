@@ -17,11 +17,10 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from toys import CLASSES
 
 from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet
-from gradcam_callback.maps.logits import predicted_class
+from gradcam_callback.maps import predicted_class
 from gradcam_callback.measures import metrics
 from gradcam_callback.measures.interventions import make_counterfactuals
-from gradcam_callback.run import tags
-from gradcam_callback.run.evolution import KEPT_SIDE
+from gradcam_callback.run.tags import join
 
 ALL = [f"block{b}_conv{c}" for b, n in enumerate((2, 2, 3, 3, 3), 1) for c in range(1, n + 1)]
 ON_MASKS = ("relevance_mass", "lift", "pointing_game")
@@ -39,15 +38,14 @@ def test_zero_configuration_logs_every_tag_at_lightnings_validation_steps(thin, 
     callback = GradCAMCallback()
     fit(thin, callback, max_epochs=3)
     found = events()
-    names = callback.probe.names
+    names = callback.probe_set.names
     images = [f"gradcam/{kind}/{name}" for kind in ("probe", "evolution") for name in names]
     images += [f"gradcam/layer/{layer}" for layer in ALL] + ["gradcam/depth_profile"]
     once = {"gradcam/counterfactuals": 0, **{f"gradcam/animation/{name}": -1 for name in names}}
     assert set(found.Tags()["images"]) == {*images, *once}
     scalars = {f"gradcam/{measure}/{layer}" for measure in PER_LAYER for layer in ALL}
     scalars |= {f"gradcam/{figure}" for figure in (*ACCURACIES, *SWAP)}
-    scalars |= {f"gradcam/swap_accuracy_by_class/{name}" for name in CLASSES}
-    scalars |= {f"gradcam/{of}_by_class/{layer}/{name}" for of in ON_MASKS for layer in ALL for name in CLASSES}
+    scalars |= {f"gradcam/lift_by_class/{ALL[-1]}/{name}" for name in CLASSES}
     assert {tag for tag in found.Tags()["scalars"] if tag.startswith("gradcam/")} == scalars
 
     steps = [event.step for event in found.Scalars("val_loss")]
@@ -187,7 +185,7 @@ def test_probe_from_the_validation_data_is_two_per_class_spread_over_at_most_16(
     for _ in range(2):
         callback = GradCAMCallback(target_layers="block5_conv3")
         fit(ThinVGG(classes=25), callback, val_data=Many(), max_epochs=1, num_sanity_val_steps=0)
-        probes.append(callback.probe)
+        probes.append(callback.probe_set)
     labels = probes[0].labels.tolist()
     assert Counter(labels) == {label: 2 for label in (0, 3, 7, 10, 14, 17, 21, 24)}
     assert torch.equal(probes[0].images, probes[1].images)
@@ -197,7 +195,7 @@ def test_probe_from_the_validation_data_is_two_per_class_spread_over_at_most_16(
 def test_probe_is_found_when_validation_comes_late(thin, fit):
     callback = GradCAMCallback(target_layers="block5_conv3", every_n_epochs=2)
     fit(thin, callback, max_epochs=4, check_val_every_n_epoch=2, num_sanity_val_steps=0)
-    assert len(callback.probe) == 6
+    assert len(callback.probe_set) == 6
     assert [entry["epoch"] for entry in callback.history] == [1, 3]
 
 
@@ -278,22 +276,21 @@ def test_history_goes_on_from_a_checkpoint(thin, fit, tmp_path):
 
 
 def test_state_of_a_long_run_stays_under_20_mb():
-    """32 images in 10 classes, 13 layers, 1,000 epochs."""
+    """32 images in 10 classes, 13 layers, 1,000 epochs, and all that can be logged by class."""
     callback = GradCAMCallback()
-    names = [tags.tag(measure, layer) for measure in PER_LAYER for layer in ALL]
-    names += [tags.tag(f"{of}_by_class", layer, str(i)) for of in ON_MASKS for layer in ALL for i in range(10)]
+    names = [(measure, layer) for measure in PER_LAYER for layer in ALL]
+    names += [(f"{of}_by_class", layer, str(i)) for of in ON_MASKS for layer in ALL for i in range(10)]
     values = torch.rand(1000, len(names), generator=torch.Generator().manual_seed(0)).tolist()
-    for epoch, row in enumerate(values):
-        # Tags are made anew at each entry.
-        made = (tags.tag(*name.split("/")[1:]) for name in names)
-        callback.history.append({"epoch": epoch, "step": 10 * epoch, **dict(zip(made, row, strict=True))})
     # The last entry's maps at their own size, for images of 224 px; the others, as small as they will be kept.
     sides = [224] * 2 + [112] * 2 + [56] * 3 + [28] * 3 + [14] * 3
     last = {layer: torch.rand(32, side, side) for layer, side in zip(ALL, sides, strict=True)}
-    small = {layer: raw[:, :KEPT_SIDE, :KEPT_SIDE] for layer, raw in last.items()}
-    for epoch in range(24):
-        callback._record.evolution.add(str(epoch), [0.5] * 32, [0] * 32, small if epoch < 23 else last)
-    assert len(callback._record.evolution._kept) == 24, "as many as there ever are"
+    small = {layer: raw[:, :1, :1] for layer, raw in last.items()}
+    for epoch, row in enumerate(values):
+        # Names are made anew at each entry.
+        entry = {"epoch": epoch, "step": 10 * epoch, **dict(zip((join(*parts) for parts in names), row, strict=True))}
+        callback._state.add(entry, [0.5] * 32, [0] * 32, last if epoch == 999 else small)
+    state = callback._state
+    state._snapshots = [copy.deepcopy(state._last) for _ in range(24)]  # as many as there ever are, and as large
     buffer = io.BytesIO()
     torch.save(callback.state_dict(), buffer)
     assert 10e6 < buffer.tell() < 20e6
@@ -306,14 +303,15 @@ def test_state_of_a_long_run_stays_under_20_mb():
         lambda state: state.update(history=5),
         lambda state: state["history"][0].pop("epoch"),
         lambda state: state["history"][0].update(step="last"),
-        lambda state: state["evolution"].clear(),
-        lambda state: state["evolution"].update(kept=3),
-        lambda state: state["evolution"].update(kept=[]),
-        lambda state: state["evolution"].update(counts=(0, 1, 1)),
-        lambda state: state["evolution"].update(last=None),
-        lambda state: state["evolution"]["kept"][0].update(targets=[]),
-        lambda state: state["evolution"]["kept"][0]["maps"].update(block5_conv3=torch.zeros(2, 2)),
-        lambda state: state["evolution"]["last"]["largest"].clear(),
+        lambda state: state.clear(),
+        lambda state: state.update(format=0),
+        lambda state: state.update(snapshots=3),
+        lambda state: state.update(snapshots=[]),
+        lambda state: state.update(counts=(0, 1)),
+        lambda state: state.update(last=None),
+        lambda state: state["snapshots"][0].update(targets=[]),
+        lambda state: state["snapshots"][0]["maps"].update(block5_conv3=torch.zeros(2, 2)),
+        lambda state: state["previous"]["vmax"].clear(),
     ],
 )
 def test_a_checkpoint_edited_by_hand_starts_anew_with_a_warning(thin, fit, tmp_path, edit):
@@ -322,7 +320,7 @@ def test_a_checkpoint_edited_by_hand_starts_anew_with_a_warning(thin, fit, tmp_p
     checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
     edit(checkpoint["callbacks"][second.state_key])
     torch.save(checkpoint, tmp_path / "edited.ckpt")
-    with pytest.warns(GradCAMWarning, match="checkpoint's history and strips, which are not as they were written"):
+    with pytest.warns(GradCAMWarning, match="checkpoint's history and strips cannot be read; both start anew"):
         fit(ThinVGG(), second, max_epochs=2, resume=tmp_path / "edited.ckpt")
     assert [entry["epoch"] for entry in second.history] == [1]
 
@@ -330,23 +328,27 @@ def test_a_checkpoint_edited_by_hand_starts_anew_with_a_warning(thin, fit, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"probe": [1, 2]}, "probe came as list. Expected a ProbeSet"),
-        ({"target": "labels"}, "target is 'labels'. Expected 'label', 'predicted' or a class index"),
-        ({"target": True}, "target is True"),
-        ({"every_n_epochs": 0}, "every_n_epochs is 0"),
-        ({"cell_size": 3}, "cell_size is 3"),
-        ({"scaling": "epoch"}, "scaling is 'epoch'. Expected 'map' or 'run'"),
-        ({"colormap": "rainbow-ish"}, "colormap is 'rainbow-ish'"),
-        ({"jpeg_quality": 100}, "jpeg_quality is 100. Expected 1 to 95"),
-        ({"chunk_size": 0}, "chunk_size is 0"),
-        ({"method": "eigencam"}, "method is 'eigencam'"),
-        ({"precision": "fp8"}, "precision is 'fp8'"),
-        ({"on_shortcut": "explode"}, "on_shortcut is 'explode'. Expected 'warn', 'stop' or a callable"),
+        ({"probe": [1, 2]}, "Expected `probe` to be a ProbeSet, a folder or None, but got list."),
+        ({"target": "labels"}, "Expected `target` to be 'label', 'predicted' or a class index, but got 'labels'."),
+        ({"target": True}, "class index, but got True."),
+        ({"every_n_epochs": 0}, "Expected `every_n_epochs` to be 1 or more, but got 0."),
+        ({"views": "layers"}, "Expected `views` to be 'all' or some of 'probe', 'layer', "),
+        ({"tag_prefix": ""}, "Expected `tag_prefix` to be a name such as 'gradcam', but got ''."),
+        ({"tag_prefix": "../up"}, "such as 'gradcam', but got '../up'."),
+        ({"chunk_size": 0}, "Expected `chunk_size` to be at least 1 image or None, but got 0"),
+        ({"method": "eigencam"}, "'layercam'], but got 'eigencam'"),
+        ({"precision": "fp8"}, "Expected `precision` to be one of ['bf16', 'full'], but got 'fp8'"),
+        ({"on_shortcut": "explode"}, "Expected `on_shortcut` to be 'warn', 'stop' or a callable, but got 'explode'."),
     ],
 )
 def test_wrong_arguments_are_refused_at_once(arguments, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         GradCAMCallback(**arguments)
+
+
+def test_an_unknown_argument_is_refused_by_its_name():
+    with pytest.raises(TypeError, match=r"GradCAM, but got \['cell_size'\]. Correct the names"):
+        GradCAMCallback(cell_size=112)
 
 
 def shapes(*size):
@@ -356,11 +358,11 @@ def shapes(*size):
 @pytest.mark.parametrize(
     ("callback", "message"),
     [
-        (lambda: GradCAMCallback(target_layers="block9"), "'block9' is not a layer .* block5_conv3"),
-        (lambda: GradCAMCallback(ProbeSet(torch.rand(2, 3, 64, 64), [0, 7])), r"Classes \[7\] are outside .* 3 logits"),
-        (lambda: GradCAMCallback(target=5), r"Classes \[5\] are outside"),
-        (lambda: GradCAMCallback(shapes(1, 64, 64)), r"cannot take probe images of shape \(1, 64, 64\)"),
-        (lambda: GradCAMCallback(shapes(3, 8, 8)), r"cannot take probe images of shape \(3, 8, 8\)"),
+        (lambda: GradCAMCallback(target_layers="block9"), "layers of the model, but got 'block9'.* block5_conv3"),
+        (lambda: GradCAMCallback(ProbeSet(torch.rand(2, 3, 64, 64), [0, 7])), r"returns 3 logits\), but got \[7\]"),
+        (lambda: GradCAMCallback(target=5), r"Expected `targets` to be classes .* but got \[5\]"),
+        (lambda: GradCAMCallback(shapes(1, 64, 64)), r"cannot take images of shape \(1, 64, 64\)"),
+        (lambda: GradCAMCallback(shapes(3, 8, 8)), r"cannot take images of shape \(3, 8, 8\)"),
     ],
 )
 def test_what_is_wrong_is_said_before_training_starts(thin, fit, callback, message):
@@ -370,7 +372,7 @@ def test_what_is_wrong_is_said_before_training_starts(thin, fit, callback, messa
 
 
 def test_missing_logger_is_said_before_training_starts(thin, fit):
-    with pytest.raises(ValueError, match="has no logger. GradCAMCallback expects a TensorBoardLogger.*save_dir"):
+    with pytest.raises(ValueError, match="Expected a Trainer with a TensorBoardLogger.* but got no logger. .*save_dir"):
         fit(thin, GradCAMCallback(), logger=False)
     assert thin.losses == []
 
@@ -387,7 +389,7 @@ def test_validation_data_without_items_by_index_asks_for_a_probe(thin, fit):
 @pytest.mark.filterwarnings("ignore:.*val_dataloader")
 def test_a_training_without_validation_is_said(thin, fit):
     callback = GradCAMCallback()
-    with pytest.warns(GradCAMWarning, match="there is no validation in this training, so no maps are computed"):
+    with pytest.warns(GradCAMWarning, match="this training has no validation, so no maps are computed"):
         fit(thin, callback, limit_val_batches=0)
     assert callback.history == []
 
@@ -403,7 +405,7 @@ def test_failure_of_ours_in_a_running_training_is_a_warning_and_training_goes_on
         raise OSError("No space left on device")
 
     callback = GradCAMCallback(target_layers="block5_conv3")
-    monkeypatch.setattr("gradcam_callback.run.journal.encode_jpeg", full)
+    monkeypatch.setattr("gradcam_callback.run.logger.encode_jpeg", full)
     with pytest.warns(GradCAMWarning) as caught:
         trainer = fit(thin, callback)
     lost = [str(warning.message) for warning in caught if warning.category is GradCAMWarning]
@@ -445,7 +447,7 @@ def test_images_without_labels_mask_or_names_need_no_more_than_a_tensor_dataset(
     data = TensorDataset(torch.rand(8, 3, 64, 64), torch.tensor([0, 1, 2, 0, 1, 2, 0, 1]))
     callback = GradCAMCallback()
     fit(thin, callback, val_data=data, max_epochs=1)
-    assert callback.probe.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert callback.probe_set.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert callback.verdict is None
 
 
@@ -469,7 +471,7 @@ def test_validation_batches_without_a_dataset_are_said(thin, trainer, toys):
         def __iter__(self):
             return iter(DataLoader(toys, batch_size=6))
 
-    with pytest.raises(ValueError, match="validation data came as Batches, from which no probe set can be taken"):
+    with pytest.raises(ValueError, match="over a map-style dataset, to take a probe set from, but got Batches"):
         trainer(GradCAMCallback()).fit(thin, DataLoader(toys, batch_size=6), Batches())
 
 
@@ -478,7 +480,7 @@ def test_objects_of_one_class_cannot_be_swapped_which_is_said(thin, fit, toys):
     probe = ProbeSet.from_dataset(torch.utils.data.Subset(toys, stars), per_class=4)
     callback = GradCAMCallback(probe, "block5_conv3")
     fit(thin, callback, max_epochs=1)
-    assert "so none could be put on another class's background" in callback.verdict.evidence
+    assert "so no object could be put on another class's background" in callback.verdict.evidence
     assert callback.verdict.swap_accuracy is None and not callback.verdict.suspected
     entry = callback.history[-1]
     assert "gradcam/background_accuracy" in entry and not any("swap" in name for name in entry)

@@ -49,7 +49,7 @@ def test_of_several_validation_loaders_the_first_gives_the_probe_set(trainer, to
     validation = {"a": loaders[0], "b": loaders[1]} if form == "dict" else loaders
     trainer(callback).fit(SeveralLoaders(), DataLoader(toys, batch_size=6), validation)
     expected = ProbeSet.from_dataset(toys)
-    assert torch.equal(callback.probe.images, expected.images)
+    assert torch.equal(callback.probe_set.images, expected.images)
     steps = [int(entry["step"]) for entry in callback.history]
     assert len(steps) == 2
     for tag in ("gradcam/probe/star-1", "gradcam/layer/block5_conv3"):
@@ -100,7 +100,7 @@ class Pictures(Dataset):
 def test_a_data_module_needs_no_configuration(trainer, events):
     callback, data = GradCAMCallback(), Data()
     trainer(callback).fit(ThinVGG(), datamodule=data)
-    assert torch.equal(callback.probe.images, ProbeSet.from_dataset(data.data).images)
+    assert torch.equal(callback.probe_set.images, ProbeSet.from_dataset(data.data).images)
     assert [entry["epoch"] for entry in callback.history] == [0, 1]
     assert len(events().Images("gradcam/layer/block5_conv3")) == 2
 
@@ -143,19 +143,24 @@ def test_validate_and_test_alone_are_looked_at_and_leave_everything_as_it_is(tra
     assert_untouched(verb, *reversed(ends))
     assert scores[0] == scores[1]
 
-    suffix, folder = (" (test)", tmp_path / "focus" / "test") if verb == "test" else ("", tmp_path / "focus")
-    probe = callback.probe
+    prefix, folder = "gradcam", tmp_path / "focus"
+    if verb == "test":
+        prefix, folder = "gradcam/test", folder / "test"
+    probe = callback.probe_set
     assert torch.equal(probe.images, ProbeSet.from_dataset(toys).images)
     seen = GradCAM(module.eval(), LAYERS)(probe.images, probe.labels)
     lift = metrics.lift(metrics.relevance_mass(seen.maps[LAYERS[1]], probe.masks), metrics.mask_area(probe.masks))
-    assert score[f"gradcam/lift/{LAYERS[1]}{suffix}"] == pytest.approx(metrics.mean_of_defined(lift), rel=1e-5)
-    assert score[f"gradcam/probe_accuracy{suffix}"] <= 1
+    assert score[f"{prefix}/lift/{LAYERS[1]}"] == pytest.approx(float(lift), rel=1e-5)
+    assert score[f"{prefix}/probe_accuracy"] <= 1
     found = events()
-    for tag in ("gradcam/probe/star-1", "gradcam/layer/block5_conv3", "gradcam/depth_profile"):
-        assert len(found.Images(tag + suffix)) == 1
-    assert found.Tensors("gradcam/verdict" + suffix)[0].tensor_proto.string_val[0].decode() == callback.verdict.evidence
-    assert len(json.loads((folder / "history.json").read_text())["history"]) == 1
+    for name in ("probe/star-1", "layer/block5_conv3", "depth_profile"):
+        assert len(found.Images(f"{prefix}/{name}")) == 1
+    assert {tag.rpartition("/test/")[0] for tag in found.Tags()["images"]} == {"gradcam" if verb == "test" else ""}
+    evidence = found.Tensors(f"{prefix}/verdict")[0].tensor_proto.string_val[0].decode()
+    kept = json.loads((folder / "history.json").read_text())
+    assert len(kept["history"]) == 1 and kept["verdict"]["evidence"] == evidence
     assert len(callback.history) == (verb == "validate")
+    assert (callback.verdict and callback.verdict.evidence) == (evidence if verb == "validate" else None)
 
 
 def test_a_test_after_the_training_is_none_of_its_entries(trainer, events, tmp_path):
@@ -163,19 +168,22 @@ def test_a_test_after_the_training_is_none_of_its_entries(trainer, events, tmp_p
     runs = trainer(callback)
     runs.fit(AlsoTested(), datamodule=data)
     history, state = [dict(entry) for entry in callback.history], callback.state_dict()
-    frames = len(callback._record.evolution.frames())
+    frames = len(callback._state.snapshots())
     written = (tmp_path / "focus" / "history.json").read_text()
     (score,) = runs.test(runs.lightning_module, datamodule=data, verbose=False)
-    assert callback.history == history and len(callback._record.evolution.frames()) == frames
+    assert callback.history == history and len(callback._state.snapshots()) == frames
     assert callback.state_dict().keys() == state.keys()
     assert (tmp_path / "focus" / "history.json").read_text() == written
-    assert torch.equal(callback.probe.images, ProbeSet.from_dataset(data.data).images), "the probe set stays what it is"
+    own = ProbeSet.from_dataset(data.data)
+    assert torch.equal(callback.probe_set.images, own.images) and callback.probe is None, "both stay what they are"
     name = "gradcam/lift/block5_conv3"
-    assert score[name + " (test)"] == pytest.approx(history[-1][name], rel=1e-5), "of the weights of the last epoch"
+    assert score["gradcam/test/lift/block5_conv3"] == pytest.approx(history[-1][name], rel=1e-5), (
+        "of the weights of the last epoch"
+    )
     found = events()
     assert len(found.Images("gradcam/layer/block5_conv3")) == 2
-    assert len(found.Images("gradcam/layer/block5_conv3 (test)")) == 1
-    assert not [tag for tag in found.Tags()["images"] if "evolution" in tag and tag.endswith("(test)")]
+    assert len(found.Images("gradcam/test/layer/block5_conv3")) == 1
+    assert not [tag for tag in found.Tags()["images"] if tag.startswith(("gradcam/test/evo", "gradcam/test/anim"))]
     runs.fit_loop.max_epochs = 3
     runs.fit(runs.lightning_module, datamodule=data)
     assert [entry["epoch"] for entry in callback.history] == [0, 1, 2], "and the training goes on as it would"
@@ -185,9 +193,9 @@ def test_a_test_needs_neither_a_logger_nor_data_for_a_probe_set(trainer, toys):
     """It mostly comes after a training, which is not to be lost by an error of ours."""
     callback, loader = GradCAMCallback(target_layers=LAYERS), DataLoader(toys, batch_size=6)
     (score,) = trainer(callback, logger=False).test(AlsoTested(), loader, verbose=False)
-    assert 0 <= score["gradcam/pointing_game/block5_conv3 (test)"] <= 1
+    assert 0 <= score["gradcam/test/pointing_game/block5_conv3"] <= 1
     unnumbered = DataLoader(Endless(toys), batch_size=6)
-    with pytest.warns(GradCAMWarning, match="every map of this run lost .*no length or no items by index"):
+    with pytest.warns(GradCAMWarning, match="every map of this run lost .*map-style, with a length and items by index"):
         (score,) = trainer(GradCAMCallback()).test(AlsoTested(), unnumbered, verbose=False)
     assert list(score) == ["test_loss"]
 
@@ -205,7 +213,7 @@ def test_dry_runs_and_runs_without_validation_write_nothing(trainer, toys, tmp_p
     callback = GradCAMCallback(target_layers=LAYERS, save_dir=tmp_path / "focus")
     trainer(callback, fast_dev_run=True).fit(ThinVGG(), loader, loader)
     assert len(callback.history) == 1, "the whole is tried"
-    with pytest.warns(GradCAMWarning, match="there is no validation in this training"):
+    with pytest.warns(GradCAMWarning, match="this training has no validation"):
         trainer(GradCAMCallback(target_layers=LAYERS), limit_val_batches=0).fit(ThinVGG(), loader, loader)
     assert not (tmp_path / "focus").exists()
 
@@ -228,7 +236,7 @@ def folder(tmp_path):
 def test_a_folder_is_read_as_the_validation_data_are(trainer, folder):
     callback, data = GradCAMCallback(str(folder), LAYERS), Data("pictures")
     trainer(callback).fit(ThinVGG(), datamodule=data)
-    probe = callback.probe
+    probe = callback.probe_set
     assert probe.names == ["heart-a", "star-a"] and probe.class_names == Pictures.classes
     assert probe.labels.tolist() == [1, 2], "by the classes of the data, not of the folder"
     assert probe.images.shape == (2, 3, 64, 64) and float(probe.images.min()) < -0.5, "through their transform"
@@ -301,7 +309,7 @@ def test_lightning_cli_from_a_yaml_file_whose_saved_copy_does_the_same(
         for layer in layers:
             assert len(found.Images(f"gradcam/layer/{layer}")) == 2
             assert len(found.Scalars(f"gradcam/lift/{layer}")) == 2
-        assert callback.probe.names[0] == ("heart-a" if source == "folder" else "star-1")
+        assert callback.probe_set.names[0] == ("heart-a" if source == "folder" else "star-1")
     assert histories[0] == histories[1] and len(histories[0]) == 2
 
 
@@ -320,7 +328,7 @@ def test_another_probe_set_of_the_same_size_starts_anew_with_a_warning(fit, toys
         fit(ThinVGG(), second, max_epochs=4, resume=tmp_path / "last.ckpt", logger=logger)
     assert [entry["epoch"] for entry in second.history] == [2, 3]
     assert "gradcam/drift/block5_conv3" not in second.history[0]
-    assert [frame.heading for frame in second._record.evolution.frames()] == ["2", "3"]
+    assert [frame.heading for frame in second._state.snapshots()] == ["2", "3"]
     assert json.loads((tmp_path / "focus" / "history.json").read_text())["history"] == second.history
 
 
@@ -406,7 +414,7 @@ def test_from_any_checkpoint_all_goes_on_as_if_never_stopped(trainer, toys, prob
         checkpoint = tmp_path / "whole" / "kept" / f"{kind}={number}.ckpt"
         again = run(GradCAMCallback(probe, LAYERS, log_before_training=True), f"from {number}", checkpoint)
         assert [entry["epoch"] for entry in again.history] == [-1, 0, 1, 2, 3, 4], number
-        frames, expected = (one._record.evolution.frames() for one in (again, whole))
+        frames, expected = (one._state.snapshots() for one in (again, whole))
         assert [frame.heading for frame in frames] == ["start", "0", "1", "2", "3", "4"]
         if kind == "step":
             continue  # in the midst of an epoch, where Lightning begins anew with the data

@@ -1,4 +1,4 @@
-"""The same pictures and words reach whatever the user has: files, TensorBoard, Weights & Biases, MLflow."""
+"""The same images and texts reach whatever the user has: files, TensorBoard, Weights & Biases, MLflow."""
 
 import io
 import json
@@ -15,11 +15,11 @@ from pytorch_lightning.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger
 from tensorboard.plugins.custom_scalar import layout_pb2
 
 from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet
-from gradcam_callback.drawing.canvas import Encoded
+from gradcam_callback.encoded_image import EncodedImage
 from gradcam_callback.measures import metrics
-from gradcam_callback.run.album import VIEWS
-from gradcam_callback.writers.sinks import FolderWriter, Manifest, file_name
-from gradcam_callback.writers.tensorboard import TensorBoardWriter
+from gradcam_callback.run.tags import VIEWS
+from gradcam_callback.writers import FolderWriter, Manifest, TensorBoardWriter, image_path
+from gradcam_callback.writers.base import FORMAT
 
 LAYERS = ["block4_conv3", "block5_conv3"]
 
@@ -50,7 +50,9 @@ def test_without_any_logger_all_is_in_a_folder(thin, fit, tmp_path, probe):
     assert len(steps) == 2 and pictures_of(folder) == expected(steps)
     assert all(path.read_bytes()[:3] == b"\xff\xd8\xff" for path in folder.rglob("*.jpg"))
     kept = json.loads((folder / "history.json").read_text())
-    assert kept == {"history": callback.history, "verdict": callback.verdict.evidence}
+    assert kept["history"] == callback.history
+    assert kept["verdict"]["evidence"] == callback.verdict.evidence
+    assert kept["verdict"]["suspected"] is callback.verdict.suspected, "as data"
     manifest = Manifest.from_json((folder / "manifest.json").read_text())
     assert list(manifest.layers) == LAYERS and list(manifest.classes) == ["star", "heart", "moon"]
 
@@ -85,7 +87,7 @@ def test_a_folder_with_another_run_is_refused_before_training_and_a_resumed_run_
     trainer = fit(thin, GradCAMCallback(probe, LAYERS, save_dir=tmp_path / "focus"), logger=False)
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     thin.losses.clear()
-    with pytest.raises(ValueError, match="focus holds another run. Expected a folder without one"):
+    with pytest.raises(ValueError, match="Expected a folder without a run, but .*focus holds another run"):
         fit(thin, GradCAMCallback(probe, LAYERS, save_dir=tmp_path / "focus"), logger=False)
     assert thin.losses == []
     resumed = GradCAMCallback(probe, LAYERS, save_dir=tmp_path / "focus")
@@ -134,13 +136,15 @@ def test_a_logger_that_fails_does_not_keep_the_others_from_theirs(thin, fit, tmp
     def full(*_):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(TensorBoardWriter, "picture", full)
+    monkeypatch.setattr(TensorBoardWriter, "write_image", full)
     callback = GradCAMCallback(probe, LAYERS, save_dir=tmp_path / "focus")
     with pytest.warns(GradCAMWarning) as caught:
         fit(thin, callback)
     said = [str(warning.message) for warning in caught if warning.category is GradCAMWarning]
     assert len(said) == 1, "as long as it has not worked again"
-    assert "what TensorBoard is to be given is lost until it works again (OSError: No space left on device)" in said[0]
+    assert (
+        "images and texts for TensorBoard are lost until it works again (OSError: No space left on device)" in said[0]
+    )
     assert pictures_of(tmp_path / "focus") == expected([int(entry["step"]) for entry in callback.history])
 
 
@@ -160,8 +164,6 @@ def test_a_folder_that_is_deleted_in_a_running_training_is_made_again(thin, fit,
 def test_views_are_those_that_are_asked_for(thin, fit, events, probe):
     fit(thin, GradCAMCallback(probe, LAYERS, views=["layer", "animation"]))
     assert {tag.split("/")[1] for tag in events().Tags()["images"]} == {"layer", "animation"}
-    with pytest.raises(ValueError, match="views is 'layers'. Expected 'all', or some of 'probe', 'layer'"):
-        GradCAMCallback(views="layers")
     assert GradCAMCallback().views == VIEWS
 
 
@@ -188,13 +190,16 @@ def test_manifest_is_in_the_event_file_and_says_where_the_overlays_are(thin, fit
     (panel,) = found.Images("gradcam/probe/star-1")
     sheet = Image.open(io.BytesIO(panel.encoded_image_string))
     for box in (manifest.input_box, *manifest.overlay_boxes.values()):
-        assert np.asarray(sheet.crop(box)).std() > 5, "a picture, and not paper"
+        assert np.asarray(sheet.crop(box)).std() > 5, "an image, and not paper"
     assert sorted(manifest.overlay_boxes) == LAYERS
 
 
 def test_manifests_of_another_format_are_refused():
-    with pytest.raises(ValueError, match="not of format 1"):
-        Manifest.from_json('{"format": 2}')
+    for other in (FORMAT - 1, FORMAT + 1):
+        with pytest.raises(
+            ValueError, match=f"Expected a manifest of format {FORMAT}, but got format {other}. Read the"
+        ):
+            Manifest.from_json(json.dumps({"format": other}))
 
 
 @pytest.mark.parametrize(
@@ -207,15 +212,18 @@ def test_manifests_of_another_format_are_refused():
         ("gradcam/probe/a:b?", "probe/a%3Ab%3F"),
         ("gradcam/probe/a%2Fb", "probe/a%252Fb"),
         ("gradcam/depth_profile", "depth_profile"),
+        ("gradcam/gradcam/x", "gradcam/x"),
     ],
 )
 def test_tags_become_paths_that_stay_in_their_folder_and_apart(tag, path):
-    assert file_name(tag) == path
+    assert image_path(tag, "gradcam") == path
+    below = tag.replace("gradcam/", "gradcam/test/", 1)
+    assert image_path(below, "gradcam/test") == path
 
 
 def test_long_names_are_cut_and_stay_apart(tmp_path):
     names = ["企" * 300 + end for end in ("a", "b")] + ["x" * 300]
-    paths = [file_name(f"gradcam/probe/{name}") for name in names]
+    paths = [image_path(f"gradcam/probe/{name}", "gradcam") for name in names]
     assert len(set(paths)) == 3
     for path in paths:
         (tmp_path / path).mkdir(parents=True)
@@ -239,9 +247,9 @@ def test_strips_go_on_after_a_resume(thin, fit, events, tmp_path, probe):
     resumed = GradCAMCallback(probe, LAYERS)
     logger = TensorBoardLogger(tmp_path, name="second", version="")
     fit(thin, resumed, max_epochs=4, resume=tmp_path / "last.ckpt", logger=logger)
-    frames = resumed._record.evolution.frames()
-    assert [frame.heading for frame in frames] == ["0", "1", "2", "3"]
-    kept, again = (run._record.evolution._kept[1].map_of(LAYERS[1], 0) for run in (first, resumed))
+    shown = resumed._state.snapshots()
+    assert [snapshot.heading for snapshot in shown] == ["0", "1", "2", "3"]
+    kept, again = (run._state._snapshots[1].map_of(LAYERS[1], 0) for run in (first, resumed))
     assert np.array_equal(kept, again)
     strip = events(tmp_path / "second").Images("gradcam/evolution/star-1")[-1]
     sheet = np.asarray(Image.open(io.BytesIO(strip.encoded_image_string))).astype(int)
@@ -262,18 +270,19 @@ def test_strips_of_other_layers_start_anew_with_a_word(thin, fit, tmp_path, prob
     fit(thin, first)
     other = GradCAMCallback(probe, LAYERS[1:])
     other.load_state_dict(first.state_dict())
-    with pytest.warns(GradCAMWarning, match="history and strips, which are of other images or layers; they start anew"):
+    with pytest.warns(GradCAMWarning, match="history and strips are of other images or layers; both start anew"):
         fit(thin, other, logger=TensorBoardLogger(tmp_path, name="second", version=""))
-    assert len(other._record.evolution.frames()) == len(other.history) == 2
+    assert len(other._state.snapshots()) == len(other.history) == 2
 
 
 def test_a_file_that_cannot_be_finished_leaves_the_one_before_and_nothing_else(tmp_path, monkeypatch):
-    sink = FolderWriter(tmp_path)
-    sink.picture("gradcam/probe/a", Encoded(b"whole", "jpg", 1, 1), step=3)
+    writer = FolderWriter(tmp_path)
+    writer.start(Manifest("gradcam", [], [], [], [], (0, 0, 1, 1), {}), None, None, {}, resuming=False)
+    writer.write_image("gradcam/probe/a", EncodedImage(b"whole", "jpg", 1, 1), step=3)
     with monkeypatch.context() as broken:
         broken.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("No space left on device")))
         with pytest.raises(OSError, match="No space left"):
-            sink.picture("gradcam/probe/a", Encoded(b"half", "jpg", 1, 1), step=3)
+            writer.write_image("gradcam/probe/a", EncodedImage(b"half", "jpg", 1, 1), step=3)
     assert [path.read_bytes() for path in (tmp_path / "probe" / "a").iterdir()] == [b"whole"]
 
 

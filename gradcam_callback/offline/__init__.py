@@ -1,1 +1,36 @@
-"""TODO."""
+"""Work on files, without a training: checkpoints, photographs and logged runs.
+
+``python -m gradcam_callback`` is made of this wing.
+"""
+
+from gradcam_callback.offline.checkpoints import (
+    Checkpoint,
+    CheckpointResult,
+    find_checkpoints,
+    format_table,
+    watch_checkpoints,
+)
+from gradcam_callback.offline.loading import load_model
+from gradcam_callback.offline.photographs import (
+    IMAGENET,
+    Normalisation,
+    center_crop,
+    draw_sheets,
+    read_photographs,
+)
+from gradcam_callback.offline.report import write_report
+
+__all__ = [
+    "IMAGENET",
+    "Checkpoint",
+    "CheckpointResult",
+    "Normalisation",
+    "center_crop",
+    "draw_sheets",
+    "find_checkpoints",
+    "format_table",
+    "load_model",
+    "read_photographs",
+    "watch_checkpoints",
+    "write_report",
+]

@@ -1,4 +1,4 @@
-"""Checkpoints of a training that nobody watched: the same probe set through each of them, afterwards."""
+"""Watch a training afterwards: run the same probe set through each of its checkpoints."""
 
 from __future__ import annotations
 
@@ -6,32 +6,29 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
-from gradcam_callback.drawing.canvas import Style
+from gradcam_callback.drawing import Style
 from gradcam_callback.formatting import percent
-from gradcam_callback.maps.gradcam import GradCAM
-from gradcam_callback.measures.verdict import Verdict
+from gradcam_callback.maps import GradCAM, GradCAMOptions
+from gradcam_callback.measures import Verdict
 from gradcam_callback.offline.loading import read_progress
-from gradcam_callback.probes.probe_set import ProbeSet
-from gradcam_callback.run.evaluate import Evaluator
-from gradcam_callback.run.journal import Journal
-from gradcam_callback.run.record import Record
-from gradcam_callback.run.tags import tag
-from gradcam_callback.writers.sinks import FolderWriter, Writers
-from gradcam_callback.writers.tensorboard import TensorBoardWriter
+from gradcam_callback.probes import ProbeSet
+from gradcam_callback.run import Evaluator, RunLogger, RunState, Tags, tags
+from gradcam_callback.run.tags import join
+from gradcam_callback.writers import FolderWriter, TensorBoardWriter, Writer
 
 SUFFIXES = (".ckpt", ".pt", ".pth")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file of weights, and the ``epoch`` and the ``step`` of the training that it is from."""
+    """A file of weights, and the epoch and the step of the training at which it was saved."""
 
     path: Path
     epoch: int
@@ -39,11 +36,12 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
-class Look:
-    """What a checkpoint's network showed.
+class CheckpointResult:
+    """The evaluation of one checkpoint.
 
     Attributes:
-        layer: the deepest of the chosen ones.
+        checkpoint: the file.
+        layer: the deepest of the chosen layers.
         entry: ``"epoch"``, ``"step"``, and every scalar under its tag.
         verdict: None without masks.
     """
@@ -54,89 +52,87 @@ class Look:
     verdict: Verdict | None
 
 
-def find_checkpoints(paths: Sequence[Path]) -> list[Checkpoint]:
-    """Checkpoints in the order of their training, of each step one.
+def find_checkpoints(paths: Sequence[str | Path]) -> list[Checkpoint]:
+    """Find checkpoints and sort them by their training, one for each step.
 
-    Lightning's say their epoch and step, which is one more than that at which it logs; state dicts do not, and are
-    counted from 0 in the order of the numbers in their names, ``epoch9.pt`` before ``epoch10.pt``.
+    Lightning's checkpoints hold their epoch and step; the step is one more than that of the logged scalars. State dicts
+    hold neither. They are counted from 0, in the order of the numbers in their names: ``epoch9.pt`` before
+    ``epoch10.pt``.
 
     Args:
-        paths: files, and folders that hold some anywhere below them.
+        paths: files, and folders that hold files anywhere below them.
 
     Raises:
-        ValueError: there are none, one cannot be read, or some say their step and others do not.
+        ValueError: no checkpoint is found, a file cannot be read, or only some of the files hold their step.
 
     Examples:
         >>> import tempfile
         >>> from pathlib import Path
         >>> import torch
-        >>> from gradcam_callback.offline.checkpoints import find_checkpoints
+        >>> from gradcam_callback import find_checkpoints
         >>> folder = Path(tempfile.mkdtemp())
         >>> for name in ("epoch10.pt", "epoch9.pt"):
         ...     torch.save({"weight": torch.zeros(1)}, folder / name)
-        >>> [(one.path.name, one.step) for one in find_checkpoints([folder])]
+        >>> [(found.path.name, found.step) for found in find_checkpoints([folder])]
         [('epoch9.pt', 0), ('epoch10.pt', 1)]
     """
-    files: list[Path] = []
-    for path in paths:
-        found = sorted(below for below in path.glob("**/*") if below.suffix in SUFFIXES) if path.is_dir() else [path]
-        if not found:
-            raise ValueError(f"{str(path)!r} holds no checkpoint. Expected files that end in {', '.join(SUFFIXES)}.")
-        files += [file for file in found if file not in files]
-    files.sort(key=lambda file: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", str(file))])
+    files = _find_files([Path(path) for path in paths])
     progress = [read_progress(file) for file in tqdm(files, "reading", disable=None)]
-    if all(when is None for when in progress):
+    if all(found is None for found in progress):
         return [Checkpoint(file, place, place) for place, file in enumerate(files)]
-    of_step: dict[int, Checkpoint] = {}
-    for file, when in zip(files, progress, strict=True):
-        if when is None:
+    by_step: dict[int, Checkpoint] = {}
+    for file, found in zip(files, progress, strict=True):
+        if found is None:
             raise ValueError(
-                f"{str(file)!r} does not say the step of the training that it is from, but others do. Expected "
-                "checkpoints of Lightning's alone, or state dicts alone."
+                f"Expected Lightning's checkpoints alone or state dicts alone, but got both: {str(file)!r} does not "
+                "hold its step. Pass files of one kind."
             )
-        # Lightning's last.ckpt is mostly a copy of another.
-        of_step.setdefault(when[1], Checkpoint(file, *when))
-    return [of_step[step] for step in sorted(of_step)]
+        epoch, step = found
+        # Lightning's last.ckpt is mostly a copy of another checkpoint.
+        by_step.setdefault(step, Checkpoint(file, epoch, step))
+    return [by_step[step] for step in sorted(by_step)]
 
 
 def watch_checkpoints(
     checkpoints: Sequence[Checkpoint],
     load: Callable[[Path], nn.Module],
     probe: ProbeSet,
-    out: Path,
+    out: str | Path,
     *,
-    target_layers: str | Sequence[str] = "all",
+    target_layers: str | nn.Module | Sequence[str | nn.Module] = "all",
     target: str | int = "label",
     style: Style | None = None,
-    output_transform: Callable[[Any], Tensor] | None = None,
-    reshape_transform: str | Callable[[Tensor], Tensor] | None = None,
     device: str | torch.device | None = None,
     seed: int = 0,
-) -> list[Look]:
-    """Write what `GradCAMCallback` would have written of a training, from its checkpoints.
+    by_class: bool = False,
+    **options: Unpack[GradCAMOptions],
+) -> list[CheckpointResult]:
+    """Write what `GradCAMCallback` would have written during the training.
 
-    ``out`` is afterwards a TensorBoard run with the pictures and the scalars, each at its checkpoint's step, and a
-    folder of the same pictures as files, ``history.json`` and the raw maps, of which `gradcam_callback.offline.report` makes a
-    page.
+    ``out`` becomes a TensorBoard run with images and scalars, each at the step of its checkpoint. It also holds the
+    same images as files, ``history.json`` and the raw maps, from which `write_report` makes a page.
 
     Args:
-        load: makes the model of a checkpoint; all have the same layers.
-        target_layers: this and the others as in `GradCAMCallback`.
-        device: where the models run; None takes a GPU where there is one.
+        checkpoints: see `find_checkpoints`.
+        load: makes the model of a checkpoint; all models have the same layers.
+        probe: the images.
+        out: a folder without another run.
+        target_layers: this and the other arguments are those of `GradCAMCallback`.
+        device: where the models run; None takes a GPU if there is one.
+        **options: those of `GradCAM`.
 
     Returns:
-        One look per checkpoint. Each verdict is of its checkpoint alone.
+        One result per checkpoint. Each verdict is of its checkpoint alone.
 
     Raises:
-        ValueError: no checkpoints; one that the layers or the probe set do not fit; ``out`` holds another run.
+        ValueError: no checkpoints, layers or a probe set that do not fit a model, or another run in ``out``.
         OSError: ``out`` cannot be written to.
 
     Examples:
         >>> import tempfile
         >>> from pathlib import Path
         >>> import torch
-        >>> from gradcam_callback import ProbeSet
-        >>> from gradcam_callback.offline.checkpoints import find_checkpoints, watch_checkpoints
+        >>> from gradcam_callback import ProbeSet, find_checkpoints, watch_checkpoints
         >>> class Net(torch.nn.Sequential):
         ...     def __init__(self):
         ...         super().__init__(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(4 * 30 * 30, 2))
@@ -147,61 +143,71 @@ def watch_checkpoints(
         >>> folder = Path(tempfile.mkdtemp())
         >>> torch.save(Net().state_dict(), folder / "epoch0.pt")
         >>> probe = ProbeSet(torch.rand(2, 3, 32, 32), [0, 1])
-        >>> looks = watch_checkpoints(find_checkpoints([folder]), load, probe, folder / "focus", target_layers="0")
-        >>> [look.layer for look in looks], 0 <= looks[0].entry["gradcam/entropy/0"] <= 1
+        >>> results = watch_checkpoints(find_checkpoints([folder]), load, probe, folder / "focus", target_layers="0")
+        >>> [result.layer for result in results], 0 <= results[0].entry["gradcam/entropy/0"] <= 1
         (['0'], True)
         >>> sorted(path.name for path in (folder / "focus" / "layer").iterdir())
         ['0']
     """
     if not checkpoints:
-        raise ValueError("No checkpoints came. Expected one or more, such as find_checkpoints([folder]) gives.")
+        raise ValueError("Expected one or more checkpoints, but got none. Use find_checkpoints([folder]).")
+    out, names, state = Path(out), Tags(), RunState()
     logger = TensorBoardLogger(out.parent, name=out.name, version="")
-    sinks = Writers([FolderWriter(out, maps=True), TensorBoardWriter(logger)], _fail)
+    writers: list[Writer] = [FolderWriter(out, maps=True), TensorBoardWriter(logger)]
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    record, looks = Record(), []
-    observer: Evaluator | None = None
-    journal: Journal | None = None
+    evaluator: Evaluator | None = None
+    run: RunLogger | None = None
+    results = []
     for checkpoint in tqdm(checkpoints, "checkpoints", disable=None):
-        cam = GradCAM(
-            load(checkpoint.path).to(device),
-            target_layers,
-            output_transform=output_transform,
-            reshape_transform=reshape_transform,
-        )
-        if observer is None or journal is None:
-            observer = Evaluator(cam, probe, target, seed=seed)
-            journal = Journal(probe, observer.layers, record, sinks, style=style or Style())
-            journal.begin()
-        observer.cam = cam
-        seen = observer.look()
-        verdict = journal.keep(seen, checkpoint.epoch, checkpoint.step, alone=True)
-        journal.write(seen, verdict, strips=False)
-        scalars = {name: value for name, value in record.history[-1].items() if name != "step"}
-        logger.log_metrics(scalars, checkpoint.step)
-        looks.append(Look(checkpoint, observer.layers[-1], record.history[-1], verdict))
-    assert journal is not None
-    journal.finish()
+        cam = GradCAM(load(checkpoint.path).to(device), target_layers, **options)
+        if evaluator is None or run is None:
+            evaluator = Evaluator(cam, probe, target, seed=seed, by_class=by_class)
+            run = RunLogger(probe, evaluator.layers, state, writers, names, report=_fail, style=style or Style())
+            run.start()
+        evaluator.cam = cam
+        evaluation = evaluator.evaluate(state.previous)
+        verdict = run.log(evaluation, checkpoint.epoch, checkpoint.step, standalone=True, strips=False)
+        entry = state.tagged_history(names)[-1]
+        logger.log_metrics({name: value for name, value in entry.items() if name != "step"}, checkpoint.step)
+        results.append(CheckpointResult(checkpoint, evaluator.layers[-1], entry, verdict))
+    assert run is not None
+    run.finish()
     logger.experiment.close()
-    return looks
+    return results
 
 
-def table(looks: Sequence[Look]) -> str:
-    """A line per checkpoint: which it is, its accuracies, and its lift at the deepest layer, where there are masks."""
-    layer = looks[0].layer
+def format_table(results: Sequence[CheckpointResult]) -> str:
+    """Format a line per checkpoint: its accuracies, and its lift at the deepest layer if there are masks."""
+    layer, names = results[0].layer, Tags()
     columns: list[tuple[str, str, Callable[[float], str]]] = [
-        ("accuracy", tag("probe_accuracy"), percent),
-        ("after the swap", tag("swap_accuracy"), percent),
-        (f"lift at {layer}", tag("lift", layer), "{:.2f}".format),
+        ("accuracy", names(tags.PROBE_ACCURACY), percent),
+        ("after the swap", names(tags.SWAP_ACCURACY), percent),
+        (f"lift at {layer}", names(join(tags.LIFT, layer)), "{:.2f}".format),
     ]
-    columns = [column for column in columns if column[1] in looks[0].entry]
+    columns = [column for column in columns if any(column[1] in result.entry for result in results)]
     rows = [["epoch", "step", *(heading for heading, _, _ in columns), "checkpoint"]]
-    for look in looks:
-        figures = [write(look.entry[name]) for _, name, write in columns]
-        rows.append([str(look.checkpoint.epoch), str(look.checkpoint.step), *figures, str(look.checkpoint.path)])
+    for result in results:
+        # A lift is undefined, and not in the entry, if all maps of the layer are empty.
+        cells = [write(result.entry[tag]) if tag in result.entry else "-" for _, tag, write in columns]
+        found = result.checkpoint
+        rows.append([str(found.epoch), str(found.step), *cells, str(found.path)])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [[*map(str.rjust, row[:-1], widths), row[-1]] for row in rows]
     return "\n".join("   ".join(line) for line in lines)
 
 
-def _fail(sink: str, error: Exception) -> None:
+def _find_files(paths: Sequence[Path]) -> list[Path]:
+    files: list[Path] = []
+    for path in paths:
+        found = sorted(below for below in path.glob("**/*") if below.suffix in SUFFIXES) if path.is_dir() else [path]
+        if not found:
+            raise ValueError(
+                f"Expected checkpoints ({', '.join(SUFFIXES)}) in {str(path)!r}, but found none. Check the folder."
+            )
+        files += [file for file in found if file not in files]
+    return sorted(files, key=lambda file: [int(s) if s.isdigit() else s for s in re.split(r"(\d+)", str(file))])
+
+
+def _fail(writer: str, error: Exception) -> None:
+    # No training has to be protected here, so a failure is an error.
     raise error

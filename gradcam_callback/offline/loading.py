@@ -1,4 +1,4 @@
-"""Models out of checkpoints, for what needs no training: ``python -m gradcam_callback``."""
+"""Load models from checkpoints, for ``python -m gradcam_callback``."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ _VGGS = {8: "vgg11", 10: "vgg13", 13: "vgg16", 16: "vgg19"}
 
 
 def load_model(model: str | None, checkpoint: Path | None) -> nn.Module:
-    """A model in eval mode, on the CPU.
+    """Load a model in eval mode, on the CPU.
 
     Args:
-        model: ``"package.module:Name"`` or ``"file.py:Name"``, a class or function that is called without arguments, or
-            a LightningModule with saved hyperparameters; None is torchvision's VGG whose weights the checkpoint holds.
+        model: ``"package.module:Name"`` or ``"file.py:Name"``. ``Name`` is a class or function that is called without
+            arguments, or a LightningModule with saved hyperparameters. None finds the VGG of torchvision whose weights
+            the checkpoint holds.
         checkpoint: of Lightning, or a state dict; None keeps the weights that the model starts with.
 
     Raises:
-        ValueError: neither came; one of them cannot be read; they do not fit each other.
+        ValueError: both are None, one cannot be read, or they do not fit each other.
     """
     if model is None and checkpoint is None:
-        raise ValueError("No model came. Expected --checkpoint FILE, --model MODULE:NAME, or both.")
+        raise ValueError("Expected a model, but got none. Pass --checkpoint FILE, --model MODULE:NAME, or both.")
     state, saved_by_lightning = (None, False) if checkpoint is None else _read(checkpoint)
     if model is None:
         assert state is not None
@@ -47,33 +48,38 @@ def load_model(model: str | None, checkpoint: Path | None) -> nn.Module:
     except (TypeError, RuntimeError) as error:
         source = f" with {str(checkpoint)!r}" if checkpoint else ""
         raise ValueError(
-            f"{model} cannot be made{source} ({_in_one_line(error)}). Expected a class that needs no arguments, or a "
-            "LightningModule that calls save_hyperparameters()."
+            f"Expected {model} to make a model{source}, but it failed ({_in_one_line(error)}). Pass a class that needs "
+            "no arguments, or a LightningModule that calls save_hyperparameters()."
         ) from error
     if not isinstance(made, nn.Module):
-        raise ValueError(f"{model} gives a {type(made).__name__}. Expected a torch.nn.Module.")
+        raise ValueError(
+            f"Expected {model} to make a torch.nn.Module, but it made a {type(made).__name__}. Pass a model class."
+        )
     return made.eval()
 
 
 def read_progress(checkpoint: Path) -> tuple[int, int] | None:
-    """The epoch and the step that a checkpoint of Lightning's is from; None where it is a state dict.
+    """Read the epoch and the step of Lightning's checkpoint; None for a state dict.
 
     Raises:
-        ValueError: it cannot be read.
+        ValueError: the file cannot be read.
     """
-    content = _content(checkpoint, mmap=is_zipfile(checkpoint))  # so that the weights stay in the file
+    content = _content(checkpoint, mmap=is_zipfile(checkpoint))  # mmap leaves the weights in the file
     if not isinstance(content, Mapping) or not {"state_dict", "epoch", "global_step"} <= set(content):
         return None
     return int(content["epoch"]), int(content["global_step"])
 
 
 def _read(checkpoint: Path) -> tuple[dict[str, Tensor], bool]:
-    """The state dict in a file, and whether Lightning wrote it."""
+    """Return the state dict of a file, and True if Lightning wrote the file."""
     content = _content(checkpoint)
     by_lightning = isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping)
     state = content["state_dict"] if by_lightning else content
     if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{str(checkpoint)!r} holds no state dict. Expected names and tensors, or Lightning's file.")
+        raise ValueError(
+            f"Expected names and tensors in {str(checkpoint)!r}, but found no state dict. Pass a state dict, or "
+            "Lightning's checkpoint."
+        )
     return dict(state), by_lightning
 
 
@@ -81,12 +87,12 @@ def _content(checkpoint: Path, mmap: bool = False) -> Any:
     try:
         return torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=mmap)
     except FileNotFoundError as error:
-        raise ValueError(f"There is no checkpoint {str(checkpoint)!r}.") from error
+        raise ValueError(f"Expected a checkpoint, but there is no file {str(checkpoint)!r}. Check the path.") from error
     except Exception as error:
-        # Torch's words are a page long. A checkpoint may hold code, which is not run for looking at it.
+        # Torch's message is a page long. A checkpoint may hold code, which must not run only to show the weights.
         raise ValueError(
-            f"{str(checkpoint)!r} cannot be read as weights ({type(error).__name__}). Expected what torch.load reads "
-            "with weights_only=True."
+            f"Expected weights that torch.load reads with weights_only=True, but {str(checkpoint)!r} cannot be read "
+            f"({type(error).__name__}). Save model.state_dict() instead."
         ) from error
 
 
@@ -99,15 +105,18 @@ def _torchvision_vgg(state: Mapping[str, Tensor], checkpoint: Path | None) -> nn
     name = _VGGS.get(len(convolutions))
     if not first or head is None or name is None:
         raise ValueError(
-            f"{str(checkpoint)!r} holds no VGG of torchvision's names and classifier. Say whose weights they are: "
-            "--model package.module:Name, or --model file.py:Name."
+            f"Expected the weights of a VGG of torchvision, but {str(checkpoint)!r} has other names or another "
+            "classifier. Name the model: --model package.module:Name, or --model file.py:Name."
         )
     name += "_bn" if any(part.endswith("running_mean") for part in own) else ""
     vgg: nn.Module = models.get_model(name, num_classes=len(head), init_weights=False)
     try:
         vgg.load_state_dict(own)
     except RuntimeError as error:
-        raise ValueError(f"{str(checkpoint)!r} does not fit torchvision's {name}: {_in_one_line(error)}") from error
+        raise ValueError(
+            f"Expected {str(checkpoint)!r} to fit torchvision's {name}, but it does not ({_in_one_line(error)}). Name "
+            "the model: --model package.module:Name."
+        ) from error
     return vgg
 
 
@@ -119,7 +128,7 @@ def _find(model: str) -> Callable[[], Any]:
     place, _, name = model.rpartition(":")
     try:
         if place.endswith(".py"):
-            # As if it were run: what lies beside it can be imported.
+            # As if the file were run, so that it can import its neighbours.
             sys.path.insert(0, str(Path(place).resolve().parent))
             module = importlib.import_module(Path(place).stem)
         else:
@@ -127,6 +136,6 @@ def _find(model: str) -> Callable[[], Any]:
         found: Callable[[], Any] = getattr(module, name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(
-            f"{model!r} cannot be found ({error}). Expected package.module:Name or file.py:Name."
+            f"Expected package.module:Name or file.py:Name, but {model!r} cannot be imported ({error}). Check the name."
         ) from error
     return found

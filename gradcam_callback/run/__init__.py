@@ -1,1 +1,31 @@
-"""TODO."""
+"""A run: evaluate the network on the probe set again and again, and log what is found.
+
+This wing ties the leaves together. It knows tags, state and images of a run, but neither Lightning nor files.
+"""
+
+from gradcam_callback.run import tags
+from gradcam_callback.run.album import Album, captions, input_images
+from gradcam_callback.run.evaluate import Evaluation, Evaluator, Shard, check_target
+from gradcam_callback.run.logger import RunLogger
+from gradcam_callback.run.session import Session, warn_lost
+from gradcam_callback.run.signature import identify
+from gradcam_callback.run.state import RunState, epoch_heading
+from gradcam_callback.run.tags import Tags
+
+__all__ = [
+    "Album",
+    "Evaluation",
+    "Evaluator",
+    "RunLogger",
+    "RunState",
+    "Session",
+    "Shard",
+    "Tags",
+    "captions",
+    "check_target",
+    "epoch_heading",
+    "identify",
+    "input_images",
+    "tags",
+    "warn_lost",
+]

@@ -1,61 +1,68 @@
-"""Every picture of a run: a panel per probe image and per layer, and what shows the whole training."""
+"""Draw every image of a run: panels per probe image and per layer, and strips over the epochs."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 import torch
 from PIL import Image
 
-from gradcam_callback.drawing.canvas import InputImage, Style
-from gradcam_callback.drawing.panels import (
+from gradcam_callback.drawing import (
     Animation,
     Caption,
-    Column,
     EvolutionStrip,
+    InputImage,
     LayerPanel,
+    Map,
     ProbePanel,
+    Profile,
+    Style,
     contact_sheet,
+    depth_profile,
 )
-from gradcam_callback.drawing.plots import Profile, depth_profile
-from gradcam_callback.maps.gradcam import CAMs
-from gradcam_callback.maps.logits import class_probability, is_correct, predicted_class
-from gradcam_callback.measures.interventions import Counterfactuals
-from gradcam_callback.measures.verdict import Focus
-from gradcam_callback.probes.probe_set import ProbeSet
+from gradcam_callback.maps import CAMs, class_probability, is_correct, predicted_class
+from gradcam_callback.measures import Counterfactuals, mask_area
+from gradcam_callback.probes import ProbeSet
+from gradcam_callback.run import tags
 from gradcam_callback.run.evaluate import Evaluation
-from gradcam_callback.run.evolution import Evolution
+from gradcam_callback.run.state import RunState
+from gradcam_callback.run.tags import join
 
-VIEWS = ("probe", "layer", "evolution", "animation", "depth_profile", "counterfactuals")
 COUNTERFACTUAL_ROWS = 12
 
-# The parts of a picture's tag, and the picture.
-Drawn = tuple[tuple[str, ...], Image.Image]
+# The parts of a tag.
+Parts = tuple[str, ...]
 
 
 def captions(probe: ProbeSet, cams: CAMs, labelled: bool = True) -> list[Caption]:
-    """What is written beside each probe image; where they are not ``labelled``, nothing of their labels."""
-    right = is_correct(cams.logits, probe.labels, probe.multi_label)
+    """Make the caption of each probe image.
+
+    Args:
+        labelled: False leaves the labels out, and with them correct and wrong.
+    """
+    correct = is_correct(cams.logits, probe.labels, probe.multi_label)
     explained = class_probability(cams.logits, cams.targets, probe.multi_label)
     if probe.multi_label:
-        # What is asked is whether the label's class is there, and the surer of the two answers is the network's.
+        # The question is if the label's class is in the image; the prediction is the likelier of yes and no.
         of_label = class_probability(cams.logits, probe.labels, multi_label=True)
-        sure = torch.where(right, of_label, 1 - of_label)
-        answers = [
+        probabilities = torch.where(correct, of_label, 1 - of_label)
+        predictions = [
             probe.class_name(label) if found else f"no {probe.class_name(label)}"
-            for label, found in zip(probe.labels.tolist(), right.tolist(), strict=True)
+            for label, found in zip(probe.labels.tolist(), correct.tolist(), strict=True)
         ]
     else:
         predicted = predicted_class(cams.logits)
-        sure = class_probability(cams.logits, predicted)
-        answers = [probe.class_name(answer) for answer in predicted.tolist()]
+        probabilities = class_probability(cams.logits, predicted)
+        predictions = [probe.class_name(label) for label in predicted.tolist()]
     return [
         Caption(
             name,
             probe.class_name(int(probe.labels[i])) if labelled else None,
-            answers[i],
-            bool(right[i]) if labelled else None,
-            float(sure[i]),
+            predictions[i],
+            bool(correct[i]) if labelled else None,
+            float(probabilities[i]),
             probe.class_name(int(cams.targets[i])),
             float(explained[i]),
         )
@@ -63,8 +70,8 @@ def captions(probe: ProbeSet, cams: CAMs, labelled: bool = True) -> list[Caption
     ]
 
 
-def inputs(probe: ProbeSet) -> list[InputImage]:
-    """The probe images with their masks, to be made once per run."""
+def input_images(probe: ProbeSet) -> list[InputImage]:
+    """Return the probe images with their masks. They remember their sizes, so make them once per run."""
     masks = [
         probe.masks[i].numpy() if probe.masks is not None and probe.has_mask[i] else None for i in range(len(probe))
     ]
@@ -72,98 +79,101 @@ def inputs(probe: ProbeSet) -> list[InputImage]:
 
 
 class Album:
-    """Draws the pictures of a run of one probe set and one choice of layers, all laid out here, once.
+    """The images of a run of one probe set and one list of layers.
+
+    All panels are laid out here, once, and later only filled in.
 
     Args:
-        views: which of `VIEWS` to draw.
+        views: some of `gradcam_callback.run.tags.VIEWS`.
     """
 
-    def __init__(self, probe: ProbeSet, layers: Sequence[str], style: Style, views: Sequence[str] = VIEWS) -> None:
+    def __init__(self, probe: ProbeSet, layers: Sequence[str], style: Style, views: Sequence[str] = tags.VIEWS) -> None:
         self._probe, self._layers, self._style, self._views = probe, list(layers), style, views
-        pictures = inputs(probe)
-        self.probe_panel = ProbePanel(pictures, layers, style)
-        answers = [f"{name} 100 % ✓" for name in probe.class_names or ()]
-        self.layer_panel = LayerPanel(pictures, style, [*probe.names, *answers])
-        self._strip = EvolutionStrip(pictures, layers, style)
-        self._animation = Animation(pictures, layers, style)
+        images = input_images(probe)
+        self.probe_panel = ProbePanel(images, layers, style)
+        predictions = [f"{name} 100 % ✓" for name in probe.class_names or ()]
+        self.layer_panel = LayerPanel(images, style, [*probe.names, *predictions])
+        self._strip = EvolutionStrip(images, layers, style)
+        self._animation = Animation(images, layers, style)
 
-    def entry(self, seen: Evaluation, evolution: Evolution, first: Mapping[str, float] | None) -> Iterator[Drawn]:
-        """Yield every picture of one logged validation but the strips, with the parts of its tag.
+    def entry(
+        self, evaluation: Evaluation, state: RunState, first: Mapping[str, float] | None
+    ) -> Iterator[tuple[Parts, Image.Image]]:
+        """Yield every image of one logged validation, except the strips, with the parts of its tag.
 
         Args:
-            evolution: to which the entry has been added.
-            first: the scalars of the run's first entry; None where this is the first, which also shows what is asked.
+            state: holds this entry already.
+            first: the scalars of the first entry of the run; None if this is the first one, which also shows the
+                counterfactuals.
         """
-        words, largest = captions(self._probe, seen.cams), self._largest(evolution)
-        maps = {layer: raw.numpy() for layer, raw in seen.cams.maps.items()}
-        if "probe" in self._views:
+        texts, vmax = captions(self._probe, evaluation.cams), self._vmax(state)
+        maps = {layer: raw.numpy() for layer, raw in evaluation.cams.maps.items()}
+        if tags.PROBE in self._views:
             for i, name in enumerate(self._probe.names):
-                of_image = {layer: raw[i] for layer, raw in maps.items()}
-                yield ("probe", name), self.probe_panel.draw(i, of_image, words[i], largest)
-        if "layer" in self._views:
+                own = {layer: raw[i] for layer, raw in maps.items()}
+                yield (tags.PROBE, name), self.probe_panel.draw(i, own, texts[i], vmax)
+        if tags.LAYER in self._views:
             for layer, raw in maps.items():
-                yield ("layer", layer), self.layer_panel.draw(layer, raw, words, largest)
-        if seen.foci and "depth_profile" in self._views:
-            yield ("depth_profile",), draw_depth_profile(seen.foci, seen.scalars, first)
-        if seen.counterfactuals is not None and first is None and "counterfactuals" in self._views:
-            yield ("counterfactuals",), draw_counterfactuals(self._probe, seen.counterfactuals, self._style.cell)
+                yield (tags.LAYER, layer), self.layer_panel.draw(layer, raw, texts, vmax)
+        if evaluation.foci and tags.DEPTH_PROFILE in self._views:
+            yield (tags.DEPTH_PROFILE,), draw_depth_profile(self._probe, evaluation, first)
+        if evaluation.counterfactuals is not None and first is None and tags.COUNTERFACTUALS in self._views:
+            sheet = draw_counterfactuals(self._probe, evaluation.counterfactuals, self._style.cell)
+            yield (tags.COUNTERFACTUALS,), sheet
 
-    def strips(self, evolution: Evolution) -> Iterator[Drawn]:
+    def strips(self, state: RunState) -> Iterator[tuple[Parts, Image.Image]]:
         """Yield one strip over the logged epochs per probe image."""
-        if "evolution" in self._views:
-            for i, name, explained, columns in self._over_time(evolution):
-                yield (
-                    ("evolution", name),
-                    self._strip.draw(i, name, explained, columns, self._largest(evolution)),
-                )
+        if tags.EVOLUTION in self._views:
+            for i, name in enumerate(self._probe.names):
+                yield (tags.EVOLUTION, name), self._strip.draw(i, name, *self._over_time(state, i), self._vmax(state))
 
-    def animations(self, evolution: Evolution) -> Iterator[tuple[tuple[str, ...], list[Image.Image]]]:
+    def animations(self, state: RunState) -> Iterator[tuple[Parts, list[Image.Image]]]:
         """Yield the frames over the logged epochs of each probe image."""
-        if "animation" in self._views:
-            for i, name, explained, columns in self._over_time(evolution):
-                yield (
-                    ("animation", name),
-                    self._animation.frames(i, name, explained, columns, self._largest(evolution)),
-                )
+        if tags.ANIMATION in self._views:
+            for i, name in enumerate(self._probe.names):
+                frames = self._animation.frames(i, name, *self._over_time(state, i), self._vmax(state))
+                yield (tags.ANIMATION, name), frames
 
-    def _over_time(self, evolution: Evolution) -> Iterator[tuple[int, str, str, list[Column]]]:
-        frames = evolution.frames()
-        for i, name in enumerate(self._probe.names):
-            explained = {frame.targets[i] for frame in frames}
-            # With target="predicted" the class may change from one epoch to the next.
-            word = self._probe.class_name(explained.pop()) if len(explained) == 1 else "predicted class"
-            columns = [
-                Column(frame.heading, frame.probabilities[i], {layer: frame.map_of(layer, i) for layer in self._layers})
-                for frame in frames
-            ]
-            yield i, name, word, columns
+    def _over_time(self, state: RunState, i: int) -> tuple[str, list[str], list[float], dict[str, Map]]:
+        """Return the class that the maps of an image explain, and heading, probability and maps of each column."""
+        snapshots = state.snapshots()
+        explained = {snapshot.targets[i] for snapshot in snapshots}
+        # With target="predicted" the class may change from one epoch to the next.
+        name = self._probe.class_name(explained.pop()) if len(explained) == 1 else "predicted class"
+        headings = [snapshot.heading for snapshot in snapshots]
+        probabilities = [snapshot.probabilities[i] for snapshot in snapshots]
+        maps = {layer: np.stack([snapshot.map_of(layer, i) for snapshot in snapshots]) for layer in self._layers}
+        return name, headings, probabilities, maps
 
-    def _largest(self, evolution: Evolution) -> Mapping[str, float] | None:
-        return evolution.largest if self._style.scaling == "run" else None
+    def _vmax(self, state: RunState) -> Mapping[str, float] | None:
+        return state.vmax if self._style.scaling == "run" else None
 
 
-def draw_depth_profile(
-    foci: Sequence[Focus], scalars: Mapping[str, float], first: Mapping[str, float] | None
-) -> Image.Image:
-    """Lift and pointing game over the layers, beside those of the run's first entry, where this is another."""
-    layers = [focus.layer for focus in foci]
+def draw_depth_profile(probe: ProbeSet, evaluation: Evaluation, first: Mapping[str, float] | None) -> Image.Image:
+    """Draw lift and pointing game over the layers, beside their values at the first entry of the run."""
+    assert probe.masks is not None
+    layers = [focus.layer for focus in evaluation.foci]
+    # The chance that any one cell lies on the object.
+    area = float(mask_area(probe.masks[probe.has_mask]).mean())
 
-    def at_first(measure: str) -> list[float] | None:
-        values = [value for layer in layers if (value := (first or {}).get(f"{measure}/{layer}")) is not None]
-        return values if len(values) == len(layers) else None
+    def at_first(metric: str) -> list[float] | None:
+        if first is None:
+            return None
+        values = [first.get(join(metric, layer), float("nan")) for layer in layers]
+        return None if all(map(math.isnan, values)) else values
 
     rows = [
         Profile(
             "lift: focus on the object, in multiples of chance",
-            [focus.lift for focus in foci],
-            at_first("lift"),
+            [focus.lift for focus in evaluation.foci],
+            at_first(tags.LIFT),
             chance=1.0,
         ),
         Profile(
             "pointing game: images whose hottest cell lies on the object",
-            [scalars[f"pointing_game/{layer}"] for layer in layers],
-            at_first("pointing_game"),
-            chance=foci[0].area,
+            [evaluation.scalars[join(tags.POINTING_GAME, layer)] for layer in layers],
+            at_first(tags.POINTING_GAME),
+            chance=area,
             share=True,
         ),
     ]
@@ -171,7 +181,7 @@ def draw_depth_profile(
 
 
 def draw_counterfactuals(probe: ProbeSet, sets: Counterfactuals, cell: int) -> Image.Image:
-    """What the network is asked: of a dozen images at most, the object on other backgrounds, and either painted out."""
+    """Draw the images of the interventions, for a dozen probe images at most."""
     masked = probe.has_mask.nonzero()[:, 0].tolist()
     shown = sorted({round(i * (len(masked) - 1) / (COUNTERFACTUAL_ROWS - 1)) for i in range(COUNTERFACTUAL_ROWS)})
     own, without, alone = (
@@ -181,8 +191,8 @@ def draw_counterfactuals(probe: ProbeSet, sets: Counterfactuals, cell: int) -> I
     each = 0 if swapped is None else len(swapped) // len(masked)
     rows = []
     for i in shown:
-        mine = [] if swapped is None else list(swapped[(sets.objects == i).numpy()])[:each]
-        rows.append((probe.names[masked[i]], [own[i], *mine, without[i], alone[i]]))
+        on_others = [] if swapped is None else list(swapped[(sets.objects == i).numpy()])[:each]
+        rows.append((probe.names[masked[i]], [own[i], *on_others, without[i], alone[i]]))
     headings = ["input", *["swapped"] * each, "no object", "no ground"]
     title = "counterfactuals: the same object on other ground, and either painted out" + (
         f" ({len(shown)} of {len(masked)})" if len(shown) < len(masked) else ""

@@ -1,40 +1,53 @@
-"""One look at the network: the maps, measures and interventions of its present weights on the probe set."""
+"""Evaluate a network on the probe set: maps, metrics and interventions of its present weights."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from gradcam_callback.maps.chunks import is_out_of_memory
-from gradcam_callback.maps.gradcam import CAMs, GradCAM, joined
-from gradcam_callback.maps.logits import class_probability, is_correct
-from gradcam_callback.measures import metrics
-from gradcam_callback.measures.faithfulness import faithfulness
-from gradcam_callback.measures.interventions import Counterfactuals, make_counterfactuals
-from gradcam_callback.measures.verdict import Focus, SwapTest, swap_test
-from gradcam_callback.probes.probe_set import ProbeSet
+from gradcam_callback.maps import (
+    CAMs,
+    GradCAM,
+    class_probability,
+    concatenate,
+    is_correct,
+    is_out_of_memory,
+)
+from gradcam_callback.measures import (
+    Counterfactuals,
+    Focus,
+    SwapTest,
+    faithfulness,
+    make_counterfactuals,
+    metrics,
+    swap_test,
+)
+from gradcam_callback.probes import ProbeSet
+from gradcam_callback.run import tags
+from gradcam_callback.run.tags import by_class, by_image, join
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one look gives.
+    """The result of one evaluation.
 
     Attributes:
         cams: on the CPU.
-        scalars: measure -> value, those of a layer as ``"<measure>/<layer>"``.
-        masked, masked_accuracy: how many probe images have a mask, and the accuracy, 0..1, on those.
-        swap: None without masks, and where the masked images are all of one class.
+        scalars: metric -> value; the metrics of a layer are named ``"<metric>/<layer>"``. Undefined ones are left out.
+        n_masked: the number of probe images with a mask.
+        masked_accuracy: the accuracy, 0..1, on these images.
+        swap: None without masks, or if the masked images are all of one class.
         foci: one per chosen layer, from input to output; empty without masks.
-        counterfactuals: what the network was asked; None without masks.
+        counterfactuals: the images of the interventions; None without masks.
     """
 
     cams: CAMs
     scalars: dict[str, float]
-    masked: int
+    n_masked: int
     masked_accuracy: float
     swap: SwapTest | None
     foci: list[Focus]
@@ -42,13 +55,15 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Share:
-    """What the model gave for one process's share of the images; of all shares `Evaluator.merge` makes the rest.
+class Shard:
+    """The part of an evaluation that one process computes; `Evaluator.merge` makes the whole of all shards.
 
     Attributes:
-        cams: None where no image fell to the process.
-        swapped, background, foreground: ``(n,)`` bool, whether it is right on its share of each counterfactual set.
-        faithfulness: ``(n,)``, where that was asked.
+        cams: None if no image fell to the process.
+        swapped: ``(n,)`` bool, which predictions are correct on its part of the swapped images.
+        background: the same for the images with the object painted out.
+        foreground: the same for the images with the background painted out.
+        faithfulness: ``(n,)``; empty unless asked for.
     """
 
     cams: CAMs | None
@@ -59,17 +74,19 @@ class Share:
 
 
 class Evaluator:
-    """Looks at a model again and again, and remembers the last maps, against which drift is measured.
+    """A model and the probe set on which it is evaluated again and again.
 
     Args:
-        cam: computes the maps; the parameters of its model decide the device and the type of the images.
-        target: the class that a map explains: ``"label"``, ``"predicted"``, or a class index.
+        cam: computes the maps. The parameters of its model decide the device and the dtype of the images.
+        probe: the images.
+        target: the class that each map explains: ``"label"``, ``"predicted"``, or a class index.
         seed: chooses the backgrounds that objects are put on.
-        check_faithfulness: whether to ask if the network relies on what its deepest map shows; two more forwards.
+        by_class: True also returns the mask metrics of every layer, and the swap accuracy, for each class.
+        check_faithfulness: True asks if the network relies on the hottest part of its deepest map; two more forwards.
 
     Raises:
-        ValueError: labels or a target outside the logits, images that the model cannot take; found by trying one
-            image, so that it is said before anything else happens.
+        ValueError: labels or a target outside the logits, or images that the model cannot take. One image is tried at
+            once, so that the error comes before anything else happens.
     """
 
     def __init__(
@@ -79,142 +96,175 @@ class Evaluator:
         target: str | int = "label",
         *,
         seed: int = 0,
+        by_class: bool = False,
         check_faithfulness: bool = False,
     ) -> None:
-        self.check_faithfulness, self._seed = check_faithfulness, seed
         self.cam, self.probe, self.target = cam, probe, target
+        self._by_class, self._check_faithfulness, self._seed = by_class, check_faithfulness, seed
         self._try_one_image()
-        self._before: dict[str, Tensor] = {}
         masked = probe.has_mask
         self._masks = None if probe.masks is None else probe.masks[masked]
-        self._counterfactuals = (
-            None
-            if self._masks is None
-            else make_counterfactuals(
+        # The labels of the images that have a mask.
+        self._labels = probe.labels[masked]
+        self._counterfactuals = None
+        if self._masks is not None:
+            self._counterfactuals = make_counterfactuals(
                 probe.images[masked],
-                probe.labels[masked],
+                self._labels,
                 self._masks,
                 present=probe.present[masked] if probe.present is not None else None,
                 seed=seed,
             )
-        )
 
     @property
     def layers(self) -> list[str]:
-        """The names of the chosen layers, from input to output."""
+        """Return the names of the chosen layers, from input to output."""
         return [layer.name for layer in self.cam.layers]
 
-    def look(self) -> Evaluation:
-        """Compute maps, measures and interventions of the present weights."""
-        return self.merge([self.share()])
+    def evaluate(self, previous: Mapping[str, Tensor] | None = None) -> Evaluation:
+        """Evaluate the present weights in a single process; see `merge`."""
+        return self.merge([self.compute_shard()], previous)
 
-    def go_on_from(self, maps: dict[str, Tensor]) -> None:
-        """Measure the next drift against these maps, layer -> ``(N, h, w)``."""
-        self._before = maps
+    def compute_shard(self, rank: int = 0, world_size: int = 1) -> Shard:
+        """Run the present weights on the images of one process.
 
-    def share(self, rank: int = 0, processes: int = 1) -> Share:
-        """Run the present weights on one process's share of the images, which come in as many parts as processes."""
+        Args:
+            rank: of this process.
+            world_size: the number of processes; each set of images is cut into as many parts.
+        """
 
-        def mine(images: Tensor) -> Tensor:
-            return images.tensor_split(processes)[rank]
+        def part(values: Tensor) -> Tensor:
+            return values.tensor_split(world_size)[rank]
 
-        images = mine(self.probe.images)
-        cams = self._maps(images, mine(self.probe.labels)) if len(images) else None
-        sets, nothing = self._counterfactuals, torch.empty(0, dtype=torch.bool)
-        swapped = background = foreground = nothing
+        images = part(self.probe.images)
+        cams = self._compute_maps(images, part(self.probe.labels)) if len(images) else None
+        sets, none = self._counterfactuals, torch.empty(0, dtype=torch.bool)
+        swapped = background = foreground = none
         if sets is not None:
-            background, foreground = (
-                self._is_right(mine(asked), mine(self._labels)) for asked in (sets.background, sets.foreground)
-            )
+            background = self._are_correct(part(sets.background), part(self._labels))
+            foreground = self._are_correct(part(sets.foreground), part(self._labels))
             if sets.swapped is not None:
-                swapped = self._is_right(mine(sets.swapped), mine(self._labels[sets.objects]))
-        faithful = self._check_faithfulness(images, cams) if self.check_faithfulness and cams else torch.empty(0)
-        return Share(cams, swapped, background, foreground, faithful)
+                swapped = self._are_correct(part(sets.swapped), part(self._labels[sets.objects]))
+        faithful = self._faithfulness_of(images, cams) if self._check_faithfulness and cams else torch.empty(0)
+        return Shard(cams, swapped, background, foreground, faithful)
 
-    def merge(self, shares: Sequence[Share]) -> Evaluation:
-        """Measure what all processes' shares give together."""
-        cams = joined([share.cams for share in shares if share.cams is not None])
-        right = is_correct(cams.logits, self.probe.labels, self.probe.multi_label)
-        scalars = {"probe_accuracy": float(right.double().mean())}
-        foci = []
-        for layer, raw in cams.maps.items():
-            scalars |= {f"{measure}/{layer}": value for measure, value in self._measure(layer, raw).items()}
-            if self._masks is not None:
-                mass, area = scalars[f"relevance_mass/{layer}"], float(metrics.mask_area(self._masks).mean())
-                foci.append(Focus(layer, mass, area, scalars[f"lift/{layer}"]))
-                scalars |= self._measure_by_class(layer, raw)
-        self._before = cams.maps
-        if self.check_faithfulness:
-            scalars |= self._name_faithfulness(torch.cat([share.faithfulness for share in shares]))
+    def merge(self, shards: Sequence[Shard], previous: Mapping[str, Tensor] | None = None) -> Evaluation:
+        """Compute the metrics of all shards together.
+
+        Args:
+            shards: of every process, by rank.
+            previous: layer -> the maps of the last entry, from which the drift is measured; None leaves drift out.
+        """
+        cams = concatenate([shard.cams for shard in shards if shard.cams is not None])
+        correct = is_correct(cams.logits, self.probe.labels, self.probe.multi_label)
+        scalars = {tags.PROBE_ACCURACY: _mean(correct)}
+        foci = self._locate_foci(cams.maps)
+        for layer, maps in cams.maps.items():
+            scalars |= self._map_metrics(layer, maps, previous or {})
+        for focus in foci:
+            scalars |= self._mask_metrics(focus, cams.maps[focus.layer])
+        scalars |= self._metrics_by_class(cams.maps)
+        if self._check_faithfulness:
+            scalars |= self._name_faithfulness(torch.cat([shard.faithfulness for shard in shards]))
         if self._counterfactuals is None:
-            return Evaluation(cams, scalars, 0, 0.0, None, foci, None)
-        masked_right = right[self.probe.has_mask]
-        swap = self._swap(masked_right, torch.cat([share.swapped for share in shares]), scalars)
-        for name in ("background", "foreground"):
-            right_without = torch.cat([getattr(share, name) for share in shares])
-            scalars[f"{name}_accuracy"] = float(right_without.double().mean())
-        accuracy = float(masked_right.double().mean())
-        return Evaluation(cams, scalars, len(masked_right), accuracy, swap, foci, self._counterfactuals)
+            return Evaluation(cams, _defined(scalars), 0, 0.0, None, foci, None)
+        masked_correct = correct[self.probe.has_mask]
+        swapped, background, foreground = (
+            torch.cat([getattr(shard, name) for shard in shards]) for name in ("swapped", "background", "foreground")
+        )
+        scalars |= {tags.BACKGROUND_ACCURACY: _mean(background), tags.FOREGROUND_ACCURACY: _mean(foreground)}
+        swap = self._swap(masked_correct, swapped)
+        if swap is not None:
+            scalars |= self._swap_scalars(swap, swapped)
+        return Evaluation(
+            cams,
+            _defined(scalars),
+            len(masked_correct),
+            _mean(masked_correct),
+            swap,
+            foci,
+            self._counterfactuals,
+        )
 
-    def _maps(self, images: Tensor, labels: Tensor) -> CAMs:
+    def _compute_maps(self, images: Tensor, labels: Tensor) -> CAMs:
         targets: Tensor | int | None = labels
         if isinstance(self.target, int):
             targets = self.target
         elif self.target == "predicted":
             targets = None
-        cams = self.cam(self._as_the_model(images), targets)
+        cams = self.cam(self._as_model_input(images), targets)
         maps = {layer: raw.cpu() for layer, raw in cams.maps.items()}
         return CAMs(maps, cams.logits.cpu(), cams.targets.cpu(), cams.nonfinite.cpu())
 
-    def _measure(self, layer: str, raw: Tensor) -> dict[str, float]:
-        figures = {
-            "entropy": metrics.mean_of_defined(metrics.entropy(raw)),
-            "strength": float(metrics.strength(raw).mean()),
-            "empty": float(metrics.is_empty(raw).double().mean()),
-        }
-        # A checkpoint's are of the same layers and images, but may be of another size.
-        if layer in self._before and self._before[layer].shape == raw.shape:
-            figures["drift"] = float(metrics.drift(raw, self._before[layer]).mean())
+    def _locate_foci(self, maps: Mapping[str, Tensor]) -> list[Focus]:
         if self._masks is None:
-            figures["border_mass"] = metrics.mean_of_defined(metrics.border_mass(raw))
-            figures["centre_distance"] = metrics.mean_of_defined(metrics.centre_distance(raw))
-            return figures
-        return figures | _measure_on_masks(raw[self.probe.has_mask], self._masks)
+            return []
+        return [Focus.from_maps(layer, raw[self.probe.has_mask], self._masks) for layer, raw in maps.items()]
 
-    def _measure_by_class(self, layer: str, raw: Tensor) -> dict[str, float]:
+    def _map_metrics(self, layer: str, maps: Tensor, previous: Mapping[str, Tensor]) -> dict[str, float]:
+        """Return the metrics of a layer that need no mask."""
+        values = {
+            tags.ENTROPY: metrics.mean_of_defined(metrics.entropy(maps)),
+            tags.STRENGTH: float(metrics.strength(maps).mean()),
+            tags.EMPTY: _mean(metrics.is_empty(maps)),
+        }
+        # The maps of a checkpoint are of the same layers and images, but the model may give them another size now.
+        if layer in previous and previous[layer].shape == maps.shape:
+            values[tags.DRIFT] = float(metrics.drift(maps, previous[layer]).mean())
+        if self._masks is None:
+            values[tags.BORDER_MASS] = metrics.mean_of_defined(metrics.border_mass(maps))
+            values[tags.CENTRE_DISTANCE] = metrics.mean_of_defined(metrics.centre_distance(maps))
+        return {join(metric, layer): value for metric, value in values.items()}
+
+    def _mask_metrics(self, focus: Focus, maps: Tensor) -> dict[str, float]:
         assert self._masks is not None
-        masked, labels = raw[self.probe.has_mask], self._labels
+        pointing = metrics.pointing_game(maps[self.probe.has_mask], self._masks)
         return {
-            f"{measure}_by_class/{layer}/{self.probe.class_name(label)}": value
-            for label in sorted(set(labels.tolist()))
-            for measure, value in _measure_on_masks(masked[labels == label], self._masks[labels == label]).items()
+            join(tags.RELEVANCE_MASS, focus.layer): focus.mass,
+            join(tags.LIFT, focus.layer): focus.lift,
+            join(tags.POINTING_GAME, focus.layer): float(pointing.mean()),
         }
 
-    @property
-    def _labels(self) -> Tensor:
-        """Of the images that have a mask."""
-        return self.probe.labels[self.probe.has_mask]
+    def _metrics_by_class(self, maps: Mapping[str, Tensor]) -> dict[str, float]:
+        """Return the lift of the deepest layer by class, and with ``by_class`` all mask metrics of all layers."""
+        if self._masks is None:
+            return {}
+        scalars = {}
+        for layer in self.layers if self._by_class else self.layers[-1:]:
+            masked = maps[layer][self.probe.has_mask]
+            for label in self._masked_classes():
+                of_class = self._labels == label
+                values = _mask_metrics_of(masked[of_class], self._masks[of_class])
+                for metric in tags.MASK_METRICS if self._by_class else (tags.LIFT,):
+                    scalars[join(by_class(metric), layer, self.probe.class_name(label))] = values[metric]
+        return scalars
 
-    def _swap(self, right: Tensor, correct_after: Tensor, scalars: dict[str, float]) -> SwapTest | None:
-        """What being right or not on objects on other backgrounds says; its figures go to ``scalars``."""
+    def _masked_classes(self) -> list[int]:
+        return sorted(set(self._labels.tolist()))
+
+    def _swap(self, correct: Tensor, swapped_correct: Tensor) -> SwapTest | None:
         sets = self._counterfactuals
         if sets is None or sets.swapped is None:
             return None
-        truth = self._labels[sets.objects]
-        swap = swap_test(right, correct_after, sets.objects, sets.donors, self._labels, self._seed)
-        scalars |= {
-            "swap_accuracy": swap.swap_accuracy,
-            "swap_accuracy_low": swap.swap_interval[0],
-            "swap_accuracy_high": swap.swap_interval[1],
-            "swap_drop": swap.drop,
-            "swap_drop_low": swap.drop_interval[0],
-        }
-        for label in sorted(set(truth.tolist())):
-            name = f"swap_accuracy_by_class/{self.probe.class_name(label)}"
-            scalars[name] = float(correct_after[truth == label].double().mean())
-        return swap
+        return swap_test(correct, swapped_correct, sets.objects, sets.donors, self._labels, self._seed)
 
-    def _check_faithfulness(self, images: Tensor, cams: CAMs) -> Tensor:
+    def _swap_scalars(self, swap: SwapTest, swapped_correct: Tensor) -> dict[str, float]:
+        scalars = {
+            tags.SWAP_ACCURACY: swap.swap_accuracy,
+            tags.SWAP_ACCURACY_LOW: swap.swap_interval[0],
+            tags.SWAP_ACCURACY_HIGH: swap.swap_interval[1],
+            tags.SWAP_DROP: swap.drop,
+            tags.SWAP_DROP_LOW: swap.drop_interval[0],
+        }
+        if self._by_class:
+            assert self._counterfactuals is not None
+            labels = self._labels[self._counterfactuals.objects]
+            for label in sorted(set(labels.tolist())):
+                name = join(by_class(tags.SWAP_ACCURACY), self.probe.class_name(label))
+                scalars[name] = _mean(swapped_correct[labels == label])
+        return scalars
+
+    def _faithfulness_of(self, images: Tensor, cams: CAMs) -> Tensor:
         return faithfulness(
             lambda blurred: class_probability(self._predict(blurred), cams.targets, self.probe.multi_label),
             images,
@@ -222,32 +272,29 @@ class Evaluator:
         )
 
     def _name_faithfulness(self, values: Tensor) -> dict[str, float]:
-        by_image = {
-            f"faithfulness_by_image/{name}": value
-            for name, value in zip(self.probe.names, values.tolist(), strict=True)
-            if math.isfinite(value)
-        }
-        return {"faithfulness": metrics.mean_of_defined(values), **by_image}
+        each = zip(self.probe.names, values.tolist(), strict=True)
+        by_name = {join(by_image(tags.FAITHFULNESS), name): value for name, value in each}
+        return {tags.FAITHFULNESS: metrics.mean_of_defined(values), **by_name}
 
-    def _is_right(self, images: Tensor, labels: Tensor) -> Tensor:
-        """``(N,)`` bool."""
+    def _are_correct(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return ``(N,)`` bool, which predictions are correct."""
         if not len(images):
             return torch.empty(0, dtype=torch.bool)
         return is_correct(self._predict(images), labels, self.probe.multi_label)
 
     def _predict(self, images: Tensor) -> Tensor:
-        """Logits ``(N, K)`` on the CPU."""
-        return self.cam.predict(self._as_the_model(images)).cpu()
+        """Return logits ``(N, K)`` on the CPU."""
+        return self.cam.predict(self._as_model_input(images)).cpu()
 
-    def _as_the_model(self, images: Tensor) -> Tensor:
-        """On the model's device, and in its precision."""
+    def _as_model_input(self, images: Tensor) -> Tensor:
+        """Move images to the device and the dtype of the model."""
         floating = [parameter for parameter in self.cam.model.parameters() if parameter.is_floating_point()]
         return images.to(floating[0].device, floating[0].dtype) if floating else images
 
     def _try_one_image(self) -> None:
-        # The image with the highest label: where that fits into the logits, all do.
+        # The image with the highest label: if this label fits into the logits, all labels do.
         highest = int(self.probe.labels.argmax())
-        one = self._as_the_model(self.probe.images[highest : highest + 1])
+        one = self._as_model_input(self.probe.images[highest : highest + 1])
         try:
             self.cam(one, targets=int(self.probe.labels[highest]))
             if isinstance(self.target, int):
@@ -256,15 +303,40 @@ class Evaluator:
             if is_out_of_memory(error):
                 raise
             raise ValueError(
-                f"The model cannot take probe images of shape {tuple(one.shape[1:])}. Expected images as validation "
-                f"gives them. It said: {error}"
+                f"Expected probe images as validation gives them to the model, but the model cannot take images of "
+                f"shape {tuple(one.shape[1:])}: {error}"
             ) from error
 
 
-def _measure_on_masks(maps: Tensor, masks: Tensor) -> dict[str, float]:
+def check_target(target: str | int) -> None:
+    """Check the choice of the class that each map explains.
+
+    Raises:
+        ValueError: neither ``"label"``, ``"predicted"`` nor a class index.
+    """
+    if isinstance(target, bool) or not (target in ("label", "predicted") or isinstance(target, int)):
+        raise ValueError(
+            f"Expected `target` to be 'label', 'predicted' or a class index, but got {target!r}. Use 'label' to "
+            "explain each image's own class."
+        )
+
+
+def _mask_metrics_of(maps: Tensor, masks: Tensor) -> dict[str, float]:
     mass = metrics.relevance_mass(maps, masks)
     return {
-        "relevance_mass": metrics.mean_of_defined(mass),
-        "lift": metrics.mean_of_defined(metrics.lift(mass, metrics.mask_area(masks))),
-        "pointing_game": float(metrics.pointing_game(maps, masks).mean()),
+        tags.RELEVANCE_MASS: metrics.mean_of_defined(mass),
+        tags.LIFT: float(metrics.lift(mass, metrics.mask_area(masks))),
+        tags.POINTING_GAME: float(metrics.pointing_game(maps, masks).mean()),
     }
+
+
+def _defined(scalars: Mapping[str, float]) -> dict[str, float]:
+    """Leave out what is undefined, such as the entropy of a layer whose maps are all empty.
+
+    Lightning's EarlyStopping ends a training at the first NaN.
+    """
+    return {name: value for name, value in scalars.items() if not math.isnan(value)}
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.double().mean())

@@ -1,136 +1,188 @@
-"""A run's entries: each look is judged, kept in the record, and its pictures and words are given to the sinks."""
+"""Log a run: judge each evaluation, add it to the state, and give its images and texts to the writers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
+from typing import Any
 
-from gradcam_callback.drawing.canvas import Style, encode_gif, encode_jpeg
-from gradcam_callback.maps.logits import class_probability
-from gradcam_callback.measures.verdict import Verdict, confirms, judge
-from gradcam_callback.probes.probe_set import ProbeSet
-from gradcam_callback.run.album import VIEWS, Album
+import numpy as np
+
+from gradcam_callback.drawing import Style, encode_gif, encode_jpeg
+from gradcam_callback.encoded_image import EncodedImage
+from gradcam_callback.maps import class_probability
+from gradcam_callback.measures import Verdict, confirms, judge
+from gradcam_callback.probes import ProbeSet
+from gradcam_callback.run import tags
+from gradcam_callback.run.album import Album, Parts
 from gradcam_callback.run.evaluate import Evaluation
-from gradcam_callback.run.record import Record
-from gradcam_callback.run.tags import tag
-from gradcam_callback.writers.sinks import Entry, Manifest, Writers
+from gradcam_callback.run.state import RunState
+from gradcam_callback.run.tags import Tags, join
+from gradcam_callback.writers import Manifest, Writer
 
 FRAME_SECONDS = 0.8
 
+# Takes the name of a writer and its error.
+Report = Callable[[str, Exception], None]
 
-class Journal:
-    """Of one probe set and one choice of layers.
+
+class RunLogger:
+    """The log of one probe set and one list of layers.
+
+    A writer that fails is left out until the end of the entry, and does not keep the other writers from their work.
 
     Args:
-        record: of earlier entries, to which those to come are added.
-        sinks: where pictures and words go.
-        views: which pictures, see `gradcam_callback.run.album.VIEWS`.
-        name: makes a tag of its parts.
+        probe: the images.
+        layers: their names, from input to output.
+        state: of earlier entries; new entries are added to it.
+        writers: where images and texts go.
+        names: the tags.
+        report: is called once when a writer fails, and again only after the writer has worked for a whole entry.
+        style: how panels are drawn.
+        views: which images to draw, see `gradcam_callback.run.tags.VIEWS`.
     """
 
     def __init__(
         self,
         probe: ProbeSet,
         layers: Sequence[str],
-        record: Record,
-        sinks: Writers,
+        state: RunState,
+        writers: Sequence[Writer],
+        names: Tags,
         *,
+        report: Report,
         style: Style,
-        views: Sequence[str] = VIEWS,
-        jpeg_quality: int = 60,
-        name: Callable[..., str] = tag,
+        views: Sequence[str] = tags.VIEWS,
     ) -> None:
-        self._probe, self._layers, self._record, self._sinks = probe, list(layers), record, sinks
-        self._quality, self._name = jpeg_quality, name
+        self._probe, self._layers, self._state, self._tags = probe, list(layers), state, names
+        self._writers, self._report, self._quality = list(writers), report, style.jpeg_quality
+        self._working = list(writers)
+        self._reported: list[Writer] = []
         self._album = Album(probe, layers, style, views)
-        self._first: Mapping[str, float] | None = None
 
-    def begin(self, again: bool = False) -> bool:
-        """Tell the sinks what is to come; False where the record's entries are of other images or layers.
+    def start(self, overwrite: bool = False) -> bool:
+        """Announce the run to the writers.
 
         Args:
-            again: whether what the sinks hold of an earlier run may be written over.
+            overwrite: True lets a writer replace what it holds of an earlier run.
+
+        Returns:
+            False if the entries of the state are of other images or layers; the state then starts anew.
 
         Raises:
-            ValueError: a sink cannot take this run.
+            ValueError: a writer cannot take this run.
         """
-        goes_on = again or bool(self._record.history)
-        same = self._record.watch(self._probe, self._layers)
-        panel = self._album.probe_panel
+        resuming = overwrite or bool(self._state.history)
+        same = self._state.watch(self._probe, self._layers)
+        labels, panel = self._probe.labels.tolist(), self._album.probe_panel
         manifest = Manifest(
+            self._tags.prefix,
             self._probe.names,
-            self._probe.labels.tolist(),
-            [self._probe.class_name(label) for label in self._probe.labels.tolist()],
+            labels,
+            [self._probe.class_name(label) for label in labels],
             self._layers,
             panel.input_box,
             panel.overlay_boxes,
         )
-        self._sinks.begin(manifest, self._probe, goes_on)
+        images, masks = self._probe.display_images(), self._probe.masks
+        pixels = np.zeros(images.shape[:3], bool) if masks is None else masks.numpy()
+        for writer in self._writers:
+            writer.start(manifest, images, pixels, self._tags.charts(masks is not None), resuming)
         return same
 
-    def keep(self, seen: Evaluation, epoch: int, step: int, *, alone: bool) -> Verdict | None:
-        """Judge what was seen, and add it to the record.
+    def log(
+        self, evaluation: Evaluation, epoch: int, step: int, *, standalone: bool = False, strips: bool = True
+    ) -> Verdict | None:
+        """Judge an evaluation, add it to the state, and write its images and texts.
 
         Args:
-            epoch: -1 is before the training.
-            alone: whether this look is to be judged by itself; otherwise the epoch before must say the same.
+            epoch: -1 before training.
+            standalone: True if no epoch belongs before or after: the verdict then needs no confirmation by an earlier
+                epoch, and the strips are drawn at once.
+            strips: False never draws strips.
 
         Returns:
-            None without masks.
+            The verdict, which is also the state's; None without masks.
         """
-        history = self._record.history
-        self._first = _untagged(history[0]) if history else None
-        verdict = self._judge(seen, epoch, alone)
-        history.append({"epoch": epoch, "step": step, **{tag(name): value for name, value in seen.scalars.items()}})
-        explained = class_probability(seen.cams.logits, seen.cams.targets, self._probe.multi_label).tolist()
-        heading = "start" if epoch < 0 else str(epoch)
-        self._record.evolution.add(heading, explained, seen.cams.targets.tolist(), seen.cams.maps)
+        state, first = self._state, next(iter(self._state.history), None)
+        state.verdict = verdict = self._judge(evaluation, epoch, standalone)
+        cams = evaluation.cams
+        probabilities = class_probability(cams.logits, cams.targets, self._probe.multi_label).tolist()
+        scalars = {"epoch": epoch, "step": step, **evaluation.scalars}
+        state.add(scalars, probabilities, cams.targets.tolist(), cams.maps)
+        if self._writers:
+            self._flush()  # a writer that failed may work again from here on
+            self._write_images(self._album.entry(evaluation, state, first))
+            if strips and state.strips_are_due(at_end=standalone):
+                self._write_images(self._album.strips(state))
+            self._end_entry(evaluation, verdict)
         return verdict
 
-    def _judge(self, seen: Evaluation, epoch: int, alone: bool) -> Verdict | None:
-        if not seen.foci:
-            return None
-        first = self._first or {}
-        foci = [replace(focus, first_lift=first.get(f"lift/{focus.layer}")) for focus in seen.foci]
-        # The entry before training is none of an epoch.
-        epochs = (entry for entry in reversed(self._record.history) if entry["epoch"] not in (epoch, -1))
-        confirmed = alone or confirms(_untagged(next(epochs, {})).get("swap_drop", 0.0))
-        return judge(seen.masked_accuracy, seen.masked, seen.swap, foci, confirmed)
-
-    def write(self, seen: Evaluation, verdict: Verdict | None, *, strips: bool, last: bool = False) -> None:
-        """Give the sinks the pictures and words of what was kept last.
-
-        Args:
-            strips: whether also those over the epochs, if they are due; they are if this entry is the ``last``.
-        """
-        if not self._sinks:
-            return
-        self._sinks.flush()  # so that one that has failed may work again from this entry on
-        for parts, picture in self._album.entry(seen, self._record.evolution, self._first):
-            self._sinks.picture(self._name(*parts), encode_jpeg(picture, self._quality), self._step)
-        if strips:
-            self._write_strips(last)
-        self._sinks.entry(Entry(self._record.history, seen.cams, None if verdict is None else verdict.evidence))
-
-    def _write_strips(self, last: bool) -> None:
-        if self._record.evolution.is_due(at_the_end=last):
-            for parts, picture in self._album.strips(self._record.evolution):
-                self._sinks.picture(self._name(*parts), encode_jpeg(picture, self._quality), self._step)
-
     def finish(self) -> None:
-        """Give the sinks the pictures that show the whole run: the last strips, and the animations."""
-        if not self._record.history or not self._sinks:
+        """Write the images that show the whole run: the last strips, and the animations."""
+        if not self._state.history or not self._writers:
             return
-        self._sinks.flush()
-        self._write_strips(last=True)
-        for parts, frames in self._album.animations(self._record.evolution):
-            self._sinks.picture(self._name(*parts), encode_gif(frames, FRAME_SECONDS), self._step)
-        self._sinks.flush()
+        self._flush()
+        if self._state.strips_are_due(at_end=True):
+            self._write_images(self._album.strips(self._state))
+        for parts, frames in self._album.animations(self._state):
+            self._write_image(parts, encode_gif(frames, FRAME_SECONDS))
+        self._flush()
+
+    def _judge(self, evaluation: Evaluation, epoch: int, standalone: bool) -> Verdict | None:
+        if not evaluation.foci:
+            return None
+        history = self._state.history
+        first = history[0] if history else {}
+        foci = [replace(focus, first_lift=first.get(join(tags.LIFT, focus.layer))) for focus in evaluation.foci]
+        # Neither another validation of this epoch nor the entry before training (-1) can confirm a suspicion.
+        earlier = (entry for entry in reversed(history) if entry["epoch"] not in (epoch, -1))
+        confirmed = standalone or confirms(next(earlier, {}).get(tags.SWAP_DROP, 0.0))
+        return judge(evaluation.masked_accuracy, evaluation.n_masked, evaluation.swap, foci, confirmed)
+
+    def _write_images(self, images: Iterator[tuple[Parts, Any]]) -> None:
+        for parts, image in images:
+            self._write_image(parts, encode_jpeg(image, self._quality))
+
+    def _write_image(self, parts: Parts, image: EncodedImage) -> None:
+        self._give(lambda writer: writer.write_image(self._tags(*parts), image, self._step))
+
+    def _end_entry(self, evaluation: Evaluation, verdict: Verdict | None) -> None:
+        if verdict is not None:
+            data = verdict_data(verdict)
+            self._give(lambda writer: writer.write_verdict(self._tags(tags.VERDICT), data, self._step))
+        history = self._state.tagged_history(self._tags)
+        maps = {layer: raw.float().numpy() for layer, raw in evaluation.cams.maps.items()}
+        self._give(lambda writer: writer.write_entry(history, maps))
+        given = self._working
+        self._flush()
+        # A writer that took the whole entry is healthy again; its next failure is news.
+        self._reported = [writer for writer in self._reported if writer not in given or writer not in self._working]
+
+    def _flush(self) -> None:
+        """Flush all writers. A writer that failed gets another chance."""
+        self._working = list(self._writers)
+        self._give(lambda writer: writer.flush())
+
+    def _give(self, write: Callable[[Writer], None]) -> None:
+        for writer in list(self._working):
+            try:
+                write(writer)
+            except Exception as error:
+                self._working.remove(writer)
+                if writer not in self._reported:
+                    self._reported.append(writer)
+                    self._report(type(writer).__name__.removesuffix("Writer"), error)
 
     @property
     def _step(self) -> int:
-        return int(self._record.history[-1]["step"])
+        return int(self._state.history[-1]["step"])
 
 
-def _untagged(entry: Mapping[str, float]) -> dict[str, float]:
-    return {name.removeprefix(tag("")): value for name, value in entry.items()}
+def verdict_data(verdict: Verdict) -> dict[str, Any]:
+    """Return a verdict as values for JSON, which has no NaN."""
+    values = asdict(verdict)
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
+    }

@@ -3,23 +3,174 @@
 from __future__ import annotations
 
 import re
-import sys
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 
-# Control characters, halves of surrogate pairs, what TensorBoard's data server shows no picture for (it fails to read
-# any key that JSON writes with a backslash), what a path would lose, and the start of what all these are written as.
+DEFAULT_PREFIX = "gradcam"
+# A stage of its own below the prefix, so that a test never mixes with the training.
+TEST_STAGE = "test"
+
+# Scalars of the whole probe set.
+PROBE_ACCURACY = "probe_accuracy"
+SWAP_ACCURACY = "swap_accuracy"
+SWAP_ACCURACY_LOW, SWAP_ACCURACY_HIGH = "swap_accuracy_low", "swap_accuracy_high"
+SWAP_DROP, SWAP_DROP_LOW = "swap_drop", "swap_drop_low"
+BACKGROUND_ACCURACY = "background_accuracy"
+FOREGROUND_ACCURACY = "foreground_accuracy"
+FAITHFULNESS = "faithfulness"
+
+# Scalars of one layer, ``<metric>/<layer>``.
+RELEVANCE_MASS, LIFT, POINTING_GAME = "relevance_mass", "lift", "pointing_game"
+ENTROPY, STRENGTH, EMPTY, DRIFT = "entropy", "strength", "empty", "drift"
+BORDER_MASS, CENTRE_DISTANCE = "border_mass", "centre_distance"
+
+ACCURACIES = (PROBE_ACCURACY, SWAP_ACCURACY, BACKGROUND_ACCURACY, FOREGROUND_ACCURACY)
+MASK_METRICS = (RELEVANCE_MASS, LIFT, POINTING_GAME)
+MASKLESS_METRICS = (BORDER_MASS, CENTRE_DISTANCE)
+MAP_METRICS = (ENTROPY, STRENGTH, EMPTY, DRIFT)
+# The metrics that get a chart by layer, in Custom Scalars and in the report.
+CHARTED = (LIFT, POINTING_GAME, *MASKLESS_METRICS, ENTROPY, STRENGTH, DRIFT)
+
+# Images, and the choices of ``views``.
+PROBE, LAYER, EVOLUTION = "probe", "layer", "evolution"
+ANIMATION, DEPTH_PROFILE, COUNTERFACTUALS = "animation", "depth_profile", "counterfactuals"
+VIEWS = (PROBE, LAYER, EVOLUTION, ANIMATION, DEPTH_PROFILE, COUNTERFACTUALS)
+# The views that show several epochs.
+OVER_EPOCHS = (EVOLUTION, ANIMATION)
+
+# Texts: the verdict for people, and the same as JSON for programs.
+VERDICT, VERDICT_DATA = "verdict", "verdict_data"
+
+# TensorBoard's Custom Scalars: title -> kind of chart and its tags.
+Charts = dict[str, tuple[str, list[str]]]
+
+# Control characters, halves of surrogate pairs, quotes and backslashes (TensorBoard's data server fails on any key that
+# JSON writes with a backslash), parts that a path would lose (``.``, ``..``, empty ones), and the start of an escape.
 _UNWRITABLE = re.compile(
     r"""[\x00-\x1f\x7f-\x9f\ud800-\udfff"\\] | (?:^|(?<=/))\.{1,2}(?=/|$) | ^/ | /(?=/|$) | %(?=[0-9A-F]{2})""",
     re.VERBOSE,
 )
 
 
-def tag(*parts: str) -> str:
-    """``gradcam/<part>/<part>``; what no log can hold, such as a line's end or ``..``, is written as in a URL, ``%0A``.
+def by_class(name: str) -> str:
+    """Return the name of a metric that is logged for each class."""
+    return f"{name}_by_class"
 
-    Different parts give different tags.
+
+def by_image(name: str) -> str:
+    """Return the name of a metric that is logged for each probe image."""
+    return f"{name}_by_image"
+
+
+@lru_cache(maxsize=8192)
+def join(*parts: str) -> str:
+    """Join parts to a name: ``join("lift", "block5_conv3")`` -> ``"lift/block5_conv3"``."""
+    # Cached, so that all entries of a long history share their strings.
+    return "/".join(parts)
+
+
+class Tags:
+    """Tags below one prefix.
+
+    Args:
+        prefix: the first part of every tag, such as ``"gradcam"`` or ``"gradcam/test"``.
+
+    Examples:
+        >>> from gradcam_callback.run.tags import Tags
+        >>> Tags("gradcam_2")("lift", "block5_conv3")
+        'gradcam_2/lift/block5_conv3'
+        >>> Tags()("probe", "two\\nlines")
+        'gradcam/probe/two%0Alines'
     """
-    return sys.intern("/".join(["gradcam", *(_UNWRITABLE.sub(_escaped, part) for part in parts)]))
+
+    def __init__(self, prefix: str = DEFAULT_PREFIX) -> None:
+        self.prefix = prefix
+
+    def __call__(self, *parts: str) -> str:
+        """Return ``<prefix>/<part>/<part>``.
+
+        Characters that no log can hold, such as a line break, are escaped as in a URL (``%0A``). Different parts give
+        different tags.
+        """
+        return _tag(self.prefix, parts)
+
+    def tag_all(self, scalars: Mapping[str, float]) -> dict[str, float]:
+        """Return the scalars under their tags."""
+        return {self(name): value for name, value in scalars.items()}
+
+    def test_stage(self) -> Tags:
+        """Return the tags of a test: ``gradcam/test/...``."""
+        return Tags(join(self.prefix, TEST_STAGE))
+
+    def charts(self, masks: bool) -> Charts:
+        """Return the charts of TensorBoard's Custom Scalars.
+
+        Args:
+            masks: True if any probe image has a mask; otherwise the metrics that need one are left out.
+        """
+        charts: Charts = {"accuracy": ("Multiline", [self._exactly(PROBE_ACCURACY)])}
+        if masks:
+            interval = [self(name) for name in (SWAP_ACCURACY, SWAP_ACCURACY_LOW, SWAP_ACCURACY_HIGH)]
+            charts = {
+                "accuracies": ("Multiline", [self._exactly(name) for name in ACCURACIES]),
+                "swap accuracy with its 95 % interval": ("Margin", interval),
+            }
+        left_out = MASKLESS_METRICS if masks else MASK_METRICS
+        for metric in CHARTED:
+            if metric not in left_out:
+                charts[f"{metric.replace('_', ' ')} by layer"] = ("Multiline", [f"^{re.escape(self(metric))}/.*"])
+        return charts
+
+    def _exactly(self, name: str) -> str:
+        # TensorBoard reads the tags of a Multiline chart as regular expressions.
+        return f"^{re.escape(self(name))}$"
 
 
-def _escaped(found: re.Match[str]) -> str:
+def names_by_layer(layers: Sequence[str], masks: bool) -> Iterator[str]:
+    """Yield the name of every scalar by layer that an entry may have.
+
+    Args:
+        layers: the chosen layers.
+        masks: True if any probe image has a mask.
+    """
+    metrics = (*MAP_METRICS, *(MASK_METRICS if masks else MASKLESS_METRICS))
+    yield from (join(metric, layer) for metric in metrics for layer in layers)
+
+
+def check_prefix(prefix: str) -> str:
+    """Return a prefix that can stand in a tag as it is.
+
+    Raises:
+        ValueError: it is empty, or holds characters that a tag cannot have.
+    """
+    if not isinstance(prefix, str) or not prefix or _UNWRITABLE.search(prefix):
+        raise ValueError(
+            f"Expected `tag_prefix` to be a name such as 'gradcam', but got {prefix!r}. Use letters, digits, '_' and "
+            "'-', and '/' only between them."
+        )
+    return prefix
+
+
+def resolve_views(views: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the views to log.
+
+    Args:
+        views: some of `VIEWS`, one of them, or ``"all"``.
+
+    Raises:
+        ValueError: an unknown view.
+    """
+    chosen = VIEWS if views == "all" else (views,) if isinstance(views, str) else tuple(views)
+    if not set(chosen) <= set(VIEWS):
+        choices = ", ".join(map(repr, VIEWS))
+        raise ValueError(f"Expected `views` to be 'all' or some of {choices}, but got {views!r}. Correct the name.")
+    return chosen
+
+
+@lru_cache(maxsize=8192)
+def _tag(prefix: str, parts: tuple[str, ...]) -> str:
+    return "/".join([prefix, *(_UNWRITABLE.sub(_escape, part) for part in parts)])
+
+
+def _escape(found: re.Match[str]) -> str:
     return "".join(f"%{byte:02X}" for byte in found[0].encode(errors="surrogatepass"))

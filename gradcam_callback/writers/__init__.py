@@ -1,1 +1,26 @@
-"""TODO."""
+"""Writers: store images, texts and maps where the user looks for them.
+
+A writer is given encoded images, tags and plain arrays. It knows neither models nor metrics. Scalars are not its
+business: they go through Lightning's own logging.
+"""
+
+from gradcam_callback.writers.base import Box, Manifest, Writer, image_path
+from gradcam_callback.writers.folder import HISTORY, MANIFEST, MAPS, PROBE, FolderWriter, map_file
+from gradcam_callback.writers.tensorboard import TensorBoardWriter
+from gradcam_callback.writers.trackers import MLflowWriter, WandbWriter
+
+__all__ = [
+    "HISTORY",
+    "MANIFEST",
+    "MAPS",
+    "PROBE",
+    "Box",
+    "FolderWriter",
+    "MLflowWriter",
+    "Manifest",
+    "TensorBoardWriter",
+    "WandbWriter",
+    "Writer",
+    "image_path",
+    "map_file",
+]

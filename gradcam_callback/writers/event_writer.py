@@ -1,4 +1,4 @@
-"""An event file that outlives its disk: what cannot be written is lost, and nothing else is."""
+"""An event writer that survives a full disk: only the events that cannot be written are lost."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from pathlib import Path
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-# Before a new file is begun, so much must fit; room for a few bytes would only be an outage again.
+# Bytes that must be free before a new file is started. With less, the next outage would follow at once.
 ROOM = 1_000_000
 
 
 class SurvivingEventWriter:
-    """Stands in the place of a ``SummaryWriter``'s own event writer.
+    """A replacement for the event writer of a ``SummaryWriter``.
 
-    That one writes in a thread of its own, which ends at the first error of the disk; from then on every scalar that
-    anybody logs raises this error, and the training ends. Here it is kept for `settle`, and events are dropped until
-    the disk works again. Then a new file is begun beside the old one, whose last record may be cut: TensorBoard reads
-    one after the other, but nothing behind a cut.
+    TensorBoard's event writer has a thread that ends at the first error of the disk. From then on every scalar that
+    anybody logs raises this error, and the training ends. This writer keeps the error for `settle`, and drops events
+    until the disk works again. Then it starts a new file beside the old one, whose last record may be cut off:
+    TensorBoard reads all files of a folder, but nothing behind a cut.
 
     Args:
-        writer: in whose folder the new files are begun.
+        writer: the event writer to replace; new files are started in its folder.
     """
 
     def __init__(self, writer: EventFileWriter) -> None:
@@ -39,27 +39,27 @@ class SurvivingEventWriter:
             try:
                 self._writer.add_event(event)
             except OSError as error:
-                self._break_off(error)
+                self._give_up(error)
 
     def flush(self) -> None:
-        """Write what waits; where that fails, `settle` will say so."""
+        """Write all waiting events; `settle` raises the error if this fails."""
         if self._writer is not None:
             try:
                 self._writer.flush()
             except OSError as error:
-                self._break_off(error)
+                self._give_up(error)
 
     def settle(self) -> None:
-        """Write what waits, or begin a new file, if the disk works again.
+        """Write all waiting events, in a new file if the old one failed and the disk works again.
 
         Raises:
-            OSError: what was written since this was last called is lost, all or in part.
+            OSError: events since the last call are lost, all or in part.
         """
         self.flush()
         error, self._error = self._error, None
         if self._writer is None:
             try:
-                self._begin_anew()
+                self._start_new_file()
             except OSError as still:
                 error = error or still
         if error is not None:
@@ -72,11 +72,11 @@ class SurvivingEventWriter:
             with suppress(OSError):
                 self._writer.close()
 
-    def _break_off(self, error: OSError) -> None:
-        # Not closed, which would write once more to a file that must stay as it is; its thread has ended.
+    def _give_up(self, error: OSError) -> None:
+        # Not closed: this would write to its file once more, and the file must stay as it is. Its thread has ended.
         self._error, self._writer = error, None
 
-    def _begin_anew(self) -> None:
+    def _start_new_file(self) -> None:
         Path(self._folder).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=self._folder) as trial:
             trial.write(bytes(ROOM))

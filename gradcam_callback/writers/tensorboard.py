@@ -1,82 +1,71 @@
-"""TensorBoard: pictures as small encoded files, the verdict as text, and charts of the scalars that belong together."""
+"""Write a run into TensorBoard's event file."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.plugins.text.metadata import create_summary_metadata
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
-from gradcam_callback.drawing.canvas import Encoded
-from gradcam_callback.probes.probe_set import ProbeSet
-from gradcam_callback.run.tags import tag
+from gradcam_callback.encoded_image import EncodedImage
+from gradcam_callback.writers.base import Array, Charts, Manifest
 from gradcam_callback.writers.event_writer import SurvivingEventWriter
-from gradcam_callback.writers.sinks import Entry, Manifest
 
-# Of no plugin of TensorBoard's, so that it shows nothing of it; `gradcam_callback.offline.report` reads it.
-MANIFEST_PLUGIN = "gradcam_callback"
-BY_LAYER = ("lift", "pointing_game", "entropy", "strength", "drift")
-ACCURACIES = ("probe_accuracy", "swap_accuracy", "background_accuracy", "foreground_accuracy")
+# No plugin of TensorBoard's has this name, so TensorBoard shows none of its data; `write_report` reads them.
+PLUGIN = "gradcam_callback"
+
+# The charts of each logger. TensorBoard shows only the last layout of a run, so each writer repeats those before it.
+_LAYOUTS: WeakKeyDictionary[Any, dict[str, Charts]] = WeakKeyDictionary()
 
 
 class TensorBoardWriter:
     """The event file of a TensorBoardLogger."""
 
-    def __init__(self, logger: Any, suffix: str = "") -> None:
-        self._logger, self._suffix = logger, suffix
+    def __init__(self, logger: Any) -> None:
+        self._logger = logger
 
     @property
     def _file(self) -> Any:
-        """The ``FileWriter`` of the logger's ``SummaryWriter``, made to outlive the disk.
+        """Return the ``FileWriter`` of the logger, with an event writer that survives a full disk.
 
-        Closed, as after each of the Trainer's runs, a ``SummaryWriter`` opens a new one; neither has public types.
+        The ``SummaryWriter`` is closed after each run of the Trainer and then opens a new ``FileWriter``, so this one
+        is looked up each time. Neither has public types.
         """
         file = self._logger.experiment._get_file_writer()
         if isinstance(file.event_writer, EventFileWriter):
             file.event_writer = SurvivingEventWriter(file.event_writer)
         return file
 
-    def begin(self, manifest: Manifest, probe: ProbeSet, goes_on: bool) -> None:
-        # Under a plugin's name that TensorBoard does not know.
-        metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name=MANIFEST_PLUGIN))
-        self._write_text("manifest", manifest.to_json(), 0, metadata)
-        if not self._suffix:  # TensorBoard takes one layout per run
-            self._logger.experiment.add_custom_scalars({"gradcam": charts(probe.masks is not None)})
+    def start(self, manifest: Manifest, images: Array, masks: Array, charts: Charts, resuming: bool) -> None:
+        self._write_data(f"{manifest.tag_prefix}/manifest", manifest.to_json(), 0)
+        layout = _LAYOUTS.setdefault(self._logger, {})
+        layout[manifest.tag_prefix] = charts
+        self._logger.experiment.add_custom_scalars(layout)
 
-    def picture(self, tag: str, picture: Encoded, step: int) -> None:
+    def write_image(self, tag: str, image: EncodedImage, step: int) -> None:
         # `SummaryWriter.add_image` would write PNG, several times larger and slower.
-        image = Summary.Image(
-            height=picture.height, width=picture.width, colorspace=3, encoded_image_string=picture.data
-        )
-        self._write(tag, step, image=image)
+        encoded = Summary.Image(height=image.height, width=image.width, colorspace=3, encoded_image_string=image.data)
+        self._write(tag, step, image=encoded)
 
-    def entry(self, entry: Entry) -> None:
-        if entry.verdict is not None:
-            # Under just this tag; `SummaryWriter.add_text` would put ``/text_summary`` behind it.
-            metadata = create_summary_metadata(display_name="", description="")
-            self._write_text("verdict", entry.verdict, entry.step, metadata)
+    def write_verdict(self, tag: str, verdict: Mapping[str, Any], step: int) -> None:
+        # `SummaryWriter.add_text` would add ``/text_summary`` to the tag.
+        metadata = create_summary_metadata(display_name="", description="")
+        self._write(tag, step, tensor=make_tensor_proto(verdict["evidence"].encode()), metadata=metadata)
+        self._write_data(f"{tag}_data", json.dumps(verdict), step)
+
+    def write_entry(self, history: Sequence[Mapping[str, float]], maps: Mapping[str, Array]) -> None: ...
 
     def flush(self) -> None:
         self._file.event_writer.settle()
 
-    def _write_text(self, name: str, text: str, step: int, metadata: SummaryMetadata) -> None:
-        self._write(tag(name) + self._suffix, step, tensor=make_tensor_proto(text.encode()), metadata=metadata)
+    def _write_data(self, tag: str, text: str, step: int) -> None:
+        metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name=PLUGIN))
+        self._write(tag, step, tensor=make_tensor_proto(text.encode()), metadata=metadata)
 
-    def _write(self, name: str, step: int, **value: Any) -> None:
-        self._file.add_summary(Summary(value=[Summary.Value(tag=name, **value)]), step)
-
-
-def charts(masks: bool) -> dict[str, tuple[str, list[str]]]:
-    """The layout of TensorBoard's Custom Scalars: title -> kind and tags, which are regular expressions."""
-    accuracies = {
-        "accuracies": ("Multiline", [f"{tag(name)}$" for name in ACCURACIES]),
-        "swap accuracy with its 95 % interval": (
-            "Margin",
-            [tag("swap_accuracy"), tag("swap_accuracy_low"), tag("swap_accuracy_high")],
-        ),
-    }
-    measures = BY_LAYER if masks else ("border_mass", "centre_distance", *BY_LAYER[2:])
-    by_layer = {f"{measure} by layer".replace("_", " "): ("Multiline", [f"{tag(measure)}/.*"]) for measure in measures}
-    return (accuracies if masks else {"accuracy": ("Multiline", [f"{tag('probe_accuracy')}$"])}) | by_layer
+    def _write(self, tag: str, step: int, **value: Any) -> None:
+        self._file.add_summary(Summary(value=[Summary.Value(tag=tag, **value)]), step)

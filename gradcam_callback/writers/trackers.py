@@ -1,39 +1,42 @@
-"""Weights & Biases and MLflow: the same pictures and words, as each of them stores such."""
+"""Write a run to Weights & Biases or MLflow."""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gradcam_callback.drawing.canvas import Encoded
-from gradcam_callback.probes.probe_set import ProbeSet
-from gradcam_callback.run.tags import tag
-from gradcam_callback.writers.sinks import Entry, Manifest, file_name
+from gradcam_callback.encoded_image import EncodedImage
+from gradcam_callback.writers.base import Array, Charts, Manifest, image_path
 
 
 class WandbWriter:
-    """The run of a WandbLogger; pictures stand at the step by which Lightning's scalars are drawn."""
+    """The run of a WandbLogger.
 
-    def __init__(self, logger: Any, suffix: str = "") -> None:
-        self._logger, self._suffix = logger, suffix
+    Images are logged at the step by which Lightning's scalars are drawn.
+    """
 
-    def begin(self, manifest: Manifest, probe: ProbeSet, goes_on: bool) -> None:
-        watched = {f"gradcam{self._suffix}": {"layers": list(manifest.layers)}}
+    def __init__(self, logger: Any) -> None:
+        self._logger = logger
+
+    def start(self, manifest: Manifest, images: Array, masks: Array, charts: Charts, resuming: bool) -> None:
+        watched = {manifest.tag_prefix: {"layers": list(manifest.layers)}}
         self._logger.experiment.config.update(watched, allow_val_change=True)
 
-    def picture(self, tag: str, picture: Encoded, step: int) -> None:
+    def write_image(self, tag: str, image: EncodedImage, step: int) -> None:
         import wandb
 
-        # From a file, so that its bytes are kept as they are.
-        with tempfile.TemporaryDirectory() as folder:
-            path = _written(picture, Path(folder), step)
-            image = wandb.Image(str(path)) if picture.suffix == "jpg" else wandb.Video(str(path), format="gif")
-            self._log({tag: image}, step)
+        # From a file: W&B would decode and encode an array anew.
+        with _as_file(image, step) as path:
+            shown = wandb.Image(str(path)) if image.suffix == "jpg" else wandb.Video(str(path), format="gif")
+            self._log({tag: shown}, step)
 
-    def entry(self, entry: Entry) -> None:
-        if entry.verdict is not None:
-            self._log({tag("verdict") + self._suffix: entry.verdict}, entry.step)
+    def write_verdict(self, tag: str, verdict: Mapping[str, Any], step: int) -> None:
+        self._log({tag: verdict["evidence"]}, step)
+
+    def write_entry(self, history: Sequence[Mapping[str, float]], maps: Mapping[str, Array]) -> None: ...
 
     def flush(self) -> None: ...
 
@@ -42,30 +45,36 @@ class WandbWriter:
 
 
 class MLflowWriter:
-    """The artifacts of an MLFlowLogger's run, ``gradcam/<tag>/<step>.jpg``."""
+    """The artifacts of an MLFlowLogger's run, ``<prefix>/<tag>/<step>.jpg``."""
 
-    def __init__(self, logger: Any, suffix: str = "") -> None:
-        self._logger, self._suffix = logger, suffix
+    def __init__(self, logger: Any) -> None:
+        self._logger = logger
+        self._prefix = ""
 
-    def begin(self, manifest: Manifest, probe: ProbeSet, goes_on: bool) -> None:
-        self._text(manifest.to_json(), f"manifest{self._suffix}.json")
+    def start(self, manifest: Manifest, images: Array, masks: Array, charts: Charts, resuming: bool) -> None:
+        self._prefix = manifest.tag_prefix
+        self._log_text(manifest.to_json(), "manifest.json")
 
-    def picture(self, tag: str, picture: Encoded, step: int) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            path = _written(picture, Path(folder), step)
-            self._logger.experiment.log_artifact(self._logger.run_id, str(path), f"gradcam/{file_name(tag)}")
+    def write_image(self, tag: str, image: EncodedImage, step: int) -> None:
+        folder = f"{self._prefix}/{image_path(tag, self._prefix)}"
+        with _as_file(image, step) as path:
+            self._logger.experiment.log_artifact(self._logger.run_id, str(path), folder)
 
-    def entry(self, entry: Entry) -> None:
-        if entry.verdict is not None:
-            self._text(entry.verdict, f"verdict{self._suffix}/{entry.step:08d}.txt")
+    def write_verdict(self, tag: str, verdict: Mapping[str, Any], step: int) -> None:
+        self._log_text(verdict["evidence"], f"{image_path(tag, self._prefix)}/{step:08d}.txt")
+
+    def write_entry(self, history: Sequence[Mapping[str, float]], maps: Mapping[str, Array]) -> None: ...
 
     def flush(self) -> None: ...
 
-    def _text(self, text: str, name: str) -> None:
-        self._logger.experiment.log_text(self._logger.run_id, text, f"gradcam/{name}")
+    def _log_text(self, text: str, name: str) -> None:
+        self._logger.experiment.log_text(self._logger.run_id, text, f"{self._prefix}/{name}")
 
 
-def _written(picture: Encoded, folder: Path, step: int) -> Path:
-    path = folder / f"{step:08d}.{picture.suffix}"
-    path.write_bytes(picture.data)
-    return path
+@contextmanager
+def _as_file(image: EncodedImage, step: int) -> Iterator[Path]:
+    """Keep the image in a temporary file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{step:08d}.{image.suffix}"
+        path.write_bytes(image.data)
+        yield path

@@ -1,0 +1,174 @@
+"""A session: everything that the callback needs for one stage of a Trainer."""
+
+from __future__ import annotations
+
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from gradcam_callback.drawing import Style
+from gradcam_callback.exceptions import GradCAMWarning
+from gradcam_callback.maps import OutputTransformError, is_out_of_memory
+from gradcam_callback.measures import Verdict
+from gradcam_callback.run import tags
+from gradcam_callback.run.evaluate import Evaluation, Evaluator, Shard
+from gradcam_callback.run.logger import RunLogger
+from gradcam_callback.run.state import RunState
+from gradcam_callback.run.tags import Tags
+from gradcam_callback.writers import Writer
+
+
+class Session:
+    """One stage of a Trainer: a fit, a validation or a test.
+
+    A failure in a session never ends a training. It becomes a warning that says what is lost.
+
+    Args:
+        state: of the run; new entries are added to it.
+        names: the tags of the stage.
+        writers: where images and texts go; none in all processes but the first.
+        is_test: True for a test. It may overwrite the files of an earlier one, and has no views over the epochs.
+
+    Attributes:
+        evaluator: None until the session has started, and if it could not start.
+        gave_up: True once a start has failed in a running training. It is not tried again.
+    """
+
+    def __init__(self, state: RunState, names: Tags, writers: Sequence[Writer], is_test: bool = False) -> None:
+        self.state, self.tags, self.is_test = state, names, is_test
+        self.evaluator: Evaluator | None = None
+        self.gave_up = False
+        self._writers = list(writers)
+        self._logger: RunLogger | None = None
+        self._shard: Shard | None = None
+        self._computed = False
+
+    def start(self, evaluator: Evaluator, style: Style, views: Sequence[str]) -> None:
+        """Start to log the evaluations of an evaluator.
+
+        Args:
+            evaluator: a model and its probe set.
+            style: this and the next as in `RunLogger`.
+
+        Raises:
+            ValueError: a writer cannot take this run.
+        """
+        logger = RunLogger(
+            evaluator.probe,
+            evaluator.layers,
+            self.state,
+            self._writers,
+            self.tags,
+            report=self._report,
+            style=style,
+            views=[view for view in views if not (self.is_test and view in tags.OVER_EPOCHS)],
+        )
+        if not logger.start(overwrite=self.is_test):
+            warn_lost("the checkpoint's history and strips are of other images or layers; both start anew")
+        self.evaluator, self._logger = evaluator, logger
+
+    def compute_shard(self, rank: int, world_size: int) -> None:
+        """Compute this process's part of the evaluation, once until the shard is taken."""
+        if self.evaluator is not None and not self._computed:
+            self._computed = True
+            with self.guard("this epoch's maps"):
+                self._shard = self.evaluator.compute_shard(rank, world_size)
+
+    def take_shard(self) -> Shard | None:
+        """Return this process's shard; None if there is none, or if it failed."""
+        shard, self._shard, self._computed = self._shard, None, False
+        return shard
+
+    def merge(self, shards: Sequence[Shard | None], rank: int) -> Evaluation | None:
+        """Merge the shards of all processes.
+
+        Args:
+            shards: by rank; None for a process without a shard.
+            rank: of this process.
+
+        Returns:
+            None if a shard is missing.
+        """
+        found = [shard for shard in shards if shard is not None]
+        if self.evaluator is None or not found:
+            return None
+        if len(found) < len(shards):
+            # The process that failed has already said why.
+            if shards[rank] is not None:
+                missing = next(i for i, shard in enumerate(shards) if shard is None)
+                warn_lost(f"this epoch's maps lost, since process {missing} could not compute its shard")
+            return None
+        with self.guard("this epoch's scalars"):
+            evaluation = self.evaluator.merge(found, self.state.previous)
+            self._report_nonfinite(evaluation, len(self.evaluator.probe))
+            return evaluation
+        return None
+
+    def log(self, evaluation: Evaluation, epoch: int, step: int, *, standalone: bool = False) -> None:
+        """Add an evaluation to the state and write its images; arguments as in `RunLogger.log`."""
+        assert self._logger is not None
+        with self.guard("this epoch's panels"):
+            self._logger.log(evaluation, epoch, step, standalone=standalone)
+
+    def take_new_suspicion(self) -> Verdict | None:
+        """Return the verdict if it suspects a shortcut for the first time in this run."""
+        verdict = self.state.verdict
+        if verdict is None or not verdict.suspected or self.state.warned:
+            return None
+        self.state.warned = True
+        return verdict
+
+    def finish(self) -> None:
+        """Write the images that show the whole run."""
+        if self._logger is not None:
+            with self.guard("the last strips and the animations"):
+                self._logger.finish()
+
+    def last_value(self, tag: str) -> float | None:
+        """Return the newest value of a scalar; None if no entry has it."""
+        for entry in reversed(self.state.history):
+            for name, value in entry.items():
+                if self.tags(name) == tag:
+                    return value
+        return None
+
+    def can_log(self, tag: str) -> bool:
+        """Return True if an entry of this session may have a scalar under this tag."""
+        if self.last_value(tag) is not None:
+            return True
+        if self.evaluator is None:
+            return False
+        names = tags.names_by_layer(self.evaluator.layers, self.evaluator.probe.masks is not None)
+        return any(self.tags(name) == tag for name in names)
+
+    @contextmanager
+    def guard(self, what: str) -> Iterator[None]:
+        """Turn an exception into a warning.
+
+        Args:
+            what: is lost if the block raises.
+        """
+        try:
+            yield
+        except OutputTransformError:
+            warn_lost(f"{what} lost, since your output_transform failed:\n{traceback.format_exc()}")
+        except Exception as error:
+            hint = "; fewer or smaller probe images need less memory" if is_out_of_memory(error) else ""
+            warn_lost(f"{what} lost ({type(error).__name__}: {error}){hint}")
+
+    def _report(self, writer: str, error: Exception) -> None:
+        warn_lost(f"images and texts for {writer} are lost until it works again ({type(error).__name__}: {error})")
+
+    def _report_nonfinite(self, evaluation: Evaluation, n: int) -> None:
+        bad = int(evaluation.cams.nonfinite.sum())
+        if bad:
+            warn_lost(
+                f"{bad} of {n} images gave NaN or infinity, and have empty maps; if the loss does so, too, lower the "
+                "learning rate"
+            )
+
+
+def warn_lost(lost: str) -> None:
+    """Warn that something is lost, and that the training goes on."""
+    warnings.warn(f"GradCAM: {lost}. Training goes on untouched.", GradCAMWarning, stacklevel=2)

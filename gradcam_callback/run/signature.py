@@ -1,0 +1,87 @@
+"""Recognise the run of a checkpoint: its callback, its probe set and its layers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
+
+from gradcam_callback.probes import ProbeSet
+from gradcam_callback.run.tags import DEFAULT_PREFIX
+
+# Pixels a side of the small copies of the images, and how far they may differ, as a share of their range: other
+# machines decode and resize a little differently.
+THUMBNAIL, TOLERANCE = 8, 0.03
+
+Signature = Mapping[str, Any]
+
+
+def identify(
+    probe: ProbeSet | str | Path | None,
+    target_layers: str | nn.Module | Sequence[str | nn.Module],
+    target: str | int,
+    tag_prefix: str,
+) -> dict[str, Any]:
+    """Describe the arguments that tell the callbacks of a Trainer apart, in the same way when a run is resumed.
+
+    The arguments are those of `GradCAMCallback`. Two callbacks with the same description cannot be in one Trainer.
+    """
+    layers: str | list[str]
+    if isinstance(target_layers, str):
+        layers = target_layers
+    else:
+        each = [target_layers] if isinstance(target_layers, nn.Module) else target_layers
+        # The name of a module in its model is not known yet.
+        layers = [layer if isinstance(layer, str) else type(layer).__name__ for layer in each]
+    identity: dict[str, Any] = {"target_layers": layers, "target": target}
+    if tag_prefix != DEFAULT_PREFIX:
+        identity["tag_prefix"] = tag_prefix
+    if isinstance(probe, ProbeSet):
+        content = repr((probe.names, probe.labels.tolist()))
+        identity["probe"] = hashlib.sha256(content.encode()).hexdigest()[:8]
+    elif probe is not None:
+        identity["probe"] = Path(probe).name
+    return identity
+
+
+def sign(probe: ProbeSet, layers: Sequence[str]) -> Signature:
+    """Describe a probe set and a list of layers by tensors and plain values only."""
+    masks = torch.zeros(len(probe), *probe.images.shape[2:]) if probe.masks is None else probe.masks
+    planes = torch.cat([probe.images.float().cpu(), masks[:, None].float().cpu()], dim=1)
+    return {
+        "layers": list(layers),
+        "labels": probe.labels.tolist(),
+        "size": list(probe.images.shape[2:]),
+        "thumbnails": adaptive_avg_pool2d(planes, THUMBNAIL),
+    }
+
+
+def read_signature(saved: Any) -> Signature:
+    """Check a signature from a checkpoint.
+
+    Raises:
+        KeyError, TypeError: it is not what `sign` returns.
+    """
+    if not isinstance(saved, Mapping):
+        raise TypeError("the state does not name its probe set and layers")
+    lists = {name: list(saved[name]) for name in ("layers", "labels", "size")}
+    thumbnails = saved["thumbnails"]
+    if not isinstance(thumbnails, Tensor) or not thumbnails.is_floating_point():
+        raise TypeError("the thumbnails of the probe images are no tensor of floating point")
+    if not all(isinstance(value, str if name == "layers" else int) for name in lists for value in lists[name]):
+        raise TypeError("the layers, labels or image size have the wrong type")
+    return {**lists, "thumbnails": thumbnails}
+
+
+def is_same(saved: Signature, now: Signature) -> bool:
+    """Return True if both describe the same layers and, but for small differences of decoding, the same images."""
+    before, after = saved["thumbnails"], now["thumbnails"]
+    if any(saved[name] != now[name] for name in ("layers", "labels", "size")) or before.shape != after.shape:
+        return False
+    value_range = float(after.max() - after.min())
+    return bool(((before - after).abs() <= TOLERANCE * value_range).all())

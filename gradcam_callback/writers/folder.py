@@ -1,0 +1,94 @@
+"""Write a run as plain files."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gradcam_callback.encoded_image import EncodedImage
+from gradcam_callback.writers.base import Array, Charts, Manifest, image_path
+
+# The files of a run.
+MANIFEST, HISTORY, PROBE, MAPS = "manifest.json", "history.json", "probe.npz", "maps"
+
+
+class FolderWriter:
+    """A folder of plain files.
+
+    ``manifest.json``, ``history.json``, images as ``<tag>/<step>.jpg`` or ``.gif``, and raw maps. Maps are in
+    ``maps/<step>.npz``, an array ``(N, h, w)`` float32 for each layer. Their images are in ``probe.npz``: ``images``
+    ``(N, H, W, 3)`` uint8, ``masks`` ``(N, H, W)`` bool.
+
+    Args:
+        folder: made if it does not exist.
+        images: True writes images.
+        maps: True writes raw maps.
+    """
+
+    def __init__(self, folder: Path, images: bool = True, maps: bool = False) -> None:
+        self.folder, self._images, self._maps = folder, images, maps
+        self._prefix = ""
+        self._verdict: Mapping[str, Any] | None = None
+
+    def start(self, manifest: Manifest, images: Array, masks: Array, charts: Charts, resuming: bool) -> None:
+        if not resuming and (self.folder / HISTORY).exists():
+            raise ValueError(
+                f"Expected a folder without a run, but {self.folder} holds another run. Delete the folder, or choose "
+                "another save_dir."
+            )
+        self._prefix = manifest.tag_prefix
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._write(MANIFEST, manifest.to_json().encode())
+            if self._maps:
+                self._write(PROBE, _pack({"images": images, "masks": masks}))
+        except OSError as error:
+            raise ValueError(
+                f"Expected a folder, new or existing, but {self.folder} cannot be written to ({error}). Choose another "
+                "save_dir."
+            ) from error
+
+    def write_image(self, tag: str, image: EncodedImage, step: int) -> None:
+        if self._images:
+            self._write(f"{image_path(tag, self._prefix)}/{step:08d}.{image.suffix}", image.data)
+
+    def write_verdict(self, tag: str, verdict: Mapping[str, Any], step: int) -> None:
+        self._verdict = verdict  # a part of history.json
+
+    def write_entry(self, history: Sequence[Mapping[str, float]], maps: Mapping[str, Array]) -> None:
+        if self._maps:
+            self._write(map_file(int(history[-1]["step"])), _pack(maps))
+        # The whole history each time, so that the file is also right if the run was resumed from an earlier checkpoint.
+        content = json.dumps({"history": list(history), "verdict": self._verdict}, ensure_ascii=False)
+        self._write(HISTORY, content.encode())
+
+    def flush(self) -> None: ...
+
+    def _write(self, name: str, content: bytes) -> None:
+        """Write a whole file, or leave the file that was there before."""
+        path = self.folder / name
+        partial = path.with_name(".partial")
+        # Somebody may have deleted the folder in the meantime.
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            partial.write_bytes(content)
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+def map_file(step: int) -> str:
+    """Return the path of the raw maps of an entry, below the folder of the run."""
+    return f"{MAPS}/{step:08d}.npz"
+
+
+def _pack(arrays: Mapping[str, Any]) -> bytes:
+    packed = io.BytesIO()
+    np.savez_compressed(packed, **arrays)
+    return packed.getvalue()
