@@ -16,9 +16,9 @@ from test_suspicion import AlwaysTheSame, ReadsTheGround
 from torchvision import transforms
 from toys import CLASSES, Toys
 
-from gradcam_callback import GradCAMCallback, ProbeSet
+from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet, find_checkpoints, strength, watch_checkpoints
 from gradcam_callback.__main__ import main
-from gradcam_callback.offline.checkpoints import Checkpoint, find_checkpoints, table, watch_checkpoints
+from gradcam_callback.offline import Checkpoint, format_table
 
 
 class Saves(ThinVGG):
@@ -71,13 +71,27 @@ def test_looking_back_gives_what_the_callback_would_have_logged(watched, probe, 
         assert place.read_bytes() == (out / "probe" / "heart-1" / f"{look.checkpoint.step:08d}.jpg").read_bytes()
 
 
+def test_the_options_of_gradcam_reach_the_maps(tmp_path, probe):
+    module = ThinVGG(3)
+    cam = GradCAM(module, "block5_conv3", method="layercam", precision="bf16", output_transform=lambda y: 2 * y)
+    maps = cam(probe.images, probe.labels).maps["block5_conv3"]
+    for layers in ("block5_conv3", module.features[-2]):
+        out = tmp_path / type(layers).__name__
+        (result,) = watch_checkpoints(
+            [Checkpoint(Path("a"), 0, 0)], lambda path: module, probe, out, target_layers=layers, method="layercam",
+            precision="bf16", chunk_size=2, reuse_frozen=False, output_transform=lambda y: 2 * y,
+        )  # fmt: skip
+        logged = result.entry[f"gradcam/strength/{result.layer}"]
+        assert logged == pytest.approx(float(strength(maps).mean()), rel=1e-2)
+
+
 def test_each_verdict_is_of_its_checkpoint_alone(tmp_path, probe, toys):
     """In a training it would have to be two epochs in a row."""
     made = {Path("a"): AlwaysTheSame(), Path("b"): ReadsTheGround(toys)}
     checkpoints = [Checkpoint(path, epoch, epoch) for epoch, path in enumerate(made)]
     looks = watch_checkpoints(checkpoints, made.__getitem__, probe, tmp_path / "out", target_layers="block5_conv3")
     assert [look.verdict.suspected for look in looks] == [False, True]
-    assert compare_checkpoints.best(looks).checkpoint.path == Path("a")
+    assert compare_checkpoints.best([look.verdict for look in looks]) == 0
 
 
 def test_state_dicts_are_counted_in_the_order_of_the_numbers_in_their_names(tmp_path):
@@ -99,17 +113,17 @@ def test_old_files_and_those_of_other_programs_say_no_step(tmp_path):
 def test_what_cannot_be_looked_back_at_is_said(tmp_path, probe):
     torch.save({"weight": torch.zeros(1)}, tmp_path / "plain.pt")
     torch.save({"state_dict": {}, "epoch": 1, "global_step": 9}, tmp_path / "lightning.ckpt")
-    with pytest.raises(ValueError, match=r"plain.pt' does not say the step .* Lightning's alone, or state dicts alone"):
+    with pytest.raises(ValueError, match=r"alone or state dicts alone, but got both: .*plain.pt'"):
         find_checkpoints([tmp_path])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"empty' holds no checkpoint. Expected files that end in .ckpt, .pt, .pth"):
+    with pytest.raises(ValueError, match=r"Expected checkpoints \(.ckpt, .pt, .pth\) in '.*empty', but found none"):
         find_checkpoints([tmp_path / "empty"])
-    with pytest.raises(ValueError, match="There is no checkpoint 'nowhere.pt'"):
+    with pytest.raises(ValueError, match="Expected a checkpoint, but there is no file 'nowhere.pt'"):
         find_checkpoints([Path("nowhere.pt")])
-    with pytest.raises(ValueError, match="No checkpoints came"):
+    with pytest.raises(ValueError, match="Expected one or more checkpoints, but got none"):
         watch_checkpoints([], restored, probe, tmp_path / "out")
     one = [Checkpoint(Path("a"), 0, 0)]
-    with pytest.raises(ValueError, match=r"Classes \[2\] are outside the model's 2 logits"):
+    with pytest.raises(ValueError, match=r"from 0 to 1 \(the model returns 2 logits\), but got \[2\]"):
         watch_checkpoints(one, lambda path: ThinVGG(2), probe, tmp_path / "out", target_layers="block5_conv3")
     assert not (tmp_path / "out").exists(), "what does not fit leaves nothing behind"
     watch_checkpoints(one, lambda path: ThinVGG(3), probe, tmp_path / "out", target_layers="block5_conv3")
@@ -153,7 +167,7 @@ def test_the_table_shows_what_there_is(tmp_path, toys):
     one = [Checkpoint(Path("a"), 3, 40)]
     looks = watch_checkpoints(one, lambda path: ThinVGG(3), probe, tmp_path / "out", target_layers="block5_conv3")
     assert looks[0].verdict is None
-    heading, row = table(looks).splitlines()
+    heading, row = format_table(looks).splitlines()
     assert heading.split() == ["epoch", "step", "accuracy", "checkpoint"]
     right = looks[0].entry["gradcam/probe_accuracy"]
     assert row.split() == ["3", "40", f"{100 * right:.0f}", "%", "a"]

@@ -1,4 +1,4 @@
-"""The site's pages lead somewhere, name all that is public, and what they show can be run. `make docs` builds them."""
+"""The links and names of the pages exist, the API page is complete, and all code runs. `make docs` builds the pages."""
 
 import doctest
 import importlib
@@ -26,14 +26,14 @@ def nav(entries):
 
 
 def anchors(page):
-    """The anchors that GitHub and the site make of a page's headings."""
+    """Return the anchors that GitHub and the site make of a page's headings."""
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
     headings = re.findall(r"^#+ (.+)$", text, flags=re.M)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def shown():
-    """What api.md shows: a dotted name, the object, and of a class the members that are listed there."""
+    """Yield the dotted name and the object of each entry of api.md, and of the members that it lists of a class."""
     for name, options in re.findall(r"^::: (\S+)((?:\n {4}.*)*)", (DOCS / "api.md").read_text(), flags=re.M):
         module, _, last = name.rpartition(".")
         thing = getattr(importlib.import_module(module), last)
@@ -49,7 +49,7 @@ def test_every_page_is_in_the_navigation_once():
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES], ids=lambda page: page.name)
-def test_links_and_pictures_are_there(page):
+def test_links_and_images_exist(page):
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if target.startswith("https://"):
@@ -58,18 +58,24 @@ def test_links_and_pictures_are_there(page):
         linked = (page.parent / path) if path else page
         assert linked.is_file(), target
         assert not anchor or anchor in anchors(linked), target
-        # The site holds nothing but what lies in docs/.
+        # The site holds only the files of docs/.
         assert page not in PAGES or linked.resolve().is_relative_to(DOCS), target
 
 
-def test_pictures_are_used_and_small():
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES], ids=lambda page: page.name)
+def test_named_files_exist(page):
+    for name in re.findall(r"\b(?:tests|examples|benchmarks|gradcam_callback)/[\w/]+\.\w+", page.read_text()):
+        assert (ROOT / name).is_file(), name
+
+
+def test_images_are_used_and_small():
     used = {
         Path(name).name
         for page in (ROOT / "README.md", *PAGES)
         for name in re.findall(r"\]\((\S+)\)", page.read_text())
     }
-    for picture in (DOCS / "pictures").iterdir():
-        assert picture.name in used and picture.stat().st_size < 400_000, picture
+    for image in (DOCS / "pictures").iterdir():
+        assert image.name in used and image.stat().st_size < 400_000, image
 
 
 def test_every_public_name_is_in_the_api():

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from terminal import on_a_terminal
+from test_suspicion import ReadsTheGround
 
-from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet
+from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet, write_report
 from gradcam_callback.__main__ import main
-from gradcam_callback.offline.report import read, write_report
+from gradcam_callback.offline.logged_run import read_run
 
 LAYERS = ["block4_conv3", "block5_conv3"]
 
@@ -79,7 +80,7 @@ def test_overlays_are_those_of_the_image_the_layer_and_the_epoch(run, thin, tmp_
 
 def test_long_runs_are_thinned_from_the_first_to_the_last_epoch(thin, fit, tmp_path, probe):
     fit(thin, GradCAMCallback(probe, LAYERS[1:], views="probe"), max_epochs=6)
-    record = read(tmp_path / "run")
+    record = read_run(tmp_path / "run")
     assert record.epochs == ["0", "1", "2", "3", "4", "5"]
     assert [record.epochs[place] for place in record.pick(3)] == ["0", "2", "5"]
     assert record.pick(99) == [0, 1, 2, 3, 4, 5]
@@ -89,6 +90,33 @@ def test_a_person_sees_how_far_it_is(run, tmp_path):
     command = [sys.executable, "-m", "gradcam_callback", "report", "maps", "-o", "focus.html"]
     printed, seen = on_a_terminal(command, tmp_path)
     assert printed == b"focus.html\n" and re.search(r"epochs: 100%.* 3/3", seen), seen
+
+
+RED, GREEN = "#c81e1e", "#15803d"
+
+
+@pytest.mark.parametrize(("epochs", "colour"), [(1, GREEN), (2, RED)])
+@pytest.mark.parametrize("source", ["run", "focus"])
+@pytest.mark.filterwarnings("ignore::gradcam_callback.ShortcutWarning")
+def test_the_box_is_red_only_if_a_shortcut_is_suspected(toys, fit, tmp_path, source, epochs, colour):
+    """The first epoch's text says "if the next epoch says so too, a shortcut is suspected", which accuses nobody."""
+    probe = ProbeSet.from_dataset(toys, 4)
+    callback = GradCAMCallback(probe, LAYERS[1:], save_dir=tmp_path / "focus")
+    fit(ReadsTheGround(toys), callback, max_epochs=epochs)
+    assert "is suspected" in callback.verdict.evidence and callback.verdict.suspected == (colour == RED)
+    write_report(tmp_path / source, tmp_path / "focus.html")
+    (border,) = re.findall(r"border-left: 5px solid (#\w+)", (tmp_path / "focus.html").read_text())
+    assert border == colour
+
+
+def test_of_two_callbacks_the_page_shows_the_one_that_is_asked_for(thin, fit, tmp_path, probe):
+    first, second = GradCAMCallback(probe, LAYERS[0]), GradCAMCallback(probe, LAYERS[1])
+    fit(thin, first, second, max_epochs=1)
+    for prefix, layer in ((None, LAYERS[0]), ("gradcam", LAYERS[0]), ("gradcam_2", LAYERS[1])):
+        write_report(tmp_path / "run", tmp_path / "focus.html", tag_prefix=prefix)
+        assert [list(image) for image in pictures_in((tmp_path / "focus.html").read_text())] == [[layer]] * 3
+    with pytest.raises(ValueError, match=r"Expected `tag_prefix` to be one of \['gradcam', 'gradcam_2'\], but got 'x'"):
+        write_report(tmp_path / "run", tmp_path / "focus.html", tag_prefix="x")
 
 
 def test_without_masks_there_is_a_page_without_verdict(thin, fit, tmp_path, probe):
@@ -103,9 +131,12 @@ def test_without_masks_there_is_a_page_without_verdict(thin, fit, tmp_path, prob
 @pytest.mark.parametrize(
     ("prepare", "message"),
     [
-        (lambda folder: None, "holds no event file and no history.json. Expected the folder of one run"),
+        (lambda folder: None, "Expected the folder of one run, but .*empty. holds no event file and no history.json"),
         (lambda folder: (folder / "a").mkdir() or (folder / "a" / "events.out.tfevents.1").touch(), "such as .*a"),
-        (lambda folder: (folder / "events.out.tfevents.1").touch(), "hold nothing of gradcam_callback"),
+        (
+            lambda folder: (folder / "events.out.tfevents.1").touch(),
+            "entries of gradcam_callback, but those in .*empty hold none",
+        ),
     ],
 )
 def test_what_is_no_run_is_said(tmp_path, prepare, message):
@@ -117,7 +148,7 @@ def test_what_is_no_run_is_said(tmp_path, prepare, message):
 
 def test_a_run_without_panels_or_maps_is_said(thin, fit, tmp_path, probe):
     fit(thin, GradCAMCallback(probe, LAYERS, views="layer"), max_epochs=1)
-    with pytest.raises(ValueError, match="neither probe panels nor raw maps. Expected a run with the view 'probe'"):
+    with pytest.raises(ValueError, match="panels or raw maps, but .* holds neither. Log the view 'probe'"):
         write_report(tmp_path / "run", tmp_path / "focus.html")
 
 
@@ -133,4 +164,8 @@ def test_command_line(thin, fit, tmp_path, probe, monkeypatch, capsys):
     )
     # The libraries' own complaints may come before.
     said = done.stderr.strip().splitlines()[-1]
-    assert done.returncode == 1 and said.startswith(f"{tmp_path} holds no event file") and "run" in said
+    assert (
+        done.returncode == 1
+        and said.startswith(f"Expected the folder of one run, but '{tmp_path}' holds")
+        and "run" in said
+    )

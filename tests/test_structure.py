@@ -100,7 +100,7 @@ def test_a_wing_says_in_a_few_lines_what_lives_there(wing):
     tree = ast.parse((PACKAGE / wing / "__init__.py").read_text())
     assert 2 <= len(ast.get_docstring(tree).splitlines()) <= 6
     module = __import__(f"gradcam_callback.{wing}", fromlist=["__all__"])
-    assert module.__all__ == sorted(module.__all__, key=lambda name: (not name.isupper(), not name[0].isupper(), name))
+    assert module.__all__ == sorted(module.__all__)
     assert all(hasattr(module, name) for name in module.__all__)
 
 

@@ -9,7 +9,7 @@ from gradcam_callback.drawing.caption import Caption
 from gradcam_callback.drawing.encoding import encode_gif, encode_jpeg
 from gradcam_callback.drawing.heatmap import Map, blend, scale
 from gradcam_callback.drawing.input_image import InputImage
-from gradcam_callback.drawing.overlay import overlay
+from gradcam_callback.drawing.overlays import overlay
 from gradcam_callback.drawing.panels import LayerPanel, ProbePanel
 from gradcam_callback.drawing.plots import Profile, depth_profile, over_time
 from gradcam_callback.drawing.sheets import contact_sheet, stack

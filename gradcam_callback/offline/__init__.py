@@ -21,9 +21,9 @@ from gradcam_callback.offline.photographs import (
 from gradcam_callback.offline.report import write_report
 
 __all__ = [
-    "IMAGENET",
     "Checkpoint",
     "CheckpointResult",
+    "IMAGENET",
     "Normalisation",
     "center_crop",
     "draw_sheets",

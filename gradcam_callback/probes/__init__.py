@@ -10,4 +10,12 @@ from gradcam_callback.probes.names import make_unique
 from gradcam_callback.probes.probe_set import ProbeSet
 from gradcam_callback.probes.transforms import Transform
 
-__all__ = ["ProbeSet", "Transform", "find_class_names", "find_transform", "from_boxes", "make_unique", "open_image"]
+__all__ = [
+    "ProbeSet",
+    "Transform",
+    "find_class_names",
+    "find_transform",
+    "from_boxes",
+    "make_unique",
+    "open_image",
+]

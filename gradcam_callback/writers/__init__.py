@@ -10,14 +10,14 @@ from gradcam_callback.writers.tensorboard import TensorBoardWriter
 from gradcam_callback.writers.trackers import MLflowWriter, WandbWriter
 
 __all__ = [
+    "Box",
+    "FolderWriter",
     "HISTORY",
     "MANIFEST",
     "MAPS",
-    "PROBE",
-    "Box",
-    "FolderWriter",
     "MLflowWriter",
     "Manifest",
+    "PROBE",
     "TensorBoardWriter",
     "WandbWriter",
     "Writer",
