@@ -1,11 +1,11 @@
-"""The classes of what the package warns of, for ``warnings.filterwarnings``."""
+"""Warning classes of the package, for ``warnings.filterwarnings``."""
 
 
 class GradCAMWarning(UserWarning):
-    """Something of ours was lost or had to be done otherwise, and what; training goes on untouched.
+    """A warning that maps, images or scalars were lost, or that a fallback was used. The training itself continues.
 
     Examples:
-        Memory for two images at once:
+        A model with memory for two images at once:
 
         >>> import warnings, torch
         >>> from gradcam_callback import GradCAM
@@ -15,27 +15,27 @@ class GradCAMWarning(UserWarning):
         ...             raise torch.OutOfMemoryError("out of memory")
         ...         return super().forward(images)
         >>> model = Small(torch.nn.Conv2d(3, 2, 8), torch.nn.Flatten())
-        >>> with warnings.catch_warnings(record=True) as heard:
+        >>> with warnings.catch_warnings(record=True) as caught:
         ...     warnings.simplefilter("always")
         ...     maps = GradCAM(model, "0")(torch.rand(8, 3, 8, 8)).maps["0"]
-        >>> len(maps), {warning.category.__name__ for warning in heard}
+        >>> len(maps), {warning.category.__name__ for warning in caught}
         (8, {'GradCAMWarning'})
     """
 
 
 class ShortcutWarning(UserWarning):
-    """The network's answers depend on the background: a shortcut is suspected; said once per run.
+    """A warning that the predictions seem to depend on the background. It appears once per run.
 
     Examples:
-        It can be silenced alone, where the background may well decide:
+        Silence this warning alone, if the background may decide:
 
         >>> import warnings
         >>> from gradcam_callback import GradCAMWarning, ShortcutWarning
-        >>> with warnings.catch_warnings(record=True) as heard:
+        >>> with warnings.catch_warnings(record=True) as caught:
         ...     warnings.simplefilter("always")
         ...     warnings.simplefilter("ignore", ShortcutWarning)
         ...     warnings.warn("a shortcut is suspected", ShortcutWarning)
         ...     warnings.warn("maps lost", GradCAMWarning)
-        >>> [str(warning.message) for warning in heard]
+        >>> [str(warning.message) for warning in caught]
         ['maps lost']
     """

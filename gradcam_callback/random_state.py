@@ -12,9 +12,9 @@ import torch
 
 @contextmanager
 def preserved_random_state() -> Iterator[None]:
-    """Give the random generators of Python, NumPy and torch (CPU and every CUDA device) back as they were."""
+    """Restore the random state of Python, NumPy and torch (CPU and every CUDA device) at the end of the block."""
     python_state, numpy_state = random.getstate(), np.random.get_state()
-    # fork_rng would warn on machines with many GPUs unless it is told which of them to keep.
+    # On a machine with many GPUs, fork_rng warns unless it gets the list of devices.
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     try:
         with torch.random.fork_rng(devices=devices):

@@ -1,4 +1,4 @@
-"""Networks that are no VGG: their layers, and the maps of these, against a peer's; the rows are those of the docs."""
+"""Tests that maps of other models than VGGs equal pytorch-grad-cam's. The cases are the rows of docs/models.md."""
 
 import re
 from pathlib import Path
@@ -21,7 +21,7 @@ ROWS = re.findall(r"^\| (torchvision|timm) \| (\S+) \| (\S+) \| (yes)? ?\| (\w+)
 PREFIXES = {"deit_tiny_distilled_patch16_224": 2}
 
 
-def made(library, name):
+def make_model(library, name):
     torch.manual_seed(0)
     if library == "timm":
         model = timm.create_model(name, pretrained=False, num_classes=5)
@@ -30,34 +30,36 @@ def made(library, name):
         model = torchvision.models.get_model(name, weights=None, num_classes=5, **quick)
     model = model.double().eval()
     for module in model.modules():
-        # As trained ones do, unlike fresh ones, these let the image through to the logits.
+        # Some fresh weights are so small that the logits hardly depend on the image; trained weights are larger.
         if isinstance(module, (nn.Linear, nn.Conv2d)) and module.weight.std() < 0.03:
             nn.init.kaiming_normal_(module.weight)
     return model
 
 
 def reshaped(name, kind):
-    """Written once more, by the numbers of the table's models."""
+    """Return an independent reshape for the models of the table, with their numbers of tokens."""
     if kind == "tokens":
         skipped, side = PREFIXES.get(name, 1), 7 if name == "vit_b_32" else 14
         return lambda x: x[:, skipped:].reshape(len(x), side, side, -1).permute(0, 3, 1, 2)
     return (lambda x: x.movedim(-1, 1)) if kind == "channels_last" else None
 
 
-def of_the_peer(model, name, layer, kind, images):
-    # Of a module that runs several times the peer keeps the first output; its block gives the last.
+def peer_maps(model, name, layer, kind, images):
+    # If a module runs several times, the peer takes its first output. The block around it returns the last output.
     module = model.get_submodule(layer.removesuffix(".relu"))
     peer = PytorchGradCAM(model, [module], reshape_transform=reshaped(name, kind))
     targets = [ClassifierOutputTarget(k) for k in range(len(images))]
     peer(images, targets)
-    kept = peer.activations_and_grads
-    raw = peer.get_cam_image(images, module, targets, kept.activations[0].numpy(), kept.gradients[0].numpy(), False)
-    kept.release()
+    recorded = peer.activations_and_grads
+    raw = peer.get_cam_image(
+        images, module, targets, recorded.activations[0].numpy(), recorded.gradients[0].numpy(), False
+    )
+    recorded.release()
     return torch.from_numpy(raw).clamp(min=0)
 
 
-def of_densenet(model, images):
-    """The peer keeps the output of norm5 as the in-place ReLU behind it has left it."""
+def densenet_maps(model, images):
+    """Compute the formula, as the peer takes norm5 after the in-place ReLU behind it has changed the output."""
     activations = model.features(images).detach().requires_grad_()
     logits = model.classifier(functional.relu(activations).mean(dim=(2, 3)))
     (gradients,) = torch.autograd.grad(logits[range(len(images)), range(len(images))].sum(), activations)
@@ -66,18 +68,18 @@ def of_densenet(model, images):
 
 @pytest.mark.parametrize(("library", "name", "layer", "last", "kind", "pixels"), ROWS)
 def test_layers_are_found_and_maps_equal_the_peers(library, name, layer, last, kind, pixels):
-    model, images = made(library, name), torch.rand(4, 3, int(pixels), int(pixels)).double()
+    model, images = make_model(library, name), torch.rand(4, 3, int(pixels), int(pixels)).double()
     cam = GradCAM(model, "last" if last else layer, reshape_transform=kind or None)
     cams = cam(images, [0, 1, 2, 3])
     assert [found.name for found in cam.layers] == [layer] == list(cams.maps)
     raw = cams.maps[layer]
-    expected = of_densenet(model, images) if name == "densenet121" else of_the_peer(model, name, layer, kind, images)
+    expected = densenet_maps(model, images) if name == "densenet121" else peer_maps(model, name, layer, kind, images)
     assert raw.shape == expected.shape and expected.any(), "maps of zeros would prove nothing"
     assert (raw - expected).abs().max() <= 1e-6 * expected.max()
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
-def test_the_table_is_read_whole():
+def test_every_row_of_the_table_is_tested():
     assert len(ROWS) == len(re.findall(r"^\| (torchvision|timm) ", PAGE, flags=re.M)) >= 20
 
 
@@ -85,12 +87,12 @@ def test_last_is_a_vggs_last_convolution_and_mixes_with_other_names():
     model = torchvision.models.vgg11(weights=None, init_weights=False)
     assert [layer.name for layer in GradCAM(model, ["block1", "last"]).layers] == ["block1_conv1", "block5_conv2"]
     cam = GradCAM(resnet18(weights=None), ["last", "layer2"])
-    assert [layer.name for layer in cam.layers] == ["layer2"], "the last is not known before there is an image"
+    assert [layer.name for layer in cam.layers] == ["layer2"], "the last layer is not known before the first image"
     for _ in range(2):
         assert list(cam(torch.rand(1, 3, 64, 64)).maps) == ["layer2", "layer4.1.relu"]
 
 
-def test_the_last_layer_is_found_without_a_trace_and_for_images_of_any_proportions():
+def test_finding_the_last_layer_leaves_the_model_as_it_was_for_images_of_any_proportions():
     model = resnet18(weights=None).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     cam = GradCAM(model, "last")
@@ -108,7 +110,7 @@ LAYER = "encoder.layers.encoder_layer_1.ln_1"
 
 
 class Patches(nn.Module):
-    """A transformer's first step, with ``before`` tokens in front of the patches'."""
+    """The first step of a transformer, with ``before`` tokens in front of the patch tokens."""
 
     def __init__(self, before):
         super().__init__()
@@ -122,7 +124,7 @@ class Patches(nn.Module):
         return self.head(self.tokens(tokens).square().mean(dim=1))
 
 
-def test_tokens_of_wide_images_have_the_maps_of_their_patches():
+def test_tokens_of_wide_images_have_the_same_maps_as_their_patches():
     model, images = Patches(2), torch.rand(3, 3, 24, 40)
     maps = GradCAM(model, "patches")(images, 1).maps["patches"]
     assert maps.shape == (3, 3, 5) and maps.any()
@@ -130,7 +132,7 @@ def test_tokens_of_wide_images_have_the_maps_of_their_patches():
     torch.testing.assert_close(found, maps)
 
 
-def test_the_last_layer_is_looked_for_once():
+def test_the_last_layer_is_searched_once():
     forwards = []
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
     model[3].register_forward_hook(lambda _module, given, _output: forwards.append(len(given[0])))
@@ -143,38 +145,46 @@ def test_the_last_layer_is_looked_for_once():
 @pytest.mark.parametrize(
     ("model", "options", "message"),
     [
-        (small_transformer, {"target_layers": "last"}, r"'encoder.ln' gives \(1, 17, 8\).*reshape_transform='tokens'"),
-        (small_transformer, {"target_layers": LAYER}, r"gives \(2, 17, 8\).*Tokens .* need reshape_transform='tokens'"),
+        (
+            small_transformer,
+            {"target_layers": "last"},
+            r"'encoder.ln' returns \(1, 17, 8\).*reshape_transform='tokens'",
+        ),
+        (
+            small_transformer,
+            {"target_layers": LAYER},
+            r"but got \(2, 17, 8\).*tokens .* pass reshape_transform='tokens'",
+        ),
         (
             small_transformer,
             {"target_layers": LAYER, "reshape_transform": lambda tokens: tokens[:, 0]},
-            r"gives \(2, 17, 8\), of which reshape_transform made \(2, 8\). Expected .* with N = 2\.$",
+            r"with N = 2 for the output \(2, 17, 8\) of layer .* but got \(2, 8\)\.",
         ),
         (
             small_transformer,
             {"target_layers": LAYER, "reshape_transform": lambda tokens: tokens[..., None, None]},
-            r"gives \(2, 17, 8\), of which reshape_transform made \(2, 17, 8, 1, 1\). Expected .* with N = 2\.$",
+            r"with N = 2 for the output \(2, 17, 8\) of layer .* but got \(2, 17, 8, 1, 1\)\.",
         ),
         (
             small_transformer,
             {"target_layers": LAYER, "reshape_transform": lambda tokens: tokens.unflatten(1, (5, 5))},
-            rf"Layer '{LAYER}' gives \(2, 17, 8\)\..*unflatten",
+            rf"the output \(2, 17, 8\) of layer '{LAYER}', but it raised RuntimeError: .*unflatten",
         ),
         (
             lambda: nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 3)),
             {"target_layers": "last"},
-            r"no module gives \(N, C, h, w\). Expected the dotted name",
+            r"\(N, C, h, w\), but no module returns this shape. Pass the dotted name",
         ),
     ],
 )
-def test_what_cannot_be_a_map_is_said(model, options, message):
+def test_a_layer_without_a_spatial_output_is_an_error(model, options, message):
     with pytest.raises(ValueError, match=message):
         GradCAM(model(), **options)(torch.rand(2, 3, 32, 32))
 
 
-def test_a_wrong_reshape_transform_is_said_at_once():
+def test_a_wrong_reshape_transform_is_an_error_at_once():
     with pytest.raises(
-        ValueError, match="reshape_transform is 'token'. Expected 'tokens', 'channels_last', a callable"
+        ValueError, match="`reshape_transform` to be 'tokens', 'channels_last', a callable or None, but got 'token'"
     ):
         GradCAMCallback(reshape_transform="token")
 
@@ -218,7 +228,7 @@ def test_a_training_of_another_network_is_watched(network, options, layer, fit, 
     assert callback.verdict is not None and callback.history[-1][f"gradcam/drift/{layer}"] > 0
 
 
-def test_a_layer_that_gives_a_tuple_is_refused():
+def test_a_layer_that_returns_a_tuple_is_an_error():
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
@@ -227,5 +237,5 @@ def test_a_layer_that_gives_a_tuple_is_refused():
         def forward(self, images):
             return self.head(self.rows(images.flatten(2))[0][:, -1])
 
-    with pytest.raises(ValueError, match="Layer 'rows' gives a tuple. Expected a module whose output is one tensor"):
+    with pytest.raises(ValueError, match="layer 'rows' to return one tensor .* but got tuple"):
         GradCAM(Net(), "rows")(torch.rand(1, 3, 4, 6))

@@ -1,4 +1,4 @@
-"""The engine on the networks that users have: exact on each, careful where it must be, bounded in memory."""
+"""Tests that the maps of many models are exact, and that their memory is bounded."""
 
 import warnings
 
@@ -13,11 +13,11 @@ from test_gradcam import assert_maps_close
 from torch import nn
 
 from gradcam_callback import GradCAM, GradCAMWarning
-from gradcam_callback.maps.chunks import in_chunks
+from gradcam_callback.maps.chunks import compute_in_chunks
 
 
 def captum_maps(model, layers, images, targets):
-    """Each layer's map by captum, a forward and a backward for each."""
+    """Compute each layer's map with captum, which needs a forward and a backward pass per layer."""
     maps = {}
     for layer in layers:
         found = LayerGradCam(model, layer.module).attribute(images, torch.tensor(targets), relu_attributions=True)
@@ -32,7 +32,7 @@ def test_every_vgg_of_torchvision_equals_captum(kind, suffix):
     model = getattr(torchvision.models, kind + suffix)(num_classes=1)
     model.classifier = nn.Sequential(nn.Dropout(0.5), nn.Linear(512 * 7 * 7, 5))
     model = model.double().train()
-    model(torch.rand(4, 3, 64, 96).double())  # gives a batch norm its statistics
+    model(torch.rand(4, 3, 64, 96).double())  # gives the batch norms their statistics
     images, targets = torch.rand(2, 3, 64, 96).double(), [4, 1]
     cam = GradCAM(model)
     found = cam(images, targets).maps
@@ -61,13 +61,13 @@ def test_any_cnn_by_dotted_name_equals_captum():
 
 
 class Viewing(ThinVGG):
-    """Insists on contiguous features, as many hand-written networks do."""
+    """A VGG that needs contiguous features, as many hand-written models do."""
 
     def forward(self, images):
         return self.classifier[2:](self.features(images).view(len(images), -1)[:, :24])
 
 
-def test_model_that_calls_view_on_its_features_is_computed_with_care():
+def test_a_model_that_calls_view_on_its_features_takes_the_safe_path():
     model, images = Viewing().double().eval(), torch.rand(3, 3, 64, 64).double()
     with pytest.raises(RuntimeError, match="view"):
         model(images.contiguous(memory_format=torch.channels_last))
@@ -90,18 +90,19 @@ def test_chunks_do_not_change_the_maps(thin, chunk_size):
 
 
 def sizes(images, chunk_size):
-    came = []
+    """Return the number of images in each chunk."""
+    counts = []
 
     def compute(chunk):
-        came.append(chunk.stop - chunk.start)
+        counts.append(chunk.stop - chunk.start)
         return [torch.arange(chunk.start, chunk.stop), images[chunk, :, 0, 0]]
 
-    numbers, pixels = in_chunks(compute, images, chunk_size)
+    numbers, pixels = compute_in_chunks(compute, images, chunk_size)
     assert torch.equal(numbers, torch.arange(len(images))) and torch.equal(pixels, images[..., 0, 0])
-    return came
+    return counts
 
 
-def test_chunks_are_even_and_chosen_by_the_size_of_the_images():
+def test_chunks_are_even_and_depend_on_the_size_of_the_images():
     assert sizes(torch.ones(10, 3, 8, 8), 4) == [4, 3, 3]
     assert sizes(torch.ones(16, 1, 224, 224), None) == [8, 8]
     assert sizes(torch.ones(9, 1, 448, 448), None) == [2, 2, 2, 2, 1]
@@ -126,7 +127,7 @@ def test_out_of_memory_halves_the_chunk_with_one_warning_per_size(thin, error):
 
     model = Tight().eval()
     images = torch.rand(9, 3, 64, 64)
-    with pytest.warns(GradCAMWarning, match="memory ran out with . images at once; it goes on with") as caught:
+    with pytest.warns(GradCAMWarning, match="out of memory with . images per chunk and continues with") as caught:
         found = GradCAM(model, "block5", chunk_size=9)(images, 0)
     assert len(caught) == 2, "9 -> 4 -> 2"
     expected = GradCAM(model, "block5", chunk_size=1)(images, 0)
@@ -134,7 +135,7 @@ def test_out_of_memory_halves_the_chunk_with_one_warning_per_size(thin, error):
         torch.testing.assert_close(raw, expected.maps[name], rtol=1e-4, atol=1e-6)
 
 
-def test_out_of_memory_with_a_single_image_is_an_error_of_its_own():
+def test_out_of_memory_with_a_single_image_is_an_error():
     class Full(ThinVGG):
         def forward(self, images):
             raise torch.OutOfMemoryError("CUDA out of memory")
@@ -146,7 +147,7 @@ def test_out_of_memory_with_a_single_image_is_an_error_of_its_own():
 
 
 def test_reduced_precision_keeps_the_maps(wheel, photographs):
-    """Mean structural similarity to float32, on the real network and real photographs."""
+    """Compare with float32 by mean structural similarity, on a real network and real photographs."""
     full = GradCAM(wheel.model)(photographs, 1)
     reduced = GradCAM(wheel.model, precision="bf16")(photographs, 1)
     assert reduced.logits.shape == full.logits.shape and not torch.equal(reduced.logits.float(), full.logits)
@@ -161,6 +162,6 @@ def test_reduced_precision_keeps_the_maps(wheel, photographs):
     assert min(by_layer) > 0.96 and sum(by_layer) / len(by_layer) >= 0.99
 
 
-def test_unknown_precision_is_refused(thin):
-    with pytest.raises(ValueError, match=r"precision is 'fp8'. Expected one of \['bf16', 'full'\]"):
+def test_an_unknown_precision_is_an_error(thin):
+    with pytest.raises(ValueError, match=r"`precision` to be one of \['bf16', 'full'\], but got 'fp8'"):
         GradCAM(thin, precision="fp8")

@@ -1,4 +1,4 @@
-"""The frozen base: reused where nothing changed, dropped as soon as anything did, bounded in memory."""
+"""Tests that the frozen prefix is reused while nothing changes, dropped after any change, and bounded in memory."""
 
 import copy
 
@@ -11,7 +11,7 @@ from torch.nn import functional
 from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet
 from gradcam_callback.maps.frozen_prefix import FrozenPrefix
 
-FROZEN = 34  # features[:34] are blocks 1 to 4 of a thin VGG with batch norm; its convolutions are 10 of 13
+FROZEN = 34  # features[:34] are blocks 1 to 4 of a thin VGG with batch norm, with 10 of its 13 convolutions
 IMAGES = torch.rand(5, 3, 64, 64, generator=torch.Generator().manual_seed(3))
 
 
@@ -25,7 +25,7 @@ def model(thin):
 
 @pytest.fixture
 def convolutions(monkeypatch):
-    """How many convolutions have been computed, since the list was last cleared."""
+    """Record the convolutions that are computed."""
     computed = []
     real = functional.conv2d
 
@@ -58,11 +58,11 @@ def test_frozen_blocks_are_computed_once_and_the_maps_stay_the_same_to_the_bit(m
         found = cam(IMAGES, 1)
         assert len(convolutions) == chunks * (13 if turn == 0 else 3)
         assert_same_bits(found, without_reuse(model, IMAGES, chunk_size=chunk_size))
-        with torch.no_grad():  # what is not frozen goes on learning
+        with torch.no_grad():  # the unfrozen layers continue to learn
             model.features[FROZEN].weight.mul_(1.5)
 
 
-def test_a_forward_alone_reuses_them_too(model, convolutions):
+def test_predict_reuses_frozen_blocks_too(model, convolutions):
     cam = GradCAM(model, "block5")
     expected = GradCAM(model, reuse_frozen=False).predict(IMAGES)
     cam.predict(IMAGES)
@@ -78,14 +78,14 @@ def test_layers_inside_the_frozen_blocks_are_computed_with_their_maps(model, con
         assert torch.equal(cam.predict(IMAGES), GradCAM(model, reuse_frozen=False).predict(IMAGES))
         convolutions.clear()
         assert_same_bits(cam(IMAGES, 1), without_reuse(model, IMAGES, layers))
-    assert len(convolutions) == 5 + 13, "ours from block4_conv2, as block4_conv1 itself is frozen; the other's all"
-    everything = GradCAM(model)
+    assert len(convolutions) == 5 + 13, "5 from block4_conv2 on, since block4_conv1 is frozen; all 13 without reuse"
+    all_layers = GradCAM(model)
     for _ in range(2):
-        assert_same_bits(everything(IMAGES, 1), without_reuse(model, IMAGES, "all"))
+        assert_same_bits(all_layers(IMAGES, 1), without_reuse(model, IMAGES, "all"))
 
 
 class Stages(ThinVGG):
-    """Its features in two Sequentials."""
+    """A VGG with its features in two Sequentials."""
 
     def __init__(self):
         super().__init__()
@@ -97,7 +97,7 @@ class Stages(ThinVGG):
 
 
 @pytest.mark.parametrize("layers, spared", [("block5", 10), (["block2_conv1", "block5"], 2 + 1), ("all", 0)])
-def test_a_base_cut_into_stages_is_reused_stage_by_stage(layers, spared, convolutions):
+def test_a_frozen_prefix_in_stages_is_reused_stage_by_stage(layers, spared, convolutions):
     torch.manual_seed(0)
     model = Stages().eval()
     model.features[0].requires_grad_(False)
@@ -110,13 +110,13 @@ def test_a_base_cut_into_stages_is_reused_stage_by_stage(layers, spared, convolu
 
 
 class Viewing(ThinVGG):
-    """Insists on contiguous features."""
+    """A VGG that needs contiguous features."""
 
     def forward(self, images):
         return self.classifier[2:](self.features(images).view(len(images), -1)[:, :24])
 
 
-def test_a_model_that_insists_on_its_memory_format_gets_it(convolutions):
+def test_a_model_that_needs_a_memory_format_gets_it(convolutions):
     model = Viewing().eval()
     model.features.requires_grad_(False)
     cam, expected = GradCAM(model, "block5"), without_reuse(model, IMAGES)
@@ -127,7 +127,7 @@ def test_a_model_that_insists_on_its_memory_format_gets_it(convolutions):
     assert len(convolutions) == 2
 
 
-def test_a_change_of_precision_is_seen(model):
+def test_a_change_of_precision_is_noticed(model):
     cam = GradCAM(model, "block5")
     cam(IMAGES, 1)
     cam.precision = "bf16"
@@ -148,12 +148,12 @@ def test_hooks_on_all_modules_are_called(model):
 
 
 def swap_averaged_weights(model):
-    """As callbacks that average weights do it: other storage under the same parameter."""
+    """Replace the storage of a parameter, as callbacks that average weights do."""
     weight = model.features[3].weight
     weight.data = weight.data.clone() * 1.01
 
 
-def train_the_base(model):
+def train_the_prefix(model):
     weight = model.features[3].weight
     optimizer = torch.optim.SGD([weight], lr=0.1)
     weight.grad = torch.ones_like(weight)
@@ -196,7 +196,7 @@ CHANGES = {
     "one weight": nudge_one_weight,
     "load_state_dict": load_other_weights,
     "averaged weights": swap_averaged_weights,
-    "optimizer": train_the_base,
+    "optimizer": train_the_prefix,
     "buffer": lambda model: model.features[1].running_mean.add_(0.5),
     "batch norm in training": train_batch_norm,
     "module": replace_module,
@@ -207,17 +207,17 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_whatever_changes_in_the_base_is_seen(model, change):
+def test_every_change_of_the_prefix_is_noticed(model, change):
     cam = GradCAM(model, "block5")
     before = cam(IMAGES, 1)
     change(model)
     after = cam(IMAGES, 1)
     assert_same_bits(after, without_reuse(model, IMAGES))
-    assert not torch.equal(after.logits, before.logits), "the change made no difference, so nothing was tested"
+    assert not torch.equal(after.logits, before.logits), "without a difference, the test proves nothing"
     assert_same_bits(cam(IMAGES, 1), after)
 
 
-def test_weights_swapped_in_and_back_give_each_their_own_maps(model):
+def test_weights_that_are_swapped_in_and_back_have_their_own_maps(model):
     cam = GradCAM(model, "block5")
     own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     other = ThinVGG(3).state_dict()
@@ -227,7 +227,7 @@ def test_weights_swapped_in_and_back_give_each_their_own_maps(model):
             assert_same_bits(cam(IMAGES, 1), without_reuse(model, IMAGES))
 
 
-def test_unfrozen_blocks_are_let_go(model, convolutions):
+def test_unfrozen_blocks_leave_the_cache(model, convolutions):
     cam = GradCAM(model, "block5")
     cam(IMAGES, 1)
     assert cam._frozen.bytes_held > 0
@@ -235,7 +235,7 @@ def test_unfrozen_blocks_are_let_go(model, convolutions):
     convolutions.clear()
     cam(IMAGES, 1)
     assert len(convolutions) == 13 and cam._frozen.bytes_held == 0
-    model.features[:14].requires_grad_(False)  # frozen less deep than before
+    model.features[:14].requires_grad_(False)  # fewer frozen layers than before
     for _ in range(2):
         convolutions.clear()
         found = cam(IMAGES, 1)
@@ -244,7 +244,7 @@ def test_unfrozen_blocks_are_let_go(model, convolutions):
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_other_images_are_computed_even_where_they_differ_by_a_pixel(model, layout):
+def test_other_images_are_computed_even_if_they_differ_by_a_pixel(model, layout):
     cam = GradCAM(model, "block5")
     images = IMAGES.clone(memory_format=layout)
     before = cam(images, 1)
@@ -261,7 +261,7 @@ class DoubleInPlace(nn.Module):
         return images.mul_(2)
 
 
-def test_what_follows_may_write_into_what_was_kept(model):
+def test_the_next_module_may_write_into_a_reused_output(model):
     model.features[FROZEN].requires_grad_(False)
     model.features[FROZEN + 1] = DoubleInPlace()
     cam = GradCAM(model, "features.36")
@@ -269,7 +269,7 @@ def test_what_follows_may_write_into_what_was_kept(model):
         assert_same_bits(cam(IMAGES, 1), without_reuse(model, IMAGES, "features.36"))
 
 
-def test_memory_is_bounded_and_images_that_no_longer_come_are_dropped(model, convolutions):
+def test_memory_is_bounded_and_old_images_are_dropped(model, convolutions):
     cam = GradCAM(model, "block5", chunk_size=1)
     cam(IMAGES[:1], 1)
     one = cam._frozen.bytes_held
@@ -284,10 +284,10 @@ def test_memory_is_bounded_and_images_that_no_longer_come_are_dropped(model, con
     cam(images, 1)
     convolutions.clear()
     cam(images, 1)
-    assert len(convolutions) == 2 * 3, "the images that come now are kept, and those of long ago are not"
+    assert len(convolutions) == 2 * 3, "the cache holds the new images, not the old ones"
 
 
-def test_base_too_large_for_the_limit_is_not_even_copied(model):
+def test_a_prefix_larger_than_the_limit_is_not_copied(model):
     cam = GradCAM(model, "block5")
     cam._frozen.limit = 1000
     for _ in range(2):
@@ -295,7 +295,7 @@ def test_base_too_large_for_the_limit_is_not_even_copied(model):
     assert cam._frozen.bytes_held == 0
 
 
-def test_reuse_can_be_declined(model, convolutions):
+def test_reuse_can_be_turned_off(model, convolutions):
     cam = GradCAM(model, "block5", reuse_frozen=False)
     for _ in range(2):
         convolutions.clear()
@@ -303,7 +303,7 @@ def test_reuse_can_be_declined(model, convolutions):
         assert len(convolutions) == 13
 
 
-def test_nothing_is_left_in_the_model_also_after_an_exception(model):
+def test_the_model_is_restored_even_after_an_exception(model):
     cam = GradCAM(model, "block5")
     cam(IMAGES, 1)
     assert "forward" not in model.features.__dict__
@@ -313,17 +313,17 @@ def test_nothing_is_left_in_the_model_also_after_an_exception(model):
     assert "forward" not in model.features.__dict__
 
 
-def test_small_gains_are_left_alone(thin):
-    """Before the first pooling what would be kept is many times the image, and saves one convolution."""
+def test_a_prefix_without_a_pooling_is_not_cached(thin):
+    """Before the first pooling, an output is many times larger than its image, and saves one convolution."""
     thin.features[:4].requires_grad_(False)
-    base = FrozenPrefix()
-    with base.reused(thin, []):
+    prefix = FrozenPrefix()
+    with prefix.reused(thin, []):
         assert "forward" not in thin.features.__dict__
-    assert base.bytes_held == 0
+    assert prefix.bytes_held == 0
 
 
 def test_a_whole_training_with_frozen_blocks_logs_what_a_recomputation_gives(fit, toys, convolutions):
-    """Batch norm of the frozen blocks is in training mode in the first run, so its buffers change at every step."""
+    """Train with batch norm, whose buffers change at every step even in frozen blocks, and without it."""
     probe = ProbeSet.from_dataset(toys, per_class=2)
     for batch_norm in (True, False):
         logged = {}
@@ -337,5 +337,5 @@ def test_a_whole_training_with_frozen_blocks_logs_what_a_recomputation_gives(fit
             fit(module, watch)
             logged[reuse] = watch.history, len(convolutions)
         assert logged[True][0] == logged[False][0] and len(logged[True][0]) == 2
-        # The second validation's maps, and the three counterfactual sets, one chunk each, are spared 10 convolutions.
+        # The second validation saves 10 convolutions in each of 4 chunks: the maps and three counterfactual sets.
         assert logged[False][1] - logged[True][1] == (0 if batch_norm else 4 * 10)

@@ -1,7 +1,12 @@
-"""Maps are exactly what the formula says, and leave no trace."""
+"""Tests that maps equal the formula exactly, and leave the model as it was."""
 
 import copy
+import inspect
 import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_type_hints
 
 import numpy as np
 import pytest
@@ -13,15 +18,22 @@ from torch import nn
 from torch.nn import functional
 from torchvision.models.vgg import make_layers
 
-from gradcam_callback import GradCAM
-from gradcam_callback.maps.gradcam import OutputTransformError, joined
-from gradcam_callback.maps.logits import class_probability, predicted_class
+from gradcam_callback import GradCAM, maps
+from gradcam_callback.maps import (
+    GradCAMOptions,
+    OutputTransformError,
+    check_options,
+    class_probability,
+    concatenate,
+    predicted_class,
+)
 
+ROOT = Path(__file__).parent.parent
 RELUS = (1, 3, 6, 8, 11, 13, 15, 18, 20, 22, 25, 27, 29)
 
 
 def naive_maps(features, head, images, targets):
-    """The formula, written down without a hook: every step of the features by itself, one graph kept whole."""
+    """Compute the formula without hooks: run each step of the features by itself, in one graph."""
     activations = []
     x = images
     for module in features:
@@ -45,7 +57,7 @@ def assert_close(found, expected, relative=1e-8):
 
 
 def assert_maps_close(found, expected, relative=1e-8):
-    """All layers at once; of a random network a few maps may be empty, but then both are."""
+    """Compare the maps of all layers. A few maps of a random network may be empty, but then both are."""
     assert list(found) == list(expected)
     filled = [name for name, raw in expected.items() if raw.any()]
     assert len(filled) > len(expected) / 2, "maps of zeros would prove nothing"
@@ -80,14 +92,14 @@ def test_maps_equal_a_reference_without_hooks(double_thin):
 
 
 @pytest.mark.parametrize("layers", ["block5_conv3", ["block2_conv1", "block4_conv2"]])
-def test_a_layer_alone_gives_the_map_that_it_gives_among_all(double_thin, layers):
+def test_a_single_layer_has_the_same_map_as_among_all_layers(double_thin, layers):
     images = torch.rand(2, 3, 64, 64).double()
-    everything = GradCAM(double_thin)(images, 1).maps
+    all_maps = GradCAM(double_thin)(images, 1).maps
     for name, raw in GradCAM(double_thin, layers)(images, 1).maps.items():
-        assert_close(raw, everything[name])
+        assert_close(raw, all_maps[name])
 
 
-def test_a_batch_gives_what_its_images_give_one_by_one(double_thin):
+def test_maps_of_a_batch_equal_the_maps_of_its_images_one_by_one(double_thin):
     images, targets = torch.rand(5, 3, 64, 64).double(), torch.tensor([2, 0, 1, 1, 0])
     batch = GradCAM(double_thin, chunk_size=3)(images, targets)
     for i in range(5):
@@ -99,8 +111,8 @@ def variants():
     frozen = ThinVGG().requires_grad_(False)
     partly = ThinVGG()
     partly.features[:24].requires_grad_(False)
-    kept = ThinVGG()
-    for module in kept.features:
+    not_in_place = ThinVGG()
+    for module in not_in_place.features:
         if isinstance(module, nn.ReLU):
             module.inplace = False
     compiled = ThinVGG()
@@ -108,7 +120,7 @@ def variants():
     return {
         "frozen": frozen,
         "partly frozen": partly,
-        "inplace=False": kept,
+        "inplace=False": not_in_place,
         "compiled inside": compiled,
         "channels_last": ThinVGG().to(memory_format=torch.channels_last),
     }
@@ -131,9 +143,9 @@ def test_whole_compiled_module_gives_the_same_maps(double_thin):
     assert_maps_close(found.maps, expected.maps)
 
 
-def test_features_that_run_under_no_grad_in_forward_still_give_maps(double_thin):
+def test_features_that_run_under_no_grad_in_forward_have_maps(double_thin):
     class Transfer(nn.Module):
-        """The frozen feature extractor of Lightning's transfer-learning guide."""
+        """A frozen feature extractor, as in Lightning's transfer-learning guide."""
 
         def __init__(self, network):
             super().__init__()
@@ -149,10 +161,10 @@ def test_features_that_run_under_no_grad_in_forward_still_give_maps(double_thin)
     transfer = Transfer(double_thin).train()
     found, expected = GradCAM(transfer)(images, 2), GradCAM(double_thin)(images, 2)
     assert_maps_close(found.maps, expected.maps)
-    assert all(module.training for module in transfer.modules()), "the forward's own eval() is undone as well"
+    assert all(module.training for module in transfer.modules()), "the eval() inside forward is undone, too"
 
 
-def test_dotted_name_is_the_modules_own_output_though_the_next_operation_overwrites_it(double_thin):
+def test_a_dotted_name_means_the_modules_own_output_even_if_the_next_module_overwrites_it(double_thin):
     images, place = torch.rand(2, 3, 64, 64).double(), 40  # the last batch norm, before an in-place ReLU
     assert isinstance(double_thin.features[place + 1], nn.BatchNorm2d)
     before = double_thin.features[: place + 2](images).detach().requires_grad_()
@@ -163,7 +175,7 @@ def test_dotted_name_is_the_modules_own_output_though_the_next_operation_overwri
 
 
 @pytest.mark.parametrize("layers", [["block5_conv3"], ["block1_conv1", "block5_conv3"]], ids=["alone", "not first"])
-def test_vgg_layer_that_a_later_operation_overwrites_is_still_exact(double_thin, layers):
+def test_a_vgg_layer_that_a_later_operation_overwrites_is_exact(double_thin, layers):
     class Overwriting(nn.Module):
         def __init__(self, network):
             super().__init__()
@@ -180,14 +192,50 @@ def test_vgg_layer_that_a_later_operation_overwrites_is_still_exact(double_thin,
     assert_close(found, (gradient.mean(dim=(2, 3), keepdim=True) * activation).sum(dim=1).clamp(min=0).detach())
 
 
-def test_module_that_runs_twice_gives_its_last_output():
+def test_a_module_that_runs_twice_counts_with_its_last_output():
     torch.manual_seed(0)
     model, images = torchvision.models.resnet18(num_classes=4).double().eval(), torch.rand(2, 3, 64, 64).double()
-    # The ReLU of a residual block runs twice; its second output is the block's.
+    # The ReLU of a residual block runs twice. Its second output is the output of the block.
     cams = GradCAM(model, ["layer4.1.relu", "layer4.1", "layer3"])(images, 3)
     assert_close(cams.maps["layer4.1.relu"], cams.maps["layer4.1"])
     captum = LayerGradCam(model, model.layer3).attribute(images, 3, relu_attributions=True)[:, 0]
     assert_close(cams.maps["layer3"], captum.detach())
+
+
+def test_modules_have_the_same_maps_as_their_names():
+    torch.manual_seed(0)
+    model, images = torchvision.models.resnet18(num_classes=4).double().eval(), torch.rand(2, 3, 64, 64).double()
+    by_name = GradCAM(model, ["layer4.1.relu", "layer3", "conv1"])(images, 3)
+    by_module = GradCAM(model, [model.layer4[1].relu, model.layer3, model.conv1])(images, 3)
+    assert_maps_close(by_module.maps, by_name.maps, relative=0)
+    mixed = GradCAM(model, ["layer4.1.relu", model.layer3, "conv1"])(images, 3)
+    assert_maps_close(mixed.maps, by_name.maps, relative=0)
+    for module, name in ((model.conv1, "conv1"), (model.layer3, "layer3")):
+        alone = GradCAM(model, module)(images, 3)
+        assert_maps_close(alone.maps, {name: by_name.maps[name]}, relative=1e-10)
+    with_last = GradCAM(model, [model.layer3, "last"])(images, 3)
+    assert_maps_close(
+        with_last.maps, {name: by_name.maps[name] for name in ("layer3", "layer4.1.relu")}, relative=1e-10
+    )
+
+
+@pytest.mark.parametrize("wrap", [lambda model: model, torch.compile], ids=["plain", "compiled"])
+def test_the_relu_of_a_vgg_has_the_same_map_as_its_keras_name(double_thin, wrap):
+    images, place = torch.rand(2, 3, 64, 64).double(), len(double_thin.features) - 2
+    relu = double_thin.features[place]
+    assert isinstance(relu, nn.ReLU)
+    (expected,) = GradCAM(double_thin, "block5_conv3")(images, 1).maps.values()
+    for target_layers in (relu, ["block5_conv3", relu]):
+        maps = GradCAM(wrap(double_thin), target_layers)(images, 1).maps
+        assert list(maps)[-1] == f"features.{place}"
+        for raw in maps.values():
+            assert_close(raw, expected, relative=1e-10)
+
+
+def test_a_module_of_another_model_is_an_error(thin):
+    for target_layers in (ThinVGG().features[1], ["block5", ThinVGG().features]):
+        with pytest.raises(ValueError, match="modules of the model, but got a .* that is not part of it"):
+            GradCAM(thin, target_layers)
 
 
 def test_single_logit_explains_both_sides():
@@ -271,7 +319,7 @@ def assert_same(before, after):
 
 
 def half_trained():
-    """A model in the middle of a step: gradients pending, some modules frozen or in eval mode, a hook of the user's."""
+    """Return a model in the middle of a step: with gradients, frozen modules, a module in eval mode, and a hook."""
     torch.manual_seed(0)
     model = ThinVGG().train()
     model.features[:10].requires_grad_(False)
@@ -282,7 +330,7 @@ def half_trained():
 
 
 class Noisy(nn.Module):
-    """Draws from every generator, and breaks where told to."""
+    """A module that draws from every random generator, and raises an error on demand."""
 
     def __init__(self, breaks):
         super().__init__()
@@ -297,7 +345,7 @@ class Noisy(nn.Module):
 
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("breaks", [False, True])
-def test_a_map_leaves_no_trace(mode, breaks):
+def test_a_map_leaves_everything_as_it_was(mode, breaks):
     model = half_trained()
     model.classifier.append(Noisy(breaks))
     with mode():
@@ -338,11 +386,11 @@ def test_a_pending_graph_can_still_be_used_after_a_map():
     assert torch.equal(found, model.classifier[-1].weight.grad)
 
 
-def test_images_of_the_user_are_neither_changed_nor_given_gradients(double_thin):
+def test_the_users_images_are_not_changed_and_get_no_gradients(double_thin):
     images = torch.rand(1, 3, 64, 64).double().requires_grad_()
-    kept = images.detach().clone()
+    before = images.detach().clone()
     GradCAM(double_thin)(images, 0)
-    assert torch.equal(images, kept) and images.grad is None
+    assert torch.equal(images, before) and images.grad is None
 
 
 def test_model_and_images_made_under_inference_mode(double_thin):
@@ -367,40 +415,40 @@ def test_autocast_around_a_map_does_not_coarsen_it(double_thin):
 @pytest.mark.parametrize(
     ("images", "targets", "message"),
     [
-        (torch.rand(3, 64, 64), None, r"\(3, 64, 64\). Expected a tensor \(N, C, H, W\)"),
-        (torch.rand(0, 3, 64, 64), None, "N of at least 1"),
-        ([1, 2], None, "list. Expected a tensor"),
-        (torch.rand(2, 3, 64, 64), 3, r"Classes \[3\] are outside the model's 3 logits. Expected 0 to 2"),
-        (torch.rand(2, 3, 64, 64), [0, -1], r"Classes \[-1\]"),
-        (torch.rand(2, 3, 64, 64), [0, 1, 2], r"shape \(3,\). Expected one int, or one per image \(2\)"),
-        (torch.rand(2, 3, 64, 64), [0.5, 1.0], "float32. Expected integers"),
+        (torch.rand(3, 64, 64), None, r"`images` to be a tensor \(N, C, H, W\) .* but got shape \(3, 64, 64\)"),
+        (torch.rand(0, 3, 64, 64), None, r"with N >= 1, but got shape \(0, 3, 64, 64\)"),
+        ([1, 2], None, "Expected `images` to be a tensor .* but got list"),
+        (torch.rand(2, 3, 64, 64), 3, r"classes from 0 to 2 \(the model returns 3 logits\), but got \[3\]"),
+        (torch.rand(2, 3, 64, 64), [0, -1], r"from 0 to 2 .* but got \[-1\]"),
+        (torch.rand(2, 3, 64, 64), [0, 1, 2], r"one integer or one per image \(2\), but got shape \(3,\)"),
+        (torch.rand(2, 3, 64, 64), [0.5, 1.0], "Expected `targets` to be integers, but got torch.float32"),
     ],
 )
-def test_wrong_input_says_what_came_and_what_was_expected(thin, images, targets, message):
+def test_errors_of_wrong_arguments_say_what_was_expected_and_what_came(thin, images, targets, message):
     with pytest.raises(ValueError, match=message):
         GradCAM(thin)(images, targets)
 
 
-def test_wrong_models_and_layers_are_named(thin):
-    with pytest.raises(ValueError, match=r"forward gave \(2, 24, 2, 2\). Expected logits \(N, K\)"):
+def test_errors_name_wrong_models_and_layers(thin):
+    with pytest.raises(ValueError, match=r"forward to return logits \(N, K\) .* but got shape \(2, 24, 2, 2\)"):
         GradCAM(nn.Sequential(make_layers(THIN)))(torch.rand(2, 3, 64, 64))
-    with pytest.raises(ValueError, match=r"'classifier.2' gives \(2, 16\)"):
+    with pytest.raises(ValueError, match=r"'classifier.2' to return \(N, C, h, w\) with N = 2, but got \(2, 16\)"):
         GradCAM(thin, "classifier.2")(torch.rand(2, 3, 64, 64))
     thin.unused = nn.Conv2d(3, 3, 3)
-    with pytest.raises(ValueError, match="'unused' took no part"):
+    with pytest.raises(ValueError, match="'unused' to take part in the model's forward, but it was not called"):
         GradCAM(thin, "unused")(torch.rand(2, 3, 64, 64))
-    with pytest.raises(ValueError, match="chunk_size is 0"):
+    with pytest.raises(ValueError, match="`chunk_size` to be at least 1 image or None, but got 0"):
         GradCAM(thin, chunk_size=0)
 
 
 @pytest.mark.parametrize(
     ("cut", "message"),
     [
-        (torch.inference_mode, "Layer 'block5_conv3' runs under inference_mode.*Expected no_grad there"),
-        (None, r"depend on none of the layers \['block5_conv3'\].*detaches what they give"),
+        (torch.inference_mode, "layer 'block5_conv3' .* runs it under inference_mode. Use no_grad there"),
+        (None, r"to depend on the layers \['block5_conv3'\], but the model's forward detaches"),
     ],
 )
-def test_forward_that_no_gradient_can_pass_is_said(double_thin, cut, message):
+def test_a_forward_that_stops_all_gradients_is_an_error(double_thin, cut, message):
     class Cut(nn.Module):
         def __init__(self):
             super().__init__()
@@ -416,7 +464,7 @@ def test_forward_that_no_gradient_can_pass_is_said(double_thin, cut, message):
         GradCAM(Cut(), "block5_conv3")(torch.rand(1, 3, 64, 64).double(), 0)
 
 
-def test_layer_that_the_logits_do_not_depend_on_has_an_empty_map():
+def test_a_layer_without_influence_on_the_logits_has_an_empty_map():
     class Aside(ThinVGG):
         def __init__(self):
             super().__init__()
@@ -431,7 +479,7 @@ def test_layer_that_the_logits_do_not_depend_on_has_an_empty_map():
     assert cams.maps["block5_conv3"].shape == (1, 4, 4)
 
 
-def test_predict_gives_the_logits_of_eval_mode_without_a_trace():
+def test_predict_returns_the_logits_of_eval_mode_and_leaves_everything_as_it_was():
     model = half_trained()
     images = torch.rand(5, 3, 64, 64)
     before = snapshot(model)
@@ -447,30 +495,30 @@ def test_probabilities_and_predictions():
     assert class_probability(logits, torch.tensor([1, 0])).tolist() == pytest.approx([0.5, 1 / (1 + np.exp(-2))])
     single = torch.tensor([[2.0], [-2.0]])
     assert predicted_class(single).tolist() == [1, 0]
-    sure = 1 / (1 + np.exp(-2))
-    assert class_probability(single, torch.tensor([1, 0])).tolist() == pytest.approx([sure, sure])
+    probability = 1 / (1 + np.exp(-2))
+    assert class_probability(single, torch.tensor([1, 0])).tolist() == pytest.approx([probability, probability])
 
 
-def test_hundreds_of_small_images_go_through_at_once():
+def test_hundreds_of_small_images_may_form_one_chunk():
     model, images = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(16, 3)), torch.rand(300, 3, 4, 4)
     at_once, few = (GradCAM(model, "0", chunk_size=size)(images, [1] * 300) for size in (300, 50))
     assert_maps_close(at_once.maps, few.maps, relative=1e-5)
 
 
-def test_parts_are_put_together_in_their_order(double_thin):
+def test_parts_are_concatenated_in_their_order(double_thin):
     images, cam = torch.rand(3, 3, 64, 64).double(), GradCAM(double_thin, "block5")
     images[1] = torch.nan
     whole = cam(images, [0, 1, 2])
     one, two = cam(images[:1], [0]), cam(images[1:], [1, 2])
-    assert joined([one]) is one
-    found = joined([one, two])
+    assert concatenate([one]) is one
+    found = concatenate([one, two])
     assert_maps_close(found.maps, whole.maps)
     torch.testing.assert_close(found.logits, whole.logits, equal_nan=True)
     assert found.targets.tolist() == [0, 1, 2] and found.nonfinite.tolist() == [False, True, False]
 
 
 class Seen(ThinVGG):
-    """Remembers how each forward got its images; where told to, writes into what its features give."""
+    """A VGG that remembers the memory format of its images, and overwrites its features on demand."""
 
     def __init__(self, overwrites=False):
         super().__init__()
@@ -482,7 +530,7 @@ class Seen(ThinVGG):
         return self.classifier(found.mul_(0.5) if self.overwrites else found)
 
 
-def test_images_come_as_convolutions_on_a_cpu_like_them_unless_the_model_cannot_bear_it():
+def test_images_are_channels_last_on_a_cpu_unless_the_model_does_not_support_the_fast_path():
     images = torch.rand(2, 3, 64, 64)
     plain, overwriting = Seen(), Seen(overwrites=True)
     for model in (plain, overwriting):
@@ -490,20 +538,20 @@ def test_images_come_as_convolutions_on_a_cpu_like_them_unless_the_model_cannot_
         for _ in range(2):
             cam(images, 0)
     assert plain.channels_last == [True, True]
-    assert overwriting.channels_last == [True, False, False], "tried once, and from then on with care at once"
+    assert overwriting.channels_last == [True, False, False], "the fast path is tried once"
 
 
 @pytest.mark.parametrize(
     ("images", "targets", "message"),
     [
-        (torch.rand(2, 1, 3, 64, 64), None, r"\(2, 1, 3, 64, 64\). Expected a tensor \(N, C, H, W\)"),
-        (torch.rand(2, 3, 64, 64), [0], r"shape \(1,\). Expected one int, or one per image \(2\)"),
-        (torch.rand(2, 3, 64, 64), [[0, 1], [1, 0]], r"shape \(2, 2\). Expected one int"),
-        (torch.rand(2, 3, 64, 64), [True, False], "bool. Expected integers"),
-        (torch.rand(2, 3, 64, 64), [2, 7], r"Classes \[7\] are outside the model's 3 logits. Expected 0 to 2"),
+        (torch.rand(2, 1, 3, 64, 64), None, r"a tensor \(N, C, H, W\) .* but got shape \(2, 1, 3, 64, 64\)"),
+        (torch.rand(2, 3, 64, 64), [0], r"one integer or one per image \(2\), but got shape \(1,\)"),
+        (torch.rand(2, 3, 64, 64), [[0, 1], [1, 0]], r"one integer or one per image \(2\), but got shape \(2, 2\)"),
+        (torch.rand(2, 3, 64, 64), [True, False], "`targets` to be integers, but got torch.bool"),
+        (torch.rand(2, 3, 64, 64), [2, 7], r"from 0 to 2 \(the model returns 3 logits\), but got \[7\]"),
     ],
 )
-def test_other_wrong_input_is_refused_as_well(thin, images, targets, message):
+def test_other_wrong_arguments_are_errors_as_well(thin, images, targets, message):
     with pytest.raises(ValueError, match=message):
         GradCAM(thin)(images, targets)
 
@@ -517,45 +565,47 @@ def test_one_target_for_all_and_one_for_each(thin, targets):
 def test_a_single_logit_has_the_classes_0_and_1():
     model, image = ThinVGG(classes=1), torch.rand(1, 3, 64, 64)
     assert [GradCAM(model)(image, target).targets.item() for target in (0, 1)] == [0, 1]
-    with pytest.raises(ValueError, match=r"Classes \[2\] are outside the model's 1 logits. Expected 0 to 1\."):
+    with pytest.raises(ValueError, match=r"from 0 to 1 \(the model returns 1 logit\), but got \[2\]"):
         GradCAM(model)(image, 2)
 
 
 @pytest.mark.parametrize(
-    ("change", "came"),
+    ("change", "got"),
     [
-        (lambda logits: logits[:1], r"\(1, 3\)"),
-        (lambda logits: torch.cat([logits, logits]), r"\(4, 3\)"),
-        (lambda logits: logits[:, 0], r"\(2,\)"),
-        (lambda logits: logits[:, None], r"\(2, 1, 3\)"),
+        (lambda logits: logits[:1], r"shape \(1, 3\)"),
+        (lambda logits: torch.cat([logits, logits]), r"shape \(4, 3\)"),
+        (lambda logits: logits[:, 0], r"shape \(2,\)"),
+        (lambda logits: logits[:, None], r"shape \(2, 1, 3\)"),
         (lambda logits: [logits], r"list"),
     ],
 )
-def test_logits_of_another_shape_are_refused_by_who_gave_them(thin, change, came):
+def test_the_error_of_wrong_logits_names_their_source(thin, change, got):
     images = torch.rand(2, 3, 64, 64)
-    with pytest.raises(ValueError, match=f"The model's output_transform gave {came}. Expected logits .* N = 2"):
+    with pytest.raises(ValueError, match=f"`output_transform` to return logits .* with N = 2, but got {got}"):
         GradCAM(thin, output_transform=change)(images)
 
     class Changed(ThinVGG):
         def forward(self, images):
             return change(super().forward(images))
 
-    with pytest.raises(ValueError, match=f"The model's forward gave {came}. Expected logits .* N = 2") as caught:
+    with pytest.raises(ValueError, match=f"model's forward to return logits .* with N = 2, but got {got}") as caught:
         GradCAM(Changed())(images)
-    assert ("output_transform" in str(caught.value)) == (came == "list"), "which helps where there is something in it"
+    assert ("output_transform" in str(caught.value)) == (got == "list"), "it helps only if logits can be extracted"
 
 
-def test_an_error_in_output_transform_is_called_the_users():
+def test_an_error_in_output_transform_has_a_class_of_its_own():
     def broken(outputs):
         raise KeyError("logits")
 
-    with pytest.raises(OutputTransformError, match="Your output_transform raised KeyError: 'logits'") as caught:
+    with pytest.raises(OutputTransformError, match="return logits .* but it raised KeyError: 'logits'") as caught:
         GradCAM(ThinVGG(), output_transform=broken)(torch.rand(1, 3, 64, 64))
     assert isinstance(caught.value.__cause__, KeyError)
+    with pytest.raises(ValueError, match="`output_transform` to be a callable or None, but got str"):
+        GradCAM(ThinVGG(), output_transform="logits")
 
 
 @pytest.mark.parametrize(
-    ("change", "gives"),
+    ("change", "shape"),
     [
         (lambda found: found.flatten(2), r"\(2, 24, 4\)"),
         (lambda found: found[:, :, None], r"\(2, 24, 1, 2, 2\)"),
@@ -563,7 +613,7 @@ def test_an_error_in_output_transform_is_called_the_users():
         (lambda found: torch.cat([found, found]), r"\(4, 24, 2, 2\)"),
     ],
 )
-def test_a_layer_whose_output_is_not_a_map_per_image_is_refused(thin, change, gives):
+def test_a_layer_without_a_spatial_output_per_image_is_an_error(thin, change, shape):
     class Changing(nn.Module):
         def forward(self, found):
             return change(found)
@@ -577,20 +627,37 @@ def test_a_layer_whose_output_is_not_a_map_per_image_is_refused(thin, change, gi
             found = self.features(images)
             return self.classifier(found) + self.changing(found).mean()
 
-    with pytest.raises(ValueError, match=rf"Layer 'changing' gives {gives}. Expected a spatial output .* N = 2"):
+    with pytest.raises(ValueError, match=rf"layer 'changing' to return .* with N = 2, but got {shape}"):
         GradCAM(Aside(), "changing")(torch.rand(2, 3, 64, 64))
 
 
 @pytest.mark.parametrize("chunk_size", [0, -1, -5])
-def test_chunks_of_no_image_are_refused(thin, chunk_size):
-    with pytest.raises(ValueError, match=f"chunk_size is {chunk_size}. Expected a number of images, 1 or more"):
+def test_chunks_without_images_are_an_error(thin, chunk_size):
+    with pytest.raises(ValueError, match=f"at least 1 image or None, but got {chunk_size}"):
         GradCAM(thin, chunk_size=chunk_size)
 
 
-def test_one_logit_that_is_not_finite_is_reported_for_its_image_alone(double_thin):
+def test_one_nonfinite_logit_is_reported_for_its_image_alone(double_thin):
     def one_infinite(logits):
         return torch.where(torch.tensor([[False, False, True], [False] * 3]), torch.inf, logits)
 
     cams = GradCAM(double_thin, "block5", output_transform=one_infinite)(torch.rand(2, 3, 64, 64).double(), [0, 0])
     assert cams.nonfinite.tolist() == [True, False]
     assert all(raw.isfinite().all() for raw in cams.maps.values())
+
+
+def test_the_options_are_the_keyword_arguments_of_gradcam():
+    parameters = inspect.signature(GradCAM).parameters.values()
+    expected = {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+    hints = get_type_hints(GradCAM.__init__)
+    assert expected == set(inspect.signature(check_options).parameters)
+    assert get_type_hints(GradCAMOptions) == {name: hints[name] for name in expected}
+    assert GradCAMOptions.__required_keys__ == frozenset()
+
+
+def test_the_maps_load_neither_lightning_nor_matplotlib():
+    code = "import sys, gradcam_callback.maps; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    loaded = {name.split(".")[0] for name in done.stdout.split()}
+    assert "torch" in loaded and not loaded & {"pytorch_lightning", "lightning", "matplotlib", "PIL"}
+    assert maps.__all__ == sorted(maps.__all__) and all(hasattr(maps, name) for name in maps.__all__)

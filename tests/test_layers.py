@@ -1,5 +1,6 @@
-"""Names of layers find the modules that Keras' names mean."""
+"""Tests that target layers resolve to the right modules: Keras names, dotted names and modules."""
 
+import copy
 from collections import OrderedDict
 
 import pytest
@@ -10,7 +11,7 @@ from conftest import THIN
 from torch import nn
 from torchvision.models.vgg import make_layers
 
-from gradcam_callback.maps.layers import resolve_layers
+from gradcam_callback.maps import resolve_layers
 
 VGG16_NAMES = [f"block{b}_conv{c}" for b, n in enumerate((2, 2, 3, 3, 3), 1) for c in range(1, n + 1)]
 CONVOLUTIONS = {"vgg11": (1, 1, 2, 2, 2), "vgg13": (2, 2, 2, 2, 2), "vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
@@ -25,7 +26,7 @@ def thin_vgg(features=None):
     return nn.Sequential(features or make_layers(THIN), head)
 
 
-def test_vgg16_names_mean_torchvisions_relus():
+def test_vgg16_names_resolve_to_torchvisions_relus():
     with torch.device("meta"):
         model = torchvision.models.vgg16()
     places = {module: i for i, module in enumerate(model.features)}
@@ -68,29 +69,29 @@ def test_blocks_layers_and_sequences_are_found_in_the_networks_order():
     ]  # fmt: skip
 
 
-def test_compiled_wrappers_do_not_show_in_names():
+def test_names_do_not_contain_the_wrapper_of_compile():
     assert names(torch.compile(thin_vgg()), "all") == VGG16_NAMES
     assert names(torch.compile(thin_vgg()), "0.1") == ["0.1"]
 
 
-def test_unknown_names_list_the_choices():
+def test_errors_of_unknown_names_list_the_choices():
     with pytest.raises(ValueError, match=r"'block6'.*block1, block2.*block5_conv3.*dotted name") as caught:
         names(thin_vgg(), "block6")
     assert "block5_conv3" in str(caught.value)
-    with pytest.raises(ValueError, match=r"No VGG was found.*layer4\.1\.relu"):
+    with pytest.raises(ValueError, match=r"'block5', and the model contains no VGG.*layer4\.1\.relu"):
         names(torchvision.models.resnet18(), "block5")
-    with pytest.raises(ValueError, match="empty"):
+    with pytest.raises(ValueError, match="at least one layer, but it is empty"):
         names(thin_vgg(), [])
-    with pytest.raises(ValueError, match="type int"):
+    with pytest.raises(ValueError, match="names and modules, but got 5 of type int"):
         names(thin_vgg(), [5])
 
 
-def test_one_wrong_name_among_right_ones_is_refused():
+def test_one_unknown_name_among_known_names_is_an_error():
     with pytest.raises(ValueError, match="'block5_conv4'"):
         names(thin_vgg(), ["block5_conv3", "block5_conv4"])
 
 
-def test_several_vggs_ask_which():
+def test_a_name_that_fits_several_vggs_is_an_error():
     both = nn.ModuleDict({"student": thin_vgg(), "teacher": thin_vgg()})
     with pytest.raises(ValueError, match=r"2 VGGs.*student\.0\.block5.*teacher\.0\.block5"):
         names(both, "block5")
@@ -99,18 +100,18 @@ def test_several_vggs_ask_which():
     assert chosen[0].module is both["teacher"][0][29]
 
 
-def test_no_vgg_is_seen_where_there_is_none():
+def test_no_vgg_is_found_in_other_models():
     for model in (
         torchvision.models.resnet18,
         torchvision.models.resnet50,
         torchvision.models.densenet121,
         torchvision.models.alexnet,
     ):
-        with torch.device("meta"), pytest.raises(ValueError, match="No VGG was found"):
+        with torch.device("meta"), pytest.raises(ValueError, match="contains no VGG"):
             names(model())
 
 
-def test_what_stands_around_the_convolutions_does_not_shift_the_names():
+def test_extra_relus_do_not_shift_the_names():
     relu_first = nn.Sequential(nn.ReLU(), make_layers(THIN))
     assert names(nn.Sequential(relu_first, nn.Flatten())) == VGG16_NAMES
     doubled = nn.Sequential()
@@ -129,10 +130,10 @@ def plain_stack(pools, kernel=3):
     return nn.Sequential(*modules, nn.Flatten())
 
 
-def test_a_vgg_has_three_pools_at_least_and_convolutions_of_3_by_3():
+def test_a_vgg_has_at_least_three_poolings_and_convolutions_of_3_by_3():
     assert names(plain_stack(3)) == ["block1_conv1", "block2_conv1", "block3_conv1"]
     for other in (plain_stack(2), plain_stack(4, kernel=1), plain_stack(4, kernel=5)):
-        with pytest.raises(ValueError, match="No VGG was found"):
+        with pytest.raises(ValueError, match="contains no VGG"):
             names(other)
 
 
@@ -144,38 +145,87 @@ def test_a_vgg_right_behind_another_has_its_own_five_blocks():
 
 
 def staged():
-    """A VGG16 cut into two stages of like structure, but for the second being deeper."""
+    """Return a VGG16 in two stages of similar structure; the second stage is nested deeper."""
     features = make_layers(THIN)
     deeper = nn.Sequential(features[17:])
     return nn.Sequential(nn.ModuleDict({"layers": features[:17]}), nn.ModuleDict({"layers": deeper}))
 
 
-def test_of_several_vggs_each_is_called_by_what_all_its_parts_share():
+def test_each_of_several_vggs_is_named_by_the_common_parent_of_its_parts():
     both = nn.ModuleDict({"student": nn.ModuleDict({"net": staged()}), "teacher": nn.ModuleDict({"net": staged()})})
-    with pytest.raises(ValueError, match=r"Expected one of \['student\.net\.block5', 'teacher\.net\.block5'\]"):
+    with pytest.raises(ValueError, match=r"Choose one of \['student\.net\.block5', 'teacher\.net\.block5'\]"):
         names(both, "block5")
     for root in ("student.net", "teacher.net"):
         assert names(both, f"{root}.block1") == [f"{root}.block1_conv1", f"{root}.block1_conv2"]
 
 
-def test_a_vgg_of_which_a_part_is_nested_within_the_other_is_called_by_the_outer_one():
+def test_a_partly_nested_vgg_has_the_name_of_its_outer_container():
     features = make_layers(THIN)
     nested = nn.Sequential(*features[:17], features[17:])
     both = nn.ModuleDict({"student": nested, "teacher": thin_vgg()})
     assert names(both, "student.all") == [f"student.{layer}" for layer in VGG16_NAMES]
 
 
-def test_only_modules_by_their_dotted_name_may_be_overwritten_by_the_next():
+def test_only_layers_by_dotted_name_count_as_overwritten():
     layers = resolve_layers(thin_vgg(), ["block5_conv3", "0.28"])
     assert {layer.name: layer.overwritten for layer in layers} == {"0.28": True, "block5_conv3": False}
 
 
-def test_last_is_a_vggs_last_convolution_and_elsewhere_the_layer_that_is_given():
-    last = "".join(["la", "st"])  # as from a file: equal to the word, and another object
+def test_last_is_the_last_convolution_of_a_vgg_and_the_given_layer_of_other_models():
+    last = "".join(["la", "st"])  # an equal string, but not the same object, as if read from a file
     assert names(thin_vgg(), last) == ["block5_conv3"]
     vgg = nn.Sequential(OrderedDict(features=thin_vgg(), zoom=nn.Identity()))
     assert names(vgg, "zoom") == ["zoom"]
     network = nn.Sequential(OrderedDict(layer1=nn.Conv2d(3, 4, 3), layer2=nn.ReLU(), zoom=nn.AvgPool2d(2)))
-    assert names(network, ["layer1", "zoom"]) == ["layer1", "zoom"], "names behind the word in the alphabet are no last"
-    assert names(network, [last, "layer1"]) == ["layer1"], "not known yet"
+    assert names(network, ["layer1", "zoom"]) == ["layer1", "zoom"], (
+        'names after "last" in the alphabet are no special case'
+    )
+    assert names(network, [last, "layer1"]) == ["layer1"], "the last layer is not known yet"
     assert [layer.name for layer in resolve_layers(network, ["layer1", last], last="layer2")] == ["layer1", "layer2"]
+
+
+def test_a_module_resolves_to_its_dotted_name():
+    model = thin_vgg()
+    (layer,) = resolve_layers(model, model[0][29])
+    assert (layer.name, layer.module, layer.overwritten) == ("0.29", model[0][29], True)
+    assert [layer.module for layer in resolve_layers(model, "block5_conv3")] == [layer.module]
+    assert names(model, model[0]) == ["0"], "a Sequential is iterable, but one target"
+    assert names(model, [model[1], "block5", model[0][3], "0.3"]) == [
+        "0.3", "block5_conv1", "block5_conv2", "block5_conv3", "1",
+    ]  # fmt: skip
+
+
+def test_a_module_of_a_compiled_model_has_its_plain_name():
+    model = thin_vgg()
+    relu = model[0][29]
+    assert names(torch.compile(model), relu) == ["0.29"]
+    model[0] = torch.compile(model[0])
+    assert names(model, [relu, model[0]]) == ["0", "0.29"], "the wrapper itself stands for the wrapped module"
+
+
+def test_a_module_that_is_registered_twice_has_its_first_name():
+    shared = nn.ReLU()
+    model = nn.Sequential(OrderedDict(first=nn.Conv2d(3, 4, 3), relu=shared, second=nn.Conv2d(4, 4, 3), again=shared))
+    assert names(model, shared) == names(model, model.again) == ["relu"]
+
+
+def test_modules_mix_with_last():
+    model = nn.Sequential(OrderedDict(layer1=nn.Conv2d(3, 4, 3), layer2=nn.ReLU(), pool=nn.AvgPool2d(2)))
+    assert names(model, [model.layer1, "last"]) == ["layer1"], "the last layer is not known yet"
+    found = resolve_layers(model, [model.layer1, "last", model.layer2], last="layer2")
+    assert [layer.name for layer in found] == ["layer1", "layer2"]
+    vgg = thin_vgg()
+    assert names(vgg, [vgg[0][0], "last"]) == ["0.0", "block5_conv3"]
+
+
+def test_a_module_that_is_not_inside_the_model_is_an_error():
+    model = thin_vgg()
+    for foreign in (nn.ReLU(), copy.deepcopy(model)[0][29], [model[0][29], nn.ReLU()]):
+        with pytest.raises(
+            ValueError, match="modules of the model, but got a ReLU that is not part of it. Pass a module"
+        ):
+            names(model, foreign)
+    compiled = torch.compile(model)
+    for whole, target in ((model, model), (model, [model]), (compiled, compiled), (compiled, model)):
+        with pytest.raises(ValueError, match=r"inside the model, but got the model itself \(\w+\). Pass a module"):
+            names(whole, target)

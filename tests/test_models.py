@@ -1,12 +1,16 @@
 """Models of other people: outputs that are no tensor, Lightning's other package, two callbacks in one Trainer."""
 
 import dataclasses
+import json
+import re
 
 import lightning.pytorch as lightning
 import pytest
 import torch
 from conftest import THIN, ThinVGG
 from lightning.pytorch.loggers import TensorBoardLogger as OtherTensorBoardLogger
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from tensorboard.plugins.custom_scalar import layout_pb2
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
@@ -71,9 +75,9 @@ def test_whatever_forward_gives_the_maps_are_those_of_the_logits_in_it(kind, fit
 @pytest.mark.parametrize(
     ("transform", "message"),
     [
-        (None, "forward gave dict. Expected logits .N, K. with N = 1. Say how to get them with output_transform"),
-        (lambda output: output["logit"], "Your output_transform raised KeyError: 'logit'"),
-        (lambda output: output["logits"][0], r"output_transform gave \(3,\). Expected logits"),
+        (None, "forward to return logits .N, K. with N = 1, but got dict. Extract the logits with output_transform"),
+        (lambda output: output["logit"], "`output_transform` to return logits .N, K., but it raised KeyError: 'logit'"),
+        (lambda output: output["logits"][0], r"`output_transform` to return logits .* but got shape \(3,\)"),
     ],
 )
 def test_outputs_without_logits_are_said_before_training(fit, probe, transform, message):
@@ -81,7 +85,7 @@ def test_outputs_without_logits_are_said_before_training(fit, probe, transform, 
     with pytest.raises(ValueError, match=message):
         fit(model, GradCAMCallback(probe, "block5", output_transform=transform))
     assert model.losses == []
-    with pytest.raises(ValueError, match="output_transform came as str. Expected a callable"):
+    with pytest.raises(ValueError, match="`output_transform` to be a callable or None, but got str"):
         GradCAMCallback(output_transform="logits")
 
 
@@ -141,39 +145,85 @@ def test_lightning_pytorch_with_both_packages_installed(toys, tmp_path, events):
     assert [entry["epoch"] for entry in callback.history] == [0, 1]
     (checkpoint,) = (tmp_path / "run" / "checkpoints").iterdir()
     state = torch.load(checkpoint, weights_only=True)["callbacks"][callback.state_key]
-    assert state["history"] == callback.history
+    assert state["history"] == [untagged(entry) for entry in callback.history]
 
 
-def test_two_callbacks_in_one_trainer_keep_their_pictures_and_figures_apart(thin, fit, events, toys, probe):
-    """The first has the tags that it would have alone; the second its layers' own, and the others with a number."""
+def untagged(entry):
+    return {name.removeprefix("gradcam/"): value for name, value in entry.items()}
+
+
+def test_two_callbacks_in_one_trainer_each_have_a_prefix(thin, fit, events, toys, probe, tmp_path):
+    """The second without its own is numbered: all its tags, images, charts and files stand under that."""
     other = ProbeSet.from_dataset(toys, 2)
-    first, second = GradCAMCallback(probe, "block4"), GradCAMCallback(other, ["block4_conv3", "block5"])
-    fit(thin, first, second)
+    first, second = GradCAMCallback(probe, "block4"), GradCAMCallback(other, ["block4_conv3", "block5"], save_maps=True)
+    fit(thin, first, second, logger=[TensorBoardLogger(tmp_path, name="run", version=""), CSVLogger(tmp_path / "csv")])
     found = events()
     tags = found.Tags()
     for tag, count in (
         ("gradcam/probe/star-1", 2),
-        ("gradcam/probe/star-1 (2)", 2),
+        ("gradcam_2/probe/star-1", 2),
         ("gradcam/layer/block4_conv3", 2),
-        ("gradcam/layer/block4_conv3 (2)", 2),
-        ("gradcam/layer/block5_conv3", 2),
-        ("gradcam/evolution/star-2 (2)", 2),
-        ("gradcam/animation/star-1 (2)", 1),
-        ("gradcam/depth_profile (2)", 2),
+        ("gradcam_2/layer/block4_conv3", 2),
+        ("gradcam_2/layer/block5_conv3", 2),
+        ("gradcam_2/evolution/star-2", 2),
+        ("gradcam_2/animation/star-1", 1),
+        ("gradcam_2/depth_profile", 2),
     ):
         assert len(found.Images(tag)) == count, tag
-    assert "gradcam/layer/block5_conv3 (2)" not in tags["images"]
-    for tag, callback in (
-        ("gradcam/probe_accuracy", first),
-        ("gradcam/probe_accuracy (2)", second),
-        ("gradcam/lift/block4_conv3", first),
-        ("gradcam/lift/block4_conv3 (2)", second),
-        ("gradcam/lift/block5_conv3", second),
-    ):
-        values = [entry[tag.removesuffix(" (2)")] for entry in callback.history]
-        assert [event.value for event in found.Scalars(tag)] == pytest.approx(values), tag
-    for tag, callback in (("gradcam/verdict", first), ("gradcam/verdict (2)", second)):
-        assert found.Tensors(tag)[-1].tensor_proto.string_val[0].decode() == callback.verdict.evidence
+    assert "gradcam/layer/block5_conv3" not in tags["images"]
+    for prefix, callback in (("gradcam", first), ("gradcam_2", second)):
+        for name in ("probe_accuracy", "lift/block4_conv3"):
+            values = [entry[f"{prefix}/{name}"] for entry in callback.history]
+            assert [event.value for event in found.Scalars(f"{prefix}/{name}")] == pytest.approx(values)
+        verdict = found.Tensors(f"{prefix}/verdict")[-1].tensor_proto.string_val[0].decode()
+        assert verdict == callback.verdict.evidence
+        folder = tmp_path / "csv" / "lightning_logs" / "version_0" / prefix
+        assert json.loads((folder / "history.json").read_text())["history"] == callback.history
+        assert (folder / "layer" / "block4_conv3").is_dir()
+    own = {tag.split("/")[0] for kind in ("images", "scalars", "tensors") for tag in tags[kind] if "gradcam" in tag}
+    assert own == {"gradcam", "gradcam_2"}
+    layout = layout_pb2.Layout.FromString(found.Tensors("custom_scalars__config__")[-1].tensor_proto.string_val[0])
+    assert [category.title for category in layout.category] == ["gradcam", "gradcam_2"], "TensorBoard reads the last"
+    for category in layout.category:
+        shown = [tag for chart in category.chart for tag in chart.multiline.tag]
+        matched = {tag.split("/")[0] for pattern in shown for tag in tags["scalars"] if re.match(pattern, tag)}
+        assert matched == {category.title}
+
+
+def test_prefixes_are_as_chosen_and_the_others_numbered_around_them(trainer, toys):
+    loader = DataLoader(toys, batch_size=6)
+    prefixes = ("gradcam", "gradcam_2", "gradcam", "focus/deep")
+    watches = [GradCAMCallback(target_layers=f"block{i + 2}", tag_prefix=name) for i, name in enumerate(prefixes)]
+    trainer(*watches).fit(ThinVGG(), loader, loader)
+    entries = [watch.history[-1] for watch in watches]
+    found = [next(tag.removesuffix("/probe_accuracy") for tag in entry if "probe_acc" in tag) for entry in entries]
+    assert found == ["gradcam", "gradcam_2", "gradcam_3", "focus/deep"]
+
+
+def test_two_callbacks_of_one_chosen_prefix_are_refused_before_training(thin, fit):
+    watches = [GradCAMCallback(target_layers=block, tag_prefix="mine") for block in ("block4", "block5")]
+    with pytest.raises(ValueError, match="`tag_prefix` of its own for each GradCAMCallback, but got 'mine' twice"):
+        fit(thin, *watches)
+    assert thin.losses == []
+
+
+@pytest.mark.parametrize("layers", [["block5_conv3"], "block5_conv3"])
+def test_an_image_that_is_named_like_a_layer_stays_apart_in_a_second_callback(thin, fit, events, probe, layers):
+    named = ProbeSet(probe.images, probe.labels, probe.masks, names=["block5_conv3", "lift", "block4_conv3"])
+    fit(thin, GradCAMCallback(named, "block4"), GradCAMCallback(named, layers), max_epochs=1)
+    found = events().Tags()["images"]
+    for prefix in ("gradcam", "gradcam_2"):
+        own = {tag for tag in found if tag.startswith(f"{prefix}/probe/")}
+        assert own == {f"{prefix}/probe/{name}" for name in named.names}
+
+
+def test_callbacks_of_different_probe_sets_can_be_in_one_trainer(thin, fit, toys):
+    """Their states stand apart in a checkpoint, by the names and the labels of their images."""
+    one, two = ProbeSet.from_dataset(toys, 1), ProbeSet.from_dataset(toys, 2)
+    first, second = GradCAMCallback(one, "block5"), GradCAMCallback(two, "block5")
+    assert first.state_key != second.state_key == GradCAMCallback(two, "block5").state_key
+    fit(thin, first, second)
+    assert len(first.history) == len(second.history) == 2
 
 
 class Pairs(Dataset):
@@ -212,7 +262,7 @@ def test_a_model_with_several_labels_per_image_has_a_map_for_each(fit, toys, eve
     pairs = Pairs(toys)
     model, callback = Binary(3), GradCAMCallback(target_layers="block5")
     fit(model, callback, train_data=pairs, val_data=pairs, max_epochs=3)
-    probe = callback.probe
+    probe = callback.probe_set
     assert probe.multi_label and len(probe) == 6 and probe.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert probe.present[range(6), probe.labels].all() and (probe.present.sum(dim=1) == 2).all()
     for i, label in enumerate(probe.labels.tolist()):
@@ -250,10 +300,10 @@ def test_several_labels_per_image_by_hand(toys):
     whole = ProbeSet(images, labels.int().numpy(), masks.any(dim=1))
     assert torch.equal(whole.masks, masks.any(dim=1)[[0, 0, 1, 1]]), "one mask for all classes of an image"
     for wrong, message in (
-        ((images, labels * 2), r"shape \(2, 3\), values 0.0 to 2.0. Expected one class per image"),
+        ((images, labels * 2), r"one class per image, .* but got shape \(2, 3\) with values 0.0 to 2.0"),
         ((images, labels[:1]), r"shape \(1, 3\)"),
-        ((images, labels * 0), "somewhere 1"),
-        ((images, labels, masks[:1]), "masks came with length 1"),
+        ((images, labels * 0), "with at least one 1"),
+        ((images, labels, masks[:1]), r"`masks` to have one entry per image \(2\), but got 1"),
     ):
         with pytest.raises(ValueError, match=message):
             ProbeSet(*wrong)
@@ -264,7 +314,7 @@ def test_one_hot_labels_are_classes_of_which_the_likeliest_is_the_answer(toys):
     one_hot = [(image, eye[label], mask) for image, label, mask in toys.items]
     probe = ProbeSet.from_dataset(one_hot)
     assert not probe.multi_label and probe.labels.tolist() == [0, 0, 1, 1, 2, 2]
-    with pytest.raises(ValueError, match="holds any class. Expected labels that are not all 0"):
+    with pytest.raises(ValueError, match="labels with a 1, but all labels that were read are 0"):
         ProbeSet.from_dataset([(image, torch.zeros(3)) for image, _, _ in toys.items])
 
 
@@ -273,7 +323,7 @@ def test_a_model_with_a_single_logit_says_yes_or_no(fit, toys, events):
     items = [(image, torch.tensor([float(label > 0)]), mask) for image, label, mask in toys.items]
     model, callback = Binary(1), GradCAMCallback(target_layers="block5_conv3")
     fit(model, callback, train_data=items, val_data=items, max_epochs=2)
-    probe = callback.probe
+    probe = callback.probe_set
     assert not probe.multi_label and probe.labels.tolist() == [0, 0, 1, 1]
     model.eval()
     logit = model(probe.images).detach()[:, 0]
@@ -315,12 +365,12 @@ class Beside(ThinVGG):
 
 
 def test_a_vgg_that_forward_does_not_call_is_said_before_training(fit, probe):
-    with pytest.raises(ValueError, match="block5_conv3.*took no part in the model.s forward"):
+    with pytest.raises(ValueError, match="block5_conv3.*to take part in the model.s forward, but it was not called"):
         fit(Beside(), GradCAMCallback(probe, "block5_conv3"))
 
 
 def test_a_vgg_that_forward_calls_no_more_is_a_warning_and_training_goes_on(fit, probe, events):
-    with pytest.warns(GradCAMWarning, match="this epoch's maps lost .*took no part in the model.s forward") as caught:
+    with pytest.warns(GradCAMWarning, match="this epoch's maps lost .*forward, but it was not called") as caught:
         trainer = fit(Remembers(2), GradCAMCallback(probe, "block5_conv3"))
     assert trainer.current_epoch == 2 and sum(one.category is GradCAMWarning for one in caught) == 1
     assert len(events().Images("gradcam/layer/block5_conv3")) == 1

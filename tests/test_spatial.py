@@ -1,27 +1,28 @@
-"""The last layer that is laid out in space is found, and what gives tokens is laid out again."""
+"""Tests that the last spatial layer is found, and that other outputs are reshaped to ``(N, C, h, w)``."""
 
 import pytest
 import torch
 from torch import nn
 
 from gradcam_callback import GradCAM
-from gradcam_callback.maps.reshape import find_last, from_channels_last, from_tokens
+from gradcam_callback.maps import from_channels_last, from_tokens
+from gradcam_callback.maps.last_layer import find_last_layer
 
 
-class Gives(nn.Module):
-    """What is given to the next is of this shape."""
+class Returns(nn.Module):
+    """A module that returns zeros of a given shape."""
 
     def __init__(self, shape):
         super().__init__()
         self.shape = shape
 
-    def forward(self, _before):
+    def forward(self, _input):
         return torch.zeros(self.shape)
 
 
 def last_of(size, *shapes):
-    model = nn.Sequential(*(shape if isinstance(shape, nn.Module) else Gives(shape) for shape in shapes))
-    return find_last(model, lambda: model(None), size)
+    model = nn.Sequential(*(shape if isinstance(shape, nn.Module) else Returns(shape) for shape in shapes))
+    return find_last_layer(model, lambda: model(None), size)
 
 
 VECTOR = (1, 8)
@@ -46,7 +47,7 @@ VECTOR = (1, 8)
         ((32, 32), [(1, 4, 17, 16), VECTOR], "0"),
     ],
 )
-def test_the_last_is_what_has_the_proportions_of_the_image_and_is_no_pooling(size, shapes, name):
+def test_the_last_layer_has_the_proportions_of_the_image_and_is_not_a_pooling(size, shapes, name):
     assert last_of(size, *shapes) == name
 
 
@@ -63,23 +64,24 @@ def test_the_last_is_what_has_the_proportions_of_the_image_and_is_no_pooling(siz
         ((32, 64), (1, 8, 6, 4)),
     ],
 )
-def test_what_is_laid_out_in_another_way_behind_the_last_map_is_named(size, shape):
-    with pytest.raises(ValueError) as said:
+def test_a_later_module_with_another_layout_is_an_error(size, shape):
+    with pytest.raises(ValueError) as caught:
         last_of(size, (1, 8, size[0] // 4, size[1] // 4), shape, VECTOR)
-    assert f"module '1' gives {shape}, which is not (N, C, h, w)." in str(said.value)
-    assert "reshape_transform='tokens', 'channels_last' or a callable" in str(said.value)
+    assert f"output (N, C, h, w), but the later module '1' returns {shape}." in str(caught.value)
+    assert "reshape_transform='tokens', 'channels_last' or a callable" in str(caught.value)
 
 
-def test_where_nothing_is_laid_out_in_space_it_is_said():
+def test_a_model_without_a_spatial_layer_is_an_error():
     for shape in (VECTOR, (1, 8, 1, 1)):
         with pytest.raises(
-            ValueError, match=r"no module gives \(N, C, h, w\)\. Expected the dotted name of a layer\.$"
+            ValueError,
+            match=r"\(N, C, h, w\), but no module returns this shape\. Pass the dotted name of a layer\.$",
         ):
             last_of((32, 32), shape)
 
 
 class AddsInPlace(nn.Module):
-    """Its last block writes the sum into what its last leaf gave."""
+    """A model whose last block writes a sum into the output of its last leaf module."""
 
     def __init__(self):
         super().__init__()
@@ -100,14 +102,14 @@ class Sums(nn.Module):
         return output
 
 
-def test_a_block_that_adds_in_place_is_the_last_and_not_its_branch():
+def test_a_block_that_adds_in_place_is_the_last_layer_rather_than_its_branch():
     cam = GradCAM(AddsInPlace(), "last")
     cam(torch.rand(1, 3, 8, 8))
     assert cam.layers[0].name == "block"
 
 
-class HalfBlind(nn.Sequential):
-    """What its second module gives runs where nothing has a gradient."""
+class PartlyInference(nn.Sequential):
+    """A model whose second module runs under inference_mode."""
 
     def __init__(self):
         super().__init__(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Linear(4, 2))
@@ -119,17 +121,17 @@ class HalfBlind(nn.Sequential):
         return self[2](seen.mean(dim=(2, 3)) + shift.clone())
 
 
-def test_what_runs_under_inference_mode_is_not_the_last():
-    assert list(GradCAM(HalfBlind(), "last")(torch.rand(1, 3, 12, 12)).maps) == ["0"]
+def test_a_module_under_inference_mode_is_not_the_last_layer():
+    assert list(GradCAM(PartlyInference(), "last")(torch.rand(1, 3, 12, 12)).maps) == ["0"]
 
 
-def test_the_last_layer_of_a_compiled_network_has_its_own_name():
+def test_the_last_layer_of_a_compiled_model_has_its_plain_name():
     network = torch.compile(AddsInPlace(), backend="eager")
     assert list(GradCAM(network, "last")(torch.rand(1, 3, 8, 8)).maps) == ["block"]
 
 
 @pytest.mark.parametrize("before", [0, 1, 2, 4, 5])
-def test_tokens_are_the_patches_in_their_order(before):
+def test_tokens_become_patches_in_row_order(before):
     patches = torch.arange(2 * 7 * 3 * 5.0).reshape(2, 7, 3, 5)
     others = torch.full((2, before, 7), -1.0)
     tokens = torch.cat([others, patches.flatten(2).transpose(1, 2)], dim=1)
@@ -137,15 +139,15 @@ def test_tokens_are_the_patches_in_their_order(before):
         assert torch.equal(from_tokens(tokens, (3 * side, 5 * side)), patches)
 
 
-def test_what_are_no_tokens_is_left_alone_or_refused():
+def test_other_outputs_than_tokens_are_unchanged_or_an_error():
     for output in (torch.zeros(2, 6), torch.zeros(2, 6, 3, 5)):
-        assert from_tokens(output, (32, 48)) is output, "a vector, or a map already"
+        assert from_tokens(output, (32, 48)) is output, "a vector, or already spatial"
     for count in (1, 9):
-        with pytest.raises(ValueError, match=f"{count} tokens are no grid of square patches of images of 32 x 48 p"):
+        with pytest.raises(ValueError, match=f"grid of square patches of 32 x 48 images, but got {count} tokens"):
             from_tokens(torch.zeros(1, count, 2), (32, 48))
 
 
-def test_channels_that_come_last_go_behind_the_images():
+def test_channels_last_become_channels_first():
     output = torch.arange(2 * 3 * 4 * 5.0).reshape(2, 3, 4, 5)
     moved = from_channels_last(output, (48, 64))
     assert moved.shape == (2, 5, 3, 4)

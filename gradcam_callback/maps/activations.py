@@ -1,4 +1,4 @@
-"""Activations: what chosen layers give in a forward, and where in them the graph of the gradients starts."""
+"""Record the activations of chosen layers in a forward pass, with a graph that starts at the first of these layers."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from gradcam_callback.maps.layers import Layer
 
 
 class Activations:
-    """What one forward leaves.
+    """The recorded activations of one forward pass.
 
     Attributes:
-        by_layer: layer name -> its output, in the order in which they came.
+        by_layer: layer name -> the layer's output, in the order of recording.
         leaves: the tensors at which the graph starts.
     """
 
@@ -26,8 +26,10 @@ class Activations:
         self.leaves: list[Tensor] = []
         self._versions: dict[str, int] = {}
 
-    def add(self, name: str, output: Tensor) -> Tensor:
-        """Keep a layer's output; the graph starts here unless it has before, as nothing earlier needs gradients."""
+    def record(self, name: str, output: Tensor) -> Tensor:
+        """Record a layer's output, and return the tensor with which the forward pass has to continue."""
+        # Nothing before the first layer needs gradients, so the graph starts here. An output without gradients, such
+        # as a parallel branch of the model, starts a graph of its own.
         if not self.leaves or not output.requires_grad:
             output = output.detach().requires_grad_()
             self.leaves.append(output)
@@ -36,49 +38,44 @@ class Activations:
         return output
 
     def overwritten(self) -> bool:
-        """Whether a later operation wrote into an activation in place."""
-        return any(self._versions[name] != kept._version for name, kept in self.by_layer.items())
+        """Return True if a later operation wrote into a recorded activation in place."""
+        return any(self._versions[name] != output._version for name, output in self.by_layer.items())
 
-    def check(self, layer: Layer, n: int, as_map: Callable[[Tensor], Tensor]) -> None:
-        """Raise the ValueError of a layer that gave nothing, or of which ``as_map`` makes no ``(n, C, h, w)``."""
+    def check(self, layer: Layer, n: int, reshape: Callable[[Tensor], Tensor]) -> None:
+        """Check that a layer was called, and that ``reshape`` returns ``(n, C, h, w)`` for its output.
+
+        Raises:
+            ValueError: the layer was not called, ``reshape`` failed, or the shape is another.
+        """
         if layer.name not in self.by_layer:
             raise ValueError(
-                f"Layer {layer.name!r} took no part in the model's forward. Choose one that does, or pass the part of "
-                "the model that calls it."
+                f"Expected layer {layer.name!r} to take part in the model's forward, but it was not called. Choose a "
+                "layer that is called, or pass the part of the model that calls it."
             )
-        own = tuple(self.by_layer[layer.name].shape)
+        shape = tuple(self.by_layer[layer.name].shape)
         try:
-            shape = tuple(as_map(self.by_layer[layer.name].detach()).shape)
+            reshaped = tuple(reshape(self.by_layer[layer.name].detach()).shape)
         except Exception as error:
-            raise ValueError(f"Layer {layer.name!r} gives {own}. {error}") from error
-        if len(shape) != 4 or shape[0] != n:
-            came = f"{own}, of which reshape_transform made {shape}" if shape != own else f"{own}"
-            hint = " Tokens (N, T, C) need reshape_transform='tokens'." if len(shape) == 3 else ""
             raise ValueError(
-                f"Layer {layer.name!r} gives {came}. Expected a spatial output (N, C, h, w) with N = {n}.{hint}"
-            )
+                f"Expected `reshape_transform` to accept the output {shape} of layer {layer.name!r}, but it raised "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        if len(reshaped) != 4 or reshaped[0] != n:
+            raise ValueError(_describe_wrong_shape(layer.name, n, shape, reshaped))
 
 
 @contextmanager
-def kept_activations(model: nn.Module, layers: Sequence[Layer]) -> Iterator[Activations]:
-    """Keep what the layers give in a forward within the block, in which every module computes with gradients.
+def recorded_activations(model: nn.Module, layers: Sequence[Layer]) -> Iterator[Activations]:
+    """Record the layers' outputs in a forward pass within the block, and keep gradients on in every module.
 
-    A module that runs more than once keeps its last output, which is what its block gives.
+    If a module runs more than once, its last output counts: the ReLU of a residual block ends the block.
     """
-    kept = Activations()
+    activations = Activations()
 
-    def keep(layer: Layer, _module: nn.Module, _inputs: Any, output: Any) -> Tensor:
-        if not isinstance(output, Tensor):
-            raise ValueError(
-                f"Layer {layer.name!r} gives a {type(output).__name__}. Expected a module whose output is one "
-                "tensor (N, C, h, w); choose one inside it or next to it."
-            )
-        if output.is_inference():
-            raise ValueError(
-                f"Layer {layer.name!r} runs under inference_mode in the model's forward, where nothing has a gradient. "
-                "Expected no_grad there, or nothing."
-            )
-        activation = kept.add(layer.name, output)
+    def record(layer: Layer, _module: nn.Module, _inputs: Any, output: Any) -> Tensor:
+        _check_output(layer.name, output)
+        activation = activations.record(layer.name, output)
+        # The next module may write into its input: let it write into a copy.
         return activation.clone() if layer.overwritten else activation
 
     def enable_grad(_module: nn.Module, _inputs: Any) -> None:
@@ -89,5 +86,31 @@ def kept_activations(model: nn.Module, layers: Sequence[Layer]) -> Iterator[Acti
         for module in model.modules():
             stack.callback(module.register_forward_pre_hook(enable_grad).remove)
         for layer in layers:
-            stack.callback(layer.module.register_forward_hook(partial(keep, layer)).remove)
-        yield kept
+            stack.callback(layer.module.register_forward_hook(partial(record, layer)).remove)
+        yield activations
+
+
+def _check_output(name: str, output: Any) -> None:
+    if not isinstance(output, Tensor):
+        raise ValueError(
+            f"Expected layer {name!r} to return one tensor (N, C, h, w), but got {type(output).__name__}. Choose a "
+            "module inside it or next to it."
+        )
+    if output.is_inference():
+        raise ValueError(
+            f"Expected layer {name!r} to run in a mode that allows gradients, but the model's forward runs it under "
+            "inference_mode. Use no_grad there instead."
+        )
+
+
+def _describe_wrong_shape(name: str, n: int, shape: tuple[int, ...], reshaped: tuple[int, ...]) -> str:
+    if reshaped != shape:
+        return (
+            f"Expected `reshape_transform` to return (N, C, h, w) with N = {n} for the output {shape} of layer "
+            f"{name!r}, but got {reshaped}. Correct it, or choose another layer."
+        )
+    if len(shape) == 3:
+        hint = "If these are tokens (N, T, C), pass reshape_transform='tokens'."
+    else:
+        hint = "Choose another layer, or pass a `reshape_transform`."
+    return f"Expected layer {name!r} to return (N, C, h, w) with N = {n}, but got {shape}. {hint}"

@@ -1,4 +1,4 @@
-"""Borrowed state: what a map needs of the model and the process, taken and given back whatever happens."""
+"""Change the state of the model and the process for a map, and restore it even after an error or Ctrl-C."""
 
 from __future__ import annotations
 
@@ -16,42 +16,44 @@ from gradcam_callback.random_state import preserved_random_state
 
 
 class _Interrupt:
-    """Ctrl-C while something is borrowed: noted, and handed on to the handler that was there at a safe moment."""
+    """A Ctrl-C that waits: it is recorded while the model is borrowed, and passed on at a safe moment."""
 
     def __init__(self) -> None:
+        # The handler that is replaced for the time of the block, such as Python's, Lightning's or the user's.
         self._handler: Callable[[int, FrameType | None], Any] | None = None
-        self._noted: list[tuple[int, FrameType | None]] = []
-
-    def note(self, number: int, frame: FrameType | None) -> None:
-        self._noted.append((number, frame))
+        self._pending: list[tuple[int, FrameType | None]] = []
 
     @contextmanager
-    def put_off(self) -> Iterator[None]:
-        """To the end of the block, or to `give_way` in it."""
+    def deferred(self) -> Iterator[None]:
+        """Keep Ctrl-C waiting until the end of the block, or until `deliver` is called in it."""
         handler = signal.getsignal(signal.SIGINT)
-        # Python lets the main thread alone change handlers; and it alone is interrupted.
-        here = threading.current_thread() is threading.main_thread()
-        if not here or not callable(handler) or self._handler is not None:
+        # Python allows only the main thread to change handlers, and interrupts only the main thread.
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if not in_main_thread or not callable(handler) or self._handler is not None:
             yield
             return
-        self._noted.clear()
-        signal.signal(signal.SIGINT, self.note)
+        self._pending.clear()
+        signal.signal(signal.SIGINT, self._record)
         try:
             self._handler = handler
             yield
         finally:
             self._handler = None
             signal.signal(signal.SIGINT, handler)
-            self._hand_on(handler)
+            self._pass_on(handler)
 
-    def give_way(self) -> None:
-        """Where an exception does no harm."""
+    def deliver(self) -> None:
+        """Pass a waiting Ctrl-C on. Call this only at a point that tolerates a `KeyboardInterrupt`."""
         if self._handler is not None:
-            self._hand_on(self._handler)
+            self._pass_on(self._handler)
 
-    def _hand_on(self, handler: Callable[[int, FrameType | None], Any]) -> None:
-        if self._noted:
-            first, self._noted = self._noted[0], []
+    def _record(self, number: int, frame: FrameType | None) -> None:
+        self._pending.append((number, frame))
+
+    def _pass_on(self, handler: Callable[[int, FrameType | None], Any]) -> None:
+        if self._pending:
+            # Repeated presses count as one, as the handler usually raises at the first.
+            first, self._pending = self._pending[0], []
             handler(*first)
 
 
@@ -60,10 +62,8 @@ interrupt = _Interrupt()
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Put every module of ``model`` in eval mode, and give each its own flag back.
-
-    The flags are set one by one, as ``model.train()`` afterwards would un-freeze what the user put in eval mode.
-    """
+    """Put every module of the model in eval mode, and restore each module's own flag at the end of the block."""
+    # One flag per module: a single model.train() at the end would also reach modules that the user froze with eval().
     flags = [(module, module.training) for module in model.modules()]
     try:
         model.eval()
@@ -75,19 +75,24 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def borrowed(model: nn.Module, autocast: torch.dtype | None = None) -> Iterator[None]:
-    """Everything a map changes around the model: eval mode, gradients on, compiled code off, autocast as told.
+    """Set up everything around the model that a map needs, and restore it at the end of the block.
 
-    Ctrl-C, which may come between any two lines, waits for the end of the chunk of images that is under way.
+    The model is in eval mode, gradients are on, compiled code is off, and the random state is preserved. Ctrl-C, which
+    may arrive between any two lines, waits for the end of the current chunk of images.
+
+    Args:
+        model: the model to borrow.
+        autocast: the dtype of autocast in the block; None turns autocast off.
     """
     with ExitStack() as stack:
-        stack.enter_context(interrupt.put_off())
+        stack.enter_context(interrupt.deferred())
         stack.enter_context(preserved_random_state())
         stack.enter_context(evaluation_mode(model))
-        # Tensors made under inference_mode can never take part in a gradient, so it has to be left first.
+        # Tensors made under inference_mode never take part in a gradient, so the block must leave that mode first.
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         for device_type in {tensor.device.type for tensor in model.parameters()} | {"cpu"}:
             stack.enter_context(torch.autocast(device_type, autocast, enabled=autocast is not None))
-        # Code compiled before our hooks were there does not call them (pytorch #117758).
+        # Code that was compiled before the hooks existed does not call them (pytorch issue 117758).
         stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield

@@ -1,4 +1,4 @@
-"""Images in chunks, which bound the memory, and smaller ones where it runs out."""
+"""Process images in chunks that bound the memory, and in smaller chunks if memory runs out."""
 
 from __future__ import annotations
 
@@ -11,57 +11,68 @@ from torch import Tensor
 from gradcam_callback.exceptions import GradCAMWarning
 from gradcam_callback.maps.borrowed import interrupt
 
-# How many pixels go through the model at once, by device: 8 images of 224 x 224 on a CPU, whose caches gain nothing
-# from more, and 32 on a GPU.
+# Pixels per chunk, by device: 8 images of 224 x 224 on a CPU, where larger chunks are no faster, and 32 on a GPU.
 CHUNK_PIXELS = {"cpu": 8 * 224 * 224, "cuda": 32 * 224 * 224}
 
 
-def in_chunks(compute: Callable[[slice], list[Tensor]], images: Tensor, chunk_size: int | None) -> list[Tensor]:
-    """Call ``compute`` on even chunks of the images; where memory runs out, on chunks of half the size.
+def compute_in_chunks(compute: Callable[[slice], list[Tensor]], images: Tensor, chunk_size: int | None) -> list[Tensor]:
+    """Call ``compute`` on even chunks of the images; if memory runs out, halve the chunks.
 
     Args:
-        compute: gives tensors with a row per image of the chunk.
+        compute: takes the slice of a chunk, and returns tensors with one row per image of the chunk.
         images: ``(N, C, H, W)``.
-        chunk_size: None chooses by the device and the size of the images.
+        chunk_size: the largest number of images per chunk; None depends on the device and the size of the images.
 
     Returns:
-        The same tensors with a row for each of the N images.
+        The same tensors with one row for each of the N images.
     """
-    size = chunk_size or max(1, CHUNK_PIXELS.get(images.device.type, CHUNK_PIXELS["cpu"]) // images[0, 0].numel())
-    whole: list[Tensor] = []
+    size = chunk_size or _default_chunk_size(images)
+    results: list[Tensor] = []
     start = 0
     while start < len(images):
-        left = len(images) - start
-        even = -(-left // -(-left // size))
+        count = _even_count(len(images) - start, size)
         try:
-            rows = compute(slice(start, start + even))
+            rows = compute(slice(start, start + count))
         except (RuntimeError, MemoryError) as error:
-            if even == 1 or not is_out_of_memory(error):
+            if count == 1 or not is_out_of_memory(error):
                 raise
-            size = even // 2
+            size = count // 2
         else:
-            # Into one place for all chunks: many small results between the large short-lived tensors of the chunks
-            # would leave holes in the heap that nothing fits into.
-            whole = whole or [part.new_empty((len(images), *part.shape[1:])) for part in rows]
-            for to in whole:
-                to[start : start + even] = rows.pop(0)  # and let go of, before the next chunk needs the memory
-            start += even
-            interrupt.give_way()
+            # One tensor for all chunks: small results between the large temporary tensors of each chunk would leave
+            # holes in the heap, which are too small for later chunks.
+            results = results or [part.new_empty((len(images), *part.shape[1:])) for part in rows]
+            for result in results:
+                # Popping frees each part before the next chunk needs the memory.
+                result[start : start + count] = rows.pop(0)
+            start += count
+            interrupt.deliver()
             continue
-        # Outside the handler, where the failed attempt's tensors are no longer held by the exception.
+        # Free memory outside the handler, since the exception holds the tensors of the failed attempt.
         _release_memory(images.device)
         warnings.warn(
-            f"GradCAM: memory ran out with {even} images at once; it goes on with {size}. Set chunk_size={size} to "
-            "have it so from the start.",
+            f"GradCAM ran out of memory with {count} images per chunk and continues with {size}. No map is lost. Pass "
+            f"chunk_size={size} to avoid the failed attempt.",
             GradCAMWarning,
             stacklevel=3,
         )
-    return whole
+    return results
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on any device or the host, for which torch has no class of its own."""
+    """Return True if the error says that a device or the host ran out of memory."""
+    # For the host's memory, torch raises a plain RuntimeError; only its text tells.
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+
+
+def _default_chunk_size(images: Tensor) -> int:
+    pixels = CHUNK_PIXELS.get(images.device.type, CHUNK_PIXELS["cpu"])
+    return max(1, pixels // images[0, 0].numel())
+
+
+def _even_count(remaining: int, size: int) -> int:
+    """Return the next chunk's number of images, at most ``size``: 10 images make 4 + 3 + 3 rather than 4 + 4 + 2."""
+    n_chunks = -(-remaining // size)  # rounded up
+    return -(-remaining // n_chunks)
 
 
 def _release_memory(device: torch.device) -> None:

@@ -1,6 +1,7 @@
-"""The frozen base: what a network's frozen first modules computed for images seen before, given out again.
+"""Reuse the outputs of a model's frozen first modules for images that it has seen before.
 
-Fine-tuning usually freezes the early blocks, and a probe set never changes, so at every epoch they compute the same.
+Fine-tuning usually freezes the early blocks, and the probe set never changes. At every epoch these blocks would
+therefore compute the same outputs again.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
-# What is kept may take so many bytes, copies of weights and images included.
+# Bytes that a cache may hold, including the copies of weights and images.
 LIMIT = 256_000_000
-# Modules whose output depends on their input, tensors and printed options alone; subclasses may do anything.
-_PLAIN = {
+# Modules whose output depends only on their input, their tensors and the options in their repr. Compared by exact type,
+# since a subclass may do anything.
+_SUPPORTED = {
     nn.AdaptiveAvgPool2d,
     nn.AvgPool2d,
     nn.BatchNorm2d,
@@ -33,115 +35,122 @@ _PLAIN = {
 
 
 class FrozenPrefix:
-    """Keeps what frozen modules at the start of an ``nn.Sequential`` gave, and gives it instead of computing it again.
+    """A cache for the outputs of the frozen modules at the start of each ``nn.Sequential``.
 
-    Nothing is trusted: whenever something is about to be reused, the images, every parameter and buffer, the kinds of
-    modules and their options are compared with copies of those that it was computed from. However a weight changed
-    (through ``.data``, ``load_state_dict``, a swap of averaged weights, an optimizer), what was kept is dropped.
+    Before every reuse, the cache compares the images, all parameters and buffers, and the modules' types and options
+    with its own copies. It therefore notices any change of a weight: through ``.data``, ``load_state_dict``, averaged
+    weights or an optimizer. It then drops the old outputs.
 
-    Left alone, and so computed as ever: modules that are not torch's own, that have hooks, or that have a parameter
-    with ``requires_grad``; and whatever ends before the first pooling, where keeping costs more than computing.
+    Some modules are always computed: modules that are not torch's own, that have hooks, or that have a parameter with
+    ``requires_grad``. So are prefixes without a pooling, as they cost more memory than they save time.
 
     Args:
-        limit: in bytes. What would exceed it is not kept, and computed each time.
+        limit: bytes that the cache may hold. Outputs beyond the limit are computed each time.
     """
 
     def __init__(self, limit: int = LIMIT) -> None:
         self.limit = limit
-        self._bases: dict[str, _Base] = {}
+        self._prefixes: dict[str, _CachedPrefix] = {}
 
     @property
     def bytes_held(self) -> int:
-        """The size of everything kept: copies of weights and of images, and outputs."""
-        return sum(base.size for base in self._bases.values())
+        """Return the size of the cache in bytes: copies of weights and images, and outputs."""
+        return sum(prefix.size for prefix in self._prefixes.values())
 
     @contextmanager
     def reused(self, model: nn.Module, targets: Iterable[nn.Module]) -> Iterator[None]:
-        """Let forwards of ``model``, in eval mode, reuse what comes before the first of the target modules."""
-        not_before = set(targets)
+        """Let forward passes of the model, in eval mode, reuse outputs from before the first target module."""
+        target_modules = set(targets)
         found = {
             name: (sequential, frozen)
-            for name, sequential, frozen in _frozen_bases(model)
+            for name, sequential, frozen in _find_frozen_prefixes(model)
             if sum(tensor.nbytes for tensor in _tensors(frozen)) < self.limit
         }
-        self._bases = {name: base for name, base in self._bases.items() if name in found}
+        # Prefixes that are no longer frozen are forgotten here.
+        self._prefixes = {name: prefix for name, prefix in self._prefixes.items() if name in found}
         with ExitStack() as stack:
             for name, (sequential, frozen) in found.items():
-                before = list(takewhile(lambda module: not_before.isdisjoint(module.modules()), frozen))
-                if any(isinstance(part, nn.MaxPool2d) for part in _all_modules(before)):
-                    if name not in self._bases or not self._bases[name].is_of(frozen):
-                        self._bases[name] = _Base(frozen)
-                    # For this while the Sequential's forward is ours: its hooks are called, and nothing of it changes.
+                before = list(takewhile(lambda module: target_modules.isdisjoint(module.modules()), frozen))
+                if any(isinstance(module, nn.MaxPool2d) for module in _all_modules(before)):
+                    if name not in self._prefixes or not self._prefixes[name].matches(frozen):
+                        self._prefixes[name] = _CachedPrefix(frozen)
+                    # An attribute of the instance hides the forward of its class. The Sequential's own hooks still
+                    # run, and removing the attribute restores everything.
                     sequential.__dict__["forward"] = partial(self._forward, name, list(sequential), len(before))
                     stack.callback(sequential.__dict__.pop, "forward")
             yield
 
     def _forward(self, name: str, modules: list[nn.Module], count: int, images: Tensor) -> Tensor:
-        """What a Sequential of ``modules`` gives, of which the first ``count`` may have been computed before."""
-        if images.requires_grad:  # a gradient has to pass, which cannot pass through what was kept
-            return _through(modules, images)
-        base, rest = self._bases[name], modules[count:]
+        """Run the modules of a Sequential, or reuse the output of the first ``count`` modules and run the rest."""
+        # A cached output has no graph, so it would stop the gradient of an earlier layer.
+        if images.requires_grad:
+            return _run(modules, images)
+        prefix, rest = self._prefixes[name], modules[count:]
         key = (count, *_fingerprint(images))
-        if key in base.outputs and _same(images, base.outputs[key][0]):
-            base.refused = 0
-            # A copy, as the next operation may be in-place.
-            return _through(rest, base.outputs[key][1].clone())
-        output = _through(modules[:count], images)
+        if key in prefix.outputs and _identical(images, prefix.outputs[key][0]):
+            prefix.n_refused = 0
+            # A copy, since the next module may write into its input.
+            return _run(rest, prefix.outputs[key][1].clone())
+        output = _run(modules[:count], images)
         if self.bytes_held + images.nbytes + output.nbytes <= self.limit:
-            base.outputs[key] = images.clone(), output.clone()
+            prefix.outputs[key] = images.clone(), output.clone()
         else:
-            base.refused += 1
-            if base.refused > len(base.outputs):
-                base.outputs.clear()  # nobody has asked for them for long
-        return _through(rest, output)
+            prefix.n_refused += 1
+            # The cache is full, and for a whole round no image in it was asked for: make room for the new images.
+            if prefix.n_refused > len(prefix.outputs):
+                prefix.outputs.clear()
+        return _run(rest, output)
 
 
-class _Base:
-    """The frozen first modules of one Sequential as they are now, and what they gave for which images."""
+class _CachedPrefix:
+    """Copies of the frozen first modules of one Sequential, and their outputs for the images seen so far."""
 
     def __init__(self, frozen: Sequence[nn.Module]) -> None:
         self._modules = repr(frozen)
         self._tensors = [tensor.detach().clone() for tensor in _tensors(frozen)]
+        # Fingerprint of the images -> the images and their output.
         self.outputs: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
-        self.refused = 0
+        # Outputs in a row that did not fit into the cache.
+        self.n_refused = 0
 
     @property
     def size(self) -> int:
-        """In bytes."""
+        """Return the size in bytes."""
         return sum(tensor.nbytes for tensor in (*self._tensors, *chain(*self.outputs.values())))
 
-    def is_of(self, frozen: Sequence[nn.Module]) -> bool:
-        """Whether these are modules of the same kind and options with, value by value, the same tensors."""
+    def matches(self, frozen: Sequence[nn.Module]) -> bool:
+        """Return True if the modules have the copied types and options and, value by value, the copied tensors."""
         tensors = list(_tensors(frozen))
         return (
             repr(frozen) == self._modules
             and len(tensors) == len(self._tensors)
-            and all(_same(now, then) for now, then in zip(tensors, self._tensors, strict=True))
+            and all(_identical(now, then) for now, then in zip(tensors, self._tensors, strict=True))
         )
 
 
-def _frozen_bases(model: nn.Module) -> Iterator[tuple[str, nn.Sequential, list[nn.Module]]]:
-    """Each Sequential that starts with a convolution and other plain frozen modules: its name, itself, and these."""
+def _find_frozen_prefixes(model: nn.Module) -> Iterator[tuple[str, nn.Sequential, list[nn.Module]]]:
+    """Yield the name of each Sequential that starts with a frozen convolution, itself, and its frozen first modules."""
     inside: set[nn.Module] = set()
     for name, module in model.named_modules():
         if type(module) is nn.Sequential and module not in inside and "forward" not in module.__dict__:
-            frozen = list(takewhile(_is_plain_and_frozen, module))
-            # A convolution never writes into its input, so whether it runs can make no difference to who gave it.
+            frozen = list(takewhile(_is_supported_and_frozen, module))
+            # The first module must not write into its input, as a reuse would skip this. A convolution never does.
             if frozen and isinstance(frozen[0], nn.Conv2d):
                 inside |= set(_all_modules(frozen))
                 yield name, module, frozen
 
 
-def _is_plain_and_frozen(module: nn.Module) -> bool:
+def _is_supported_and_frozen(module: nn.Module) -> bool:
+    # Hooks on all modules, such as a profiler's, expect to be called.
     if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
         return False
     return all(
-        type(part) in _PLAIN
+        type(part) in _SUPPORTED
         and "forward" not in part.__dict__
         and not part._forward_hooks
         and not part._forward_pre_hooks
         and not any(parameter.requires_grad for parameter in part.parameters(recurse=False))
-        # Tensors of other classes, such as sharded ones, cannot be compared without their other parts.
+        # Tensors of other classes, such as sharded tensors, hold only a part of the values to compare.
         and all(type(tensor.detach()) is Tensor for tensor in _tensors([part]))
         for part in module.modules()
     )
@@ -157,20 +166,21 @@ def _tensors(modules: Iterable[nn.Module]) -> Iterator[Tensor]:
         yield from module.buffers()
 
 
-def _same(now: Tensor, then: Tensor) -> bool:
-    """Whether nothing differs, the layout in memory included; NaN equals nothing, and so is computed again."""
+def _identical(now: Tensor, then: Tensor) -> bool:
+    """Return True if values, dtype, device and strides are equal. NaN never is, so NaN is always computed again."""
+    # The strides count, since another memory layout may round differently.
     alike = now.dtype == then.dtype and now.device == then.device and now.stride() == then.stride()
     return alike and torch.equal(now, then)
 
 
 def _fingerprint(images: Tensor) -> tuple[object, ...]:
-    """What images have in common with those that they are worth being compared with, and how they are computed."""
+    """Return a cheap key for the images under the current autocast; `_identical` decides among equal keys."""
     device = images.device.type
     autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     return autocast, float(images.sum(dtype=torch.float64))
 
 
-def _through(modules: Iterable[nn.Module], images: Tensor) -> Tensor:
+def _run(modules: Iterable[nn.Module], images: Tensor) -> Tensor:
     for module in modules:
         images = module(images)
     return images

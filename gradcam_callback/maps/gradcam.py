@@ -1,112 +1,98 @@
-"""Maps: Grad-CAM of many layers from one forward and one backward, without a trace in the model."""
+"""Compute Grad-CAM maps of many layers in one forward and one backward pass, and leave the model as it was."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
 
-from gradcam_callback.maps.activations import Activations, kept_activations
+from gradcam_callback.maps.activations import Activations, recorded_activations
+from gradcam_callback.maps.backward import backward_to_maps, select_scores
 from gradcam_callback.maps.borrowed import borrowed
-from gradcam_callback.maps.chunks import in_chunks, is_out_of_memory
+from gradcam_callback.maps.cams import CAMs
+from gradcam_callback.maps.checks import (
+    PRECISIONS,
+    check_images,
+    check_logits,
+    check_options,
+    check_targets,
+    targets_per_image,
+)
+from gradcam_callback.maps.chunks import compute_in_chunks, is_out_of_memory
 from gradcam_callback.maps.frozen_prefix import FrozenPrefix
-from gradcam_callback.maps.layers import LAST, Layer, find_vggs, resolve_layers
+from gradcam_callback.maps.last_layer import find_last_layer
+from gradcam_callback.maps.layers import Layer, list_targets, resolve_layers
 from gradcam_callback.maps.logits import predicted_class
 from gradcam_callback.maps.methods import METHODS
-from gradcam_callback.maps.reshape import RESHAPES, find_last
+from gradcam_callback.maps.reshape import RESHAPES
+from gradcam_callback.maps.vgg import LAST, find_vggs
 
-PRECISIONS = {"full": None, "bf16": torch.bfloat16}
 
+class GradCAMOptions(TypedDict, total=False):
+    """The keyword arguments of `GradCAM`, for functions that pass them on as ``**options: Unpack[GradCAMOptions]``."""
 
-@dataclass(frozen=True)
-class CAMs:
-    """What one call of `GradCAM` gives, on the device of the images.
-
-    Attributes:
-        maps: layer name -> ``(N, h, w)`` at the layer's own resolution, >= 0, raw: never stretched. float32, or
-            float64 for a float64 model.
-        logits: ``(N, K)``.
-        targets: ``(N,)`` int64, the class that each map explains.
-        nonfinite: ``(N,)`` bool, True where logits, activations or gradients are NaN or infinite; the maps that this
-            makes meaningless are zeros.
-
-    Examples:
-        A map by hand: every gradient of class 0 is 0.5, so alpha is, too, and of class 1 it is -1.
-
-        >>> import torch
-        >>> from gradcam_callback import GradCAM
-        >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(4, 2, bias=False))
-        >>> _ = model[2].weight.data.copy_(torch.tensor([[0.5], [-1.0]]).expand(2, 4))
-        >>> image = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
-        >>> cams = GradCAM(model, "0")(image)
-        >>> cams.logits.tolist(), cams.targets.tolist()
-        ([[5.0, -10.0]], [0])
-        >>> cams.maps["0"].tolist()
-        [[[0.5, 1.0], [1.5, 2.0]]]
-        >>> GradCAM(model, "0")(image, targets=1).maps["0"].tolist()
-        [[[0.0, 0.0], [0.0, 0.0]]]
-    """
-
-    maps: dict[str, Tensor]
-    logits: Tensor
-    targets: Tensor
-    nonfinite: Tensor
+    method: str
+    precision: str
+    chunk_size: int | None
+    reuse_frozen: bool
+    output_transform: Callable[[Any], Tensor] | None
+    reshape_transform: str | Callable[[Tensor], Tensor] | None
 
 
 class OutputTransformError(ValueError):
-    """The user's ``output_transform`` raised what is its cause."""
+    """An error in the user's ``output_transform``. The original error is its ``__cause__``."""
 
 
 class GradCAM:
-    """Grad-CAM maps of the chosen layers of a model (Selvaraju et al. 2017, arXiv 1610.02391).
+    """Grad-CAM maps of chosen layers of a model (Selvaraju et al. 2017, arXiv 1610.02391).
 
     For the activations ``A_k`` of a layer and the logit ``Y_c`` of the target class before softmax:
 
         alpha_k = mean over positions of dY_c / dA_k
         map     = ReLU(sum over k of alpha_k A_k)
 
-    All layers come from one forward and one backward. The model runs in eval mode, on detached weights, so weight
-    gradients are never computed; its parameters, buffers, ``.grad``, ``requires_grad``, train/eval flags and hooks, the
-    random state and the grad mode are afterwards as they were, also after an exception.
+    One forward and one backward pass serve all layers. The model runs in eval mode and on detached weights, so no
+    gradient of a weight is computed. Afterwards everything is as before, even after an error: parameters, buffers,
+    ``.grad``, ``requires_grad``, train/eval flags, hooks, the random state and the grad mode.
 
     Args:
-        model: a module whose ``forward(images)`` gives logits ``(N, K)``. With ``K = 1`` target 1 is the logit and
-            target 0 is minus the logit.
-        target_layers: see `gradcam_callback.maps.layers.resolve_layers`.
-        method: ``"gradcam"``, or another formula of `gradcam_callback.maps.methods`: ``"gradcam++"``, ``"hirescam"``,
-            ``"layercam"``.
-        precision: ``"full"``, the model's own, also inside autocast; or ``"bf16"``, under autocast, faster where the
-            hardware multiplies bfloat16, and coarser.
-        chunk_size: how many images go through the model at once, which bounds the memory; None chooses by the device
-            and the size of the images. Where memory runs out, it is halved.
-        reuse_frozen: whether what the frozen first blocks of the model give is kept, up to 256 MB, and reused as long
-            as neither they nor the images have changed, see `gradcam_callback.maps.frozen_prefix`.
-        output_transform: makes logits ``(N, K)`` of what ``forward`` gives, where that is a tuple, a dict or anything
-            else; differentiable.
-        reshape_transform: makes ``(N, C, h, w)`` of what the layers give, where that is something else, and of its
-            gradients: ``"tokens"`` (a vision transformer's ``(N, T, C)``, without its class token), ``"channels_last"``
-            (``(N, h, w, C)``, as in many Swin transformers), or a callable that moves values and leaves some out.
+        model: a module whose ``forward(images)`` returns logits ``(N, K)``. If ``K = 1``, target 1 explains the logit
+            and target 0 minus the logit.
+        target_layers: names of layers or modules of the model, alone or in a sequence, see
+            `gradcam_callback.maps.resolve_layers`.
+        method: ``"gradcam"``, ``"gradcam++"``, ``"hirescam"`` or ``"layercam"``, see `gradcam_callback.maps.methods`.
+        precision: ``"full"`` keeps the model's own precision, even inside autocast. ``"bf16"`` runs the model under
+            bfloat16 autocast: faster on hardware that supports it, but less exact.
+        chunk_size: the largest number of images that go through the model at once, which bounds the memory. None
+            chooses by the device and the size of the images. If memory runs out, the size is halved.
+        reuse_frozen: True reuses the outputs of frozen first blocks as long as neither these blocks nor the images
+            change. The cache holds up to 256 MB, see `gradcam_callback.maps.frozen_prefix`.
+        output_transform: a differentiable function from the model's output to logits ``(N, K)``, needed if ``forward``
+            returns a tuple, a dict or another type.
+        reshape_transform: needed if layers do not return ``(N, C, h, w)``. ``"tokens"`` takes a vision transformer's
+            ``(N, T, C)`` without its class token. ``"channels_last"`` takes ``(N, h, w, C)`` as in many Swin
+            transformers. A callable takes a layer's output and returns ``(N, C, h, w)``. It is applied to gradients,
+            too, so it may only move values or leave them out.
 
     Attributes:
-        layers: the chosen ones, from input to output; ``"last"`` is among them from the first call on, except in a VGG.
+        layers: the chosen layers, from input to output. Except in a VGG, ``"last"`` joins them at the first call.
 
     Raises:
-        ValueError: a layer name that does not resolve, an unknown method or precision, with the choices; a chunk size
-            below 1.
+        ValueError: a layer that does not resolve, an unknown method, precision or ``reshape_transform``, a chunk size
+            below 1, or an ``output_transform`` that is not callable. The message lists the choices.
 
     Examples:
         >>> import torch
         >>> from torchvision.models import vgg11
         >>> from gradcam_callback import GradCAM
         >>> model = vgg11(num_classes=2)
-        >>> cams = GradCAM(model, ["block4", "block5_conv2"])(torch.rand(3, 3, 64, 64), targets=1)
+        >>> cams = GradCAM(model, ["block4", model.features[19]])(torch.rand(3, 3, 64, 64), targets=1)
         >>> {layer: tuple(maps.shape) for layer, maps in cams.maps.items()}
-        {'block4_conv1': (3, 8, 8), 'block4_conv2': (3, 8, 8), 'block5_conv2': (3, 4, 4)}
+        {'block4_conv1': (3, 8, 8), 'block4_conv2': (3, 8, 8), 'features.19': (3, 4, 4)}
         >>> model.training, all(weight.grad is None for weight in model.parameters())
         (True, True)
     """
@@ -114,7 +100,7 @@ class GradCAM:
     def __init__(
         self,
         model: nn.Module,
-        target_layers: str | Sequence[str] = "all",
+        target_layers: str | nn.Module | Sequence[str | nn.Module] = "all",
         *,
         method: str = "gradcam",
         precision: str = "full",
@@ -123,32 +109,33 @@ class GradCAM:
         output_transform: Callable[[Any], Tensor] | None = None,
         reshape_transform: str | Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        check_options(method, precision, chunk_size, reshape_transform)
+        check_options(method, precision, chunk_size, reshape_transform, output_transform)
         self.model = model
-        self.target_layers = target_layers
-        self.layers = resolve_layers(model, target_layers)
-        self._last_is_found = bool(find_vggs(model)) or LAST not in (
-            [target_layers] if isinstance(target_layers, str) else target_layers
-        )
+        self.target_layers = list_targets(target_layers)
+        self.layers = resolve_layers(model, self.target_layers)
+        # Outside a VGG, "last" resolves only with an image, since the shapes of the outputs decide.
+        self._last_is_resolved = bool(find_vggs(model)) or LAST not in self.target_layers
         self.method = method
         self.precision = precision
         self.chunk_size = chunk_size
         self.output_transform = output_transform
         self.reshape_transform = reshape_transform
         self._frozen = FrozenPrefix() if reuse_frozen else None
-        # Set once the model has turned out to overwrite activations or to insist on its own memory format.
-        self._careful = False
+        # False once the model overwrites an activation or fails with the memory format of the fast path.
+        self._fast_path = True
 
     def __call__(self, images: Tensor, targets: int | Sequence[int] | Tensor | None = None) -> CAMs:
-        """Compute the maps of a batch; each image's maps are what the image alone would give.
+        """Compute the maps of a batch. The maps of an image do not depend on the other images.
 
         Args:
-            images: ``(N, C, H, W)``, already as the model takes them, on the model's device.
-            targets: the class to explain: None (each image's predicted class), one for all, or one per image.
+            images: ``(N, C, H, W)``, normalised as the model expects, on the model's device.
+            targets: the class to explain: an index for all images, or one per image. None explains the predicted class
+                of each image.
 
         Raises:
-            ValueError: images that are not ``(N, C, H, W)``, logits that are not ``(N, K)``, targets outside them, a
-                layer that takes no part in the forward or whose output is not ``(N, C, h, w)``.
+            ValueError: images that are not ``(N, C, H, W)``, logits that are not ``(N, K)``, targets outside the
+                logits, or a layer that is not called or does not return ``(N, C, h, w)``.
+            OutputTransformError: ``output_transform`` failed.
 
         Examples:
             >>> import torch
@@ -163,23 +150,24 @@ class GradCAM:
             >>> cam(images, targets=[4, 0]).targets.tolist()
             [4, 0]
         """
-        if not isinstance(images, Tensor) or images.ndim != 4 or not len(images):
-            came = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
-            raise ValueError(f"images came as {came}. Expected a tensor (N, C, H, W) with N of at least 1.")
+        check_images(images)
         with borrowed(self.model, PRECISIONS[self.precision]):
-            wanted = _targets_per_image(targets, len(images))
-            if not self._last_is_found:
-                self._find_last(images[:1])
-            logits, classes, nonfinite, *maps = in_chunks(
-                lambda chunk: self._chunk(images[chunk], None if wanted is None else wanted[chunk]),
+            given = targets_per_image(targets, len(images))
+            if not self._last_is_resolved:
+                self._resolve_last(images[:1])
+            logits, classes, nonfinite, *maps = compute_in_chunks(
+                lambda chunk: self._compute_chunk(images[chunk], None if given is None else given[chunk]),
                 images,
                 self.chunk_size,
             )
-        by_name = {layer.name: raw for layer, raw in zip(self.layers, maps, strict=True)}
-        return CAMs(by_name, logits, classes, nonfinite)
+        by_layer = {layer.name: raw for layer, raw in zip(self.layers, maps, strict=True)}
+        return CAMs(by_layer, logits, classes, nonfinite)
 
     def predict(self, images: Tensor) -> Tensor:
-        """Logits ``(N, K)`` of a forward alone, computed like those of a map, and as traceless.
+        """Compute the logits ``(N, K)`` alone, in eval mode, and leave the model as it was.
+
+        Args:
+            images: ``(N, C, H, W)``, normalised as the model expects, on the model's device.
 
         Examples:
             >>> import torch
@@ -191,181 +179,100 @@ class GradCAM:
             (True, False)
         """
         with borrowed(self.model, PRECISIONS[self.precision]):
-            (logits,) = in_chunks(lambda chunk: [self._forward(_usable(images[chunk]), [])[1]], images, self.chunk_size)
+            (logits,) = compute_in_chunks(
+                lambda chunk: [self._forward(_detached(images[chunk]), [])[1]], images, self.chunk_size
+            )
         return logits
 
-    def _find_last(self, image: Tensor) -> None:
+    def _resolve_last(self, image: Tensor) -> None:
         size = image.shape[2], image.shape[3]
         with torch.no_grad():
-            last = find_last(self.model, lambda: self._detached_forward(_usable(image)), size)
+            last = find_last_layer(self.model, lambda: self._detached_forward(_detached(image)), size)
         self.layers = resolve_layers(self.model, self.target_layers, last)
-        self._last_is_found = True
+        self._last_is_resolved = True
 
-    def _chunk(self, images: Tensor, wanted: Tensor | None) -> list[Tensor]:
-        """Logits, classes, which images are not finite, and each layer's maps."""
-        kept, logits = self._forward(_usable(images), self.layers)
-        as_map = self._as_map(images)
+    def _compute_chunk(self, images: Tensor, targets: Tensor | None) -> list[Tensor]:
+        """Return logits, targets, nonfinite, and the maps of each layer."""
+        activations, logits = self._forward(_detached(images), self.layers)
+        reshape = self._reshape_for(images)
         for layer in self.layers:
-            kept.check(layer, len(images), as_map)
-        classes = predicted_class(logits) if wanted is None else wanted.to(logits.device)
-        _check_targets(classes, logits.shape[1])
-        scores = _scores(logits, classes)
-        maps = _backward_to_maps(scores, kept, METHODS[self.method], as_map)
+            activations.check(layer, len(images), reshape)
+        targets = predicted_class(logits) if targets is None else targets.to(logits.device)
+        check_targets(targets, logits.shape[1])
+        scores = select_scores(logits, targets)
+        maps = backward_to_maps(scores, activations, METHODS[self.method], reshape)
         nonfinite = ~logits.isfinite().all(dim=1)
         for name, raw in maps.items():
+            # Other logits may be infinite; only the score of the target class makes a map meaningless.
             meaningless = ~(raw.isfinite().flatten(1).all(dim=1) & scores.isfinite())
             maps[name] = raw.masked_fill(meaningless[:, None, None], 0.0)
             nonfinite |= meaningless
-        return [logits.detach(), classes, nonfinite, *(maps[layer.name] for layer in self.layers)]
+        return [logits.detach(), targets, nonfinite, *(maps[layer.name] for layer in self.layers)]
 
-    def _as_map(self, images: Tensor) -> Callable[[Tensor], Tensor]:
-        """What makes ``(N, C, h, w)`` of a layer's output for these images."""
-        given = self.reshape_transform
-        if isinstance(given, str):
-            reshape, size = RESHAPES[given], (images.shape[2], images.shape[3])
+    def _reshape_for(self, images: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return the function from a layer's output for these images to ``(N, C, h, w)``."""
+        transform = self.reshape_transform
+        if isinstance(transform, str):
+            reshape, size = RESHAPES[transform], (images.shape[2], images.shape[3])
             return lambda output: reshape(output, size)
-        return given or (lambda output: output)
+        return transform or (lambda output: output)
 
     def _forward(self, images: Tensor, layers: Sequence[Layer]) -> tuple[Activations, Tensor]:
-        """Forward on the fast path; where the model does not bear it, from then on with care.
+        """Run the model on the fast path; if it does not support this, use the safe path from then on.
 
-        The fast path hands the activations themselves on, and on a CPU lays the images out channels_last, for which
-        its convolutions are faster. A model that writes into an activation gives itself away by the tensor's version
-        or by an error of autograd's, one that calls ``view`` on its features by an error too.
+        The fast path passes the activations on without a copy. On a CPU it also lays the images out as channels_last,
+        which makes convolutions faster. Two kinds of models do not support it. A model that writes into an activation
+        is known by the tensor's version, or by autograd's error. A model that calls ``view`` on its features fails.
         """
-        if not self._careful:
+        if self._fast_path:
             fast = images.contiguous(memory_format=torch.channels_last) if images.device.type == "cpu" else images
             try:
-                with self._hooked(layers) as kept:
+                with self._hooks(layers) as activations:
                     logits = self._detached_forward(fast)
             except RuntimeError as error:
+                # Out of memory says nothing about the model: smaller chunks may still take the fast path.
                 if is_out_of_memory(error):
                     raise
             else:
-                if not kept.overwritten():
-                    return kept, logits
-        with self._hooked([replace(layer, overwritten=True) for layer in layers]) as kept:
+                if not activations.overwritten():
+                    return activations, logits
+        with self._hooks([replace(layer, overwritten=True) for layer in layers]) as activations:
             logits = self._detached_forward(images)
-        self._careful = True
-        return kept, logits
+        # Only now: if the safe path failed as well, the cause is another.
+        self._fast_path = False
+        return activations, logits
 
     def _detached_forward(self, images: Tensor) -> Tensor:
-        """Forward with detached parameters, so that no gradient can reach a weight, and with copies of the buffers."""
-        state = {name: _usable(parameter) for name, parameter in self.model.named_parameters()}
+        """Run the model on detached parameters, which no gradient can reach, and on copies of the buffers."""
+        # functional_call swaps the tensors in for this one call, so the model keeps its own.
+        state = {name: _detached(parameter) for name, parameter in self.model.named_parameters()}
         state |= {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        logits: Tensor = torch.func.functional_call(self.model, state, (images,))
-        if self.output_transform is not None:
-            try:
-                logits = self.output_transform(logits)
-            except Exception as error:
-                raise OutputTransformError(f"Your output_transform raised {type(error).__name__}: {error}") from error
-        _check_logits(logits, len(images), "forward" if self.output_transform is None else "output_transform")
+        output = torch.func.functional_call(self.model, state, (images,))
+        return self._to_logits(output, len(images))
+
+    def _to_logits(self, output: Any, n: int) -> Tensor:
+        if self.output_transform is None:
+            check_logits(output, n, "the model's forward")
+            logits: Tensor = output
+            return logits
+        try:
+            logits = self.output_transform(output)
+        except Exception as error:
+            raise OutputTransformError(
+                f"Expected `output_transform` to return logits (N, K), but it raised {type(error).__name__}: {error}. "
+                "Adapt it to the output of the model's forward."
+            ) from error
+        check_logits(logits, n, "`output_transform`")
         return logits
 
     @contextmanager
-    def _hooked(self, layers: Sequence[Layer]) -> Iterator[Activations]:
+    def _hooks(self, layers: Sequence[Layer]) -> Iterator[Activations]:
         with ExitStack() as stack:
             if self._frozen is not None:
                 stack.enter_context(self._frozen.reused(self.model, [layer.module for layer in layers]))
-            yield stack.enter_context(kept_activations(self.model, layers))
+            yield stack.enter_context(recorded_activations(self.model, layers))
 
 
-def joined(parts: Sequence[CAMs]) -> CAMs:
-    """The maps of several calls for the same layers as those of one, in the order of the images."""
-    if len(parts) == 1:
-        return parts[0]
-    maps = {layer: torch.cat([part.maps[layer] for part in parts]) for layer in parts[0].maps}
-    logits, targets, nonfinite = (
-        torch.cat([getattr(part, name) for part in parts]) for name in ("logits", "targets", "nonfinite")
-    )
-    return CAMs(maps, logits, targets, nonfinite)
-
-
-def check_options(method: str, precision: str, chunk_size: int | None, reshape_transform: object = None) -> None:
-    """Raise the ValueError of a wrong option, with what came and the choices."""
-    if method not in METHODS:
-        raise ValueError(f"method is {method!r}. Expected one of {sorted(METHODS)}.")
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision is {precision!r}. Expected one of {sorted(PRECISIONS)}.")
-    if chunk_size is not None and chunk_size < 1:
-        raise ValueError(f"chunk_size is {chunk_size}. Expected a number of images, 1 or more, or None.")
-    if not (reshape_transform is None or callable(reshape_transform) or reshape_transform in RESHAPES):
-        choices = ", ".join(map(repr, RESHAPES))
-        raise ValueError(f"reshape_transform is {reshape_transform!r}. Expected {choices}, a callable, or None.")
-
-
-def _usable(tensor: Tensor) -> Tensor:
-    """Detached, and a copy where the tensor was made under inference_mode, which autograd refuses."""
+def _detached(tensor: Tensor) -> Tensor:
+    """Return the tensor without its graph; a copy if it was made under inference_mode, which autograd refuses."""
     return tensor.clone() if tensor.is_inference() else tensor.detach()
-
-
-def _backward_to_maps(
-    scores: Tensor,
-    kept: Activations,
-    method: Callable[[Tensor, Tensor], Tensor],
-    as_map: Callable[[Tensor], Tensor],
-) -> dict[str, Tensor]:
-    """Reduce each gradient to its map as it arrives, so that only one is held at a time.
-
-    Images do not mix, so the gradient of the sum of their scores is each image's own. A layer that the scores do not
-    depend on has a zero gradient and so a map of zeros.
-    """
-    if not scores.requires_grad:
-        raise ValueError(
-            f"The logits depend on none of the layers {list(kept.by_layer)}: the model's forward detaches what "
-            "they give. Expected a forward that gradients can pass."
-        )
-    activations = kept.by_layer
-    maps = {name: _empty_map(as_map(activation.detach())) for name, activation in activations.items()}
-
-    def reduce_to_map(name: str, gradient: Tensor) -> None:
-        dtype = maps[name].dtype
-        # Autocast, where it is on, is for the model and not for the formula.
-        with torch.autocast(gradient.device.type, enabled=False):
-            activation = as_map(activations.pop(name).detach())
-            maps[name] = method(activation.to(dtype), as_map(gradient).to(dtype)).relu()
-
-    for name, activation in activations.items():
-        activation.register_hook(partial(reduce_to_map, name))
-    torch.autograd.grad(scores.sum(), kept.leaves, allow_unused=True)
-    return maps
-
-
-def _empty_map(activation: Tensor) -> Tensor:
-    """Zeros ``(N, h, w)``, float64 for float64 activations and float32 for all others."""
-    n, _, h, w = activation.shape
-    dtype = torch.float64 if activation.dtype == torch.float64 else torch.float32
-    return torch.zeros(n, h, w, dtype=dtype, device=activation.device)
-
-
-def _scores(logits: Tensor, classes: Tensor) -> Tensor:
-    """``(N,)``: each image's logit of its class; of a single logit, the logit for 1 and minus the logit for 0."""
-    if logits.shape[1] == 1:
-        return logits[:, 0] * (2 * classes - 1)
-    return logits.gather(1, classes[:, None])[:, 0]
-
-
-def _targets_per_image(targets: int | Sequence[int] | Tensor | None, n: int) -> Tensor | None:
-    if targets is None:
-        return None
-    given = _usable(torch.as_tensor(targets))
-    if given.is_floating_point() or given.dtype == torch.bool:
-        raise ValueError(f"targets came as {given.dtype}. Expected integers: the class that each map explains.")
-    if given.ndim > 1 or (given.ndim == 1 and len(given) != n):
-        raise ValueError(f"targets came with shape {tuple(given.shape)}. Expected one int, or one per image ({n}).")
-    return given.long().expand(n)
-
-
-def _check_logits(logits: Any, n: int, giver: str) -> None:
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != n:
-        came = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        hint = "" if isinstance(logits, Tensor) else " Say how to get them with output_transform=lambda outputs: ..."
-        raise ValueError(f"The model's {giver} gave {came}. Expected logits (N, K) with N = {n}.{hint}")
-
-
-def _check_targets(classes: Tensor, k: int) -> None:
-    """Raise a ValueError where a class lies outside ``k`` logits (one logit has the classes 0 and 1)."""
-    count = max(k, 2)
-    outside = sorted({int(c) for c in classes if not 0 <= int(c) < count})
-    if outside:
-        raise ValueError(f"Classes {outside} are outside the model's {k} logits. Expected 0 to {count - 1}.")

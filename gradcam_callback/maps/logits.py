@@ -1,4 +1,4 @@
-"""What a network's logits say: which class, how surely, and whether that is right."""
+"""Predictions, their probabilities and their correctness, from logits."""
 
 from __future__ import annotations
 
@@ -7,25 +7,46 @@ from torch import Tensor
 
 
 def predicted_class(logits: Tensor) -> Tensor:
-    """``(N, K)`` logits -> ``(N,)`` the class that each predicts; of a single logit 1 where it is positive, else 0."""
+    """Return the class with the highest logit for each image.
+
+    Args:
+        logits: ``(N, K)``. A single logit (``K = 1``) predicts class 1 if it is positive, else class 0.
+
+    Returns:
+        ``(N,)`` int64.
+    """
     return (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(dim=1)
 
 
 def class_probability(logits: Tensor, classes: Tensor, multi_label: bool = False) -> Tensor:
-    """``(N, K)`` logits and ``(N,)`` classes -> ``(N,)`` probabilities 0..1.
+    """Return the probability of one given class per image.
 
-    Softmax; the sigmoid of a single logit, and of each where several labels may hold at once.
+    Args:
+        logits: ``(N, K)``.
+        classes: ``(N,)`` int64.
+        multi_label: True if an image may have several labels. Each logit then has its own sigmoid.
+
+    Returns:
+        ``(N,)`` float32 in 0..1: from softmax, or from the sigmoid of a single logit (``K = 1``).
     """
     if logits.shape[1] == 1:
+        # sigmoid(-x) = 1 - sigmoid(x), so the sign chooses between class 1 and class 0.
         return (logits[:, 0].float() * (2 * classes - 1)).sigmoid()
-    of_all = logits.float().sigmoid() if multi_label else logits.float().softmax(dim=1)
-    return of_all.gather(1, classes[:, None])[:, 0]
+    probabilities = logits.float().sigmoid() if multi_label else logits.float().softmax(dim=1)
+    return probabilities.gather(1, classes[:, None])[:, 0]
 
 
 def is_correct(logits: Tensor, labels: Tensor, multi_label: bool = False) -> Tensor:
-    """``(N, K)`` logits and ``(N,)`` labels -> ``(N,)`` bool.
+    """Return True for each image whose prediction agrees with its label.
 
-    Whether the label is the predicted class; where several labels may hold at once, whether its own logit is positive.
+    Args:
+        logits: ``(N, K)``.
+        labels: ``(N,)`` int64.
+        multi_label: True if an image may have several labels. A prediction is then correct if the label's own logit
+            is positive; otherwise, if the label is the predicted class.
+
+    Returns:
+        ``(N,)`` bool.
     """
     if multi_label and logits.shape[1] > 1:
         return torch.gather(logits, 1, labels[:, None])[:, 0] > 0

@@ -1,7 +1,7 @@
-"""The table of methods: formulas from a layer's activations and gradients to its map.
+"""Formulas that turn the activations and gradients of a layer into its map.
 
-Each takes activations ``A`` and gradients ``G = dY_c / dA``, both ``(N, K, h, w)``, and gives ``(N, h, w)`` before the
-final ReLU. Sums over ``k`` run over channels, sums and means over positions over ``(h, w)``.
+Each formula takes activations ``A`` and gradients ``G = dY_c / dA``, both ``(N, K, h, w)``. It returns ``(N, h, w)``
+before the final ReLU. Sums over ``k`` run over channels; sums and means over positions run over ``(h, w)``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,16 @@ from torch import Tensor
 
 
 def gradcam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """``sum_k alpha_k A_k``, ``alpha_k = mean over positions of G_k`` (Selvaraju et al. 2017, arXiv 1610.02391).
+    """Return ``sum_k alpha_k A_k`` with ``alpha_k = mean over positions of G_k``.
+
+    Source: Selvaraju et al. 2017, "Grad-CAM", arXiv 1610.02391.
+
+    Args:
+        activations: ``(N, K, h, w)``.
+        gradients: ``(N, K, h, w)``.
+
+    Returns:
+        ``(N, h, w)``, of either sign.
 
     Examples:
         >>> import torch
@@ -23,11 +32,20 @@ def gradcam(activations: Tensor, gradients: Tensor) -> Tensor:
         >>> gradcam(activations, gradients)  # alpha is 2 and 0
         tensor([[[2., 4.]]])
     """
-    return _weighted(activations, gradients.mean(dim=(2, 3)))
+    return _sum_weighted_channels(activations, gradients.mean(dim=(2, 3)))
 
 
 def hirescam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """``sum_k G_k A_k``, position by position (Draelos and Carin 2020, arXiv 2011.08891).
+    """Return ``sum_k G_k A_k``, position by position.
+
+    Source: Draelos and Carin 2020, "HiResCAM", arXiv 2011.08891.
+
+    Args:
+        activations: ``(N, K, h, w)``.
+        gradients: ``(N, K, h, w)``.
+
+    Returns:
+        ``(N, h, w)``, of either sign.
 
     Examples:
         >>> import torch
@@ -41,7 +59,16 @@ def hirescam(activations: Tensor, gradients: Tensor) -> Tensor:
 
 
 def layercam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """``sum_k ReLU(G_k) A_k``, position by position (Jiang et al. 2021, IEEE TIP 30, "LayerCAM").
+    """Return ``sum_k ReLU(G_k) A_k``, position by position.
+
+    Source: Jiang et al. 2021, "LayerCAM", IEEE TIP 30.
+
+    Args:
+        activations: ``(N, K, h, w)``.
+        gradients: ``(N, K, h, w)``.
+
+    Returns:
+        ``(N, h, w)``, of either sign.
 
     Examples:
         >>> import torch
@@ -55,10 +82,19 @@ def layercam(activations: Tensor, gradients: Tensor) -> Tensor:
 
 
 def gradcam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
-    """``sum_k w_k A_k``, ``w_k = sum over positions of a_k ReLU(G_k)`` (Chattopadhay et al. 2018, arXiv 1710.11063).
+    """Return ``sum_k w_k A_k`` with ``w_k = sum over positions of a_k ReLU(G_k)``.
 
-    ``a_k = G_k^2 / (2 G_k^2 + G_k^3 sum over positions of A_k)``, their equation 19 for ``exp(Y_c)``, whose common
-    factor cancels, as ``G_k^2`` does; what the ReLU removes is left out from the start.
+    ``a_k = G_k^2 / (2 G_k^2 + G_k^3 sum over positions of A_k)`` is equation 19 of the paper for ``exp(Y_c)``. The
+    factor ``exp(Y_c)`` is common to all terms and cancels.
+
+    Source: Chattopadhay et al. 2018, "Grad-CAM++", arXiv 1710.11063.
+
+    Args:
+        activations: ``(N, K, h, w)``.
+        gradients: ``(N, K, h, w)``.
+
+    Returns:
+        ``(N, h, w)``, of either sign.
 
     Examples:
         >>> import torch
@@ -69,11 +105,12 @@ def gradcam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
         tensor([[[1., 3.]]])
     """
     total = activations.sum(dim=(2, 3), keepdim=True)
+    # This is a_k ReLU(G_k). G_k^2 is cancelled first, since a gradient of 0 would give 0 / 0.
     weights = torch.where(gradients > 0, gradients / (2 + gradients * total), 0.0)
-    return _weighted(activations, weights.sum(dim=(2, 3)))
+    return _sum_weighted_channels(activations, weights.sum(dim=(2, 3)))
 
 
-def _weighted(activations: Tensor, weights: Tensor) -> Tensor:
+def _sum_weighted_channels(activations: Tensor, weights: Tensor) -> Tensor:
     return torch.einsum("nk,nkhw->nhw", weights, activations)
 
 

@@ -1,0 +1,129 @@
+"""Check the arguments of `GradCAM` and the outputs of the model, with errors that say what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradcam_callback.maps.methods import METHODS
+from gradcam_callback.maps.reshape import RESHAPES
+
+# The dtype of autocast; None is no autocast.
+PRECISIONS = {"full": None, "bf16": torch.bfloat16}
+
+
+def check_options(
+    method: str = "gradcam",
+    precision: str = "full",
+    chunk_size: int | None = None,
+    reshape_transform: object = None,
+    output_transform: object = None,
+    reuse_frozen: bool = True,
+) -> None:
+    """Check the options of `GradCAM`. ``reuse_frozen`` is accepted, but any value will do.
+
+    Raises:
+        ValueError: an unknown method, precision or ``reshape_transform``, a chunk size below 1, or an
+            ``output_transform`` that is not callable.
+    """
+    if method not in METHODS:
+        raise ValueError(
+            f"Expected `method` to be one of {sorted(METHODS)}, but got {method!r}. Leave it out for 'gradcam'."
+        )
+    if precision not in PRECISIONS:
+        raise ValueError(
+            f"Expected `precision` to be one of {sorted(PRECISIONS)}, but got {precision!r}. Leave it out for 'full'."
+        )
+    if chunk_size is not None and chunk_size < 1:
+        raise ValueError(
+            f"Expected `chunk_size` to be at least 1 image or None, but got {chunk_size}. Leave it out for a size that "
+            "suits the device."
+        )
+    if not (reshape_transform is None or callable(reshape_transform) or reshape_transform in RESHAPES):
+        choices = ", ".join(map(repr, RESHAPES))
+        raise ValueError(
+            f"Expected `reshape_transform` to be {choices}, a callable or None, but got {reshape_transform!r}. Leave "
+            "it out if the layers return (N, C, h, w)."
+        )
+    if not (output_transform is None or callable(output_transform)):
+        raise ValueError(
+            f"Expected `output_transform` to be a callable or None, but got {type(output_transform).__name__}. Pass "
+            "output_transform=lambda outputs: ..., which returns logits (N, K)."
+        )
+
+
+def check_images(images: object) -> None:
+    """Check that the images are a tensor ``(N, C, H, W)``.
+
+    Raises:
+        ValueError: they are not, or N is 0.
+    """
+    if not isinstance(images, Tensor) or images.ndim != 4 or not len(images):
+        raise ValueError(
+            f"Expected `images` to be a tensor (N, C, H, W) with N >= 1, but got {_describe(images)}. Pass a batch: "
+            "for a single image (C, H, W), image[None]."
+        )
+
+
+def check_logits(logits: Any, n: int, source: str) -> None:
+    """Check that the model, or its ``output_transform``, returns logits ``(n, K)``.
+
+    Args:
+        logits: the output to check.
+        n: the number of images.
+        source: the name of the function that returned them, for the message.
+
+    Raises:
+        ValueError: another type or shape.
+    """
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != n:
+        if isinstance(logits, Tensor):
+            hint = "Return one row of logits per image."
+        else:
+            hint = "Extract the logits with output_transform=lambda outputs: ..."
+        raise ValueError(f"Expected {source} to return logits (N, K) with N = {n}, but got {_describe(logits)}. {hint}")
+
+
+def check_targets(targets: Tensor, k: int) -> None:
+    """Check that all targets are classes of a model with ``k`` logits. A single logit has the classes 0 and 1.
+
+    Raises:
+        ValueError: some are not.
+    """
+    n_classes = max(k, 2)
+    outside = sorted({int(target) for target in targets if not 0 <= int(target) < n_classes})
+    if outside:
+        raise ValueError(
+            f"Expected `targets` to be classes from 0 to {n_classes - 1} (the model returns {k} "
+            f"logit{'s' * (k != 1)}), but got {outside}. Correct the targets or labels, or the model's last layer."
+        )
+
+
+def targets_per_image(targets: int | Sequence[int] | Tensor | None, n: int) -> Tensor | None:
+    """Return one target per image, ``(n,)`` int64; None stays None.
+
+    Raises:
+        ValueError: the targets are not integers, or neither one nor ``n``.
+    """
+    if targets is None:
+        return None
+    # A clone, as autograd refuses tensors that were made under inference_mode.
+    given = torch.as_tensor(targets).clone()
+    if given.is_floating_point() or given.dtype == torch.bool:
+        raise ValueError(
+            f"Expected `targets` to be integers, but got {given.dtype}. Pass the index of the class that each map "
+            "explains."
+        )
+    if given.ndim > 1 or (given.ndim == 1 and len(given) != n):
+        raise ValueError(
+            f"Expected `targets` to be one integer or one per image ({n}), but got shape {tuple(given.shape)}. Pass a "
+            "single integer to explain the same class in all images."
+        )
+    return given.long().expand(n)
+
+
+def _describe(value: object) -> str:
+    return f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
