@@ -20,8 +20,8 @@ from gradcam_callback.trainers import (
     check_options,
     check_probe,
     fill_missing_metrics,
+    find_other_state,
     find_writers,
-    foreign_states,
     gather,
     is_fitting,
     log_outside_loops,
@@ -174,12 +174,9 @@ class GradCAMCallback(Callback):
             self._session = self._open_session(trainer, stage == "test")
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        others = foreign_states(trainer, self, checkpoint)
-        if others:
-            warn_lost(
-                "the checkpoint's history and strips are of other layers, another target or another probe set; both "
-                f"start anew ({others[0]})"
-            )
+        state = find_other_state(trainer, self, checkpoint)
+        if state is not None:
+            self.load_state_dict(state)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.enable_validation:

@@ -20,7 +20,7 @@ from gradcam_callback.maps import GradCAMOptions
 from gradcam_callback.maps import check_options as check_map_options
 from gradcam_callback.measures import Verdict
 from gradcam_callback.probes import ProbeSet, find_class_names, find_transform
-from gradcam_callback.run import Session, warn_lost
+from gradcam_callback.run import Session, differ_in_probe_only, warn_lost
 from gradcam_callback.run.tags import DEFAULT_PREFIX
 from gradcam_callback.writers import FolderWriter, MLflowWriter, TensorBoardWriter, WandbWriter, Writer
 
@@ -200,8 +200,8 @@ def check_options(options: GradCAMOptions) -> None:
             f"GradCAM, but got {unknown}. Correct the names."
         )
     # The precision of the Trainer is known only later. GradCAM supports all of them.
-    known = {"precision": "full"} if options.get("precision") == "trainer" else {}
-    check_map_options(**{**options, **known})
+    known: GradCAMOptions = {**options, "precision": "full"} if options.get("precision") == "trainer" else options
+    check_map_options(**known)
 
 
 def resolve_precision(options: GradCAMOptions, trainer: Trainer) -> GradCAMOptions:
@@ -218,17 +218,26 @@ def callbacks_of(trainer: Trainer) -> list[Callback]:
     return found
 
 
-def foreign_states(trainer: Trainer, callback: Callback, checkpoint: Mapping[str, Any]) -> list[str]:
-    """Return the keys of states of this kind of callback in a checkpoint, if none of them is for this callback.
+def find_other_state(trainer: Trainer, callback: Callback, checkpoint: Mapping[str, Any]) -> Any | None:
+    """Find the state that a checkpoint may have for a callback under another key, and warn of all others.
 
     Lightning restores a state only into a callback with the same key. All other states would be lost in silence.
+
+    Returns:
+        The state of a callback with the same layers and target, whose probe images may be the same under other names;
+        None if there is none, or if the checkpoint has the callback's own state.
     """
     keys = {getattr(one, "state_key", None) for one in callbacks_of(trainer)}
     saved = checkpoint.get("callbacks", {})
-    if callback.state_key in saved:
-        return []
     kind = f"{type(callback).__qualname__}{{"
-    return [str(key) for key in saved if str(key).startswith(kind) and key not in keys]
+    others = [str(key) for key in saved if str(key).startswith(kind) and key not in keys]
+    if not others or callback.state_key in saved:
+        return None
+    found = [key for key in others if differ_in_probe_only(key, callback.state_key)]
+    if len(found) == 1:
+        return saved[found[0]]
+    warn_lost(f"the checkpoint's history and strips are of other callbacks ({', '.join(others)}); both start anew")
+    return None
 
 
 def announce(trainer: Trainer, n_layers: int, n_images: int) -> None:

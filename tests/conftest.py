@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -94,12 +95,14 @@ def toys() -> Toys:
 
 
 @pytest.fixture
-def reachable(tmp_path: Path) -> Path:
-    """A folder that another user may enter, too."""
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder == tmp_path or folder.name.startswith(("pytest-", "popen-")):
-            folder.chmod(0o755)
-    return tmp_path
+def reachable() -> Iterator[Path]:
+    """A folder that another user may enter, too.
+
+    It does not lie below pytest's own: each session of pytest that starts on this machine closes that to others.
+    """
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A command as a person sees it."""
+"""Run a command on a terminal, as a user sees it."""
 
 import contextlib
 import fcntl
@@ -10,13 +10,21 @@ import termios
 
 
 def on_a_terminal(command, folder):
-    """What a command prints where its errors and progress go to a terminal, and what is seen there."""
+    """Run a command whose errors and progress bars go to a terminal.
+
+    Args:
+        command: with its arguments.
+        folder: in which it runs.
+
+    Returns:
+        Its output as bytes, and the text on the terminal.
+    """
     terminal, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
     done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=theirs, timeout=120)
     os.close(theirs)
     seen = b""
-    # Where the other end is closed, there is an error after what was written.
+    # After the last text, reading fails because the other end is closed.
     with contextlib.suppress(OSError):
         while more := os.read(terminal, 65536):
             seen += more

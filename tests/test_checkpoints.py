@@ -41,6 +41,7 @@ def watched(tmp_path, fit, probe):
     """What the callback logged of three epochs, of each of which there is a checkpoint."""
     callback = GradCAMCallback(probe, ["block4", "block5"], save_dir=tmp_path / "watched")
     keep = pl.callbacks.ModelCheckpoint(tmp_path / "kept", "{epoch}", save_top_k=-1, save_last=True)
+    pl.seed_everything(0, verbose=False)  # some networks of chance have maps that only rounding keeps from being empty
     fit(Saves(3), callback, keep, max_epochs=3, enable_checkpointing=True)
     return callback
 

@@ -1,4 +1,4 @@
-"""What needs no training, as it is typed."""
+"""The command line: layers and panel, called as a user types them."""
 
 import subprocess
 import sys
@@ -15,8 +15,8 @@ from torchvision.models.vgg import make_layers
 
 from gradcam_callback import GradCAM
 from gradcam_callback.__main__ import main
-from gradcam_callback.drawing.canvas import Style
-from gradcam_callback.maps.layers import find_vggs
+from gradcam_callback.drawing import Style
+from gradcam_callback.maps import find_vggs
 from gradcam_callback.offline.loading import load_model
 from gradcam_callback.offline.photographs import IMAGENET, draw_sheets, read_photographs
 
@@ -24,8 +24,8 @@ VGG11 = [64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"]
 
 
 @pytest.fixture
-def said(monkeypatch, capsys):
-    """What a command prints."""
+def output_of(monkeypatch, capsys):
+    """Return a function that runs a command and returns the text that it prints."""
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["gradcam_callback", *map(str, arguments)])
@@ -36,8 +36,8 @@ def said(monkeypatch, capsys):
 
 
 @pytest.fixture
-def refused(monkeypatch):
-    """What a command says is wrong."""
+def error_of(monkeypatch):
+    """Return a function that runs a command and returns its error."""
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["gradcam_callback", *map(str, arguments)])
@@ -50,7 +50,7 @@ def refused(monkeypatch):
 
 @pytest.fixture
 def checkpoint(tmp_path, fit, thin):
-    """Of a training whose module needs an argument, which is saved with it."""
+    """Make a checkpoint of a module whose argument is saved as a hyperparameter."""
     trainer = fit(Saves(classes=3), max_epochs=1)
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     return tmp_path / "last.ckpt"
@@ -63,7 +63,7 @@ class Saves(ThinVGG):
 
 
 class Bare(ThinVGG):
-    """Needs no arguments."""
+    """A module that needs no arguments."""
 
 
 class NoVGG(nn.Sequential):
@@ -82,32 +82,32 @@ def photographs(tmp_path):
     return [tmp_path / "chelsea.png", tmp_path / "coffee.png"]
 
 
-def test_layers_lists_the_names_that_can_be_chosen(said, checkpoint):
-    lines = said("layers", "--model", "test_command_line:Saves", "--checkpoint", checkpoint).splitlines()
+def test_layers_lists_the_names_that_can_be_chosen(output_of, checkpoint):
+    lines = output_of("layers", "--model", "test_command_line:Saves", "--checkpoint", checkpoint).splitlines()
     assert [line.split()[0] for line in lines] == list(find_vggs(ThinVGG())["features"])
     assert lines[-1].split() == ["block5_conv3", "features.42"]
     for line in lines:
         assert GradCAM(ThinVGG(), line.split()[0]).layers[0].module is not None
-    other = said("layers", "--model", f"{__file__}:NoVGG").splitlines()
+    other = output_of("layers", "--model", f"{__file__}:NoVGG").splitlines()
     assert other == ["0", "1", "2", "3", "4"]
 
 
-def test_panel_shows_photographs_through_the_layers_of_a_checkpoint(said, checkpoint, photographs, tmp_path):
+def test_panel_shows_photographs_through_the_layers_of_a_checkpoint(output_of, checkpoint, photographs, tmp_path):
     out = tmp_path / "sheets" / "panel.jpg"
     arguments = ["--checkpoint", checkpoint, "--layers", "block4", "block5", "--classes", "a,b,c", "--size", "64"]
-    printed = said("panel", *photographs, "--model", "test_command_line:Saves", *arguments, "-o", out)
+    printed = output_of("panel", *photographs, "--model", "test_command_line:Saves", *arguments, "-o", out)
     assert printed.split() == [str(out), str(out.with_name("panel.block5_conv3.jpg"))]
     for path in printed.split():
         sheet = Image.open(path)
         assert sheet.width > 300 and sheet.height > 200 and np.ptp(np.asarray(sheet)) > 200
 
 
-def test_panel_finds_the_last_layer_of_other_networks_and_takes_tokens(said, photographs, tmp_path):
+def test_panel_finds_the_last_layer_of_other_networks_and_takes_tokens(output_of, photographs, tmp_path):
     common = ["panel", *photographs, "--size", "32", "-o", tmp_path / "panel.jpg"]
-    printed = said(*common, "--model", f"{__file__}:NoVGG", "--layers", "last")
+    printed = output_of(*common, "--model", f"{__file__}:NoVGG", "--layers", "last")
     assert printed.split()[1] == str(tmp_path / "panel.1.jpg"), "the ReLU, before the pooling"
     layer = "encoder.layers.encoder_layer_0.ln_1"
-    printed = said(*common, "--model", f"{__file__}:transformer", "--layers", layer, "--reshape", "tokens")
+    printed = output_of(*common, "--model", f"{__file__}:transformer", "--layers", layer, "--reshape", "tokens")
     assert printed.split()[1] == str(tmp_path / f"panel.{layer}.jpg")
 
 
@@ -133,8 +133,8 @@ def test_sheets_show_the_maps_of_the_checkpoints_weights_on_normalised_photograp
 
 @pytest.mark.parametrize("by_lightning", [True, False])
 @pytest.mark.parametrize("batch_norm", [True, False])
-def test_torchvisions_vggs_are_known_by_their_weights_alone(tmp_path, said, batch_norm, by_lightning):
-    """Also where a module of Lightning holds them under a name of its own."""
+def test_torchvisions_vggs_are_known_by_their_weights_alone(tmp_path, output_of, batch_norm, by_lightning):
+    """The VGG may be an attribute of a LightningModule."""
     whole = VGG(make_layers(VGG11, batch_norm), num_classes=5, init_weights=False)
     whole.classifier = nn.Sequential(*whole.classifier)
     state = whole.state_dict()
@@ -142,7 +142,7 @@ def test_torchvisions_vggs_are_known_by_their_weights_alone(tmp_path, said, batc
     torch.save(content, tmp_path / "weights.pt")
     loaded = load_model(None, tmp_path / "weights.pt")
     assert all(torch.equal(value, state[name]) for name, value in loaded.state_dict().items())
-    lines = said("layers", "--checkpoint", tmp_path / "weights.pt").splitlines()
+    lines = output_of("layers", "--checkpoint", tmp_path / "weights.pt").splitlines()
     assert len(lines) == 8 and lines[0].startswith("block1_conv1")
 
 
@@ -154,40 +154,42 @@ def test_a_state_dict_goes_into_a_model_that_needs_no_arguments(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["layers"], "No model came. Expected --checkpoint FILE, --model MODULE:NAME, or both"),
-        (["layers", "--checkpoint", "nowhere.ckpt"], "There is no checkpoint 'nowhere.ckpt'"),
-        (["layers", "--checkpoint", __file__], "cannot be read as weights"),
-        (["layers", "--model", "nowhere:Net"], "'nowhere:Net' cannot be found"),
-        (["layers", "--model", "test_command_line:Net"], "'test_command_line:Net' cannot be found"),
-        (["layers", "--model", "Net"], "'Net' cannot be found"),
-        (["layers", "--model", "test_command_line:needs_arguments"], "Expected a class that needs no arguments"),
-        (["layers", "--model", "test_command_line:dict_of_nothing"], "gives a dict. Expected a torch.nn.Module"),
-        (["panel", "nowhere.png", "--model", "test_command_line:Bare"], "'nowhere.png' cannot be read as an image"),
+        (["layers"], "Expected a model, but got none. Pass --checkpoint FILE, --model MODULE:NAME, or both"),
+        (["layers", "--checkpoint", "nowhere.ckpt"], "Expected a checkpoint, but there is no file 'nowhere.ckpt'"),
+        (["layers", "--checkpoint", __file__], f"weights_only=True, but {__file__!r} cannot be read"),
+        (["layers", "--model", "nowhere:Net"], "but 'nowhere:Net' cannot be imported"),
+        (["layers", "--model", "test_command_line:Net"], "but 'test_command_line:Net' cannot be imported"),
+        (["layers", "--model", "Net"], "but 'Net' cannot be imported"),
+        (["layers", "--model", "test_command_line:needs_arguments"], "Pass a class that needs no arguments"),
+        (["layers", "--model", "test_command_line:dict_of_nothing"], "torch.nn.Module, but it made a dict"),
+        (["panel", "nowhere.png", "--model", "test_command_line:Bare"], "Cannot read 'nowhere.png' as an image"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(refused, arguments, message):
-    line = refused(*arguments)
+def test_errors_are_one_line(error_of, arguments, message):
+    line = error_of(*arguments)
     assert message in line and "\n" not in line.strip()
 
 
 dict_of_nothing = dict
 
 
-def test_what_does_not_fit_is_said(refused, checkpoint, photographs, tmp_path):
+def test_arguments_that_do_not_fit_are_errors(error_of, checkpoint, photographs, tmp_path):
     common = ["panel", *photographs, "--checkpoint", checkpoint, "--size", "64"]
     saves = ["--model", "test_command_line:Saves"]
-    assert "Say whose weights they are: --model" in refused(*common)
-    assert "target_layers 'block9' is not a layer" in refused(*common, *saves, "--layers", "block9")
-    assert "2 names of classes came; the network tells 3" in refused(*common, *saves, "--classes", "a,b")
-    assert "Classes [7] are outside the model's 3 logits" in refused(*common, *saves, "--target", "7")
+    assert "Name the model: --model" in error_of(*common)
+    assert "layers of the model, but got 'block9'" in error_of(*common, *saves, "--layers", "block9")
+    assert "Expected 3 class names, one for each class of the model, but got 2" in error_of(
+        *common, *saves, "--classes", "a,b"
+    )
+    assert "(the model returns 3 logits), but got [7]" in error_of(*common, *saves, "--target", "7")
     torch.save([1, 2], tmp_path / "list.pt")
-    assert "holds no state dict. Expected names and tensors" in refused("layers", "--checkpoint", tmp_path / "list.pt")
+    assert "list.pt', but found no state dict" in error_of("layers", "--checkpoint", tmp_path / "list.pt")
     misfit = VGG(make_layers(VGG11), num_classes=2, init_weights=False).state_dict()
     torch.save({**misfit, "features.0.weight": torch.zeros(8, 3, 5, 5)}, tmp_path / "misfit.pt")
-    assert "does not fit torchvision's vgg11" in refused("layers", "--checkpoint", tmp_path / "misfit.pt")
+    assert "to fit torchvision's vgg11, but it does not" in error_of("layers", "--checkpoint", tmp_path / "misfit.pt")
     torch.save({"features.0.weight": torch.zeros(2)}, tmp_path / "other.pt")
-    assert "cannot be made with" in refused("layers", "--model", "test_command_line:Bare", "--checkpoint",
-                                            tmp_path / "other.pt")  # fmt: skip
+    error = error_of("layers", "--model", "test_command_line:Bare", "--checkpoint", tmp_path / "other.pt")
+    assert "Expected test_command_line:Bare to make a model with" in error and "but it failed" in error
 
 
 def test_help_explains_every_option(monkeypatch, capsys):
@@ -201,5 +203,6 @@ def test_help_explains_every_option(monkeypatch, capsys):
 def test_it_runs_as_a_module(checkpoint):
     command = [sys.executable, "-m", "gradcam_callback", "layers", "--checkpoint", str(checkpoint)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1 and "holds no VGG of torchvision's names" in done.stderr.splitlines()[-1]
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("Expected the weights of a VGG of torchvision")
     assert "Traceback" not in done.stderr

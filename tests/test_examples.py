@@ -1,4 +1,4 @@
-"""The programs that a newcomer runs, run as a newcomer would."""
+"""The examples, run as a new user runs them."""
 
 import random
 import re
@@ -46,17 +46,19 @@ def test_demo_finetunes_the_real_vgg16_and_ends_with_table_sentence_and_command(
     assert f"tensorboard --logdir {tmp_path} --samples_per_plugin images=" in done.stdout
 
 
-def test_report_says_what_was_found_and_not_what_was_hoped_for():
+def test_the_report_depends_on_the_results():
     clean = Result("clean", 0.97, 0.95, 0.96, 2.0)
-    assert "learnt the ground" in report(Result("shortcut", 0.98, 0.35, 0.1, 0.8), clean)
-    assert "not led astray" in report(Result("shortcut", 0.98, 0.93, 0.9, 1.9), clean)
+    assert "has learnt the ground" in report(Result("shortcut", 0.98, 0.35, 0.1, 0.8), clean)
+    assert "has not learnt a shortcut" in report(Result("shortcut", 0.98, 0.93, 0.9, 1.9), clean)
 
 
-def test_unavailable_weights_are_one_sentence_and_no_stack_trace(tmp_path):
+def test_the_error_of_unavailable_weights_has_no_traceback(tmp_path):
     for program, arguments in (("shortcut_demo.py", []), ("layer_panels.py", [__file__])):
         done = run(EXAMPLES / program, *arguments, "--weights", tmp_path / "missing.pt", cwd=tmp_path)
         assert done.returncode == 1
-        assert done.stderr.strip().splitlines()[-1].startswith("There is no file") and "Traceback" not in done.stderr
+        line = done.stderr.strip().splitlines()[-1]
+        assert line.startswith("Expected `--weights` to be") and "there is no file" in line
+        assert "Traceback" not in done.stderr
 
 
 def test_layer_panels_draws_both_sheets_of_real_photographs(tmp_path):
@@ -81,15 +83,16 @@ def test_layer_panels_draws_both_sheets_of_real_photographs(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere.png"], "'nowhere.png' cannot be read as an image (FileNotFoundError"),
-        (["text.png"], "cannot identify image file"),
-        (["photo.png", "--target", "9"], "Classes [9] are outside the model's 4 logits"),
-        (["photo.png", "--classes", "a,b"], "2 names of classes came; the network tells 4 classes apart"),
+        (["nowhere.png"], "No such file or directory: 'nowhere.png'"),
+        (["text.png"], "cannot identify image file 'text.png'"),
+        (["photo.png", "--target", "9"], "(the model returns 4 logits), but got [9]"),
+        (["photo.png", "--classes", "a,b"], "Expected 4 class names, one per logit, but got 2"),
+        (["photo.png", "--colormap", "gold"], "but got 'gold'"),
     ],
 )
-def test_layer_panels_says_in_one_line_what_is_wrong(tmp_path, arguments, message):
+def test_the_errors_of_layer_panels_have_no_traceback(tmp_path, arguments, message):
     Image.fromarray(data.chelsea()).save(tmp_path / "photo.png")
-    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "text.png").write_text("no image")
     done = run(EXAMPLES / "layer_panels.py", *arguments, cwd=tmp_path)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert message in done.stderr
@@ -98,12 +101,12 @@ def test_layer_panels_says_in_one_line_what_is_wrong(tmp_path, arguments, messag
 def test_the_readmes_code_runs():
     done = run(Path(__file__).parent / "readme.py")
     assert done.returncode == 0, done.stderr
-    assert re.search(r"^2 blocks of README.md run with ", done.stdout, flags=re.M)
+    assert re.search(r"^1 blocks of README.md run with ", done.stdout, flags=re.M)
 
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory):
-    """``all`` holds 10 pictures of each class, ``probe`` two of each with their masks."""
+    """Make ``all`` with 10 images of each class, and ``probe`` with two images of each class and their masks."""
     root = tmp_path_factory.mktemp("photographs")
     for name, count, seed in (("all", 30, 1), ("probe", 6, 2)):
         for i, (image, label, mask) in enumerate(Toys(count, 1.0, seed, 96).items):
@@ -118,13 +121,13 @@ def photographs(tmp_path_factory):
 SMALL = ["--weights", "demo", "--size", "64", "--workers", "0", "--batch-size", "8"]
 
 
-def test_finetuning_on_ones_own_photographs_stops_by_the_lift(photographs, tmp_path, events):
-    """With a learning rate of 0 nothing ever improves, so it stops when patience is out."""
+def test_finetuning_on_a_folder_stops_by_the_lift(photographs, tmp_path, events):
+    """A learning rate of 0 never improves anything, so the training stops after its patience."""
     still = ["--learning-rate", "0", "--epochs", "5", "--patience", "1"]
     arguments = [photographs / "all", "--probe", photographs / "probe", "--layers", "block5", *SMALL, *still]
     done = run(EXAMPLES / "finetune_vgg16.py", *arguments, "--out", "runs/mine", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "24 photographs to train with, 6 to validate with: heart, moon, star" in done.stdout
+    assert "24 photographs for training, 6 for validation: heart, moon, star" in done.stdout
     assert "gradcam/lift/block5_conv3 has not improved for 1 epochs" in done.stdout
     assert "tensorboard --logdir runs/mine --samples_per_plugin images=100" in done.stdout
     found = events(tmp_path / "runs" / "mine" / "version_0")
@@ -134,9 +137,9 @@ def test_finetuning_on_ones_own_photographs_stops_by_the_lift(photographs, tmp_p
         checkpoint = tmp_path / "runs" / "mine" / "version_0" / "checkpoints" / f"{name}.ckpt"
         restored = finetune_vgg16.FineTuning.load_from_checkpoint(checkpoint, weights_only=True)
         assert restored(torch.rand(1, 3, 64, 64)).shape == (1, 3)
-    # As nothing gets better, both are of the first epoch, and looked at once.
-    back = [tmp_path / "runs", "--probe", photographs / "probe", "--layers", "block5", "--size", "64"]
-    done = run(EXAMPLES / "compare_checkpoints.py", *back, cwd=tmp_path)
+    # Nothing improves, so both checkpoints are of the first epoch, and only one of them is evaluated.
+    compare = [tmp_path / "runs", "--probe", photographs / "probe", "--layers", "block5", "--size", "64"]
+    done = run(EXAMPLES / "compare_checkpoints.py", *compare, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[1].split()[:2] == ["0", "3"] and lines[2] == ""
@@ -145,17 +148,17 @@ def test_finetuning_on_ones_own_photographs_stops_by_the_lift(photographs, tmp_p
     before_training, first_epoch, _ = found.Scalars("gradcam/lift/block5_conv3")
     assert lift.value == pytest.approx(first_epoch.value, abs=1e-5)
     assert (tmp_path / "runs" / "compare" / "focus.html").exists()
-    done = run(EXAMPLES / "compare_checkpoints.py", *back, cwd=tmp_path)
+    done = run(EXAMPLES / "compare_checkpoints.py", *compare, cwd=tmp_path)
     assert done.returncode == 1 and "compare holds another run" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_finetuning_freezes_blocks_and_learns_from_folders_that_are_divided(photographs, tmp_path, events):
+def test_finetuning_freezes_blocks_and_reads_train_and_val(photographs, tmp_path, events):
     for part in ("train", "val"):
         shutil.copytree(photographs / "all", tmp_path / "mine" / part)
     options = ["--epochs", "1", "--freeze", "4", "--layers", "block5_conv3"]
     done = run(EXAMPLES / "finetune_vgg16.py", tmp_path / "mine", *SMALL, *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "30 photographs to train with, 30 to validate with" in done.stdout and "val_loss has not" in done.stdout
+    assert "30 photographs for training, 30 for validation" in done.stdout and "val_loss has not" in done.stdout
     run_folder = tmp_path / "runs" / "finetune" / "version_0"
     state = torch.load(run_folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     base = for_finetuning("demo", 3).state_dict()
@@ -169,13 +172,21 @@ def test_finetuning_freezes_blocks_and_learns_from_folders_that_are_divided(phot
     [
         (lambda folder: None, [], "Couldn't find any class folder"),
         (lambda folder: (folder / "a").mkdir(), [], "Found no valid file for the classes a"),
-        (lambda folder: picture(folder / "a", 2), [], "has one class, 'a'. Expected two folders or more"),
-        (lambda folder: picture(folder / "a", 1) or picture(folder / "b", 2), [], "The class 'a' has one photograph"),
-        (lambda folder: picture(folder / "train" / "a", 2) or picture(folder / "val" / "b", 2), [], "has the classes"),
-        (lambda folder: None, ["--probe", "p", "--layers", "block4"], "let --layers hold it"),
+        (lambda folder: save(folder / "a", 2), [], "but got one class, 'a'. Add a folder for each class"),
+        (
+            lambda folder: save(folder / "a", 1) or save(folder / "b", 2),
+            [],
+            "but the class 'a' has one. Add photographs",
+        ),
+        (
+            lambda folder: save(folder / "train" / "a", 2) or save(folder / "val" / "b", 2),
+            [],
+            "but train has the classes",
+        ),
+        (lambda folder: None, ["--probe", "p", "--layers", "block4"], "Expected block5_conv3 in --layers"),
     ],
 )
-def test_finetuning_says_in_one_line_what_is_wrong(tmp_path, monkeypatch, capsys, prepare, arguments, message):
+def test_the_errors_of_finetuning_are_one_line(tmp_path, monkeypatch, capsys, prepare, arguments, message):
     (tmp_path / "mine").mkdir()
     prepare(tmp_path / "mine")
     monkeypatch.setattr(sys, "argv", ["finetune_vgg16.py", str(tmp_path / "mine"), *SMALL, *arguments])
@@ -184,28 +195,32 @@ def test_finetuning_says_in_one_line_what_is_wrong(tmp_path, monkeypatch, capsys
     assert message in str(caught.value.code) + capsys.readouterr().err
 
 
-def picture(folder, count):
+def save(folder, count):
+    """Save black images."""
     folder.mkdir(parents=True)
     for i in range(count):
         Image.new("RGB", (64, 64)).save(folder / f"{i}.png")
 
 
-# An oval of a photograph, as left, upper, right, lower. The cup stands for dogs, of which none is at hand.
+# A box of a photograph: left, upper, right, lower. A cup stands in for the dogs: no package has a photograph of a dog.
 OVALS = {"cat": (data.chelsea, (125, 20, 325, 270)), "dog": (data.coffee, (190, 70, 420, 330))}
-# As in the dataset's lists: the breed, its number, cat (1) or dog (2), its number among these.
+# As in the lists of the dataset: the breed, its number, 1 for a cat or 2 for a dog, its number among cats or dogs.
 BREEDS = (("Abyssinian", 1, 1, 1), ("beagle", 2, 2, 1), ("Bengal", 3, 1, 2), ("pug", 4, 2, 2))
 
 
 def oval(width, height, centre, radii):
-    """Where an oval lies, as bool: the pixels whose centres it holds."""
+    """Return the pixels whose centres lie in an oval, ``(height, width)`` bool."""
     y, x = np.mgrid[:height, :width] + 0.5
     return ((x - centre[0]) / radii[0]) ** 2 + ((y - centre[1]) / radii[1]) ** 2 <= 1
 
 
 @pytest.fixture(scope="module")
 def pets(tmp_path_factory):
-    """``data`` in torchvision's layout, photographs on photographed ground; and of each of ``test`` where its oval is:
-    ``[(path, label, centre, radii), ...]``, in pixels."""
+    """Make a dataset in torchvision's layout, of photographs on photographed ground.
+
+    Returns:
+        The root folder, and the oval of each image of ``test``: ``[(path, label, centre, radii), ...]``, in pixels.
+    """
     root, placed = tmp_path_factory.mktemp("pets"), []
     folder = root / "data" / "oxford-iiit-pet"
     (folder / "images").mkdir(parents=True)
@@ -217,17 +232,17 @@ def pets(tmp_path_factory):
             for i in numbers:
                 name, chance = f"{breed}_{i}", random.Random(f"{breed} {i}")
                 lines.append(f"{name} {number} {species} {among}")
-                picture = lay_ground(load_ground(GROUNDS[(i + species) % 3]), 200, chance)
-                picture = picture.resize((300, 200) if i % 2 else (200, 260))
+                ground = lay_ground(load_ground(GROUNDS[(i + species) % 3]), 200, chance)
+                ground = ground.resize((300, 200) if i % 2 else (200, 260))
                 radii = chance.randint(36, 60), chance.randint(36, 60)
-                centre = [side // 2 + chance.randint(-30, 30) for side in picture.size]
+                centre = [side // 2 + chance.randint(-30, 30) for side in ground.size]
                 animal = Image.fromarray(photograph()).crop(box).resize((2 * radii[0], 2 * radii[1]))
-                mask = oval(*picture.size, centre, radii)
+                mask = oval(*ground.size, centre, radii)
                 inner = np.asarray(Image.fromarray(mask).convert("L").filter(ImageFilter.MinFilter(7))) > 0
                 corner = centre[0] - radii[0], centre[1] - radii[1]
-                whole = picture.copy()
+                whole = ground.copy()
                 whole.paste(animal, corner)
-                Image.composite(whole, picture, Image.fromarray(mask)).save(folder / "images" / f"{name}.jpg")
+                Image.composite(whole, ground, Image.fromarray(mask)).save(folder / "images" / f"{name}.jpg")
                 trimap = np.where(inner, 1, np.where(mask, 3, 2)).astype(np.uint8)
                 Image.fromarray(trimap).save(folder / "annotations" / "trimaps" / f"{name}.png")
                 if split == "test":
@@ -237,20 +252,20 @@ def pets(tmp_path_factory):
 
 
 def as_the_network_sees_it(path, centre, radii, size):
-    """A photograph ``(size, size, 3)``, its shorter side made 8/7 of ``size`` and then its middle; and its oval."""
-    picture = Image.open(path)
-    scale = size * 8 // 7 / min(picture.size)
-    width, height = (int(side * scale) for side in picture.size)
+    """Return a photograph as ``(size, size, 3)``, resized and cropped as in the example, and its oval."""
+    photograph = Image.open(path)
+    scale = size * 8 // 7 / min(photograph.size)
+    width, height = (int(side * scale) for side in photograph.size)
     left, upper = round((width - size) / 2), round((height - size) / 2)
-    pixels = np.asarray(picture.resize((width, height)).crop((left, upper, left + size, upper + size)))
+    pixels = np.asarray(photograph.resize((width, height)).crop((left, upper, left + size, upper + size)))
     moved = centre[0] * scale - left, centre[1] * scale - upper
     return pixels / 255, oval(size, size, moved, [radius * scale for radius in radii])
 
 
-def test_pets_are_watched_with_the_masks_that_were_painted(pets):
+def test_the_probe_images_of_pets_have_the_masks_of_the_dataset(pets):
     root, placed = pets
     options = ["--root", str(root / "data"), "--size", "64"]
-    probe = oxford_pets.watched(oxford_pets.parse([*options, "--per-class", "4"]))
+    probe = oxford_pets.choose_probe(oxford_pets.parse([*options, "--per-class", "4"]))
     assert probe.names == [f"{species}-{i}" for species in ("Cat", "Dog") for i in (1, 2, 3, 4)]
     seen = [as_the_network_sees_it(path, centre, radii, 64) for path, _, centre, radii in placed]
     found = []
@@ -261,16 +276,16 @@ def test_pets_are_watched_with_the_masks_that_were_painted(pets):
         expected = seen[found[-1]][1]
         assert (mask.numpy() & expected).sum() / (mask.numpy() | expected).sum() > 0.95, "the rim is animal, too"
     assert sorted(found) == list(range(8))
-    breeds = oxford_pets.watched(oxford_pets.parse([*options, "--task", "breed"]))
+    breeds = oxford_pets.choose_probe(oxford_pets.parse([*options, "--task", "breed"]))
     assert breeds.class_names == ["Abyssinian", "Beagle", "Bengal", "Pug"] and breeds.names[-1] == "Pug-2"
 
 
-def test_pets_are_told_apart_and_what_is_printed_is_what_was_logged(pets, tmp_path, events):
+def test_the_training_on_pets_prints_the_logged_metrics(pets, tmp_path, events):
     root, placed = pets
     options = ["--epochs", "1", "--freeze", "5", "--layers", "block5", "--limit", "6", "--per-class", "4"]
     done = run(EXAMPLES / "oxford_pets.py", "--root", root / "data", *SMALL, *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "6 of 12 photographs in an epoch, 6 of 8 to measure with,\n8 to watch, 2 classes: Cat, Dog\n" in done.stdout
+    assert "6 of 12 photographs per epoch, 6 of 8 for validation,\n8 probe images, 2 classes: Cat, Dog\n" in done.stdout
     found = events(tmp_path / "runs" / "pets" / "version_0")
     assert len(found.Scalars("train_loss")) == 1, "6 photographs are one batch"
     printed = dict(re.findall(r"^(accuracy|swap accuracy|lift) +([\d.]+)", done.stdout, flags=re.M))
@@ -283,8 +298,8 @@ def test_pets_are_told_apart_and_what_is_printed_is_what_was_logged(pets, tmp_pa
     assert abs(int(said[1]) - 100 * area) < 1
     mass = last["gradcam/relevance_mass/block5_conv3"]
     assert last["gradcam/lift/block5_conv3"] == pytest.approx(mass / area, rel=0.03)
-    for picture in ("probe/Cat-1", "probe/Dog-4", "layer/block5_conv3"):
-        assert len(found.Images(f"gradcam/{picture}")) == 2, "before the training, and after its epoch"
+    for name in ("probe/Cat-1", "probe/Dog-4", "layer/block5_conv3"):
+        assert len(found.Images(f"gradcam/{name}")) == 2, "before the training, and after its epoch"
     assert len(found.Images("gradcam/counterfactuals")) == 1
     assert "tensorboard --logdir runs/pets --samples_per_plugin images=100" in done.stdout
     checkpoint = next((tmp_path / "runs" / "pets" / "version_0" / "checkpoints").glob("*.ckpt"))
@@ -294,14 +309,14 @@ def test_pets_are_told_apart_and_what_is_printed_is_what_was_logged(pets, tmp_pa
 @pytest.mark.parametrize(
     ("folders", "arguments", "message"),
     [
-        ([], [], "There is no oxford-iiit-pet in 'data': pass --download, or as --root the folder that holds it."),
-        (["images", "annotations"], [], "trainval.txt'): check the network"),
-        (["images"], [], "is not whole (Dataset not found"),
-        ([], ["--layers", "block4"], "let --layers hold it"),
-        ([], ["--limit", "-1"], "--limit is -1. Expected a number of photographs, or 0 for all."),
+        ([], [], "in 'data', but there is none. Pass --download, or pass its folder as --root."),
+        (["images", "annotations"], [], "trainval.txt'). Check the network"),
+        (["images"], [], "is incomplete (Dataset not found"),
+        ([], ["--layers", "block4"], "Expected block5_conv3 in --layers"),
+        ([], ["--limit", "-1"], "Expected --limit to be 0 or more, but got -1. Use 0 for all photographs."),
     ],
 )
-def test_pets_say_in_one_line_what_is_missing(tmp_path, monkeypatch, capsys, folders, arguments, message):
+def test_the_errors_of_pets_are_one_line(tmp_path, monkeypatch, capsys, folders, arguments, message):
     for name in folders:
         (tmp_path / "data" / "oxford-iiit-pet" / name).mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
@@ -312,7 +327,7 @@ def test_pets_say_in_one_line_what_is_missing(tmp_path, monkeypatch, capsys, fol
     assert message in said + capsys.readouterr().err and "\n" not in said
 
 
-def test_the_yaml_file_does_the_same(photographs, tmp_path, events):
+def test_the_yaml_file_trains_too(photographs, tmp_path, events):
     configuration = EXAMPLES / "cli" / "config.yaml"
     small = ["--model.weights", "demo", "--data.size", "64", "--data.workers", "0", "--trainer.max_epochs", "1"]
     data_folder = ["--data.folder", photographs / "all"]
@@ -323,7 +338,7 @@ def test_the_yaml_file_does_the_same(photographs, tmp_path, events):
     assert "block3" in (tmp_path / "runs" / "cli" / "version_0" / "config.yaml").read_text()
 
 
-def test_toys_are_the_same_every_time_and_whatever_the_ground():
+def test_toys_are_the_same_every_time_on_every_ground():
     first, again, other = Toys(9, 1.0, seed=1), Toys(9, 1.0, seed=1), Toys(9, 0.0, seed=1)
     for (image, label, mask), (image2, label2, mask2), (_, label3, mask3) in zip(first, again, other, strict=True):
         assert torch.equal(image, image2) and label == label2 == label3
@@ -331,7 +346,7 @@ def test_toys_are_the_same_every_time_and_whatever_the_ground():
     assert not torch.equal(first[0][0], Toys(9, 1.0, seed=2)[0][0])
 
 
-def test_toys_bias_decides_how_often_the_ground_gives_the_class_away():
+def test_bias_is_the_share_of_toys_on_the_ground_of_their_class():
     def own_ground(bias):
         toys = Toys(90, bias, seed=0, size=32)
         reference = {g: Toys(len(CLASSES), 1.0, seed=5, size=32).items[g] for g in range(len(GROUNDS))}
@@ -344,7 +359,7 @@ def test_toys_bias_decides_how_often_the_ground_gives_the_class_away():
 
 
 def test_toys_masks_are_exact():
-    # The same toy on two grounds: its pixels are those that do not change with the ground.
+    # The same toy on two grounds: the pixels of the toy do not change with the ground.
     one, two = Toys(9, 1.0, seed=3), Toys(9, 0.0, seed=3)
     for (image, _, mask), (image2, _, _) in zip(one, two, strict=True):
         same = (image - image2).abs().sum(dim=0) < 0.02

@@ -340,7 +340,7 @@ def test_title_gives_the_image_its_label_the_prediction_and_the_class_explained(
     first = [w for w in texts if w.top == MARGIN]
     second = [w for w in texts if w.top == 3 * GRID]
     assert [(w.text, w.colour) for w in first] == [("star-1", INK), ("label: star", FAINT)]
-    prediction, explained = ("network says: moon 91 % ✗", WRONG), ("maps explain: star 4 %", FAINT)
+    prediction, explained = ("prediction: moon 91 % ✗", WRONG), ("maps explain: star 4 %", FAINT)
     assert [(w.text, w.colour) for w in second] == [prediction, explained]
     for left, right in (first, second):
         assert left.left == MARGIN and right.left == left.right + 28
@@ -364,7 +364,7 @@ def test_of_two_texts_on_a_line_neither_takes_more_than_half_from_the_other(draw
             # What is cut fills its half, or all that the other leaves, to within a letter.
             assert this.size[0] > max(half, room - 28 - other.size[0]) - 20
     prediction, explained = [w for w in texts if w.top == 3 * GRID]
-    assert prediction.text.startswith("network says: ") and prediction.text.endswith(" 50 % ✓")
+    assert prediction.text.startswith("prediction: ") and prediction.text.endswith(" 50 % ✓")
     assert explained.text.startswith("maps explain: ") and explained.text.endswith(" 50 %")
     for this, text in ((prediction, label), (explained, name)):
         if len(text) > 1:

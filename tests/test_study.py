@@ -1,4 +1,4 @@
-"""The study's images are what they say, and its page counts right."""
+"""The images of the study have the cues that they should have, and its page counts correctly."""
 
 import json
 
@@ -11,7 +11,7 @@ from gradcam_callback.measures.verdict import SUSPICIOUS_DROP
 
 
 @pytest.mark.parametrize("kind", biased.KINDS)
-def test_cues_follow_the_class_as_often_as_asked_and_change_the_ground_alone(kind):
+def test_cues_follow_the_correlation_and_leave_the_objects_unchanged(kind):
     never, always = (biased.make(kind, 60, correlation, seed=1) for correlation in (0.0, 1.0))
     conflicting = biased.make(kind, 60, 1.0, seed=1, conflicting=True)
     assert torch.equal(always.cues, always.labels)
@@ -21,50 +21,57 @@ def test_cues_follow_the_class_as_often_as_asked_and_change_the_ground_alone(kin
     same = never.cues == always.cues
     assert same.any() and torch.equal(never.images[same], always.images[same])
     changed = (never.images != always.images).any(dim=1)[~same]
-    assert changed.flatten(1).any(dim=1).double().mean() > 0.9, "a cue can be told from another"
+    assert changed.flatten(1).any(dim=1).double().mean() > 0.9, "cues differ from each other"
 
 
 def row(kind, drop, lost, suspected, epoch=4, seed=1):
-    measures = dict.fromkeys(study_report.MEASURES, 0.0)
+    metrics = dict.fromkeys(study_report.METRICS, 0.0)
     return {
-        **measures, "kind": kind, "correlation": 1.0, "seed": seed, "epoch": epoch, "images": 64, "validation": 1.0,
+        **metrics, "kind": kind, "correlation": 1.0, "seed": seed, "epoch": epoch, "images": 64, "validation": 1.0,
         "conflicting": 1.0 - lost, "swap_drop": drop, "swap_accuracy": 1.0 - drop, "suspected": suspected,
     }  # fmt: skip
 
 
-def test_the_page_counts_by_hand():
+def test_counts_and_thresholds_are_those_counted_by_hand():
     rows = [row("patch", 0.4, 0.5, True), row("patch", 0.1, 0.2, False), row("tint", 0.05, 0.0, False)]
     assert study_report.auc(rows, "swap_drop") == 1.0
     assert study_report.auc(rows[:2], "swap_drop") is None, "all of one truth"
+    undefined = {name: value for name, value in rows[0].items() if name != "swap_drop"}
+    assert study_report.auc([undefined, *rows], "swap_drop") == 1.0, "a row without the metric is left out"
     for entry in rows:
-        entry |= {"swap_drop_low": entry["swap_drop"] - 0.04, "fall_before": 0.3}
-    falls, _ = study_report.best_thresholds(rows)
-    assert 0.05 <= falls[0] < falls[-1] < 0.1
-    rows[0]["fall_before"] = 0.08
+        entry |= {"swap_drop_low": entry["swap_drop"] - 0.04, "drop_before": 0.3}
+    drops, _ = study_report.best_thresholds(rows)
+    assert 0.05 <= drops[0] < drops[-1] < 0.1
+    rows[0]["drop_before"] = 0.08
     _, before = study_report.best_thresholds(rows)
     assert before[-1] < 0.08
-    assert study_report.share(rows, lambda r: r["suspected"], lambda r: study_report.loss(r) > 0.15) == (1, 2)
+    assert study_report.count(rows, study_report.suspected, study_report.has_shortcut) == (1, 2)
+    assert study_report.count(rows, study_report.suspected, study_report.has_none) == (0, 1)
 
 
 def test_the_page_judges_as_the_callback_does():
-    falls = [0.3, 0.3, 0.0, 0.2, 0.16, 0.14, 0.3, 0.3]
+    drops = [0.3, 0.3, 0.0, 0.2, 0.16, 0.14, 0.3, 0.3]
     lows = [0.1, 0.1, 0.0, 0.1, 0.1, 0.1, -0.1, 0.1]
     rows = [row("patch", drop, 0.5, None, epoch) | {"swap_drop_low": low} for epoch, (drop, low) in
-            enumerate(zip(falls, lows, strict=True))]  # fmt: skip
+            enumerate(zip(drops, lows, strict=True))]  # fmt: skip
     study_report.judge_all(rows)
     assert [entry["suspected"] for entry in rows] == [False, False, False, False, True, False, False, True]
 
 
-def test_delays_count_from_the_epoch_in_which_it_is_learnt():
+def test_delays_count_from_the_epoch_in_which_the_shortcut_is_learnt():
     prompt = [
-        row("patch", 0.4, lost, said, epoch, 1) for epoch, (lost, said) in enumerate([(0, 0), (0.3, 0), (0.4, 1)])
+        row("patch", 0.4, lost, suspected, epoch, 1)
+        for epoch, (lost, suspected) in enumerate([(0, 0), (0.3, 0), (0.4, 1)])
     ]
-    late = [row("patch", 0.4, lost, said, epoch, 2) for epoch, (lost, said) in enumerate([(0.3, 0)] * 3 + [(0.3, 1)])]
+    late = [
+        row("patch", 0.4, lost, suspected, epoch, 2)
+        for epoch, (lost, suspected) in enumerate([(0.3, 0)] * 3 + [(0.3, 1)])
+    ]
     passing = [row("patch", 0.4, lost, 0, epoch, 3) for epoch, lost in enumerate([0.3, 0.0])]
     assert study_report.delays([*prompt, *late, *passing]) == (1, 2)
 
 
-def test_the_page_is_written_from_what_was_looked_at(tmp_path, capsys):
+def test_the_page_is_written_from_the_evaluated_networks(tmp_path, capsys):
     kinds = (*study_report.CHOOSING, *study_report.JUDGED)
     rows = [
         row(kind, drop, drop, None, epoch, seed) | {"swap_drop_low": drop / 2}
@@ -74,16 +81,16 @@ def test_the_page_is_written_from_what_was_looked_at(tmp_path, capsys):
     ]
     rows += [{**entry, "images": 16} for entry in rows]
     (tmp_path / "out" / "a").mkdir(parents=True)
-    (tmp_path / "out" / "a" / "looked.json").write_text(json.dumps(rows))
+    (tmp_path / "out" / "a" / study_report.RESULT).write_text(json.dumps(rows))
     (tmp_path / "docs" / "pictures").mkdir(parents=True)
     study_report.write_report(tmp_path / "out", tmp_path / "docs")
     page = (tmp_path / "docs" / "study.md").read_text()
     assert "| caught | 3 of 3 |" in page and "| false alarms | 0 of 3 |" in page
-    assert f"the package uses {SUSPICIOUS_DROP:.2f} and" in page
+    assert f"The package uses {SUSPICIOUS_DROP:.2f} and" in page
     assert len((tmp_path / "docs" / "study.csv").read_text().splitlines()) == 1 + len(rows)
     assert (tmp_path / "docs" / "pictures" / "study.png").stat().st_size > 1000
 
 
-def test_a_page_without_anything_looked_at_says_what_to_do(tmp_path):
-    with pytest.raises(SystemExit, match="run the parts train and look first"):
+def test_a_page_without_evaluated_networks_is_an_error(tmp_path):
+    with pytest.raises(SystemExit, match="Run the parts train and evaluate first"):
         study_report.write_report(tmp_path, tmp_path)

@@ -127,7 +127,7 @@ def test_suspicion_goes_on_from_a_checkpoint(ground, fit, tmp_path, toys):
 def test_faithfulness_is_asked_where_wanted(thin, fit, toys, events):
     callback = watch(toys, check_faithfulness=True)
     fit(thin, callback, max_epochs=1)
-    by_image = [f"gradcam/faithfulness_by_image/{name}" for name in callback.probe.names]
+    by_image = [f"gradcam/faithfulness_by_image/{name}" for name in callback.probe_set.names]
     values = [callback.history[0][name] for name in by_image if name in callback.history[0]]
     assert values and all(-1 <= value <= 1 for value in values)
     assert callback.history[0]["gradcam/faithfulness"] == pytest.approx(sum(values) / len(values))

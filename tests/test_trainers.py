@@ -247,13 +247,17 @@ def test_a_folder_is_read_as_the_validation_data_are(trainer, folder):
 def test_a_folder_that_cannot_be_read_as_the_data_are_is_said_before_training(trainer, folder, tmp_path):
     module = ThinVGG()
     for probe, message, data in (
-        (folder, "Toys has no transform. Expected one; otherwise pass GradCAMCallback.probe=ProbeSet", Data()),
+        (
+            folder,
+            "data with a transform, .* but Toys has none. Pass GradCAMCallback.probe=ProbeSet",
+            Data(),
+        ),
         (tmp_path / "nowhere", "does not exist", Data("pictures")),
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             trainer(GradCAMCallback(probe)).fit(module, datamodule=data)
     assert module.losses == []
-    with pytest.raises(ValueError, match="probe came as int. Expected a ProbeSet, a folder, or None"):
+    with pytest.raises(ValueError, match="Expected `probe` to be a ProbeSet, a folder or None, but got int"):
         GradCAMCallback(3)
 
 
@@ -324,7 +328,7 @@ def test_another_probe_set_of_the_same_size_starts_anew_with_a_warning(fit, toys
     other = ProbeSet(images, probe.labels, probe.masks, class_names=CLASSES)
     second = GradCAMCallback(other, LAYERS, save_dir=tmp_path / "focus")
     logger = TensorBoardLogger(tmp_path, name="second", version="")
-    with pytest.warns(GradCAMWarning, match="which are of other images or layers; they start anew"):
+    with pytest.warns(GradCAMWarning, match="are of other images or layers; both start anew"):
         fit(ThinVGG(), second, max_epochs=4, resume=tmp_path / "last.ckpt", logger=logger)
     assert [entry["epoch"] for entry in second.history] == [2, 3]
     assert "gradcam/drift/block5_conv3" not in second.history[0]
@@ -347,7 +351,7 @@ def test_any_other_probe_set_is_noticed(fit, probe, change):
     fit(ThinVGG(), first, max_epochs=1)
     second = GradCAMCallback(change(probe), LAYERS)
     second.load_state_dict(first.state_dict())
-    with pytest.warns(GradCAMWarning, match="which are of other images or layers; they start anew"):
+    with pytest.warns(GradCAMWarning, match="are of other images or layers; both start anew"):
         fit(ThinVGG(), second, max_epochs=1)
     assert len(second.history) == 1
 
@@ -364,6 +368,21 @@ def test_the_same_probe_set_is_known_again_by_another_reading(fit, probe):
     assert len(second.history) == 2 and "gradcam/drift/block5_conv3" in second.history[1]
 
 
+@pytest.mark.parametrize("first_layers", [LAYERS, "block5"])
+def test_a_resumed_run_with_renamed_images_goes_on(fit, probe, tmp_path, first_layers):
+    """Beside another callback, whose state is its own."""
+    names = [f"renamed {name}" for name in probe.names]
+    renamed = ProbeSet(probe.images, probe.labels, probe.masks, names=names)
+    other = ProbeSet(probe.images.flip(3), probe.labels, probe.masks.flip(2), names=["a", "b", "c"])
+    fit(ThinVGG(), GradCAMCallback(probe, LAYERS), GradCAMCallback(other, first_layers)).save_checkpoint(
+        tmp_path / "last.ckpt"
+    )
+    second, third = GradCAMCallback(renamed, LAYERS), GradCAMCallback(other, first_layers)
+    logger = TensorBoardLogger(tmp_path, name="second", version="")
+    fit(ThinVGG(), second, third, max_epochs=3, resume=tmp_path / "last.ckpt", logger=logger)
+    assert [entry["epoch"] for entry in second.history] == [entry["epoch"] for entry in third.history] == [0, 1, 2]
+
+
 def test_other_layers_than_the_checkpoints_are_said_and_start_anew(fit, probe, tmp_path):
     fit(ThinVGG(), GradCAMCallback(probe, LAYERS)).save_checkpoint(tmp_path / "last.ckpt")
     second = GradCAMCallback(probe, "block5")
@@ -371,7 +390,10 @@ def test_other_layers_than_the_checkpoints_are_said_and_start_anew(fit, probe, t
     with pytest.warns(UserWarning) as caught:
         fit(ThinVGG(), second, max_epochs=3, resume=tmp_path / "last.ckpt", logger=logger)
     (said,) = [str(one.message) for one in caught if one.category is GradCAMWarning]
-    assert "which are of other layers or another target; they start anew" in said and "block4_conv3" in said
+    assert (
+        "history and strips are of other callbacks (GradCAMCallback{'target_layers': ['block4_conv3'" in said
+        and "block4_conv3" in said
+    )
     assert [entry["epoch"] for entry in second.history] == [2]
 
 

@@ -66,7 +66,7 @@ def write_caption(sheet: Image.Image, caption: Caption, width: int) -> None:
     """Write a caption as two lines at the top of a sheet: name and label, then prediction and explained class."""
     label = "" if caption.label is None else f"label: {caption.label}"
     _write_pair(sheet, (caption.name, INK), (label, FAINT), MARGIN, TITLE, width)
-    says, explains = "network says: ", "maps explain: "
+    says, explains = "prediction: ", "maps explain: "
     half = (width - TITLE_GAP) // 2
     prediction = says + caption.format_prediction(LABEL, half - line_width(says, LABEL))
     probability = f" {percent(caption.explained_probability)}"

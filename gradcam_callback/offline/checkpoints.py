@@ -117,7 +117,8 @@ def watch_checkpoints(
         load: makes the model of a checkpoint; all models have the same layers.
         probe: the images.
         out: a folder without another run.
-        target_layers: this and the other arguments are those of `GradCAMCallback`.
+        target_layers: this and the other arguments are those of `GradCAMCallback`. A module belongs to one model, so
+            give names if ``load`` makes a new model each time.
         device: where the models run; None takes a GPU if there is one.
         **options: those of `GradCAM`.
 

@@ -8,7 +8,7 @@ from gradcam_callback.run.album import Album, captions, input_images
 from gradcam_callback.run.evaluate import Evaluation, Evaluator, Shard, check_target
 from gradcam_callback.run.logger import RunLogger
 from gradcam_callback.run.session import Session, warn_lost
-from gradcam_callback.run.signature import identify
+from gradcam_callback.run.signature import differ_in_probe_only, identify
 from gradcam_callback.run.state import RunState, epoch_heading
 from gradcam_callback.run.tags import Tags
 
@@ -23,6 +23,7 @@ __all__ = [
     "Tags",
     "captions",
     "check_target",
+    "differ_in_probe_only",
     "epoch_heading",
     "identify",
     "input_images",

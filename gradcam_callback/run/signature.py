@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -47,6 +48,20 @@ def identify(
     elif probe is not None:
         identity["probe"] = Path(probe).name
     return identity
+
+
+def differ_in_probe_only(key: str, other: str) -> bool:
+    """Return True if two state keys are of callbacks with the same layers, target and prefix.
+
+    Args:
+        key: the name of a class followed by what `identify` returns, as Lightning writes it.
+        other: another one.
+    """
+    try:
+        one, two = ({**ast.literal_eval(text[text.index("{") :]), "probe": None} for text in (key, other))
+    except (SyntaxError, TypeError, ValueError):
+        return False  # another version wrote it
+    return one == two
 
 
 def sign(probe: ProbeSet, layers: Sequence[str]) -> Signature:
