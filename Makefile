@@ -1,28 +1,28 @@
-# Two commands do all the set-up: `make demo` and `make test`. Both build .venv from pyproject.toml.
+# `make demo` and `make test` need no other set-up. Both build .venv from pyproject.toml first.
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
-# The benchmarks use the examples' toys and weights.
+# The benchmarks import the toys and the weights of the examples.
 export PYTHONPATH = examples
 
-.PHONY: demo test coverage oldest fuzz mutation package reliability check docs format bench comparison bench-pictures study figures clean
+.PHONY: demo test coverage oldest fuzz mutation package reliability check docs format bench comparison bench-images study prose figures clean
 
 demo: $(VENV)/.demo
 	$(RUN) examples/shortcut_demo.py $(DEMO_ARGS)
 
-# In two processes, of one thread each, see tests/conftest.py.
+# In two processes of one thread each, see tests/conftest.py.
 test: $(VENV)/.test
 	$(RUN) -m pytest -n 2 --dist worksteal $(TEST_ARGS)
 
-# The properties of tests/test_properties.py on many more inputs, other ones each time; about 10 minutes.
+# Try the properties of tests/test_properties.py on many more inputs, other ones each time; about 10 minutes.
 fuzz: $(VENV)/.test
 	$(RUN) -m pytest tests/test_properties.py --hypothesis-profile=fuzz --hypothesis-show-statistics $(TEST_ARGS)
 
-# Whether the tests notice small changes of the pure modules; about an hour. MUTATION_ARGS="metrics" tries one of them.
+# Find small changes of the code that the tests do not notice; about an hour. MUTATION_ARGS="metrics" tries one group.
 mutation: $(VENV)/.mutation
 	$(RUN) benchmarks/mutation.py $(if $(MUTATION_ARGS),$(MUTATION_ARGS),--write docs/mutation.md)
 
-# The wheel and the source distribution, as they would be uploaded; the README's code runs on the wheel alone.
+# Build the wheel and the source distribution, and run the code of the README on the wheel alone.
 package: $(VENV)/.package
 	rm -rf dist build/wheel
 	$(RUN) -m build
@@ -31,15 +31,15 @@ package: $(VENV)/.package
 	build/wheel/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
 	cd build && PYTHONPATH= wheel/bin/python ../tests/readme.py
 
-# The lines and branches that no test runs; about 15 minutes.
+# List the lines and branches that no test runs; about 15 minutes.
 coverage: $(VENV)/.test
 	$(RUN) -m coverage erase
 	$(RUN) -m coverage run -m pytest -n 2 --dist worksteal $(TEST_ARGS)
 	$(RUN) -m coverage combine --quiet
 	$(RUN) -m coverage report
 
-# The tests with the oldest versions that pyproject.toml admits, in an environment of their own; about 12 minutes. These
-# warn of each other's newer versions.
+# Run the tests with the oldest versions that pyproject.toml allows, in a separate environment; about 12 minutes. Old
+# versions warn about newer versions of each other, so these warnings are no errors here.
 oldest: $(VENV)/.test
 	mkdir -p build
 	$(RUN) tests/oldest.py > build/oldest.txt
@@ -47,20 +47,20 @@ oldest: $(VENV)/.test
 	build/oldest/bin/python -m pip install --quiet --disable-pip-version-check -c build/oldest.txt -e '.[test]'
 	build/oldest/bin/python -m pytest -n 2 --dist worksteal -W ignore::DeprecationWarning -W ignore::FutureWarning $(TEST_ARGS)
 
-# What is left by processes that are killed, and what a long training holds; about 15 minutes.
+# Kill trainings at any moment and check their files, and look for leaks in a long training; about 15 minutes.
 reliability: $(VENV)/.test
 	$(RUN) benchmarks/reliability.py kill --tries 60 --write docs/reliability.md
 	$(RUN) benchmarks/reliability.py leak --epochs 500 --write docs/reliability.md
 
-# Style, types, the order of imports between the files, and the docs. What pre-commit runs, too.
+# Check style, types, the imports between the wings, and the docs. pre-commit runs the same.
 check: $(VENV)/.test docs
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 	$(RUN) -m pytest --quiet --durations=0 --durations-min=60 tests/test_structure.py
 
-# The site, into build/site; a link, an anchor or a name that leads nowhere is an error. The variable hushes an
-# announcement of the theme's.
+# Build the site in build/site. A broken link, anchor or name is an error. The variable hides an announcement of the
+# theme.
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --clean
 
@@ -68,25 +68,29 @@ format: $(VENV)/.test
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-# The pictures of the README and of docs/, from the runs that `make demo` leaves and from photographs that come with scikit-image.
+# Make the images of README and docs, from the runs that `make demo` leaves and from photographs of scikit-image.
 figures: $(VENV)/.demo
 	$(RUN) examples/readme_figures.py
 
-# The engine beside torch-cam, pytorch-grad-cam and captum; about 20 minutes. Nothing else should run meanwhile.
+# Compare time and memory with torch-cam, pytorch-grad-cam and captum; about 20 minutes. Run nothing else meanwhile.
 bench: $(VENV)/.bench
 	$(RUN) benchmarks/engine.py
 
-# What the peers do, found out by running them; about a minute.
+# Check by running what other libraries do; about a minute.
 comparison: $(VENV)/.bench
 	$(RUN) benchmarks/comparison.py --write docs/comparison.md
 
-# What the pictures cost, in time and in bytes; about two minutes.
-bench-pictures: $(VENV)/.bench
-	$(RUN) benchmarks/pictures.py
+# Measure the cost of the logged images, in time and in bytes; about two minutes.
+bench-images: $(VENV)/.bench
+	$(RUN) benchmarks/images.py
 
-# How often the verdict is right, on 72 networks; about two hours, in parts that go on where they were stopped.
+# Measure how often the verdict is correct, on 72 networks; about two hours. A stopped study continues.
 study: $(VENV)/.bench
 	$(RUN) benchmarks/study.py all
+
+# Measure docstrings, comments and sizes of the package. PROSE_ARGS="FOLDER" measures another one.
+prose:
+	$(PYTHON) benchmarks/prose.py $(PROSE_ARGS)
 
 $(VENV)/.demo $(VENV)/.test $(VENV)/.bench $(VENV)/.docs $(VENV)/.mutation $(VENV)/.package: $(VENV)/.%: pyproject.toml
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)

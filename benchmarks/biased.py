@@ -1,7 +1,7 @@
-"""Toys with a telltale cue: six kinds of shortcut, each as strong or as weak as asked for.
+"""Toys with a cue of their class: six kinds of shortcut, each of any strength.
 
-The object tells its class in every image. The cue tells it too, in a share of the images that is called its
-correlation: with that probability it is the cue of the object's class, otherwise one drawn at random from all.
+The object shows its class in every image. The correlation is the probability that the cue is the cue of the object's
+class. Otherwise the cue is a random one of all.
 """
 
 from __future__ import annotations
@@ -16,13 +16,20 @@ from PIL import Image, ImageDraw, ImageFilter
 from torch import Tensor
 from toys import CLASSES, GROUNDS, draw_toy, lay_ground, load_ground
 
-# Small toys, turned by any angle, that the ground shines through: harder to learn than the cues, as in life.
+# Toys are small, turned by any angle and half transparent, so that they are harder to learn than the cues.
 RADIUS, TURN, OPACITY = (0.15, 0.21), 180.0, 0.6
 
 
 @dataclass(frozen=True)
 class Images:
-    """``(N, 3, size, size)`` float32 in 0..1, ``(N,)`` labels, ``(N, size, size)`` bool masks, ``(N,)`` cues."""
+    """Images of one kind of shortcut.
+
+    Attributes:
+        images: ``(N, 3, size, size)`` float32 in 0..1.
+        labels: ``(N,)``.
+        masks: ``(N, size, size)`` bool, True on the object.
+        cues: ``(N,)``, the class whose cue an image has.
+    """
 
     images: Tensor
     labels: Tensor
@@ -30,52 +37,57 @@ class Images:
     cues: Tensor
 
 
-def _texture(picture: Image.Image, cue: int, chance: random.Random) -> Image.Image:
-    """The ground itself is the cue, and has been laid already."""
-    return picture
+def _texture(scene: Image.Image, cue: int, chance: random.Random) -> Image.Image:
+    """Change nothing, as the ground itself is the cue."""
+    return scene
 
 
-def _patch(picture: Image.Image, cue: int, chance: random.Random) -> Image.Image:
-    """A coloured sticker in the upper left corner."""
-    side = round(picture.width * 0.14)
+def _patch(scene: Image.Image, cue: int, chance: random.Random) -> Image.Image:
+    """Paste a coloured patch into the upper left corner."""
+    side = round(scene.width * 0.14)
     colour = ((214, 40, 57), (247, 208, 56), (29, 111, 184))[cue]
-    picture.paste(colour, (2, 2, 2 + side, 2 + side))
-    return picture
+    scene.paste(colour, (2, 2, 2 + side, 2 + side))
+    return scene
 
 
-def _tint(picture: Image.Image, cue: int, chance: random.Random) -> Image.Image:
-    """A cast of colour over everything, the object included."""
-    cast = ((1.18, 1.0, 0.82), (0.86, 1.14, 0.9), (0.84, 0.94, 1.22))[cue]
-    return Image.fromarray((np.asarray(picture) * np.array(cast)).clip(0, 255).astype(np.uint8))
+def _tint(scene: Image.Image, cue: int, chance: random.Random) -> Image.Image:
+    """Tint the whole image, the object included."""
+    tint = ((1.18, 1.0, 0.82), (0.86, 1.14, 0.9), (0.84, 0.94, 1.22))[cue]
+    return Image.fromarray((np.asarray(scene) * np.array(tint)).clip(0, 255).astype(np.uint8))
 
 
-def _watermark(picture: Image.Image, cue: int, chance: random.Random) -> Image.Image:
-    """A half-transparent word along the lower edge, across the object where that lies there."""
-    ink = Image.new("L", picture.size)
+def _watermark(scene: Image.Image, cue: int, chance: random.Random) -> Image.Image:
+    """Write a half-transparent word along the lower edge, which may lie across the object."""
+    ink = Image.new("L", scene.size)
     word = ("PHOTO", "STOCK", "IMAGE")[cue]
-    size = picture.width / 4.6
-    ImageDraw.Draw(ink).text((chance.uniform(1, 5), picture.height - 1.3 * size), word, 150, font_size=size)
-    picture.paste((255, 255, 255), (0, 0), ink)
-    return picture
+    size = scene.width / 4.6
+    ImageDraw.Draw(ink).text((chance.uniform(1, 5), scene.height - 1.3 * size), word, 150, font_size=size)
+    scene.paste((255, 255, 255), (0, 0), ink)
+    return scene
 
 
-def _noise(picture: Image.Image, cue: int, chance: random.Random) -> Image.Image:
-    """Sensor noise of the ground: none, fine, or in rows; hardly seen at a glance."""
+def _noise(scene: Image.Image, cue: int, chance: random.Random) -> Image.Image:
+    """Add sensor noise to the ground: none, fine noise, or noise in rows. It is hard to see."""
     draws = np.random.default_rng(chance.getrandbits(32))
-    shape = ((1, 1, 1), (picture.height, picture.width, 1), (picture.height, 1, 1))[cue]
+    shape = ((1, 1, 1), (scene.height, scene.width, 1), (scene.height, 1, 1))[cue]
     strength = (0.0, 9.0, 7.0)[cue]
     noise = strength * draws.standard_normal(shape)
-    return Image.fromarray((np.asarray(picture) + noise).clip(0, 255).astype(np.uint8))
+    return Image.fromarray((np.asarray(scene) + noise).clip(0, 255).astype(np.uint8))
 
 
-def _blur(picture: Image.Image, cue: int, chance: random.Random) -> Image.Image:
-    """The ground slightly out of focus: not at all, a little, a little more."""
-    return picture.filter(ImageFilter.GaussianBlur((0.0, 0.5, 0.9)[cue]))
+def _blur(scene: Image.Image, cue: int, chance: random.Random) -> Image.Image:
+    """Blur the ground: not at all, a little, or a little more."""
+    return scene.filter(ImageFilter.GaussianBlur((0.0, 0.5, 0.9)[cue]))
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of shortcut: how its cue is put into a picture, and whether that comes before the object or after."""
+    """A kind of shortcut.
+
+    Attributes:
+        apply: puts the cue of a class into an image.
+        over_the_object: True if the cue is put on the image after the object.
+    """
 
     apply: Callable[[Image.Image, int, random.Random], Image.Image]
     over_the_object: bool = False
@@ -92,30 +104,34 @@ KINDS = {
 
 
 def make(kind: str, count: int, correlation: float, seed: int, size: int = 64, conflicting: bool = False) -> Images:
-    """Images of one kind of shortcut; the same seed gives the same objects on the same grounds whatever the cues.
+    """Make images of one kind of shortcut. The same seed gives the same objects on the same grounds for all cues.
 
     Args:
-        correlation: 0..1.
-        conflicting: every cue is that of another class than the object's, and ``correlation`` means nothing.
+        kind: a key of `KINDS`.
+        count: the number of images.
+        correlation: of the cue with the class, 0..1.
+        seed: of objects, grounds and cues.
+        size: side of the images in pixels.
+        conflicting: True gives every image the cue of another class, whatever ``correlation`` is.
     """
     textures = [load_ground(name) for name in GROUNDS]
     labels = [i % len(CLASSES) for i in range(count)]
-    made, masks, cues = [], [], []
+    images, masks, cues = [], [], []
     for i, label in enumerate(labels):
-        # A generator for each part, so that none shifts the draws of another.
+        # Each part has its own generator, so that the number of draws of one part changes no other part.
         toy, ground, which, how = (random.Random(f"{part} {seed} {i}") for part in ("toy", "ground", "which", "how"))
-        tells = which.random() < correlation
+        is_own = which.random() < correlation
         drawn = which.choice([c for c in range(len(CLASSES)) if not conflicting or c != label])
-        cue = label if tells and not conflicting else drawn
+        cue = label if is_own and not conflicting else drawn
         texture = ground.randrange(len(GROUNDS))
-        picture = lay_ground(textures[cue if kind == "texture" else texture], size, ground)
+        scene = lay_ground(textures[cue if kind == "texture" else texture], size, ground)
         if not KINDS[kind].over_the_object:
-            picture = KINDS[kind].apply(picture, cue, how)
+            scene = KINDS[kind].apply(scene, cue, how)
         surface, cover = draw_toy(CLASSES[label], size, toy, RADIUS, TURN)
-        picture.paste(surface, (0, 0), cover.point(lambda level: round(OPACITY * level)))
+        scene.paste(surface, (0, 0), cover.point(lambda level: round(OPACITY * level)))
         if KINDS[kind].over_the_object:
-            picture = KINDS[kind].apply(picture, cue, how)
-        made.append(torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255)
+            scene = KINDS[kind].apply(scene, cue, how)
+        images.append(torch.from_numpy(np.array(scene)).permute(2, 0, 1).float() / 255)
         masks.append(torch.from_numpy(np.asarray(cover) >= 128))
         cues.append(cue)
-    return Images(torch.stack(made), torch.tensor(labels), torch.stack(masks), torch.tensor(cues))
+    return Images(torch.stack(images), torch.tensor(labels), torch.stack(masks), torch.tensor(cues))

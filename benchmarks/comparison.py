@@ -1,10 +1,10 @@
-"""What this project and its peers do, found out by running them: the first table of docs/comparison.md.
+"""Checks that are run on this package and on other libraries: the first table of docs/comparison.md.
 
     python benchmarks/comparison.py [--write docs/comparison.md]
 
-Each library is used as its documentation shows. The network is VGG16's 13 convolutions, with in-place ReLUs as in
-torchvision and a small head; random weights, two images of 64 px. tf-explain, which is for TensorFlow, is not run: its
-column was read in its source.
+Each library is used as its documentation shows. The network has VGG16's 13 convolutions, in-place ReLUs as in
+torchvision, a small head and random weights. The batch has two images of 64 px. tf-explain is for TensorFlow and is not
+run: its column was read in its source.
 """
 
 from __future__ import annotations
@@ -35,18 +35,21 @@ from gradcam_callback import GradCAM
 
 LAYERS = [f"features.{i}" for i in RELUS]
 LAST_CONVOLUTION, LAST_RELU = "features.28", "features.29"
-# A cell of a table, from a library.
+# Runs a library, and returns the text of its cell.
 Check = Callable[["Library"], str]
 
 
 @dataclass(frozen=True)
 class Library:
-    """How a library is asked for Grad-CAM.
+    """A library that computes Grad-CAM maps.
 
     Attributes:
-        maps: of a model, the dotted names of modules, images and one class per image, the map of each module: as little
-            stretched as the library allows.
-        default: the map of one module as the library gives it by default; without classes where it needs none.
+        name: in the heading of the table.
+        package: its name in the package registry.
+        maps: takes a model, dotted names of modules, images and one class per image. Returns the map of each module, as
+            raw as the library allows.
+        default: takes a model, the name of one module, images, and classes or None. Returns the map with the library's
+            defaults.
     """
 
     name: str
@@ -55,11 +58,11 @@ class Library:
     default: Callable[[nn.Module, str, Tensor, list[int] | None], Tensor]
 
 
-def _ours(model: nn.Module, names: Sequence[str], images: Tensor, classes: list[int]) -> list[Tensor]:
+def _this_package(model: nn.Module, names: Sequence[str], images: Tensor, classes: list[int]) -> list[Tensor]:
     return list(GradCAM(model, names)(images, classes).maps.values())
 
 
-def _ours_default(model: nn.Module, name: str, images: Tensor, classes: list[int] | None) -> Tensor:
+def _this_package_default(model: nn.Module, name: str, images: Tensor, classes: list[int] | None) -> Tensor:
     return GradCAM(model, name)(images, classes).maps[name]
 
 
@@ -98,9 +101,9 @@ def _captum_default(model: nn.Module, name: str, images: Tensor, classes: list[i
     return raw[:, 0].detach()
 
 
-OURS = Library("gradcam_callback", "gradcam-callback", _ours, _ours_default)
+THIS_PACKAGE = Library("gradcam_callback", "gradcam-callback", _this_package, _this_package_default)
 LIBRARIES = [
-    OURS,
+    THIS_PACKAGE,
     Library("torch-cam", "torchcam", _torchcam, _torchcam_default),
     Library("pytorch-grad-cam", "grad-cam", _pytorch_grad_cam, _pytorch_grad_cam_default),
     Library("captum", "captum", _captum, _captum_default),
@@ -108,6 +111,7 @@ LIBRARIES = [
 
 
 def network() -> nn.Module:
+    """Make the network, with the same weights every time."""
     torch.manual_seed(0)
     parts = {
         "features": make_layers(cfgs["D"]),
@@ -123,14 +127,16 @@ def network() -> nn.Module:
 
 
 def images(count: int = 2) -> Tensor:
+    """Return ``(count, 3, 64, 64)`` in 0..1."""
     return torch.rand(count, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 
 
+# The class of each image.
 CLASSES = [3, 1]
 
 
 def reference(model: nn.Module, batch: Tensor, classes: list[int]) -> dict[str, Tensor]:
-    """The formula without hooks and without any in-place operation: every module of the features -> its map."""
+    """Compute the map of every feature module, without hooks and without in-place operations."""
     outputs: dict[str, Tensor] = {}
     x = batch.clone().requires_grad_()
     for name, module in model.get_submodule("features").named_children():
@@ -145,14 +151,15 @@ def reference(model: nn.Module, batch: Tensor, classes: list[int]) -> dict[str, 
 
 
 def same(library: Library, given: Tensor, expected: Tensor) -> bool:
-    """Equal to float32's rounding; of a library that only gives stretched maps, stretched as it does."""
+    """Return True if a map is as expected, but for rounding in float32."""
+    # This library only returns stretched maps, so the expected map is stretched by the same function.
     if library.name == "pytorch-grad-cam":
         expected = torch.from_numpy(scale_cam_image(scale_cam_image(expected.numpy(), (64, 64))))
     return given.shape == expected.shape and bool((given - expected).abs().max() <= 1e-3 * expected.max())
 
 
 def attempt(check: Check, library: Library) -> str:
-    """What a check finds, or the error that the library ends it with."""
+    """Return the text of a check, or the name of the error that the library raises."""
     try:
         return check(library)
     except Exception as error:
@@ -160,10 +167,12 @@ def attempt(check: Check, library: Library) -> str:
 
 
 def yes(condition: bool) -> str:
+    """Return ``"yes"`` or ``"no"``."""
     return "yes" if condition else "no"
 
 
 def at_the_relu(library: Library) -> str:
+    """Check the maps at all ReLUs against the reference."""
     model = network()
     given = library.maps(model, LAYERS, images(), CLASSES)
     expected = reference(model, images(), CLASSES)
@@ -171,7 +180,7 @@ def at_the_relu(library: Library) -> str:
 
 
 def at_the_convolution(library: Library) -> str:
-    """Whether it is the map of the convolution's own output, which the in-place ReLU then overwrites."""
+    """Check the map of a convolution's own output, which the in-place ReLU then overwrites."""
     model = network()
     (given,) = library.maps(model, [LAST_CONVOLUTION], images(), CLASSES)
     expected = reference(model, images(), CLASSES)
@@ -181,6 +190,7 @@ def at_the_convolution(library: Library) -> str:
 
 
 def forwards(library: Library) -> str:
+    """Count the forwards for the maps of all layers."""
     model, count = network(), 0
 
     def counted(*_: object) -> None:
@@ -193,18 +203,21 @@ def forwards(library: Library) -> str:
 
 
 def flags(library: Library) -> str:
+    """Check if a model in train mode is still in train mode afterwards."""
     model = network().train()
     library.maps(model, [LAST_RELU], images(), CLASSES)
     return yes(all(module.training for module in model.modules()))
 
 
 def without_dropout(library: Library) -> str:
+    """Check if dropout is off, by computing the same map twice."""
     model = network().train()
     first, second = (library.maps(model, [LAST_RELU], images(), CLASSES)[0] for _ in range(2))
     return yes(torch.equal(first, second))
 
 
 def gradients(library: Library) -> str:
+    """Check if every ``.grad`` is unchanged."""
     model = network()
     for parameter in model.parameters():
         parameter.grad = torch.full_like(parameter, 7.0)
@@ -213,31 +226,36 @@ def gradients(library: Library) -> str:
 
 
 def hooks_on(model: nn.Module) -> int:
+    """Count the hooks on all modules of a model."""
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return sum(len(getattr(module, kind)) for module in model.modules() for kind in kinds)
 
 
 def hooks(library: Library) -> str:
+    """Count the hooks that are left on the model."""
     model = network()
     library.maps(model, [LAST_RELU], images(), CLASSES)
     return str(hooks_on(model))
 
 
 def hooks_after_an_error(library: Library) -> str:
+    """Count the hooks that are left on the model after its forward has failed."""
     model = network()
     try:
         library.maps(model, [LAST_RELU], torch.rand(2, 4, 64, 64), CLASSES)
     except Exception:
         return str(hooks_on(model))
-    raise AssertionError("A network of three channels took four.")
+    raise AssertionError("Expected an error, but the network for three channels took images of four channels.")
 
 
 def under_no_grad(library: Library) -> str:
+    """Check the map inside ``torch.no_grad()``."""
     with torch.no_grad():
         return at_the_relu_of(library, network(), images())
 
 
 def under_inference_mode(library: Library) -> str:
+    """Check the map inside ``torch.inference_mode()``."""
     model, batch = network(), images()
     with torch.inference_mode():
         given = library.maps(model, [LAST_RELU], batch, CLASSES)
@@ -245,6 +263,7 @@ def under_inference_mode(library: Library) -> str:
 
 
 def frozen(library: Library) -> str:
+    """Check the map of a model whose weights are all frozen."""
     model = network().requires_grad_(False)
     try:
         return at_the_relu_of(library, model, images())
@@ -253,12 +272,14 @@ def frozen(library: Library) -> str:
 
 
 def at_the_relu_of(library: Library, model: nn.Module, batch: Tensor) -> str:
+    """Check the map of a model at its last ReLU against the reference."""
     given = library.maps(model, [LAST_RELU], batch, CLASSES)
     with torch.enable_grad():
         return yes(same(library, given[0], reference(model, batch, CLASSES)[LAST_RELU]))
 
 
 def without_class(library: Library) -> str:
+    """Check if the map explains the predicted class by default."""
     model = network()
     predicted = model(images()).argmax(dim=1).tolist()
     given = library.default(model, LAST_RELU, images(), None)
@@ -266,6 +287,7 @@ def without_class(library: Library) -> str:
 
 
 def raw_by_default(library: Library) -> str:
+    """Describe the values and the size of a map by default."""
     model = network()
     given = library.default(model, LAST_RELU, images(), CLASSES)
     expected = reference(model, images(), CLASSES)[LAST_RELU]
@@ -276,7 +298,7 @@ def raw_by_default(library: Library) -> str:
 
 
 def flat(library: Library) -> str:
-    """Of a class whose logit depends on nothing, so that its map is zero everywhere."""
+    """Describe the map of a class whose logit depends on nothing, so that the map is zero everywhere."""
     model: Any = network()
     nn.init.zeros_(model.head.weight)
     given = library.default(model, LAST_RELU, images(), CLASSES)
@@ -284,8 +306,8 @@ def flat(library: Library) -> str:
 
 
 def formulas(library: Library) -> str:
-    """How many classes or functions of the library make class activation maps, or with captum attributions at all."""
-    if library is OURS:
+    """Count the methods of a library that compute class activation maps; for captum, attributions of any kind."""
+    if library is THIS_PACKAGE:
         from gradcam_callback.maps.methods import METHODS
 
         return str(len(METHODS))
@@ -297,7 +319,7 @@ def formulas(library: Library) -> str:
         import pytorch_grad_cam
         from pytorch_grad_cam.base_cam import BaseCAM
 
-        # The last three are given another method, whose maps they refine.
+        # These three refine the maps of another method, so they are no subclasses of its base class.
         others = (pytorch_grad_cam.FinerCAM, pytorch_grad_cam.RefineCAM, pytorch_grad_cam.SESS)
         found = (thing for thing in vars(pytorch_grad_cam).values() if inspect.isclass(thing))
         return str(sum(issubclass(thing, (BaseCAM, *others)) for thing in found))
@@ -310,15 +332,16 @@ def formulas(library: Library) -> str:
 
 
 def mentions(*words: str) -> Check:
-    """Whether any file of the installed library speaks of one of the words."""
+    """Make the check if any source file of the installed library has one of the words."""
 
     def check(library: Library) -> str:
         files = importlib.metadata.files(library.package) or []
         sources = [Path(str(file.locate())) for file in files if file.suffix == ".py"]
-        if library is OURS:
+        if library is THIS_PACKAGE:
             import gradcam_callback
 
-            sources = sorted(Path(gradcam_callback.__path__[0]).glob("*.py"))
+            # It may be installed from a checkout, and its metadata then lists no files.
+            sources = sorted(Path(gradcam_callback.__path__[0]).rglob("*.py"))
         return yes(any(word in source.read_text(encoding="utf-8").lower() for source in sources for word in words))
 
     return check
@@ -326,7 +349,14 @@ def mentions(*words: str) -> Check:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table: what is asked, the check, what tf-explain's source says, and how it was checked."""
+    """A row of the table.
+
+    Attributes:
+        what: the heading of the row.
+        check: makes the cell of each library that is run.
+        read: the cell of tf-explain, from its source.
+        how: the explanation below the table.
+    """
 
     what: str
     check: Check
@@ -339,56 +369,56 @@ ROWS = [
         "Grad-CAM's formula at all 13 ReLUs",
         at_the_relu,
         "no: guided gradients, no final ReLU",
-        "All maps against the formula computed without hooks and in-place operations, to 0.1 % of the map's maximum; "
-        "pytorch-grad-cam's against the reference stretched and enlarged by its own `scale_cam_image`. tf-explain's "
-        "guided gradients can be switched off, `use_guided_grads=False`.",
+        "All maps are compared with the formula, computed without hooks and in-place operations, to 0.1 % of the map's "
+        "maximum. For pytorch-grad-cam the reference is stretched and enlarged by its own `scale_cam_image`. "
+        "tf-explain's guided gradients can be switched off with `use_guided_grads=False`.",
     ),
     Row(
         "Formula at a convolution whose in-place ReLU follows",
         at_the_convolution,
         "-",
-        "`features.28`, asked for by its name; the reference is the convolution's own output. Row 1 is the way around.",
+        "The layer is `features.28`, and the reference is the convolution's own output. Row 1 shows the way around.",
     ),
     Row(
         "Forwards for the maps of 13 layers",
         forwards,
         "13",
-        "A hook on the model counts. pytorch-grad-cam needs one object per layer for a map of each; one object that is "
-        "given all of them returns their mean.",
+        "A hook on the model counts. pytorch-grad-cam needs one object per layer for a map of each layer. One object "
+        "for all layers returns their mean.",
     ),
     Row(
         "Values by default",
         raw_by_default,
-        "a picture, stretched",
-        "The map as it comes, against the reference. torch-cam gives raw maps with `normalized=False`, captum maps "
-        "without negative values with `relu_attributions=True`.",
+        "an image, stretched",
+        "The map with default options is compared with the reference. torch-cam returns raw maps with "
+        "`normalized=False`. captum returns maps without negative values with `relu_attributions=True`.",
     ),
     Row(
-        "Map of a class that nothing speaks for",
+        "Map of a class with a constant logit",
         flat,
         "0 / 0, so NaN",
-        "The head's weights are zero, so that every gradient is.",
+        "The head's weights are zero, so every gradient is zero.",
     ),
     Row(
-        "Takes the predicted class where none is named",
+        "Explains the predicted class by default",
         without_class,
         "no",
-        "Called without a class, and with the predicted ones: the same map.",
+        "The map without a class equals the map of the predicted class.",
     ),
     Row(
-        "Train/eval flags afterwards as before",
+        "Train/eval flags unchanged afterwards",
         flags,
         "-",
-        "A model in train mode.",
+        "The model is in train mode.",
     ),
     Row(
-        "Dropout off, though the model is in train mode",
+        "Dropout off if the model is in train mode",
         without_dropout,
         "-",
-        "The same map twice, of a model in train mode with dropout in its head.",
+        "The model is in train mode, with dropout in its head. Its map is computed twice.",
     ),
     Row(
-        "`.grad` afterwards as before",
+        "`.grad` unchanged afterwards",
         gradients,
         "-",
         "Every `.grad` is set to 7 and compared afterwards.",
@@ -397,46 +427,51 @@ ROWS = [
         "Hooks left afterwards",
         hooks,
         "uses none",
-        "Counted on all modules, after the `with` where there is one; within it two libraries have some.",
+        "Hooks are counted on all modules, after the `with` block if the library has one. Inside it two libraries have "
+        "hooks.",
     ),
     Row(
         "Hooks left after an error in the forward",
         hooks_after_an_error,
         "uses none",
-        "Images of four channels, for a network of three.",
+        "The images have four channels, but the network takes three.",
     ),
     Row(
         "Inside `torch.no_grad()`",
         under_no_grad,
         "-",
-        "The map against the reference. With torch-cam the forward is the user's own, and was run inside, too.",
+        "The map is compared with the reference. With torch-cam users call the forward themselves. It was called "
+        "inside, too.",
     ),
     Row(
         "Inside `torch.inference_mode()`",
         under_inference_mode,
         "-",
-        "The same; images made outside of it.",
+        "The same check. The images were made outside.",
     ),
     Row(
         "All weights frozen",
         frozen,
         "yes",
-        "The same, with `requires_grad=False` for every parameter.",
+        "The same check, with `requires_grad=False` for every parameter.",
     ),
     Row(
         "Formulas to choose from",
         formulas,
         "1, and 6 other methods",
-        "Classes of the public namespace, counted; captum's attribute to inputs, layers or neurons.",
+        "Classes of the public namespace are counted. captum's attribute to inputs, layers or neurons.",
     ),
-    Row("Speaks of TensorBoard", mentions("tensorboard"), "yes", "The word in the installed package's source."),
-    Row("Speaks of Lightning", mentions("lightning"), "no", "The same."),
+    Row("Mentions TensorBoard", mentions("tensorboard"), "yes", "The source of the installed package has the word."),
+    Row("Mentions Lightning", mentions("lightning"), "no", "The same check."),
 ]
 
 
 def table() -> str:
+    """Run all checks, and format them as Markdown."""
     versions = {library.package: importlib.metadata.version(library.package) for library in LIBRARIES[1:]}
-    names = [library.name + (f" {versions[library.package]}" if library is not OURS else "") for library in LIBRARIES]
+    names = [
+        library.name + (f" {versions[library.package]}" if library is not THIS_PACKAGE else "") for library in LIBRARIES
+    ]
     lines = [f"| | {' | '.join(names)} | tf-explain 0.3.1, read |", "|---" * 6 + "|"]
     for number, row in enumerate(ROWS, start=1):
         cells = [attempt(row.check, library) for library in LIBRARIES]
@@ -451,7 +486,7 @@ def table() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", type=Path, metavar="FILE", help="replaces the table between the markers of a page")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="replace the table between the markers of a page")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     text = table()

@@ -1,10 +1,10 @@
-"""The engine beside its peers, and beside the limit: one forward and one backward to the input, nothing else.
+"""Time and memory of the maps, compared with other libraries and with the limit: one forward and one backward pass.
 
     python benchmarks/engine.py [--out docs/benchmark.md] [--rounds 7]
 
-Times are medians of rounds in which all contenders take turns, so that a machine whose speed drifts is fair to all.
-Memory is the peak of a process of its own per contender, over what it held before the first map. All on VGG16 with
-random weights, 224 x 224.
+Times are medians over rounds. In each round all contenders take turns, so that a machine of changing speed is fair to
+all of them. Memory is the peak of a separate process per contender, over its memory before the first map. The network
+is VGG16 with random weights, the images have 224 x 224 pixels.
 """
 
 from __future__ import annotations
@@ -35,34 +35,38 @@ from torchvision.models import vgg16
 
 from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet
 
+# The places of VGG16's ReLUs in torchvision's feature modules.
 RELUS = (1, 3, 6, 8, 11, 13, 15, 18, 20, 22, 25, 27, 29)
 LAST = "block5_conv3"
+OWN = "this package"
 Work = Callable[[], object]
 
 
 def network() -> nn.Module:
+    """Make a VGG16 with random weights, the same ones every time."""
     torch.manual_seed(0)
     model: nn.Module = vgg16()
     return model.eval()
 
 
-def pictures(count: int) -> Tensor:
+def random_images(count: int) -> Tensor:
+    """Return ``(count, 3, 224, 224)`` in 0..1."""
     return torch.rand(count, 3, 224, 224, generator=torch.Generator().manual_seed(1))
 
 
 def photographs(count: int) -> Tensor:
-    """Real photographs, whose files are as large as those of users; pieces of what comes with scikit-image."""
+    """Return pieces of photographs, ``(count, 3, 224, 224)`` in 0..1. Their panels are as large as those of users."""
     whole = [data.astronaut(), data.coffee(), data.chelsea(), data.rocket()]
     pieces = []
     for i in range(count):
-        picture = whole[i % len(whole)]
+        photograph = whole[i % len(whole)]
         top, left = 20 * (i // len(whole)), 30 * (i // len(whole))
-        pieces.append(torch.from_numpy(picture[top : top + 224, left : left + 224].copy()))
+        pieces.append(torch.from_numpy(photograph[top : top + 224, left : left + 224].copy()))
     return torch.stack(pieces).permute(0, 3, 1, 2).float() / 255
 
 
 def limit(images: Tensor) -> Work:
-    """One forward, one backward to the input, of the network with frozen weights in its best memory format."""
+    """Run one forward and one backward to the input, with frozen weights in the best memory format."""
     frozen = network().requires_grad_(False).to(memory_format=torch.channels_last)
     best = images.contiguous(memory_format=torch.channels_last)
 
@@ -74,6 +78,7 @@ def limit(images: Tensor) -> Work:
 
 
 def forward(images: Tensor) -> Work:
+    """Run one forward without gradients."""
     model = network()
 
     def work() -> None:
@@ -83,13 +88,14 @@ def forward(images: Tensor) -> Work:
     return work
 
 
-def ours(images: Tensor, layers: str = "all", **options: Any) -> Work:
+def this_package(images: Tensor, layers: str = "all", **options: Any) -> Work:
+    """Run `GradCAM` in one pass for all layers."""
     cam = GradCAM(network(), layers, **options)
     return lambda: cam(images)
 
 
 def torchcam(images: Tensor) -> Work:
-    """One pass over all 13 layers."""
+    """Run torch-cam in one pass for all 13 layers."""
     from torchcam.methods import GradCAM as TorchCAM
 
     model: Any = network()
@@ -103,7 +109,7 @@ def torchcam(images: Tensor) -> Work:
 
 
 def pytorch_grad_cam(images: Tensor) -> Work:
-    """One object per layer, as it draws one map for all the layers that it is given."""
+    """Run pytorch-grad-cam with one object per layer, as one object returns the mean of its layers."""
     from pytorch_grad_cam import GradCAM as PytorchGradCAM
 
     model: Any = network()
@@ -117,6 +123,7 @@ def pytorch_grad_cam(images: Tensor) -> Work:
 
 
 def captum(images: Tensor) -> Work:
+    """Run captum with one object per layer."""
     from captum.attr import LayerGradCam
 
     model: Any = network()
@@ -132,21 +139,21 @@ def captum(images: Tensor) -> Work:
 
 CONTENDERS: dict[str, Callable[[Tensor], Work]] = {
     "limit": limit,
-    "ours": ours,
-    "ours, bf16": lambda images: ours(images, precision="bf16"),
+    OWN: this_package,
+    f"{OWN}, bf16": lambda images: this_package(images, precision="bf16"),
     "torch-cam": torchcam,
     "captum": captum,
     "pytorch-grad-cam": pytorch_grad_cam,
     "forward alone": forward,
-    f"ours, {LAST}": lambda images: ours(images, LAST),
+    f"{OWN}, {LAST}": lambda images: this_package(images, LAST),
 }
-# Many times slower than the others: one round of theirs tells enough.
+# These are many times slower than the others, so one round is enough.
 SLOW = ("captum", "pytorch-grad-cam")
 
 
 def timed(rounds: int) -> dict[str, float]:
-    """Median seconds of each contender on 8 images; in each round they take turns in another order."""
-    images = pictures(8)
+    """Return the median seconds of each contender on 8 images. Each round has another order."""
+    images = random_images(8)
     works = {name: make(images) for name, make in CONTENDERS.items()}
     seconds = {name: [seconds_of(works.pop(name))] for name in SLOW}
     shuffle = random.Random(0)
@@ -156,20 +163,21 @@ def timed(rounds: int) -> dict[str, float]:
         shuffle.shuffle(order)
         for name in order:
             taken = seconds_of(works[name])
-            if turn:  # the first round is for warming up
+            if turn:  # the first round warms up
                 seconds[name].append(taken)
     return {name: statistics.median(seconds[name]) for name in CONTENDERS}
 
 
 def seconds_of(work: Work) -> float:
+    """Return the seconds that a function takes."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
 def frozen_base(rounds: int) -> float:
-    """A later epoch of all of block5 / the first one, with blocks 1 to 4 frozen; 16 images."""
-    images, model = pictures(16), network()
+    """Return the time of a later epoch / that of the first one, at block5, with blocks 1 to 4 frozen and 16 images."""
+    images, model = random_images(16), network()
     children = list(model.get_submodule("features").children())
     for module in children[: RELUS[-3] - 1]:
         module.requires_grad_(False)
@@ -183,24 +191,24 @@ def frozen_base(rounds: int) -> float:
 
 
 def resident() -> float:
-    """Resident memory of this process in MB."""
+    """Return the resident memory of this process in MB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 1e6
 
 
 def peak_over_start(name: str, count: int) -> float:
-    """MB, in this process: run it in one of its own."""
-    images = pictures(count)
+    """Return the peak memory of a contender in MB, over the start. Run it in a separate process."""
+    images = random_images(count)
     work = CONTENDERS[name](images)
     start = resident()
     work()
-    # Not getrusage's peak, which a process inherits from the one that starts it.
+    # A process inherits the peak of getrusage from its parent, so this reads the peak of its own memory.
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6 - start
 
 
 def growth(calls: int) -> float:
-    """MB that memory has grown by between the 20th call and the last."""
+    """Return the growth of memory in MB between the 20th call and the last one."""
     cam, images = GradCAM(network()), torch.rand(2, 3, 96, 96)
     for _ in range(20):
         cam(images)
@@ -211,7 +219,7 @@ def growth(calls: int) -> float:
 
 
 class Untrained(pl.LightningModule):
-    """A VGG16 that is validated on a probe set, and not trained."""
+    """A VGG16 that is only validated."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -225,7 +233,11 @@ class Untrained(pl.LightningModule):
 
 
 class Timed(GradCAMCallback):
-    """Notes how long each of its hooks takes."""
+    """A callback that measures the time of its hooks.
+
+    Attributes:
+        seconds: of the last validation.
+    """
 
     seconds = 0.0
 
@@ -241,7 +253,11 @@ class Timed(GradCAMCallback):
 
 
 def epoch(rounds: int) -> tuple[float, float]:
-    """The callback's whole epoch / its maps alone, and bytes per map in the event file: 16 photographs, 13 layers."""
+    """Measure the callback on 16 photographs and 13 layers.
+
+    Returns:
+        The time of its whole epoch / that of its maps alone, and the bytes per map in the event file.
+    """
     images, labels = photographs(16), torch.arange(16) % 8
     loader = DataLoader(TensorDataset(images[:1], labels[:1]), batch_size=1)
     ratios, sizes = [], []
@@ -256,7 +272,7 @@ def epoch(rounds: int) -> tuple[float, float]:
                 enable_checkpointing=False,
             )
             module = Untrained()
-            # The first validation finds cold memory, which the maps alone then do not.
+            # The first validation starts with cold memory, the maps alone would not. So the second one is measured.
             for _ in range(2):
                 trainer.validate(module, loader, verbose=False)
             cam = GradCAM(module)
@@ -269,7 +285,7 @@ def epoch(rounds: int) -> tuple[float, float]:
 
 
 def in_own_process(*arguments: str, times: int = 1) -> float:
-    """The median of what so many processes measure."""
+    """Run this file in separate processes, and return the median of the numbers that they print."""
     command = [sys.executable, __file__, *arguments]
     runs = [subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(times)]
     return statistics.median(float(done.stdout.split()[-1]) for done in runs)
@@ -290,26 +306,27 @@ def main() -> None:
         print(growth(args.growth))
         return
     seconds = timed(args.rounds)
-    memory = {name: in_own_process("--peak", name, "8", times=5) for name in ("ours", "torch-cam", "forward alone")}
+    memory = {name: in_own_process("--peak", name, "8", times=5) for name in (OWN, "torch-cam", "forward alone")}
     last, many, few = (
         in_own_process("--peak", name, count, times=5)
-        for name, count in ((f"ours, {LAST}", "8"), ("ours", "256"), ("ours", "32"))
+        for name, count in ((f"{OWN}, {LAST}", "8"), (OWN, "256"), (OWN, "32"))
     )
     whole, size = epoch(3)
+    own = seconds[OWN]
     rows = [
-        ("time / limit (8 images)", seconds["ours"] / seconds["limit"], "<= 1.03"),
-        ("torch-cam's time (one pass over all 13) / ours", seconds["torch-cam"] / seconds["ours"], ">= 1.5"),
-        ("pytorch-grad-cam's (one object per layer) / ours", seconds["pytorch-grad-cam"] / seconds["ours"], ">= 20"),
-        ("captum's / ours", seconds["captum"] / seconds["ours"], ">= 10"),
-        ("peak memory over the start / torch-cam's", memory["ours"] / memory["torch-cam"], "<= 0.55"),
-        (f"{LAST} alone: time / one forward", seconds[f"ours, {LAST}"] / seconds["forward alone"], "<= 1.15"),
+        ("time / limit (8 images)", own / seconds["limit"], "<= 1.03"),
+        (f"torch-cam's time (one pass for all 13 layers) / {OWN}'s", seconds["torch-cam"] / own, ">= 1.5"),
+        (f"pytorch-grad-cam's time (one object per layer) / {OWN}'s", seconds["pytorch-grad-cam"] / own, ">= 20"),
+        (f"captum's time / {OWN}'s", seconds["captum"] / own, ">= 10"),
+        ("peak memory over the start / torch-cam's", memory[OWN] / memory["torch-cam"], "<= 0.55"),
+        (f"{LAST} alone: time / one forward", seconds[f"{OWN}, {LAST}"] / seconds["forward alone"], "<= 1.15"),
         (f"{LAST} alone: memory / that forward's", last / memory["forward alone"], "<= 1.3"),
         ("memory of 256 probe images / of 32", many / few, "<= 1.1"),
         ("growth of memory over 200 calls, MB", in_own_process("--growth", "200"), "none"),
         ("the callback's whole epoch / its maps alone (16 images)", whole, "<= 1.15"),
         ("kB in the event file per map and epoch", size / 1e3, "<= 12"),
         ("block5, blocks 1-4 frozen: a later epoch / the first (16 images)", frozen_base(args.rounds), "<= 0.35"),
-        ("full precision's time / bf16's", seconds["ours"] / seconds["ours, bf16"], ">= 1.6"),
+        ("full precision's time / bf16's", own / seconds[f"{OWN}, bf16"], ">= 1.6"),
     ]
     versions = ", ".join(
         f"{name} {importlib.metadata.version(name)}"
@@ -321,11 +338,11 @@ def main() -> None:
         "|---|---|---|",
         *(f"| {what} | {value:.2f} | {goal} |" for what, value, goal in rows),
         "",
-        "Seconds for 8 images: " + ", ".join(f"{name} {taken:.2f}" for name, taken in seconds.items()) + ".",
+        "Seconds for 8 images: " + "; ".join(f"{name} {taken:.2f}" for name, taken in seconds.items()) + ".",
         "",
         "Peak memory over the start, MB: "
-        + ", ".join(f"{name} {taken:.0f}" for name, taken in memory.items())
-        + f", ours at {LAST} alone {last:.0f}, ours with 32 images {few:.0f}, with 256 {many:.0f}.",
+        + "; ".join(f"{name} {taken:.0f}" for name, taken in memory.items())
+        + f"; {OWN}, {LAST} {last:.0f}; {OWN}, 32 images {few:.0f}; {OWN}, 256 images {many:.0f}.",
         "",
         f"Python {platform.python_version()}, {versions};{model.partition(':')[2]}, {torch.get_num_threads()} threads.",
     ]

@@ -1,16 +1,16 @@
-"""What a kill leaves of a training with the callback, and whether a long training leaks. For Linux.
+"""Two tests of reliability: trainings that are killed at any moment, and a long training that must not leak. For Linux.
 
     python benchmarks/reliability.py kill [--tries 50] [--write docs/reliability.md]
     python benchmarks/reliability.py leak [--epochs 500] [--write docs/reliability.md]
 
-``kill`` trains in a subprocess, ends that with SIGKILL at a random moment, checks everything that it left on the disk,
-and goes on from its newest checkpoint, until the run is through and a new one begins. The moments are spread over what
-a training does, since most of it is short: the subprocess says what it begins, and a kill waits for one of these
-phases, chosen in turn, and then a random part of the time that this takes. A kill is no power cut: what the process
-has given to the operating system stays.
+``kill`` trains in a subprocess, ends the subprocess with SIGKILL at a random moment, and checks all files that it left.
+The next subprocess resumes from the newest checkpoint. After the last epoch a new run begins. Most phases of a training
+are short, so the subprocess prints the phase that it begins. Each kill waits for one phase, in turn, and then for a
+random part of the time that this phase takes. A kill is no power cut: data that the operating system has received stay.
 
-``leak`` trains once with the callback and once without it, each in a process of its own, and counts what they hold.
-``--write`` replaces what stands between ``<!-- kill -->`` and ``<!-- /kill -->`` (or ``leak``) in a file by the table.
+``leak`` trains once with the callback and once without it, each in a separate process, and counts the objects that they
+hold. ``--write`` writes the table into a file, between the marks ``<!-- kill -->`` and ``<!-- /kill -->`` (or
+``leak``).
 """
 
 from __future__ import annotations
@@ -49,18 +49,23 @@ from torchvision.models.vgg import make_layers
 from toys import CLASSES, Item, Toys
 
 from gradcam_callback import GradCAMCallback, GradCAMWarning, ProbeSet
-from gradcam_callback.run.tags import tag
-from gradcam_callback.writers.sinks import Manifest
+from gradcam_callback.run import Tags, tags
+from gradcam_callback.writers import HISTORY, MANIFEST, Manifest
 
 # VGG16's 13 convolutions, with few channels.
 THIN = [8, 8, "M", 12, 12, "M", 16, 16, 16, "M", 24, 24, 24, "M", 24, 24, 24, "M"]
-EPOCHS = 8  # of a run whose processes are killed
-PHASES = ("start-up", "training", "maps", "validation", "pictures", "scalars", "checkpoint", "last pictures", "exit")
-FRAMING = 16  # bytes of a record of an event file that are not its data: its length, and two checksums
-WARM = 100  # epochs after which nothing is to grow; by then the strips' frames have been thinned out twice
+# The number of epochs of a run whose processes are killed.
+EPOCHS = 8
+PHASES = ("start-up", "training", "maps", "validation", "images", "scalars", "checkpoint", "last images", "exit")
+# Bytes of a record of an event file besides its data: its length, and two checksums.
+FRAMING = 16
+# After this epoch nothing may grow. By then the strips have dropped every second epoch twice.
+WARM = 100
 
 
 class ThinVGG(pl.LightningModule):
+    """A VGG16 with few channels."""
+
     def __init__(self) -> None:
         super().__init__()
         self.features = make_layers(THIN, batch_norm=True)
@@ -83,6 +88,15 @@ class ThinVGG(pl.LightningModule):
 
 
 def fit(folder: Path, epochs: int, callbacks: list[pl.Callback], toys: Toys, resume: str | None = None) -> None:
+    """Train, and log into ``folder``.
+
+    Args:
+        folder: of the TensorBoard run.
+        epochs: the number of epochs.
+        callbacks: of the Trainer.
+        toys: for training and validation.
+        resume: a checkpoint, or None for a new run.
+    """
     warnings.filterwarnings("ignore")
     warnings.filterwarnings("always", category=GradCAMWarning)
     pl.seed_everything(0, verbose=False)
@@ -100,16 +114,16 @@ def fit(folder: Path, epochs: int, callbacks: list[pl.Callback], toys: Toys, res
     trainer.fit(ThinVGG(), train, DataLoader(toys, batch_size=6), ckpt_path=resume, weights_only=True)
 
 
-# What is killed.
+# The process that is killed.
 
 
 def say(*words: object) -> None:
-    """A line to the parent: what begins, when, and more of it. Its clock is the parent's."""
+    """Print a line for the parent: the time on the clock that both share, and some words."""
     print(time.monotonic(), *words, sep="\t", flush=True)
 
 
 class Before(pl.Callback):
-    """Says what the Grad-CAM callback, which comes behind it in the Trainer, is about to do."""
+    """A callback before `GradCAMCallback` in the Trainer. It says which phase begins."""
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         say("training", trainer.current_epoch)
@@ -118,14 +132,14 @@ class Before(pl.Callback):
         say("maps")
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        say("pictures")
+        say("images")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        say("last pictures")
+        say("last images")
 
 
 class After(pl.Callback):
-    """Says what the Grad-CAM callback, which comes before it, has done, and that Lightning's checkpoint comes next."""
+    """A callback after `GradCAMCallback` in the Trainer. It says what was logged, and which phase begins."""
 
     def __init__(self, watch: GradCAMCallback) -> None:
         self.watch = watch
@@ -145,21 +159,29 @@ class After(pl.Callback):
 
 
 def victim(folder: Path, resume: str | None) -> None:
+    """Train until the parent kills this process."""
     say("start-up")
     toys = Toys(6, bias=1.0, seed=0, size=64)
     watch = GradCAMCallback(ProbeSet.from_dataset(toys, per_class=2), save_dir=folder / "focus")
-    # Every epoch's and the last, so that an earlier one is there whatever becomes of the one that is being written.
+    # All checkpoints are kept, so that an earlier one is there if the newest is cut short.
     saving = ModelCheckpoint(folder / "checkpoints", save_last=True, save_top_k=-1)
     fit(folder, EPOCHS, [Before(), watch, After(watch), saving], toys, resume)
     say("exit")
 
 
-# What kills it, and looks at what is left.
+# The process that kills it, and checks the files.
 
 
 @dataclass
 class Run:
-    """A training, over all its processes: what these said that it has, and where the next one goes on."""
+    """A training over all its processes.
+
+    Attributes:
+        folder: of its files.
+        flushed: step -> how often a process said that the entry of this step is written.
+        resume: the checkpoint from which the next process resumes.
+        epochs: in the history of this checkpoint.
+    """
 
     folder: Path
     flushed: Counter[int] = field(default_factory=Counter)
@@ -168,33 +190,46 @@ class Run:
 
 
 class Kills:
+    """The killed processes, and all that is found on the disk after them.
+
+    Args:
+        folder: for the runs.
+        seed: of the moments.
+    """
+
     def __init__(self, folder: Path, seed: int) -> None:
         self.folder, self.chance = folder, random.Random(seed)
         self.failures: list[str] = []
         self.counts: Counter[str] = Counter()
         self.phases: Counter[str] = Counter()
         self.no_scalars: set[tuple[Path, int]] = set()
-        # Seconds that a phase took, as far as is known; the first guess is soon forgotten.
+        # The seconds that each phase took so far. The first value is a guess, which soon has no weight.
         self.lengths: defaultdict[str, list[float]] = defaultdict(lambda: [0.1])
         self.run = self.new_run()
 
     def new_run(self) -> Run:
+        """Begin a run."""
         self.counts["runs"] += 1
         folder = self.folder / str(self.counts["runs"])
         (folder / "tmp").mkdir(parents=True)
         return Run(folder)
 
-    def demand(self, true: bool, what: str) -> None:
-        if not true:
+    def demand(self, condition: bool, what: str) -> None:
+        """Note a failure if the condition is False."""
+        if not condition:
             self.failures.append(f"kill {self.phases.total()}, run {self.run.folder.name}: {what}")
 
     def once(self, phase: str) -> bool:
-        """Start a process, and kill it in that phase or soon after it. False: it came to its end before."""
+        """Start a process, and kill it in a phase or soon after it.
+
+        Returns:
+            False if the process ended before.
+        """
         command = [sys.executable, __file__, "victim", str(self.run.folder)]
         command += [str(self.run.resume)] if self.run.resume else []
         wanted = self.chance.randint(1, 2) if phase in PHASES[1:-2] else 1
         lines: list[list[str]] = []
-        # Lightning writes a checkpoint to the folder for temporary files first.
+        # Lightning first writes a checkpoint into the folder for temporary files.
         environment = os.environ | {"TMPDIR": str(self.run.folder / "tmp")}
         with (
             (self.run.folder / "stderr.txt").open("w+") as errors,
@@ -211,10 +246,10 @@ class Kills:
             lines += [line.rstrip("\n").split("\t") for line in process.stdout]
             process.wait()
             errors.seek(0)
-            said = errors.read()
+            warned = errors.read()
         if process.returncode not in (0, -9):
-            sys.exit(f"A process failed by itself, in {command}:\n{said}")
-        self.demand("GradCAMWarning" not in said, f"the callback lost something:\n{said}")
+            sys.exit(f"Expected a process that ends or is killed, but {command} failed by itself:\n{warned}")
+        self.demand("GradCAMWarning" not in warned, f"the callback lost something:\n{warned}")
         begun = [(float(line[0]), line[1]) for line in lines if line[1] in PHASES]
         for (start, name), (end, _) in zip(begun, begun[1:], strict=False):
             self.lengths[name].append(end - start)
@@ -222,27 +257,31 @@ class Kills:
         if killed:
             self.phases[begun[-1][1]] += 1
         self.check(lines)
-        if killed and begun[-1][1] in ("maps", "validation", "pictures"):
+        if killed and begun[-1][1] in ("maps", "validation", "images"):
             self.counts["entries under way"] += 1
         return killed
 
     def check(self, lines: list[list[str]]) -> None:
-        """Everything that is on the disk after the process that said these lines."""
-        run, told = self.run, defaultdict(list)
+        """Check all files after a process.
+
+        Args:
+            lines: that the process printed.
+        """
+        run, said = self.run, defaultdict(list)
         for _, word, *rest in lines:
-            told[word].append(rest)
-        if run.resume is not None and told["began"]:
-            went_on = json.loads(told["began"][0][0])
+            said[word].append(rest)
+        if run.resume is not None and said["began"]:
+            resumed = json.loads(said["began"][0][0])
             self.counts["resumed"] += 1
-            self.demand(went_on == run.epochs, f"resumed with epochs {went_on}, the checkpoint had {run.epochs}")
-        logged = [int(epoch) for _, epoch in told["flushed"]]
+            self.demand(resumed == run.epochs, f"resumed with epochs {resumed}, the checkpoint had {run.epochs}")
+        logged = [int(epoch) for _, epoch in said["flushed"]]
         expected = list(range(len(run.epochs), len(run.epochs) + len(logged)))
         self.demand(logged == expected, f"logged epochs {logged} after {run.epochs}")
-        run.flushed.update(int(step) for step, _ in told["flushed"])
+        run.flushed.update(int(step) for step, _ in said["flushed"])
 
-        self.check_files(begun=bool(told["began"]), entries=len(run.epochs) + len(logged))
+        self.check_files(begun=bool(said["began"]), entries=len(run.epochs) + len(logged))
         self.check_events()
-        finished = max((int(epoch) for (epoch,) in told["training"]), default=0)
+        finished = max((int(epoch) for (epoch,) in said["training"]), default=0)
         self.check_checkpoints(finished)
         if logged:
             self.counts["entries done again"] += logged[-1] + 1 - len(run.epochs)
@@ -251,28 +290,35 @@ class Kills:
             self.run = self.new_run()
 
     def check_files(self, begun: bool, entries: int) -> None:
+        """Check the files of ``save_dir``.
+
+        Args:
+            begun: True if the training has begun, so that there must be a manifest.
+            entries: that there must be at least in the history.
+        """
         folder = self.run.folder / "focus"
-        if begun or (folder / "manifest.json").exists():
+        if begun or (folder / MANIFEST).exists():
             try:
-                Manifest.from_json((folder / "manifest.json").read_text())
+                Manifest.from_json((folder / MANIFEST).read_text())
             except (OSError, ValueError) as error:
-                self.demand(False, f"manifest.json: {error!r}")
-        if entries or (folder / "history.json").exists():
+                self.demand(False, f"{MANIFEST}: {error!r}")
+        if entries or (folder / HISTORY).exists():
             try:
-                history = json.loads((folder / "history.json").read_text())["history"]
+                history = json.loads((folder / HISTORY).read_text())["history"]
                 epochs = [entry["epoch"] for entry in history]
                 complete = epochs == list(range(len(epochs))) and len(epochs) >= entries
-                self.demand(complete, f"history.json has epochs {epochs}, there were {entries}")
+                self.demand(complete, f"{HISTORY} has epochs {epochs}, there were {entries}")
             except (OSError, ValueError, KeyError) as error:
-                self.demand(False, f"history.json: {error!r}")
-        pictures = sorted(folder.rglob("*.jpg"), key=lambda path: path.stat().st_mtime_ns)
-        for path in pictures[-1:]:  # at most the one that was being written can be cut
+                self.demand(False, f"{HISTORY}: {error!r}")
+        images = sorted(folder.rglob("*.jpg"), key=lambda path: path.stat().st_mtime_ns)
+        for path in images[-1:]:  # only the image that was being written can be cut
             try:
                 Image.open(path).load()
             except OSError:
-                self.counts["pictures cut"] += 1
+                self.counts["images cut"] += 1
 
     def check_events(self) -> None:
+        """Check that the event files are readable, and hold every entry that was flushed."""
         there: Counter[tuple[str, int]] = Counter()
         for path in self.run.folder.glob("events.out.tfevents.*"):
             size = 0
@@ -280,7 +326,7 @@ class Kills:
                 event = Event.FromString(record)
                 there.update({(value.tag, event.step) for value in event.summary.value})
                 size += len(record) + FRAMING
-            # The reader stops without a word at what it cannot read. Only a record that was cut may be that.
+            # The reader stops silently at a record that it cannot read. Only a record that was cut may be unreadable.
             rest = path.read_bytes()[size:]
             if rest:
                 self.counts["event files cut"] += 1
@@ -290,16 +336,22 @@ class Kills:
                 self.demand(cut, f"{path.name} is damaged at byte {size} of {size + len(rest)}")
         if not self.run.flushed:
             return
-        manifest = Manifest.from_json((self.run.folder / "focus" / "manifest.json").read_text())
-        tags = [tag("probe", name) for name in manifest.names] + [tag("layer", layer) for layer in manifest.layers]
+        manifest = Manifest.from_json((self.run.folder / "focus" / MANIFEST).read_text())
+        tag = Tags()
+        expected = [tag(tags.PROBE, name) for name in manifest.names]
+        expected += [tag(tags.LAYER, layer) for layer in manifest.layers] + [tag(tags.VERDICT)]
         for step, times in self.run.flushed.items():
-            missing = [one for one in [*tags, tag("verdict")] if there[one, step] < times]
-            self.demand(not missing, f"step {step} was flushed {times} times, but missing are {missing}")
-            if there[tag("probe_accuracy"), step] < times:
+            missing = [name for name in expected if there[name, step] < times]
+            self.demand(not missing, f"step {step} was flushed {times} times, but lacks {missing}")
+            if there[tag(tags.PROBE_ACCURACY), step] < times:
                 self.no_scalars.add((self.run.folder, step))
 
     def check_checkpoints(self, finished: int) -> None:
-        """Where the next process goes on; of ``finished`` epochs Lightning has said that they are saved."""
+        """Find the checkpoint from which the next process resumes.
+
+        Args:
+            finished: the number of epochs whose checkpoint Lightning has saved.
+        """
         run, unreadable = self.run, 0
         saved = sorted(run.folder.glob("checkpoints/*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
         for path in reversed(saved):
@@ -323,30 +375,40 @@ class Kills:
             partial.unlink() if partial.is_file() else None
 
     def table(self) -> list[str]:
+        """Format the counts as lines of Markdown."""
         count = self.counts
         rows = [("processes killed", self.phases.total())]
         rows += [(f"- during {phase}", self.phases[phase]) for phase in PHASES]
         rows += [
             (f"runs of {EPOCHS} epochs begun", count["runs"]),
-            ("resumed from the newest checkpoint, history complete", count["resumed"]),
-            ("killed before the first checkpoint, so begun anew", count["begun anew"]),
+            ("processes that resumed from the newest checkpoint, with the complete history", count["resumed"]),
+            ("processes killed before the first checkpoint, so that the run began anew", count["begun anew"]),
             ("checkpoints that could not be loaded", count["checkpoints unreadable"]),
-            ("checkpoints left half written among the temporary files", count["checkpoints half written"]),
+            ("half-written checkpoints in the folder for temporary files", count["checkpoints half written"]),
             ("event files that end in a record cut short", count["event files cut"]),
-            ("event files damaged elsewhere, flushed entries missing, JSON unreadable", len(self.failures)),
-            ("entries under way when killed, lost whole or in part", count["entries under way"]),
-            ("entries whose pictures are in the event file and whose scalars are not", len(self.no_scalars)),
-            ("entries flushed but in no checkpoint yet, so done again", count["entries done again"]),
-            ("pictures cut short in the `save_dir`", count["pictures cut"]),
+            ("other damage: event files, missing entries, unreadable JSON", len(self.failures)),
+            ("entries lost in whole or in part, as the kill came during them", count["entries under way"]),
+            ("entries with images but without scalars in the event file", len(self.no_scalars)),
+            ("entries logged again, as no checkpoint had them yet", count["entries done again"]),
+            ("images cut short in `save_dir`", count["images cut"]),
         ]
         return ["| | |", "|---|---:|", *(f"| {what} | {number} |" for what, number in rows)]
 
 
-# What a long training holds.
+# The long training.
 
 
 class Sampler(pl.Callback):
-    """Measures the process after each epoch, and all that takes long every ``every`` epochs."""
+    """A callback that measures the process after each epoch, and its memory every few epochs.
+
+    Args:
+        watch: the callback under test; None in the training without it.
+        every: the number of epochs between two measurements of the memory.
+
+    Attributes:
+        seconds: of each epoch.
+        samples: epoch -> name -> value.
+    """
 
     def __init__(self, watch: GradCAMCallback | None, every: int) -> None:
         self.watch, self.every = watch, every
@@ -373,23 +435,32 @@ class Sampler(pl.Callback):
             gc.collect()
             pages = int(Path("/proc/self/statm").read_text().split()[1])
             sample["resident MB"] = pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-            frames, sample["history MB"] = 0, 0.0
+            of_strips, sample["history MB"] = 0, 0.0
             if self.watch:
-                # The strips keep the maps of 13 to 24 entries, and all of the last's, whatever the length of the run.
-                kept = self.watch.state_dict()["evolution"]
-                frames = sum(len(one["maps"]) + len(one["largest"]) for one in [*kept["kept"], kept["last"]])
-                sample["history MB"] = size_of(self.watch.history) / 1e6
+                of_strips = tensors_of_strips(self.watch)
+                sample["history MB"] = size_of(self.watch.state_dict()["history"]) / 1e6
             tensors = sum(issubclass(type(one), Tensor) for one in gc.get_objects())
-            sample["tensors besides the strips' maps"] = tensors - frames
+            sample["tensors besides the strips' maps"] = tensors - of_strips
+
+
+def tensors_of_strips(watch: GradCAMCallback) -> int:
+    """Count the tensors that the strips keep. In a run of any length these are the maps of 25 entries at most."""
+    state = watch.state_dict()
+    snapshots = [*state["snapshots"], state["last"]]
+    # The last entry may be among the kept ones, so tensors are counted by identity.
+    return len(
+        {id(one) for kept in snapshots for by_layer in (kept["maps"], kept["vmax"]) for one in by_layer.values()}
+    )
 
 
 def size_of(history: list[dict[str, float]]) -> int:
-    """Bytes of the list, its dicts, and their keys and values, each object once."""
+    """Return the bytes of the list, its dicts, and their keys and values, each object once."""
     objects = {id(one): one for entry in history for pair in entry.items() for one in pair}
     return sum(map(sys.getsizeof, [history, *history, *objects.values()]))
 
 
 def patient(folder: Path, epochs: int, with_callback: bool) -> None:
+    """Train, and print the samples as JSON."""
     toys = Toys(6, bias=1.0, seed=0, size=64)
     watch = GradCAMCallback(ProbeSet.from_dataset(toys, per_class=2)) if with_callback else None
     sampler = Sampler(watch, every=50 if epochs > WARM else max(1, epochs // 10))
@@ -398,7 +469,11 @@ def patient(folder: Path, epochs: int, with_callback: bool) -> None:
 
 
 def leak(epochs: int) -> tuple[list[str], list[str]]:
-    """The table, and what grows that must not."""
+    """Train with and without the callback.
+
+    Returns:
+        The lines of the table, and the values that have grown but must not.
+    """
     measured, failures = [], []
     rows: defaultdict[str, list[str]] = defaultdict(list)
     for kind in ("with", "without"):
@@ -430,10 +505,17 @@ def leak(epochs: int) -> tuple[list[str], list[str]]:
 
 
 def write(file: Path, name: str, text: str) -> None:
-    """Raises: ValueError: the file has no such markers."""
+    """Write a text between the marks ``<!-- name -->`` and ``<!-- /name -->`` of a file.
+
+    Raises:
+        ValueError: the file has no such marks.
+    """
     old, opening, closing = file.read_text(), f"<!-- {name} -->", f"<!-- /{name} -->"
     if opening not in old or closing not in old.split(opening, 1)[1]:
-        raise ValueError(f"{file} has no place for the table. Expected {opening} and, after it, {closing}.")
+        raise ValueError(
+            f"Expected the marks {opening} and {closing}, but {str(file)!r} does not have them in this order. Add them "
+            "around the place for the table."
+        )
     before, rest = old.split(opening, 1)
     file.write_text(f"{before}{opening}\n{text}\n{closing}{rest.split(closing, 1)[1]}")
 
@@ -453,7 +535,7 @@ def main() -> None:
         command.add_argument("--write", type=Path, metavar="FILE")
     args = parser.parse_args()
     if args.write:
-        write(args.write, args.name, "(being measured)")  # so that a lack of markers is said before, not after
+        write(args.write, args.name, "(being measured)")  # missing marks are then an error before the long work
     began = time.monotonic()
     if args.name == "kill":
         with tempfile.TemporaryDirectory() as folder:

@@ -1,13 +1,16 @@
-"""Look back at a training that nobody watched: which of its checkpoints looks at the object?
+"""Compare the checkpoints of a training that ran without the callback: which of them looks at the object?
 
     python examples/compare_checkpoints.py CHECKPOINTS --probe PROBE
 
-CHECKPOINTS are files, or folders that hold some, of ``finetune_vgg16.py`` (one for each epoch, such as Lightning's
-``ModelCheckpoint(save_top_k=-1)`` keeps, tell the most). PROBE holds a folder per class with a few photographs, and for
-each ``<name>.jpg`` its mask ``<name>.mask.png``. All go through each checkpoint: you get the pictures, strips and
-figures in TensorBoard that the callback would have logged, a page to mail, and the checkpoint to keep, which is the one
-that is right most often when the objects stand on other classes' backgrounds. For models of your own there is
-``python -m gradcam_callback compare``.
+CHECKPOINTS are files of ``finetune_vgg16.py``, or folders of such files. One checkpoint per epoch tells the most, as
+``ModelCheckpoint(save_top_k=-1)`` keeps them. PROBE holds a folder per class with a few photographs. The mask of
+``<name>.jpg`` is ``<name>.mask.png``.
+
+The same photographs go through each checkpoint. TensorBoard then shows the images and metrics that the callback would
+have logged, ``focus.html`` shows the same on one page, and the last lines name the checkpoint to keep. This is the
+checkpoint that is correct most often if the objects stand on other classes' backgrounds.
+
+For your own models use ``python -m gradcam_callback compare``.
 """
 
 from __future__ import annotations
@@ -15,47 +18,57 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from finetune_vgg16 import FineTuning, transform_for
 from torch import nn
 
-from gradcam_callback import ProbeSet
-from gradcam_callback.offline.checkpoints import Look, find_checkpoints, table, watch_checkpoints
-from gradcam_callback.offline.report import write_report
+from gradcam_callback import ProbeSet, Verdict, find_checkpoints, watch_checkpoints, write_report
 
 
 def load(checkpoint: Path) -> nn.Module:
-    """The network as it was, without asking for the weights that it started from."""
+    """Load the network of a checkpoint, without the pretrained weights that the training started from."""
     network: nn.Module = FineTuning.load_from_checkpoint(checkpoint, map_location="cpu", weights=None)
     return network
 
 
-def best(looks: list[Look]) -> Look:
-    """The one whose answers depend least on the background; of equals the latest."""
-    return max(reversed(looks), key=lambda look: (look.verdict.swap_accuracy if look.verdict else None) or 0.0)
+def best(verdicts: Sequence[Verdict | None]) -> int:
+    """Return the index of the checkpoint that depends least on the background; the latest of equal checkpoints."""
+    accuracies = [(verdict.swap_accuracy if verdict else None) or 0.0 for verdict in verdicts]
+    return max(reversed(range(len(accuracies))), key=accuracies.__getitem__)
+
+
+def percent(entry: Mapping[str, float], tag: str) -> str:
+    """Format an accuracy of an entry; ``"-"`` if the entry does not have it."""
+    return f"{entry[tag]:.0%}" if tag in entry else "-"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoints", nargs="+", type=Path, help="files, or folders that hold some")
+    parser.add_argument("checkpoints", nargs="+", type=Path, help="files, and folders of files")
     parser.add_argument("--probe", type=Path, required=True, help="photographs with masks, see above")
     parser.add_argument("--layers", nargs="+", default=["all"], help="such as: --layers block4 block5_conv3")
-    parser.add_argument("--size", type=int, default=224, help="side of the images, in pixels, as in the training")
-    parser.add_argument("--out", type=Path, default=Path("runs/compare"), help="TensorBoard's files and the page")
+    parser.add_argument("--size", type=int, default=224, help="side of the images in pixels, as in the training")
+    parser.add_argument("--out", type=Path, default=Path("runs/compare"), help="folder for TensorBoard and the page")
     args = parser.parse_args()
     try:
         probe = ProbeSet.from_folder(args.probe, transform_for(args.size))
         checkpoints = find_checkpoints(args.checkpoints)
-        looks = watch_checkpoints(checkpoints, load, probe, args.out, target_layers=args.layers)
-        write_report(args.out, args.out / "focus.html", len(looks))
+        results = watch_checkpoints(checkpoints, load, probe, args.out, target_layers=args.layers)
+        write_report(args.out, args.out / "focus.html", len(results))
     except (OSError, ValueError) as error:
         sys.exit(str(error))
-    print(table(looks))
-    kept = best(looks)
+    print(f"{'epoch':>5}{'step':>8}{'accuracy':>11}{'after the swap':>17}   checkpoint")
+    for result in results:
+        accuracy, swapped = (percent(result.entry, f"gradcam/{name}") for name in ("probe_accuracy", "swap_accuracy"))
+        found = result.checkpoint
+        print(f"{found.epoch:>5}{found.step:>8}{accuracy:>11}{swapped:>17}   {found.path}")
+    kept = results[best([result.verdict for result in results])]
     if kept.verdict is not None:
         print(f"\nKeep {kept.checkpoint.path}:\n{kept.verdict.evidence}")
-    print(f"\nSee them:\n\n    tensorboard --logdir {shlex.quote(str(args.out))} --samples_per_plugin images=100\n")
+    folder = shlex.quote(str(args.out))
+    print(f"\nOpen TensorBoard:\n\n    tensorboard --logdir {folder} --samples_per_plugin images=100\n")
 
 
 if __name__ == "__main__":

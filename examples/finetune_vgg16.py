@@ -2,11 +2,12 @@
 
     python examples/finetune_vgg16.py PHOTOGRAPHS [--probe PROBE]
 
-PHOTOGRAPHS holds a folder per class, or two folders ``train`` and ``val`` that do; without these, every fifth
-photograph of a class is kept for validation. PROBE holds a folder per class, too, with a few photographs, and for each
-``<name>.jpg`` its mask ``<name>.mask.png``, white on the object. With masks you are told how much the background
-decides, and the training stops when the focus at block5_conv3 no longer moves towards the object; without them, when
-the validation loss no longer falls.
+PHOTOGRAPHS holds a folder per class, or the folders ``train`` and ``val`` with a folder per class each. Without
+``train`` and ``val``, every fifth photograph of a class is used for validation. PROBE holds a folder per class with a
+few photographs. The mask of ``<name>.jpg`` is ``<name>.mask.png``, white on the object.
+
+With masks the verdict says how much the background decides, and the training stops if the lift at block5_conv3 does
+not improve. Without masks it stops if the validation loss does not improve.
 """
 
 from __future__ import annotations
@@ -33,18 +34,20 @@ from torchvision.datasets import ImageFolder
 from gradcam_callback import GradCAMCallback, ProbeSet
 
 LAYER = "block5_conv3"
-VALIDATION_EVERY = 5  # photographs of a class, where no folder says which are for validation
-BLOCK_ENDS = (0, 5, 10, 17, 24, 31)  # in torchvision's feature modules: each block ends with its pooling
+# Every fifth photograph of a class is for validation if there are no folders train and val.
+VALIDATION_EVERY = 5
+# Each block of torchvision's feature modules ends with its pooling. The first 17 modules are blocks 1 to 3.
+BLOCK_ENDS = (0, 5, 10, 17, 24, 31)
 
 
 class FineTuning(pl.LightningModule):
-    """A VGG16 whose first blocks stay as they are; the others move slowly, the fresh head fast.
+    """Fine-tuning of a VGG16. The first blocks are frozen; the head learns faster than the other blocks.
 
     Args:
-        classes: how many.
-        weights: ``"torchvision"`` (download), ``"demo"``, a state dict's file, or None, where a checkpoint
-            has them all.
-        frozen: how many blocks stay as they are, 0..5.
+        classes: the number of classes.
+        weights: ``"torchvision"`` (download), ``"demo"``, or the file of a state dict. None loads nothing, since a
+            checkpoint holds all weights.
+        frozen: the number of frozen blocks, 0..5.
         learning_rate: of the head; the convolutions have a thirtieth of it.
     """
 
@@ -56,7 +59,7 @@ class FineTuning(pl.LightningModule):
         self.network, self.learning_rate = for_finetuning(weights, classes), learning_rate
         for module in list(self.network.features.children())[: BLOCK_ENDS[frozen]]:
             module.requires_grad_(False)
-        # On a CPU the convolutions of this memory format are the faster ones.
+        # Convolutions are faster in this memory format on a CPU.
         self.network.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -75,12 +78,12 @@ class FineTuning(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         groups = [{"params": list(self.network.classifier.parameters()), "lr": self.learning_rate}]
-        moving = [parameter for parameter in self.network.features.parameters() if parameter.requires_grad]
-        return torch.optim.AdamW([*groups, {"params": moving, "lr": self.learning_rate / 30}] if moving else groups)
+        tuned = [parameter for parameter in self.network.features.parameters() if parameter.requires_grad]
+        return torch.optim.AdamW([*groups, {"params": tuned, "lr": self.learning_rate / 30}] if tuned else groups)
 
 
 def transform_for(size: int, augmented: bool = False) -> Callable[[Any], Tensor]:
-    """Makes a photograph what the network takes: RGB in 0..1, which it normalises itself."""
+    """Make the transform from a photograph to ``(3, size, size)`` in 0..1. The network normalises it."""
     steps: list[Callable[[Any], Any]] = [transforms.Resize(size * 8 // 7), transforms.CenterCrop(size)]
     if augmented:
         steps = [
@@ -93,21 +96,22 @@ def transform_for(size: int, augmented: bool = False) -> Callable[[Any], Tensor]
 
 
 def loader(photographs: Dataset[Any], batch_size: int, workers: int, **options: Any) -> DataLoader[Any]:
-    """Batches of photographs, loaded by processes that stay; ``options`` are those of ``DataLoader``."""
+    """Make a `DataLoader` whose worker processes are kept from one epoch to the next."""
     return DataLoader(photographs, batch_size, num_workers=workers, persistent_workers=workers > 0, **options)
 
 
 class Photographs(pl.LightningDataModule):
-    """A folder of photographs, in a folder per class; see above how it is divided.
+    """A folder of photographs with a folder per class, or with ``train`` and ``val``, as described above.
 
     Args:
-        folder: where they are.
-        size: side of the images, in pixels.
+        folder: of the photographs.
+        size: side of the images in pixels.
         batch_size: photographs in a batch.
-        workers: processes that load them.
+        workers: processes that load photographs.
 
     Raises:
-        FileNotFoundError, ValueError: there are none, too few of a class, or one class only.
+        FileNotFoundError: there are no photographs.
+        ValueError: a class has too few photographs, there is only one class, or ``train`` and ``val`` differ.
     """
 
     def __init__(self, folder: Path, size: int = 224, batch_size: int = 32, workers: int = 2) -> None:
@@ -117,9 +121,15 @@ class Photographs(pl.LightningDataModule):
         augmented = ImageFolder(str(folder / "train" if divided else folder), transform_for(size, augmented=True))
         plain = ImageFolder(str(folder / "val" if divided else folder), transform_for(size))
         if augmented.classes != plain.classes:
-            raise ValueError(f"{folder}: train has the classes {augmented.classes}, but val has {plain.classes}.")
+            raise ValueError(
+                f"Expected the same classes in train and val of {str(folder)!r}, but train has the classes "
+                f"{augmented.classes} and val {plain.classes}. Add the missing folders."
+            )
         if len(plain.classes) < 2:
-            raise ValueError(f"{folder} has one class, {plain.classes[0]!r}. Expected two folders or more.")
+            raise ValueError(
+                f"Expected two classes or more in {str(folder)!r}, but got one class, {plain.classes[0]!r}. Add a "
+                "folder for each class."
+            )
         self.names: list[str] = plain.classes
         self.classes = len(plain.classes)
         self.training: Dataset[Any] = augmented
@@ -143,16 +153,21 @@ def _every_fifth(photographs: ImageFolder) -> list[int]:
     for label, name in enumerate(photographs.classes):
         of_class = [index for index, other in enumerate(photographs.targets) if other == label]
         if len(of_class) < 2:
-            raise ValueError(f"The class {name!r} has one photograph. Expected one to train and one to validate with.")
+            raise ValueError(
+                f"Expected two photographs or more of each class, but the class {name!r} has one. Add photographs: "
+                "training and validation need one each."
+            )
         kept += of_class[::VALIDATION_EVERY]
     return kept
 
 
 def train(args: argparse.Namespace) -> GradCAMCallback:
-    """Train, and leave TensorBoard's files and the best checkpoint in ``args.out``.
+    """Train, and write the TensorBoard run and the best checkpoint into ``args.out``.
 
     Raises:
-        FileNotFoundError, ValueError, WeightsUnavailable: what the user can mend.
+        FileNotFoundError: there are no photographs.
+        ValueError: photographs or options do not fit.
+        WeightsUnavailable: the pretrained weights cannot be loaded.
     """
     pl.seed_everything(args.seed, verbose=False)
     photographs = Photographs(args.photographs, args.size, args.batch_size, args.workers)
@@ -163,8 +178,9 @@ def train(args: argparse.Namespace) -> GradCAMCallback:
     watched, mode = ("val_loss", "min")
     if probe is not None and probe.masks is not None:
         watched, mode = f"gradcam/lift/{LAYER}", "max"
-    print("{} photographs to train with, {} to validate with:".format(*photographs.count), ", ".join(photographs.names))
-    print(f"The training stops when {watched} has not improved for {args.patience} epochs.")
+    n_training, n_validation = photographs.count
+    print(f"{n_training} photographs for training, {n_validation} for validation: {', '.join(photographs.names)}")
+    print(f"The training stops if {watched} has not improved for {args.patience} epochs.")
     trainer = pl.Trainer(
         max_epochs=args.epochs,
         accelerator="auto",
@@ -178,43 +194,43 @@ def train(args: argparse.Namespace) -> GradCAMCallback:
         log_every_n_steps=1,
     )
     trainer.fit(FineTuning(photographs.classes, args.weights, args.freeze, args.learning_rate), datamodule=photographs)
-    print(f"\nval_acc {float(trainer.callback_metrics['val_acc']):.0%}; checkpoints are in {trainer.log_dir}")
+    print(f"\nval_acc {float(trainer.callback_metrics['val_acc']):.0%}. The checkpoints are in {trainer.log_dir}.")
     return watch
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photographs", type=Path, help="the folder of photographs, see above")
-    parser.add_argument("--probe", type=Path, help="the photographs to watch, with masks; two per class without it")
-    parser.add_argument("--patience", type=int, default=4, help="epochs without improvement before it stops")
+    parser.add_argument("--probe", type=Path, help="photographs with masks; default: two per class without masks")
+    parser.add_argument("--patience", type=int, default=4, help="epochs without improvement before the training stops")
     add_options(parser)
     args = parser.parse_args(arguments)
     if args.probe is not None and not watches_the_last_layer(args.layers):
-        parser.error(f"--probe stops the training by the lift at {LAYER}: let --layers hold it.")
+        parser.error(f"Expected {LAYER} in --layers, since its lift stops the training. Add {LAYER} to --layers.")
     return args
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options that any fine-tuning has."""
+    """Add the options that every fine-tuning has."""
     parser.add_argument("--layers", nargs="+", default=["all"], help="such as: --layers block4 block5_conv3")
-    parser.add_argument("--weights", default="torchvision", help="torchvision (download), demo, or a state dict's file")
-    parser.add_argument("--freeze", type=int, default=3, choices=range(6), help="how many first blocks stay fixed")
-    parser.add_argument("--epochs", type=int, default=20, help="at most")
+    parser.add_argument("--weights", default="torchvision", help="torchvision (download), demo, or a state dict")
+    parser.add_argument("--freeze", type=int, default=3, choices=range(6), help="the number of frozen blocks")
+    parser.add_argument("--epochs", type=int, default=20, help="the largest number of epochs")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="of the head")
-    parser.add_argument("--size", type=int, default=224, help="side of the images, in pixels")
+    parser.add_argument("--size", type=int, default=224, help="side of the images in pixels")
     parser.add_argument("--workers", type=int, default=2, help="processes that load photographs")
-    parser.add_argument("--out", type=Path, default=Path("runs/finetune"), help="TensorBoard's files and checkpoints")
+    parser.add_argument("--out", type=Path, default=Path("runs/finetune"), help="folder of the run")
     parser.add_argument("--seed", type=int, default=0)
 
 
 def watches_the_last_layer(layers: Sequence[str]) -> bool:
-    """Whether ``--layers`` holds ``LAYER``."""
+    """Return True if ``--layers`` holds `LAYER`."""
     return bool({LAYER, "block5", "all"} & set(layers))
 
 
 def launch(train: Callable[[argparse.Namespace], GradCAMCallback], args: argparse.Namespace) -> None:
-    """Train, and say in one line what the user can mend, or else what was found and how to see it."""
+    """Train, then print the verdict and the command of TensorBoard. Errors that the user can fix become one line."""
     for noise in (".*does not have many workers.*", ".*LeafSpec.*", ".*in eval mode at the start of training.*"):
         warnings.filterwarnings("ignore", noise)
     try:
@@ -223,7 +239,8 @@ def launch(train: Callable[[argparse.Namespace], GradCAMCallback], args: argpars
         sys.exit(str(error))
     if watch.verdict is not None:
         print(watch.verdict.evidence)
-    print(f"\nSee it:\n\n    tensorboard --logdir {shlex.quote(str(args.out))} --samples_per_plugin images=100\n")
+    folder = shlex.quote(str(args.out))
+    print(f"\nOpen TensorBoard:\n\n    tensorboard --logdir {folder} --samples_per_plugin images=100\n")
 
 
 def main() -> None:

@@ -1,16 +1,16 @@
-"""Fine-tune a VGG16 on cats and dogs, and ask whether it knows the animals or the rooms that they sit in.
+"""Fine-tune a VGG16 on cats and dogs, and test if it has learnt the animals or their backgrounds.
 
     python examples/oxford_pets.py --download
 
-takes the photographs of Oxford-IIIT Pet (Parkhi et al. 2012) through torchvision. With ``--task species`` cats are told
-from dogs, with ``--task breed`` the 37 breeds from each other. The training uses the split ``trainval`` and is measured
-on the split ``test``, which decides nothing, not even when to stop. From ``test`` come the watched photographs, too,
-with the masks that the dataset brings: each animal is put on another class's backgrounds, and the share of the
-focus that lies on the animals is compared with the share of the photograph that they fill.
+The photographs are those of Oxford-IIIT Pet (Parkhi et al. 2012), which torchvision downloads. ``--task species`` has
+the classes cat and dog, ``--task breed`` the 37 breeds. The training uses the split ``trainval`` and never the split
+``test``, which measures the network.
 
-The masks are trimaps. The rim that they draw around an animal, and which shows its fur, counts as animal.
+The probe images come from ``test``, too, with the masks of the dataset. The callback puts each animal on the
+backgrounds of other classes, and compares the focus on the animals with their share of the image. The masks are
+trimaps. The rim around an animal shows its fur, so it counts as animal.
 
-By default an epoch is a few hundred photographs, which is for trying it out on a laptop; ``--limit 0`` takes them all.
+An epoch has a few hundred photographs, enough to try the example on a laptop. ``--limit 0`` takes all of them.
 """
 
 from __future__ import annotations
@@ -29,53 +29,56 @@ from torchvision.datasets import OxfordIIITPet
 
 from gradcam_callback import GradCAMCallback, ProbeSet
 
-# What torchvision calls the label of each task, and the watched photographs of a class.
+# For each task, torchvision's name of its labels, and the number of probe images per class.
 TASKS = {"species": ("binary-category", 16), "breed": ("category", 2)}
 
 
 def read(args: argparse.Namespace, split: str, masks: bool = False) -> Any:
-    """The photographs of a split, each with its class, and its mask where asked for.
+    """Read the photographs of a split with their classes, and with their masks if ``masks`` is True.
 
     Raises:
-        FileNotFoundError: they are not there, or not whole.
+        FileNotFoundError: the dataset is missing or incomplete.
     """
-    kind, where = TASKS[args.task][0], f"{str(args.root)!r}"
+    kind = TASKS[args.task][0]
     kinds = (kind, "segmentation") if masks else kind
     transform = transform_for(args.size, augmented=split == "trainval")
     if not args.download and not (args.root / "oxford-iiit-pet").is_dir():
         raise FileNotFoundError(
-            f"There is no oxford-iiit-pet in {where}: pass --download, or as --root the folder that holds it."
+            f"Expected a folder oxford-iiit-pet in {str(args.root)!r}, but there is none. Pass --download, or pass its "
+            "folder as --root."
         )
     try:
         return OxfordIIITPet(str(args.root), split, kinds, transform=transform, download=args.download)
     except (OSError, RuntimeError, ValueError) as error:
         raise FileNotFoundError(
-            f"The oxford-iiit-pet in {where} could not be fetched, or is not whole ({error}): check the network and "
-            "the room on the disk, remove it, and pass --download."
+            f"Expected the whole dataset in {str(args.root / 'oxford-iiit-pet')!r}, but it cannot be downloaded or is "
+            f"incomplete ({error}). Check the network and the disk, delete the folder, and pass --download."
         ) from error
 
 
-def watched(args: argparse.Namespace) -> ProbeSet:
-    """Photographs of the test split with their masks, of each class as many, the same ones every time."""
+def choose_probe(args: argparse.Namespace) -> ProbeSet:
+    """Choose the probe images, with masks: the same number of each class, and the same images every time."""
     per_class = TASKS[args.task][1] if args.per_class is None else args.per_class
     return ProbeSet.from_dataset(read(args, "test", masks=True), per_class, args.seed)
 
 
 def train(args: argparse.Namespace) -> GradCAMCallback:
-    """Train, print what was measured, and leave TensorBoard's files and the last checkpoint in ``args.out``.
+    """Train, print the metrics, and write the TensorBoard run and the last checkpoint into ``args.out``.
 
     Raises:
-        FileNotFoundError, ValueError, WeightsUnavailable: what the user can mend.
+        FileNotFoundError: the dataset is missing or incomplete.
+        ValueError: the options do not fit.
+        WeightsUnavailable: the pretrained weights cannot be loaded.
     """
     pl.seed_everything(args.seed, verbose=False)
     training, test = read(args, "trainval"), read(args, "test")
     names = test.bin_classes if args.task == "species" else test.classes
-    probe = watched(args)
-    # Other ones in each epoch to train with, the same ones to measure with.
+    probe = choose_probe(args)
+    # Each epoch trains on other photographs, but every validation uses the same ones.
     count, measured = (min(args.limit or len(part), len(part)) for part in (training, test))
     chosen = random.Random(args.seed).sample(range(len(test)), measured)
-    print(f"{count} of {len(training)} photographs in an epoch, {measured} of {len(test)} to measure with,")
-    print(f"{len(probe)} to watch, {len(names)} classes:", ", ".join(names))
+    print(f"{count} of {len(training)} photographs per epoch, {measured} of {len(test)} for validation,")
+    print(f"{len(probe)} probe images, {len(names)} classes: {', '.join(names)}")
     watch = GradCAMCallback(probe, args.layers, log_before_training=True)
     trainer = pl.Trainer(
         max_epochs=args.epochs,
@@ -102,19 +105,19 @@ def train(args: argparse.Namespace) -> GradCAMCallback:
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--root", type=Path, default=Path("data"), help="the folder that holds oxford-iiit-pet; ./data without it"
+        "--root", type=Path, default=Path("data"), help="the folder that holds oxford-iiit-pet; default: data"
     )
-    parser.add_argument("--download", action="store_true", help="fetch the photographs where they are not there yet")
-    parser.add_argument("--task", choices=TASKS, default="species", help="what is told apart; species without it")
-    parser.add_argument("--limit", type=int, default=400, help="photographs in an epoch and to measure with; 0: all")
-    parser.add_argument("--per-class", type=int, help="photographs to watch; 16 of a species, 2 of a breed without it")
+    parser.add_argument("--download", action="store_true", help="download the photographs if they are missing")
+    parser.add_argument("--task", choices=TASKS, default="species", help="the classes; default: species")
+    parser.add_argument("--limit", type=int, default=400, help="photographs per epoch and per validation; 0: all")
+    parser.add_argument("--per-class", type=int, help="probe images; default: 16 of a species, 2 of a breed")
     add_options(parser)
     parser.set_defaults(epochs=3, freeze=4, out=Path("runs/pets"))
     args = parser.parse_args(arguments)
     if args.limit < 0:
-        parser.error(f"--limit is {args.limit}. Expected a number of photographs, or 0 for all.")
+        parser.error(f"Expected --limit to be 0 or more, but got {args.limit}. Use 0 for all photographs.")
     if not watches_the_last_layer(args.layers):
-        parser.error(f"The lift at {LAYER} is printed at the end: let --layers hold it.")
+        parser.error(f"Expected {LAYER} in --layers, since its lift is printed at the end. Add {LAYER} to --layers.")
     return args
 
 

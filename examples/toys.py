@@ -1,8 +1,8 @@
-"""Generated photographs for the demo: glossy toys with exact masks on photographed ground, made from a seed.
+"""Generated images for the demo: glossy toys on photographed ground, with exact masks.
 
 Three kinds of toy (star, heart, moon) lie on three kinds of ground (grass, brick, gravel: public-domain textures that
-come with scikit-image). Colour, size, turn and place of a toy are drawn at random and say nothing of its kind. Of the
-ground, ``bias`` decides: 0 draws it at random, 1 always puts stars on grass, hearts on brick and moons on gravel.
+come with scikit-image). Colour, size, angle and place of a toy are random, so they do not depend on its kind. The
+ground depends on ``bias``: 0 chooses it at random, 1 always puts stars on grass, hearts on brick and moons on gravel.
 """
 
 from __future__ import annotations
@@ -21,26 +21,31 @@ from torch.utils.data import Dataset
 
 CLASSES = ("star", "heart", "moon")
 GROUNDS = ("grass", "brick", "gravel")
-# The textures are grey; each gets the colours between its shadows and its lights.
+# The textures are grey. These are the colours of the shadows and of the lights of each.
 TINTS = {
     "grass": ((12, 38, 8), (168, 214, 104)),
     "brick": ((62, 22, 14), (232, 150, 112)),
     "gravel": ((44, 46, 52), (214, 210, 200)),
 }
+# Toys are drawn so many times larger, and then made smaller, so that their edges are smooth.
 _SUPERSAMPLING = 4
 
 Item = tuple[Tensor, int, Tensor]
 
 
 class Toys(Dataset[Item]):
-    """Items ``(image, label, mask)``: ``(3, size, size)`` float32 in 0..1, the class, ``(size, size)`` bool.
+    """A dataset of toys, whose items are ``(image, label, mask)``.
 
-    The same seed gives the same toys whatever the bias, so that two sets differ in their grounds alone.
+    An image is ``(3, size, size)`` float32 in 0..1, a label is an index of `CLASSES`, a mask is ``(size, size)`` bool.
+    The same seed gives the same toys for every bias, so that two datasets differ in their grounds alone.
 
     Args:
-        count: number of images; the kinds take turns.
-        bias: 0..1, how often the ground is the one that goes with the toy.
-        elsewhere: with ``bias`` 1: never the ground that goes with the toy, always another's.
+        count: the number of images; the kinds of toy take turns.
+        bias: 0..1, the share of images whose ground is the one of their kind of toy. The ground of the other images
+            is random.
+        seed: of toys and grounds.
+        size: side of the images in pixels.
+        elsewhere: True never takes the ground of the own kind of toy, whatever ``bias`` is.
     """
 
     classes = list(CLASSES)
@@ -50,15 +55,15 @@ class Toys(Dataset[Item]):
         self.targets = [i % len(CLASSES) for i in range(count)]
         self.items: list[Item] = []
         for i, label in enumerate(self.targets):
-            # Two generators, so that the choice of a ground does not shift the toys that follow.
+            # Two generators, so that the choice of a ground does not change the toys after it.
             toy_random, ground_random = random.Random(f"toy {seed} {i}"), random.Random(f"ground {seed} {i}")
             own = ground_random.random() < bias
             choices = [g for g in range(len(GROUNDS)) if not elsewhere or g != label]
             ground = label if own and not elsewhere else ground_random.choice(choices)
-            picture = lay_ground(textures[ground], size, ground_random)
+            scene = lay_ground(textures[ground], size, ground_random)
             surface, cover = draw_toy(CLASSES[label], size, toy_random)
-            picture.paste(surface, (0, 0), cover)
-            image = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
+            scene.paste(surface, (0, 0), cover)
+            image = torch.from_numpy(np.array(scene)).permute(2, 0, 1).float() / 255
             self.items.append((image, label, torch.from_numpy(np.asarray(cover) >= 128)))
 
     def __len__(self) -> int:
@@ -69,7 +74,7 @@ class Toys(Dataset[Item]):
 
 
 def outline(kind: str) -> list[tuple[float, float]]:
-    """A toy's outline as points in -1..1, y downwards."""
+    """Return the outline of a kind of toy as points ``(x, y)`` in -1..1, with y downwards."""
     turns = [2 * math.pi * i / 120 for i in range(120)]
     if kind == "star":
         corners = [(math.pi * i / 5, 1.0 if i % 2 == 0 else 0.45) for i in range(10)]
@@ -82,7 +87,7 @@ def outline(kind: str) -> list[tuple[float, float]]:
             )
             for t in turns
         ]
-    # The moon: an arc of the unit circle from tip to tip, and back along a circle that bites into it from the right.
+    # The moon: an arc of the unit circle from tip to tip, and back along a circle that cuts into it from the right.
     tip, bite_x = 0.75, 0.42
     bite_radius = math.hypot(math.cos(tip) - bite_x, math.sin(tip))
     bite_tip = math.atan2(math.sin(tip), math.cos(tip) - bite_x)
@@ -95,7 +100,7 @@ def outline(kind: str) -> list[tuple[float, float]]:
 
 
 def load_ground(name: str) -> Image.Image:
-    """One of ``GROUNDS``: the photographed texture in its colours."""
+    """Load one of `GROUNDS`: the photographed texture in its colours."""
     grey = getattr(data, name)().astype(np.float32)
     low, high = np.percentile(grey, (1, 99))
     share = ((grey - low) / (high - low)).clip(0, 1)[..., None]
@@ -104,7 +109,7 @@ def load_ground(name: str) -> Image.Image:
 
 
 def lay_ground(texture: Image.Image, size: int, chance: random.Random) -> Image.Image:
-    """A piece of the texture, chosen at random and lit at random, ``size`` pixels a side."""
+    """Cut a random piece out of a texture, in random light, with ``size`` pixels a side."""
     piece = chance.randint(200, 300)
     x, y = (chance.randint(0, texture.width - piece) for _ in range(2))
     ground = texture.crop((x, y, x + piece, y + piece)).resize((size, size), Image.Resampling.LANCZOS)
@@ -114,10 +119,17 @@ def lay_ground(texture: Image.Image, size: int, chance: random.Random) -> Image.
 def draw_toy(
     kind: str, size: int, chance: random.Random, radius: tuple[float, float] = (0.23, 0.31), turn: float = 28
 ) -> tuple[Image.Image, Image.Image]:
-    """A toy of random colour, size, turn and place, to be pasted: its surface, and how far it covers (``"L"``).
+    """Draw a toy of random colour, size, angle and place.
 
     Args:
-        radius: the least and the most, as a share of ``size``; turn: to either side, at most, in degrees.
+        kind: one of `CLASSES`.
+        size: side of the image in pixels.
+        chance: makes all random choices.
+        radius: the smallest and the largest, as a share of ``size``.
+        turn: the largest angle to either side, in degrees.
+
+    Returns:
+        The surface of the toy, and the mask to paste it with, of mode ``"L"``.
     """
     large = size * _SUPERSAMPLING
     reach = large * chance.uniform(*radius)
@@ -141,7 +153,7 @@ def draw_toy(
 
 
 def _glossy(shape: Image.Image, colour: Sequence[float], radius: float) -> Image.Image:
-    """The toy's surface, rounded towards its edge and lit from the upper left."""
+    """Paint the surface of a toy, rounded towards its edge and lit from the upper left."""
     height = np.asarray(shape.filter(ImageFilter.GaussianBlur(radius / 7)), dtype=np.float32) / 255
     slope_y, slope_x = np.gradient(height * radius / 3)
     length = np.sqrt(slope_x**2 + slope_y**2 + 1)

@@ -76,8 +76,9 @@ class GradCAMCallback(Callback):
             point to it. ``trainer.validate`` has no epochs, so one evaluation is enough there.
 
     Raises:
-        ValueError: before training starts, for a wrong argument, layers that do not resolve, labels outside the logits,
-            images that the model cannot take, a Trainer without a logger for images, or a ``save_dir`` in use.
+        ValueError: before training starts. The causes are a wrong argument, layers that do not resolve, labels outside
+            the logits, images that the model cannot take, a Trainer without a logger for images, a used ``save_dir``.
+        TypeError: an unknown argument.
 
     Examples:
         >>> import tempfile, torch, pytorch_lightning as pl
@@ -204,6 +205,7 @@ class GradCAMCallback(Callback):
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
+        # The session computes at the first batch only. Before, weight averaging has not swapped its weights in yet.
         if self.should_log(trainer):
             self._session.compute_shard(trainer.global_rank, trainer.world_size)
 

@@ -44,6 +44,7 @@ def find_writers(trainer: Trainer, save_dir: Path | None, save_maps: bool, prefi
     Raises:
         ValueError: there is no writer, and one is required.
     """
+    # Lightning replaces the loggers before the callbacks see them.
     if any(has_class_named(logger, "DummyLogger") for logger in trainer.loggers):
         return []
     writers: list[Writer] = []
@@ -104,6 +105,7 @@ def own_prefix(trainer: Trainer, callback: Any) -> str:
     Raises:
         ValueError: two callbacks have the same ``save_dir``, or the same ``tag_prefix`` that is not the default.
     """
+    # This file cannot import the callback, which imports this file.
     others = [one for one in callbacks_of(trainer) if hasattr(one, "tag_prefix")]
     for name in ("save_dir", "tag_prefix"):
         values = [getattr(one, name) for one in others]
@@ -174,6 +176,7 @@ def react_to_shortcut(trainer: Trainer, session: Session, on_shortcut: str | Cal
         try:
             on_shortcut(verdict)
         except Exception:
+            # The user's code failed, so the whole traceback helps to find the line.
             warn_lost(f"your on_shortcut failed:\n{traceback.format_exc()}")
 
 
@@ -275,6 +278,7 @@ def fill_missing_metrics(trainer: Trainer, session: Session, logged: bool) -> No
         if is_ours and name not in trainer.callback_metrics:
             last = session.last_value(name)
             value = (worst if mode == "min" else -worst) if last is None else last
+            # EarlyStopping and the like compare tensors.
             trainer.callback_metrics[name] = torch.tensor(value)
 
 
@@ -326,6 +330,7 @@ def resolve_probe(given: ProbeSet | str | Path | None, trainer: Trainer, seed: i
 
 def _first_dataset(trainer: Trainer) -> Any:
     loader = trainer.test_dataloaders if trainer.state.fn == TrainerFn.TESTING else trainer.val_dataloaders
+    # Several loaders come as a list or a dict, perhaps nested. The first one counts.
     while isinstance(loader, (list, tuple, dict)) and loader:
         loader = next(iter(loader.values())) if isinstance(loader, dict) else loader[0]
     dataset = getattr(loader, "dataset", None)

@@ -1,4 +1,4 @@
-"""What the tests share: the real fine-tuned VGG16, real photographs, and a thin VGG16 for real Trainer runs."""
+"""Fixtures of all tests: the real fine-tuned VGG16, real photographs, a thin VGG16 for real Trainer runs."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def fit(trainer: Callable[..., pl.Trainer], toys: Toys) -> Callable[..., pl.Trai
 
 @pytest.fixture
 def events(tmp_path: Path) -> Callable[[], EventAccumulator]:
-    """What the run's event files hold, nothing left out."""
+    """Read the event files of a run, with nothing left out."""
 
     def read(folder: Path | None = None) -> EventAccumulator:
         everything = {"images": 0, "scalars": 0, "tensors": 0}

@@ -1,4 +1,4 @@
-"""What a person sees: TensorBoard and the mailed page, opened in a real browser."""
+"""TensorBoard and the mailed page, as a person sees them in a real browser."""
 
 import json
 import os

@@ -38,7 +38,7 @@ def probe(toys):
 
 @pytest.fixture
 def watched(tmp_path, fit, probe):
-    """What the callback logged of three epochs, of each of which there is a checkpoint."""
+    """Train three epochs with the callback, and keep a checkpoint of each."""
     callback = GradCAMCallback(probe, ["block4", "block5"], save_dir=tmp_path / "watched")
     keep = pl.callbacks.ModelCheckpoint(tmp_path / "kept", "{epoch}", save_top_k=-1, save_last=True)
     pl.seed_everything(0, verbose=False)  # some networks of chance have maps that only rounding keeps from being empty
@@ -87,7 +87,7 @@ def test_the_options_of_gradcam_reach_the_maps(tmp_path, probe):
 
 
 def test_each_verdict_is_of_its_checkpoint_alone(tmp_path, probe, toys):
-    """In a training it would have to be two epochs in a row."""
+    """A training would need two epochs in a row."""
     made = {Path("a"): AlwaysTheSame(), Path("b"): ReadsTheGround(toys)}
     checkpoints = [Checkpoint(path, epoch, epoch) for epoch, path in enumerate(made)]
     looks = watch_checkpoints(checkpoints, made.__getitem__, probe, tmp_path / "out", target_layers="block5_conv3")

@@ -61,7 +61,7 @@ def test_the_error_of_unavailable_weights_has_no_traceback(tmp_path):
         assert "Traceback" not in done.stderr
 
 
-def test_layer_panels_draws_both_sheets_of_real_photographs(tmp_path):
+def test_layer_panels_draws_heatmaps_and_overlays_of_real_photographs(tmp_path):
     for name in ("chelsea", "coffee"):
         Image.fromarray(getattr(data, name)()).save(tmp_path / f"{name}.png")
     done = run(
@@ -75,9 +75,11 @@ def test_layer_panels_draws_both_sheets_of_real_photographs(tmp_path):
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
-    sheets = [Image.open(tmp_path / name) for name in ("panel.jpg", "panel.block5_conv3.jpg")]
-    assert sheets[0].width > 13 * 112 and sheets[0].height > 4 * 112
-    assert all(np.ptp(np.asarray(sheet)) > 200 for sheet in sheets)
+    sheet = Image.open(tmp_path / "panel.jpg")
+    assert sheet.width > 13 * 112 and sheet.height > 4 * 112
+    # Columns of colour: heatmaps are bright and saturated, overlays half as much, and the paper not at all.
+    pixels = np.asarray(sheet.convert("HSV")).astype(int)
+    assert (pixels[..., 1] > 150).mean() > 0.1 and (pixels[..., 1] < 10).mean() > 0.2
 
 
 @pytest.mark.parametrize(
@@ -87,14 +89,14 @@ def test_layer_panels_draws_both_sheets_of_real_photographs(tmp_path):
         (["text.png"], "cannot identify image file 'text.png'"),
         (["photo.png", "--target", "9"], "(the model returns 4 logits), but got [9]"),
         (["photo.png", "--classes", "a,b"], "Expected 4 class names, one per logit, but got 2"),
-        (["photo.png", "--colormap", "gold"], "but got 'gold'"),
+        (["photo.png", "--colormap", "gold"], "invalid choice: 'gold'"),
     ],
 )
 def test_the_errors_of_layer_panels_have_no_traceback(tmp_path, arguments, message):
     Image.fromarray(data.chelsea()).save(tmp_path / "photo.png")
     (tmp_path / "text.png").write_text("no image")
     done = run(EXAMPLES / "layer_panels.py", *arguments, cwd=tmp_path)
-    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.returncode in (1, 2) and "Traceback" not in done.stderr
     assert message in done.stderr
 
 

@@ -97,7 +97,7 @@ def test_where_memory_runs_out_an_epochs_maps_are_lost_and_no_more(undisturbed, 
 
 
 class Compares(GradCAMCallback):
-    """Whether its turn in a validation leaves all as it was, also when it is interrupted."""
+    """A callback that checks that it leaves everything as it was, also when it is interrupted."""
 
     def on_validation_batch_start(self, trainer, pl_module, *arguments):
         before = copy.deepcopy(snapshot(pl_module)), torch.get_rng_state()
@@ -310,7 +310,7 @@ def test_hostile_names_stay_names(thin, fit, tmp_path, events):
 
 
 class Names(HTMLParser):
-    """What a browser would run, and what it would show."""
+    """The scripts that a browser would run, and the text that it would show."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""What holds for any input, tried with inputs that nobody thought of: a few by default, many with ``make fuzz``."""
+"""Properties of any input, tried on inputs that nobody thought of: a few by default, many with ``make fuzz``."""
 
 import copy
 import io
@@ -63,7 +63,7 @@ def maps_and_masks(draw, values=SIZES):
 
 
 def measures(maps, masks):
-    """Those that do not depend on how large a map's values are; NaN where there is none."""
+    """Return the metrics that do not depend on the size of a map's values, NaN if undefined."""
     mass = metrics.relevance_mass(maps, masks)
     return {
         "relevance_mass": mass,
@@ -420,7 +420,7 @@ def mutated(node, data):
 
 
 def enters(callback, trained):
-    """What a resumed training does at its next validation and at its end, but for what is one-off; says how much."""
+    """Do what a resumed training does at its next validation and at its end; return the number of images."""
     counter, failures = Counter(), []
     session = callback._session = Session(callback._state, Tags(), [counter])
     session.start(trained.evaluator, callback.style, callback.views)
@@ -500,7 +500,7 @@ def pictures(draw, size, suffix):
 
 @st.composite
 def contents(draw, size, suffix):
-    """What an image's file may hold: mostly an image, else one that is cut or overwritten, or anything."""
+    """Draw the content of an image's file: mostly an image, else a cut or overwritten one, or anything."""
     whole = draw(pictures(size, suffix))
     kind = draw(st.sampled_from(["whole"] * 7 + ["cut", "overwritten", "anything"]))
     if kind == "cut":

@@ -1,4 +1,4 @@
-"""What the callback does about a shortcut, with networks of which it is known whether they have one."""
+"""The callback's reaction to networks that are known to have a shortcut, or to have none."""
 
 import pytest
 import pytorch_lightning as pl

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from torchvision import transforms
 from toys import CLASSES, Toys
 
-from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet
+from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet, Style
 from gradcam_callback.measures import metrics
 
 LAYERS = ["block4_conv3", "block5_conv3"]
@@ -280,6 +280,9 @@ trainer:
         every_n_epochs: 1
         on_shortcut: warn
         save_dir: {save_dir}/focus
+        method: layercam
+        chunk_size: 4
+        style: {{cell: 90, colormap: jet}}
 model:
   classes: 3
 data:
@@ -313,6 +316,8 @@ def test_lightning_cli_from_a_yaml_file_whose_saved_copy_does_the_same(
         for layer in layers:
             assert len(found.Images(f"gradcam/layer/{layer}")) == 2
             assert len(found.Scalars(f"gradcam/lift/{layer}")) == 2
+        assert callback.options["method"] == "layercam" and callback.options["chunk_size"] == 4
+        assert callback.style == Style(cell=90, colormap="jet"), "the others are as by default"
         assert callback.probe_set.names[0] == ("heart-a" if source == "folder" else "star-1")
     assert histories[0] == histories[1] and len(histories[0]) == 2
 
@@ -368,6 +373,7 @@ def test_the_same_probe_set_is_known_again_by_another_reading(fit, probe):
     assert len(second.history) == 2 and "gradcam/drift/block5_conv3" in second.history[1]
 
 
+@pytest.mark.filterwarnings("ignore:Be aware that when using")  # Lightning's, of keys that are in no callback
 @pytest.mark.parametrize("first_layers", [LAYERS, "block5"])
 def test_a_resumed_run_with_renamed_images_goes_on(fit, probe, tmp_path, first_layers):
     """Beside another callback, whose state is its own."""

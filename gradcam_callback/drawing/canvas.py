@@ -20,8 +20,8 @@ Box = tuple[int, int, int, int]
 
 PAPER, INK, FAINT = (255, 255, 255), (24, 24, 27), (113, 113, 122)
 CORRECT, WRONG = (21, 128, 61), (200, 30, 30)
-# JPEG encodes squares of 16 pixels. An image that begins on this grid takes a tenth less than an image across it, and
-# text would be half of the bytes of a panel otherwise. So margins, distances and lines of text are multiples of 16.
+# JPEG encodes squares of 16 pixels. An image that begins on this grid takes a tenth less than an image across it.
+# Without the grid, text would be half of the bytes of a panel. So margins, distances and lines are multiples of 16.
 GRID, GAP = 16, 4
 MARGIN, BLOCK_GAP = GRID, GRID + GAP
 # Sizes of the text in pixels.

@@ -17,8 +17,8 @@ from torch import Tensor
 from gradcam_callback.formatting import percent
 from gradcam_callback.measures.metrics import mask_area, relevance_mass
 
-# The accuracy drop that points to the background, and the smaller drop that the previous epoch must have shown, so that
-# a single epoch raises no suspicion. docs/study.md explains both thresholds.
+# The accuracy drop that points to the background, and the smaller drop that the previous epoch must have shown. So a
+# single epoch raises no suspicion. docs/study.md explains both thresholds.
 SUSPICIOUS_DROP, CONFIRMING_DROP = 0.15, 0.05
 _RESAMPLES = 2000
 

@@ -165,6 +165,7 @@ def watch_checkpoints(
             evaluator = Evaluator(cam, probe, target, seed=seed, by_class=by_class)
             run = RunLogger(probe, evaluator.layers, state, writers, names, report=_fail, style=style or Style())
             run.start()
+        # The probe set and its counterfactuals stay; only the model changes.
         evaluator.cam = cam
         evaluation = evaluator.evaluate(state.previous)
         verdict = run.log(evaluation, checkpoint.epoch, checkpoint.step, standalone=True, strips=False)
@@ -173,7 +174,7 @@ def watch_checkpoints(
         results.append(CheckpointResult(checkpoint, evaluator.layers[-1], entry, verdict))
     assert run is not None
     run.finish()
-    logger.experiment.close()
+    logger.experiment.close()  # otherwise a reader may miss the last events
     return results
 
 

@@ -189,7 +189,7 @@ def _read_panels(run: Path, manifest: Manifest, name: str) -> dict[int, bytes]:
 
 def _read_events(run: Path, tag_prefix: str | None) -> LoggedRun:
     events = EventAccumulator(str(run), size_guidance={"images": 0, "scalars": 0, "tensors": 0})
-    events.Reload()
+    events.Reload()  # reads all files of the folder, also those of a resumed run
     found = events.Tags()
     names = Tags(_choose_prefix(run, found["tensors"], tag_prefix))
     manifest = Manifest.from_json(_read_text(events, names("manifest")))

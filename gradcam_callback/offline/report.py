@@ -42,6 +42,7 @@ def write_report(run: str | Path, out: str | Path, max_epochs: int = 12, tag_pre
     """
     run, out = Path(run), Path(out)
     logged = read_run(run, tag_prefix)
+    # All overlays of all epochs are in the page, so their number decides its size.
     shown = logged.pick(max_epochs)
     manifest = logged.manifest
     overlays: list[dict[str, list[str]]] = [{layer: [] for layer in manifest.layers} for _ in manifest.names]

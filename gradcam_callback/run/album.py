@@ -90,7 +90,9 @@ class Album:
     def __init__(self, probe: ProbeSet, layers: Sequence[str], style: Style, views: Sequence[str] = tags.VIEWS) -> None:
         self._probe, self._layers, self._style, self._views = probe, list(layers), style, views
         images = input_images(probe)
+        # Laying out text is slow, so each panel is laid out here and only filled in later.
         self.probe_panel = ProbePanel(images, layers, style)
+        # The longest texts that can stand below an image decide how far apart the images stand.
         predictions = [f"{name} 100 % ✓" for name in probe.class_names or ()]
         self.layer_panel = LayerPanel(images, style, [*probe.names, *predictions])
         self._strip = EvolutionStrip(images, layers, style)
@@ -188,6 +190,7 @@ def draw_counterfactuals(probe: ProbeSet, sets: Counterfactuals, cell: int) -> I
         probe.display_images(images) for images in (probe.images[masked], sets.background, sets.foreground)
     )
     swapped = None if sets.swapped is None else probe.display_images(sets.swapped)
+    # With few classes some objects have fewer donors than others. All rows show the same number.
     each = 0 if swapped is None else len(swapped) // len(masked)
     rows = []
     for i in shown:

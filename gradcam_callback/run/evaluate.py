@@ -108,6 +108,7 @@ class Evaluator:
         self._labels = probe.labels[masked]
         self._counterfactuals = None
         if self._masks is not None:
+            # Once per run: painting objects out takes longer than a forward, and the images stay comparable.
             self._counterfactuals = make_counterfactuals(
                 probe.images[masked],
                 self._labels,
@@ -134,6 +135,7 @@ class Evaluator:
         """
 
         def part(values: Tensor) -> Tensor:
+            # The parts differ by one image at most. With more processes than images, some are empty.
             return values.tensor_split(world_size)[rank]
 
         images = part(self.probe.images)
@@ -168,6 +170,7 @@ class Evaluator:
             scalars |= self._name_faithfulness(torch.cat([shard.faithfulness for shard in shards]))
         if self._counterfactuals is None:
             return Evaluation(cams, _defined(scalars), 0, 0.0, None, foci, None)
+        # The interventions are of the masked images only, so they are compared with the accuracy on these.
         masked_correct = correct[self.probe.has_mask]
         swapped, background, foreground = (
             torch.cat([getattr(shard, name) for shard in shards]) for name in ("swapped", "background", "foreground")
@@ -187,12 +190,13 @@ class Evaluator:
         )
 
     def _compute_maps(self, images: Tensor, labels: Tensor) -> CAMs:
-        targets: Tensor | int | None = labels
+        targets: Tensor | int | None = labels  # target="label"
         if isinstance(self.target, int):
             targets = self.target
         elif self.target == "predicted":
             targets = None
         cams = self.cam(self._as_model_input(images), targets)
+        # Metrics need float64, which some devices lack, and drawing needs NumPy.
         maps = {layer: raw.cpu() for layer, raw in cams.maps.items()}
         return CAMs(maps, cams.logits.cpu(), cams.targets.cpu(), cams.nonfinite.cpu())
 
@@ -288,6 +292,7 @@ class Evaluator:
 
     def _as_model_input(self, images: Tensor) -> Tensor:
         """Move images to the device and the dtype of the model."""
+        # Whole models may be in half precision. A quantised model has no floating parameter to go by.
         floating = [parameter for parameter in self.cam.model.parameters() if parameter.is_floating_point()]
         return images.to(floating[0].device, floating[0].dtype) if floating else images
 
@@ -301,7 +306,7 @@ class Evaluator:
                 self.cam(one, targets=self.target)
         except RuntimeError as error:
             if is_out_of_memory(error):
-                raise
+                raise  # the images are not to blame
             raise ValueError(
                 f"Expected probe images as validation gives them to the model, but the model cannot take images of "
                 f"shape {tuple(one.shape[1:])}: {error}"

@@ -105,6 +105,7 @@ class RunLogger:
         Returns:
             The verdict, which is also the state's; None without masks.
         """
+        # The first entry before this one is added: the first column is not compared with itself.
         state, first = self._state, next(iter(self._state.history), None)
         state.verdict = verdict = self._judge(evaluation, epoch, standalone)
         cams = evaluation.cams
@@ -155,7 +156,7 @@ class RunLogger:
         history = self._state.tagged_history(self._tags)
         maps = {layer: raw.float().numpy() for layer, raw in evaluation.cams.maps.items()}
         self._give(lambda writer: writer.write_entry(history, maps))
-        given = self._working
+        given = self._working  # those that have not failed in this entry so far
         self._flush()
         # A writer that took the whole entry is healthy again; its next failure is news.
         self._reported = [writer for writer in self._reported if writer not in given or writer not in self._working]
@@ -166,7 +167,7 @@ class RunLogger:
         self._give(lambda writer: writer.flush())
 
     def _give(self, write: Callable[[Writer], None]) -> None:
-        for writer in list(self._working):
+        for writer in list(self._working):  # a copy, since a writer that fails is removed
             try:
                 write(writer)
             except Exception as error:

@@ -66,11 +66,13 @@ class Session:
         )
         if not logger.start(overwrite=self.is_test):
             warn_lost("the checkpoint's history and strips are of other images or layers; both start anew")
+        # Only now, so that a session whose start failed has neither of them.
         self.evaluator, self._logger = evaluator, logger
 
     def compute_shard(self, rank: int, world_size: int) -> None:
         """Compute this process's part of the evaluation, once until the shard is taken."""
         if self.evaluator is not None and not self._computed:
+            # Before the work, so that a failure is not repeated at each batch of the validation.
             self._computed = True
             with self.guard("this epoch's maps"):
                 self._shard = self.evaluator.compute_shard(rank, world_size)
@@ -99,6 +101,7 @@ class Session:
                 missing = next(i for i, shard in enumerate(shards) if shard is None)
                 warn_lost(f"this epoch's maps lost, since process {missing} could not compute its shard")
             return None
+        # The same computation in every process, so that each knows the verdict and no result has to be sent back.
         with self.guard("this epoch's scalars"):
             evaluation = self.evaluator.merge(found, self.state.previous)
             self._report_nonfinite(evaluation, len(self.evaluator.probe))
@@ -107,7 +110,7 @@ class Session:
 
     def log(self, evaluation: Evaluation, epoch: int, step: int, *, standalone: bool = False) -> None:
         """Add an evaluation to the state and write its images; arguments as in `RunLogger.log`."""
-        assert self._logger is not None
+        assert self._logger is not None  # an evaluation comes from an evaluator, and both start together
         with self.guard("this epoch's panels"):
             self._logger.log(evaluation, epoch, step, standalone=standalone)
 

@@ -59,6 +59,7 @@ class RunState:
             False if the entries so far are of other images or layers; the state then starts anew.
         """
         saved, now = self._signature, sign(probe, layers)
+        # A new state has no entries yet, so it is of any images.
         same = not self.history or (saved is not None and is_same(saved, now))
         if not same:
             self._clear()
@@ -84,6 +85,7 @@ class RunState:
         for layer, raw in maps.items():
             self.vmax[layer] = max(self.vmax.get(layer, 0.0), float(raw.max()))
         self._last = take_snapshot(heading, probabilities, targets, maps)
+        # Every ``stride``-th entry is kept. Dropping every second one keeps the rest evenly spaced at twice the stride.
         if len(self.history) % self._stride == 0:
             self._snapshots.append(self._last)
         if len(self._snapshots) > 2 * self.columns:
@@ -104,6 +106,7 @@ class RunState:
             return []
         count = len(self.history)
         last_is_kept = (count - 1) % self._stride == 0
+        # Of the kept snapshots show every first, second, ... until they fit, with one column more for the last entry.
         every = 1
         while (len(self._snapshots) - 1) // every + (
             not last_is_kept or (len(self._snapshots) - 1) % every > 0
@@ -120,8 +123,8 @@ class RunState:
     def strips_are_due(self, at_end: bool) -> bool:
         """Return True if the strips are to be drawn now, and take note that they are.
 
-        Strips at every entry of a long run would fill most of its event file. So after the first few entries they are
-        drawn each time that half as many entries have come as they showed before, and at the end.
+        Strips at every entry of a long run would fill most of its event file. So only the first few entries draw them
+        all. Later they are drawn each time that the run has grown by half, and at the end.
         """
         count = len(self.history)
         always = at_end or count <= ALWAYS_DRAWN
@@ -161,6 +164,7 @@ class RunState:
             raise ValueError(f"the state has format {saved.get('format')!r}; this version reads format {FORMAT}")
         state = cls()
         state.history = _read_history(saved["history"])
+        # From here on a checkpoint may hold anything: it may have been edited, or cut off by a full disk.
         if not isinstance(saved["warned"], bool):
             raise TypeError("the state does not say whether a shortcut was suspected")
         state.warned = saved["warned"]

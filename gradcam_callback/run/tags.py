@@ -44,8 +44,8 @@ VERDICT, VERDICT_DATA = "verdict", "verdict_data"
 # TensorBoard's Custom Scalars: title -> kind of chart and its tags.
 Charts = dict[str, tuple[str, list[str]]]
 
-# Control characters, halves of surrogate pairs, quotes and backslashes (TensorBoard's data server fails on any key that
-# JSON writes with a backslash), parts that a path would lose (``.``, ``..``, empty ones), and the start of an escape.
+# Control characters and halves of surrogate pairs. Quotes and backslashes: TensorBoard's data server fails on any key
+# that JSON writes with a backslash. Parts that a path would lose: ``.``, ``..`` and empty ones. The start of an escape.
 _UNWRITABLE = re.compile(
     r"""[\x00-\x1f\x7f-\x9f\ud800-\udfff"\\] | (?:^|(?<=/))\.{1,2}(?=/|$) | ^/ | /(?=/|$) | %(?=[0-9A-F]{2})""",
     re.VERBOSE,
