@@ -2,7 +2,7 @@
 
     python examples/layer_panels.py IMAGE... --weights FILE|torchvision|demo --out panel.jpg
 
-This is the figure of the README's story in a few lines of `GradCAM`, `overlay` and matplotlib. For your own checkpoints
+A few lines of `GradCAM`, `overlay` and matplotlib draw every layer of each photograph. For your own checkpoints
 use ``python -m gradcam_callback panel``.
 """
 
