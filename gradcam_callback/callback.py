@@ -9,38 +9,24 @@ from typing import Any, Unpack
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import nn
 
+from gradcam_callback import trainers
 from gradcam_callback.drawing import Style
 from gradcam_callback.maps import GradCAM, GradCAMOptions
 from gradcam_callback.measures import Verdict
 from gradcam_callback.probes import ProbeSet
 from gradcam_callback.run import Evaluation, Evaluator, RunState, Session, Tags, check_target, identify, tags, warn_lost
-from gradcam_callback.trainers import (
-    announce,
-    check_on_shortcut,
-    check_options,
-    check_probe,
-    fill_missing_metrics,
-    find_other_state,
-    find_writers,
-    gather,
-    is_fitting,
-    log_outside_loops,
-    may_still_refuse,
-    own_prefix,
-    react_to_shortcut,
-    refuse_sharded,
-    resolve_precision,
-    resolve_probe,
-    validation_step,
-)
 
 
 class GradCAMCallback(Callback):
     """Grad-CAM panels and focus scalars of a fixed probe set in TensorBoard, at every validation.
 
     The maps explain the same weights that the validation uses. They are computed when its first batch begins, after
-    weight averaging has swapped its weights in. ``trainer.validate`` adds one entry. ``trainer.test`` adds none: its
-    tags are ``<tag_prefix>/test/...``, its files are in ``<save_dir>/test``.
+    weight averaging has swapped its weights in.
+
+    A fit that is neither resumed nor continued on its Trainer starts anew, with a history and an automatic probe set.
+    ``trainer.test`` and ``trainer.validate`` leave the history, the verdict and the files of a fit as they are. Their
+    tags and folders are ``<tag_prefix>/test/...`` and ``<tag_prefix>/validate/...``. Without a fit before, the
+    evaluation of ``trainer.validate`` is the one entry of the history, under the tags of a fit.
 
     Args:
         probe: the images to watch. A folder is read as `ProbeSet.from_folder` does, with the transform and the classes
@@ -93,7 +79,7 @@ class GradCAMCallback(Callback):
         ...         return self.vgg(images)
         ...     def training_step(self, batch, batch_idx):
         ...         return torch.nn.functional.cross_entropy(self(batch[0]), batch[1])
-        ...     def validation_step(self, batch, batch_idx):
+        ...     def trainers.validation_step(self, batch, batch_idx):
         ...         pass
         ...     def configure_optimizers(self):
         ...         return torch.optim.SGD(self.parameters(), lr=1e-3)
@@ -114,7 +100,7 @@ class GradCAMCallback(Callback):
         target: str | int = "label",
         every_n_epochs: int = 1,
         *,
-        tag_prefix: str = tags.DEFAULT_PREFIX,
+        tag_prefix: str = "gradcam",
         log_before_training: bool = False,
         views: str | Sequence[str] = "all",
         style: Style | None = None,
@@ -126,10 +112,10 @@ class GradCAMCallback(Callback):
         on_shortcut: str | Callable[[Verdict], object] = "warn",
         **options: Unpack[GradCAMOptions],
     ) -> None:
-        check_probe(probe)
+        trainers.check_probe(probe)
         check_target(target)
-        check_on_shortcut(on_shortcut)
-        check_options(options)
+        trainers.check_on_shortcut(on_shortcut)
+        trainers.check_options(options)
         if every_n_epochs < 1:
             raise ValueError(f"Expected `every_n_epochs` to be 1 or more, but got {every_n_epochs}. Use 1 to log each.")
         self.probe = probe
@@ -150,6 +136,8 @@ class GradCAMCallback(Callback):
         self.probe_set: ProbeSet | None = None
         self._tags = Tags(tag_prefix)
         self._state = RunState()
+        self._stage: str | None = None
+        self._has_run = False
         self._session = Session(self._state, self._tags, [])
 
     @property
@@ -170,12 +158,17 @@ class GradCAMCallback(Callback):
         return not trainer.sanity_checking and not too_soon
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._stage = stage = trainers.stage_name(stage)
+        if stage == "fit" and self._has_run and trainer.global_step == 0:
+            # Another Trainer is another run, such as the next fold. Its training images may be those watched so far.
+            self._state, self.probe_set = RunState(), None
+        self._has_run = self._has_run or stage in ("fit", "validate")
         if stage in ("fit", "validate", "test"):
-            refuse_sharded(trainer)
-            self._session = self._open_session(trainer, stage == "test")
+            trainers.refuse_sharded(trainer)
+            self._session = self._open_session(trainer, stage)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        state = find_other_state(trainer, self, checkpoint)
+        state = trainers.find_other_state(trainer, self, checkpoint) if self._stage == "fit" else None
         if state is not None:
             self.load_state_dict(state)
 
@@ -195,7 +188,7 @@ class GradCAMCallback(Callback):
         session = self._session
         if trainer.sanity_checking or session.evaluator is not None or session.gave_up:
             return
-        if may_still_refuse(trainer):
+        if trainers.may_still_refuse(trainer):
             self._start_session(trainer, pl_module)
         else:
             session.gave_up = True
@@ -216,12 +209,12 @@ class GradCAMCallback(Callback):
         if evaluation is not None:
             # The values are the same in every process. Lightning asks for sync_dist all the same.
             pl_module.log_dict(self._session.tags.tag_all(evaluation.scalars), sync_dist=trainer.world_size > 1)
-            epoch, step = trainer.current_epoch, validation_step(trainer)
-            self._session.log(evaluation, epoch, step, standalone=not is_fitting(trainer))
-            react_to_shortcut(trainer, self._session, self.on_shortcut)
-        if is_fitting(trainer):
+            epoch, step = trainer.current_epoch, trainers.validation_step(trainer)
+            self._session.log(evaluation, epoch, step, standalone=not trainers.is_fitting(trainer))
+            trainers.react_to_shortcut(trainer, self._session, self.on_shortcut)
+        if trainers.is_fitting(trainer):
             with self._session.guard("the values of monitored metrics"):
-                fill_missing_metrics(trainer, self._session, logged=evaluation is not None)
+                trainers.fill_missing_metrics(trainer, self._session, logged=evaluation is not None)
 
     on_test_start = on_validation_start
     on_test_batch_start = on_validation_batch_start
@@ -232,11 +225,12 @@ class GradCAMCallback(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         # A training that fails or is interrupted gets its strips, too.
-        if is_fitting(trainer):
+        if trainers.is_fitting(trainer):
             self._session.finish()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._session.evaluator = None  # so that the model can be freed
+        self._stage = None
 
     @property
     def state_key(self) -> str:
@@ -248,6 +242,9 @@ class GradCAMCallback(Callback):
         return self._state.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        # Lightning restores callbacks for a test, too, from the best checkpoint. The history ends earlier there.
+        if self._state.history and self._stage in ("validate", "test", "predict"):
+            return
         try:
             self._state = RunState.from_state_dict(state_dict)
         except (KeyError, TypeError, ValueError) as error:
@@ -255,24 +252,28 @@ class GradCAMCallback(Callback):
             warn_lost(
                 f"the checkpoint's history and strips cannot be read; both start anew ({type(error).__name__}: {error})"
             )
-        if not self._session.is_test:  # a test has a state of its own
+        if not self._session.is_apart:
             self._session.state = self._state
 
-    def _open_session(self, trainer: Trainer, is_test: bool) -> Session:
-        self._tags = names = Tags(own_prefix(trainer, self))
+    def _open_session(self, trainer: Trainer, stage: str) -> Session:
+        self._tags = names = Tags(trainers.own_prefix(trainer, self))
+        # A test has other data, and a validation after a training mostly other weights. Both have a state of their own.
+        is_apart = stage == "test" or (stage == "validate" and bool(self._state.history))
         state, folder = self._state, self.save_dir
-        if is_test:
-            # A test looks at other data, or with other weights. It has no part in the training's history.
-            state, names = RunState(), names.test_stage()
-            folder = None if folder is None else folder / tags.TEST_STAGE
+        if is_apart:
+            state, names = RunState(), names.below(stage)
+            folder = None if folder is None else folder / stage
         # The scalars of a test are worth having alone, so a test needs no place for images.
-        writers = find_writers(trainer, folder, self.save_maps, names.prefix, required=not is_test)
-        return Session(state, names, writers, is_test)
+        writers = trainers.find_writers(trainer, folder, self.save_maps, names.prefix, required=stage != "test")
+        return Session(state, names, writers, is_apart)
 
     def _start_session(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Choose the probe set, and try everything on one image, so that errors come before training."""
-        self.probe_set = self.probe_set or resolve_probe(self.probe, trainer, self.seed)
-        cam = GradCAM(pl_module, self.target_layers, **resolve_precision(self.options, trainer))
+        if self._stage == "validate" and self._state.history and not self._session.is_apart:
+            # A checkpoint has brought the history of a fit since `setup`.
+            self._session = self._open_session(trainer, "validate")
+        self.probe_set = self.probe_set or trainers.resolve_probe(self.probe, trainer, self.seed)
+        cam = GradCAM(pl_module, self.target_layers, **trainers.resolve_precision(self.options, trainer))
         evaluator = Evaluator(
             cam,
             self.probe_set,
@@ -282,16 +283,16 @@ class GradCAMCallback(Callback):
             check_faithfulness=self.check_faithfulness,
         )
         self._session.start(evaluator, self.style, self.views)
-        announce(trainer, len(evaluator.layers), len(self.probe_set))
+        trainers.announce(trainer, len(evaluator.layers), len(self.probe_set))
 
     def _log_before_training(self, trainer: Trainer) -> None:
         self._session.compute_shard(trainer.global_rank, trainer.world_size)
         evaluation = self._gather_evaluation(trainer)
         if evaluation is not None:
             with self._session.guard("the scalars before training"):
-                log_outside_loops(trainer, self._session.tags.tag_all(evaluation.scalars), step=0)
+                trainers.log_outside_loops(trainer, self._session.tags.tag_all(evaluation.scalars), step=0)
             self._session.log(evaluation, epoch=-1, step=0)
 
     def _gather_evaluation(self, trainer: Trainer) -> Evaluation | None:
         # Every rank comes here, also if its own part has failed. Otherwise the other ranks would wait for it forever.
-        return self._session.merge(gather(trainer, self._session.take_shard()), trainer.global_rank)
+        return self._session.merge(trainers.gather(trainer, self._session.take_shard()), trainer.global_rank)

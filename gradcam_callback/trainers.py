@@ -138,6 +138,14 @@ def gather(trainer: Trainer, value: T) -> list[T]:
     return values
 
 
+def stage_name(stage: str) -> str:
+    """Return a stage as ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``.
+
+    Lightning passes a string that is also an enum, whose text in a path would be ``"TrainerFn.TESTING"``.
+    """
+    return str(TrainerFn(stage).value)
+
+
 def is_fitting(trainer: Trainer) -> bool:
     """Return True inside ``trainer.fit``, in its validations too."""
     return trainer.state.fn == TrainerFn.FITTING

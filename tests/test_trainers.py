@@ -12,11 +12,12 @@ from PIL import Image
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningCLI
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from test_suspicion import ReadsTheGround
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 from torchvision import transforms
 from toys import CLASSES, Toys
 
-from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet, Style
+from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet, ShortcutWarning, Style
 from gradcam_callback.measures import metrics
 
 LAYERS = ["block4_conv3", "block5_conv3"]
@@ -187,6 +188,89 @@ def test_a_test_after_the_training_is_none_of_its_entries(trainer, events, tmp_p
     runs.fit_loop.max_epochs = 3
     runs.fit(runs.lightning_module, datamodule=data)
     assert [entry["epoch"] for entry in callback.history] == [0, 1, 2], "and the training goes on as it would"
+
+
+@pytest.mark.filterwarnings("ignore:.*was called without a model", "ignore:Checkpoint directory .* is not empty")
+def test_nothing_after_a_fit_changes_what_it_left(trainer, tmp_path, toys):
+    """Lightning restores callbacks for a test and a validation, too, here from the first epoch's checkpoint."""
+    loader, folder = DataLoader(toys, batch_size=6), tmp_path / "focus"
+    callback = GradCAMCallback(target_layers=LAYERS, save_dir=folder, save_maps=True)
+    keep = pl.callbacks.ModelCheckpoint(tmp_path / "kept", monitor="epoch", mode="min")
+    runs = trainer(callback, keep, max_epochs=3, enable_checkpointing=True)
+    runs.fit(AlsoTested(), loader, loader)
+    assert torch.load(keep.best_model_path, weights_only=True)["epoch"] == 0
+
+    def left():
+        files = {path: path.read_bytes() for path in folder.rglob("*.*") if not {"test", "validate"} & set(path.parts)}
+        headings = [snapshot.heading for snapshot in callback._state.snapshots()]
+        return callback.history, callback.verdict, headings, callback.probe_set, files
+
+    before = left()
+    assert [entry["epoch"] for entry in before[0]] == [0, 1, 2] and before[2] == ["0", "1", "2"]
+    for stage in ("test", "validate"):
+        (score,) = getattr(runs, stage)(dataloaders=loader, verbose=False)
+        own = {name for name in score if name.startswith("gradcam/")}
+        assert own and all(name.startswith(f"gradcam/{stage}/") for name in own)
+        assert len(json.loads((folder / stage / "history.json").read_text())["history"]) == 1
+        assert left() == before, stage
+    runs.predict(dataloaders=DataLoader(torch.stack([image for image, _, _ in toys.items]), batch_size=6))
+    assert left() == before
+    runs.fit_loop.max_epochs = 5
+    runs.fit(runs.lightning_module, loader, loader)
+    assert [entry["epoch"] for entry in callback.history] == [0, 1, 2, 3, 4], "and the same Trainer goes on"
+    assert "gradcam/drift/block5_conv3" in callback.history[3]
+
+
+@pytest.mark.parametrize("stage", ["test", "validate"])
+def test_in_a_new_process_the_checkpoints_history_is_there_and_stays(trainer, tmp_path, toys, stage):
+    loader, folder = DataLoader(toys, batch_size=6), tmp_path / "focus"
+    first = GradCAMCallback(target_layers=LAYERS, save_dir=folder)
+    runs = trainer(first)
+    runs.fit(AlsoTested(), loader, loader)
+    runs.save_checkpoint(tmp_path / "last.ckpt")
+    written = (folder / "history.json").read_bytes()
+    second = GradCAMCallback(target_layers=LAYERS, save_dir=folder)
+    after = trainer(second, logger=CSVLogger(tmp_path, name="second"))
+    getattr(after, stage)(AlsoTested(), loader, ckpt_path=tmp_path / "last.ckpt", weights_only=True, verbose=False)
+    assert second.history == first.history and (folder / "history.json").read_bytes() == written
+    assert (folder / stage / "history.json").exists()
+
+
+def test_folds_with_one_callback_are_runs_of_their_own(trainer, toys, tmp_path):
+    """Each is watched on its own validation images, and told of its own shortcut."""
+    callback = GradCAMCallback(target_layers=LAYERS[1:], save_dir=tmp_path / "focus")
+    images = []
+    for fold in range(2):
+        validation = DataLoader(torch.utils.data.Subset(toys, range(9 * fold, 9 * fold + 9)), batch_size=9)
+        logger = TensorBoardLogger(tmp_path, name=f"fold{fold}", version="")
+        callback.save_dir = tmp_path / f"focus{fold}"
+        with pytest.warns(ShortcutWarning):
+            trainer(callback, logger=logger).fit(ReadsTheGround(toys), DataLoader(toys, batch_size=6), validation)
+        own = torch.stack([toys[i][0] for i in range(9 * fold, 9 * fold + 9)])
+        assert all(any(torch.equal(image, other) for other in own) for image in callback.probe_set.images)
+        assert [entry["epoch"] for entry in callback.history] == [0, 1]
+        assert "gradcam/drift/block5_conv3" not in callback.history[0]
+        kept = json.loads((tmp_path / f"focus{fold}" / "history.json").read_text())
+        assert kept["history"] == callback.history
+        images.append(callback.probe_set.images)
+    module = ThinVGG()
+    with pytest.raises(ValueError, match="holds another run"):
+        trainer(callback).fit(module, DataLoader(toys, batch_size=6), validation)
+    assert module.losses == [], "a new run never writes over another's files"
+
+
+def test_a_fit_after_a_validation_alone_starts_anew_and_a_resumed_one_goes_on(trainer, toys, tmp_path):
+    loader = DataLoader(toys, batch_size=6)
+    callback = GradCAMCallback(target_layers=LAYERS[1:])
+    trainer(callback).validate(ThinVGG(), loader, verbose=False)
+    assert len(callback.history) == 1
+    runs = trainer(callback)
+    runs.fit(ThinVGG(), loader, loader)
+    runs.save_checkpoint(tmp_path / "last.ckpt")
+    assert [entry["epoch"] for entry in callback.history] == [0, 1]
+    resumed = trainer(callback, max_epochs=3, logger=CSVLogger(tmp_path, name="second"))
+    resumed.fit(ThinVGG(), loader, loader, ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+    assert [entry["epoch"] for entry in callback.history] == [0, 1, 2]
 
 
 def test_a_test_needs_neither_a_logger_nor_data_for_a_probe_set(trainer, toys):

@@ -28,15 +28,16 @@ class Session:
         state: of the run; new entries are added to it.
         names: the tags of the stage.
         writers: where images and texts go; none in all processes but the first.
-        is_test: True for a test. It may overwrite the files of an earlier one, and has no views over the epochs.
+        is_apart: True if the stage is no part of a training, such as a test. It may overwrite the files of an earlier
+            one, and has no views over the epochs.
 
     Attributes:
         evaluator: None until the session has started, and if it could not start.
         gave_up: True once a start has failed in a running training. It is not tried again.
     """
 
-    def __init__(self, state: RunState, names: Tags, writers: Sequence[Writer], is_test: bool = False) -> None:
-        self.state, self.tags, self.is_test = state, names, is_test
+    def __init__(self, state: RunState, names: Tags, writers: Sequence[Writer], is_apart: bool = False) -> None:
+        self.state, self.tags, self.is_apart = state, names, is_apart
         self.evaluator: Evaluator | None = None
         self.gave_up = False
         self._writers = list(writers)
@@ -62,9 +63,9 @@ class Session:
             self.tags,
             report=self._report,
             style=style,
-            views=[view for view in views if not (self.is_test and view in tags.OVER_EPOCHS)],
+            views=[view for view in views if not (self.is_apart and view in tags.OVER_EPOCHS)],
         )
-        if not logger.start(overwrite=self.is_test):
+        if not logger.start(overwrite=self.is_apart):
             warn_lost("the checkpoint's history and strips are of other images or layers; both start anew")
         # Only now, so that a session whose start failed has neither of them.
         self.evaluator, self._logger = evaluator, logger

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 
 DEFAULT_PREFIX = "gradcam"
-# A stage of its own below the prefix, so that a test never mixes with the training.
-TEST_STAGE = "test"
 
 # Scalars of the whole probe set.
 PROBE_ACCURACY = "probe_accuracy"
@@ -98,9 +96,9 @@ class Tags:
         """Return the scalars under their tags."""
         return {self(name): value for name, value in scalars.items()}
 
-    def test_stage(self) -> Tags:
-        """Return the tags of a test: ``gradcam/test/...``."""
-        return Tags(join(self.prefix, TEST_STAGE))
+    def below(self, stage: str) -> Tags:
+        """Return the tags of a stage that is no part of a training, such as ``gradcam/test/...``."""
+        return Tags(join(self.prefix, stage))
 
     def charts(self, masks: bool) -> Charts:
         """Return the charts of TensorBoard's Custom Scalars.
