@@ -158,14 +158,11 @@ class GradCAMCallback(Callback):
         return not trainer.sanity_checking and not too_soon
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._stage = stage = trainers.stage_name(stage)
-        if stage == "fit" and self._has_run and trainer.global_step == 0:
-            # Another Trainer is another run, such as the next fold. Its training images may be those watched so far.
-            self._state, self.probe_set = RunState(), None
-        self._has_run = self._has_run or stage in ("fit", "validate")
-        if stage in ("fit", "validate", "test"):
+        self._stage = trainers.stage_name(stage)
+        self._forget_other_run(trainer)
+        if self._stage != "predict":
             trainers.refuse_sharded(trainer)
-            self._session = self._open_session(trainer, stage)
+            self._session = self._open_session(trainer)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         state = trainers.find_other_state(trainer, self, checkpoint) if self._stage == "fit" else None
@@ -173,11 +170,7 @@ class GradCAMCallback(Callback):
             self.load_state_dict(state)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.enable_validation:
-            warn_lost(
-                "this training has no validation, so no maps are computed; give it validation data, and "
-                "limit_val_batches above 0"
-            )
+        trainers.warn_without_validation(trainer)
         # With check_val_every_n_epoch the validation data may come later. The session then starts later, too.
         if isinstance(self.probe, ProbeSet) or self.probe_set is not None or trainer.val_dataloaders is not None:
             self._start_session(trainer, pl_module)
@@ -185,15 +178,12 @@ class GradCAMCallback(Callback):
             self._log_before_training(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        session = self._session
+        session, may_raise = self._session, trainers.may_still_refuse(trainer)
         if trainer.sanity_checking or session.evaluator is not None or session.gave_up:
             return
-        if trainers.may_still_refuse(trainer):
+        session.gave_up = not may_raise
+        with session.guard("every map of this run", may_raise):
             self._start_session(trainer, pl_module)
-        else:
-            session.gave_up = True
-            with session.guard("every map of this run"):
-                self._start_session(trainer, pl_module)
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -207,14 +197,8 @@ class GradCAMCallback(Callback):
             return
         evaluation = self._gather_evaluation(trainer)
         if evaluation is not None:
-            # The values are the same in every process. Lightning asks for sync_dist all the same.
-            pl_module.log_dict(self._session.tags.tag_all(evaluation.scalars), sync_dist=trainer.world_size > 1)
-            epoch, step = trainer.current_epoch, trainers.validation_step(trainer)
-            self._session.log(evaluation, epoch, step, standalone=not trainers.is_fitting(trainer))
-            trainers.react_to_shortcut(trainer, self._session, self.on_shortcut)
-        if trainers.is_fitting(trainer):
-            with self._session.guard("the values of monitored metrics"):
-                trainers.fill_missing_metrics(trainer, self._session, logged=evaluation is not None)
+            self._log(trainer, pl_module, evaluation)
+        trainers.fill_missing_metrics(trainer, self._session, logged=evaluation is not None)
 
     on_test_start = on_validation_start
     on_test_batch_start = on_validation_batch_start
@@ -255,11 +239,18 @@ class GradCAMCallback(Callback):
         if not self._session.is_apart:
             self._session.state = self._state
 
-    def _open_session(self, trainer: Trainer, stage: str) -> Session:
+    def _forget_other_run(self, trainer: Trainer) -> None:
+        """Start anew if this fit belongs to another run than the state."""
+        if self._stage == "fit" and self._has_run and trainer.global_step == 0:
+            # Another Trainer is another run, such as the next fold. Its training images may be those watched so far.
+            self._state, self.probe_set = RunState(), None
+        self._has_run = self._has_run or self._stage in ("fit", "validate")
+
+    def _open_session(self, trainer: Trainer) -> Session:
         self._tags = names = Tags(trainers.own_prefix(trainer, self))
+        stage, state, folder = str(self._stage), self._state, self.save_dir
         # A test has other data, and a validation after a training mostly other weights. Both have a state of their own.
-        is_apart = stage == "test" or (stage == "validate" and bool(self._state.history))
-        state, folder = self._state, self.save_dir
+        is_apart = stage == "test" or (stage == "validate" and bool(state.history))
         if is_apart:
             state, names = RunState(), names.below(stage)
             folder = None if folder is None else folder / stage
@@ -271,7 +262,7 @@ class GradCAMCallback(Callback):
         """Choose the probe set, and try everything on one image, so that errors come before training."""
         if self._stage == "validate" and self._state.history and not self._session.is_apart:
             # A checkpoint has brought the history of a fit since `setup`.
-            self._session = self._open_session(trainer, "validate")
+            self._session = self._open_session(trainer)
         self.probe_set = self.probe_set or trainers.resolve_probe(self.probe, trainer, self.seed)
         cam = GradCAM(pl_module, self.target_layers, **trainers.resolve_precision(self.options, trainer))
         evaluator = Evaluator(
@@ -292,6 +283,13 @@ class GradCAMCallback(Callback):
             with self._session.guard("the scalars before training"):
                 trainers.log_outside_loops(trainer, self._session.tags.tag_all(evaluation.scalars), step=0)
             self._session.log(evaluation, epoch=-1, step=0)
+
+    def _log(self, trainer: Trainer, pl_module: LightningModule, evaluation: Evaluation) -> None:
+        session, epoch, step = self._session, trainer.current_epoch, trainers.validation_step(trainer)
+        # The values are the same in every process. Lightning asks for sync_dist all the same.
+        pl_module.log_dict(session.tags.tag_all(evaluation.scalars), sync_dist=trainer.world_size > 1)
+        session.log(evaluation, epoch, step, standalone=not trainers.is_fitting(trainer))
+        trainers.react_to_shortcut(trainer, session, self.on_shortcut)
 
     def _gather_evaluation(self, trainer: Trainer) -> Evaluation | None:
         # Every rank comes here, also if its own part has failed. Otherwise the other ranks would wait for it forever.

@@ -229,6 +229,15 @@ def callbacks_of(trainer: Trainer) -> list[Callback]:
     return found
 
 
+def warn_without_validation(trainer: Trainer) -> None:
+    """Warn if a training has no validation, so that nothing can be watched."""
+    if not trainer.enable_validation:
+        warn_lost(
+            "this training has no validation, so no maps are computed; give it validation data, and limit_val_batches "
+            "above 0"
+        )
+
+
 def find_other_state(trainer: Trainer, callback: Callback, checkpoint: Mapping[str, Any]) -> Any | None:
     """Find the state that a checkpoint may have for a callback under another key, and warn of all others.
 
@@ -280,14 +289,17 @@ def fill_missing_metrics(trainer: Trainer, session: Session, logged: bool) -> No
     Args:
         logged: False if the maps of this epoch were lost; any scalar below the prefix might then have come.
     """
+    if not is_fitting(trainer):
+        return
     worst = torch.finfo(torch.float32).max
-    for name, mode in _monitored(trainer).items():
-        is_ours = session.can_log(name) or (not logged and name.startswith(f"{session.tags.prefix}/"))
-        if is_ours and name not in trainer.callback_metrics:
-            last = session.last_value(name)
-            value = (worst if mode == "min" else -worst) if last is None else last
-            # EarlyStopping and the like compare tensors.
-            trainer.callback_metrics[name] = torch.tensor(value)
+    with session.guard("the values of monitored metrics"):
+        for name, mode in _monitored(trainer).items():
+            is_ours = session.can_log(name) or (not logged and name.startswith(f"{session.tags.prefix}/"))
+            if is_ours and name not in trainer.callback_metrics:
+                last = session.last_value(name)
+                value = (worst if mode == "min" else -worst) if last is None else last
+                # EarlyStopping and the like compare tensors.
+                trainer.callback_metrics[name] = torch.tensor(value)
 
 
 def _monitored(trainer: Trainer) -> dict[str, str]:

@@ -147,17 +147,22 @@ class Session:
         return any(self.tags(name) == tag for name in names)
 
     @contextmanager
-    def guard(self, what: str) -> Iterator[None]:
+    def guard(self, what: str, may_raise: bool = False) -> Iterator[None]:
         """Turn an exception into a warning.
 
         Args:
             what: is lost if the block raises.
+            may_raise: True lets the exception pass, as long as nothing has been trained.
         """
         try:
             yield
         except OutputTransformError:
+            if may_raise:
+                raise
             warn_lost(f"{what} lost, since your output_transform failed:\n{traceback.format_exc()}")
         except Exception as error:
+            if may_raise:
+                raise
             hint = "; fewer or smaller probe images need less memory" if is_out_of_memory(error) else ""
             warn_lost(f"{what} lost ({type(error).__name__}: {error}){hint}")
 
