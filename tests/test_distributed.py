@@ -66,12 +66,12 @@ def test_a_process_that_fails_loses_one_epoch_of_all_and_none_hangs(tmp_path):
     first, second = train(tmp_path / "faulty", "ddp", 2, "fault")
     for knows in (first, second):
         assert [entry["epoch"] for entry in knows["history"]] == [-1, 1]
-    assert ["process 1 could not compute its share" in line for line in first["said"]] == [True]
+    assert ["process 1 could not compute its shard" in line for line in first["said"]] == [True]
     assert ["this epoch's maps lost (" in line for line in second["said"]] == [True]
 
 
 def test_strategies_that_cut_the_model_in_parts_are_refused_with_the_reason(monkeypatch):
     trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     monkeypatch.setattr(type(trainer), "strategy", FSDPStrategy())
-    with pytest.raises(ValueError, match="strategy is FSDPStrategy, which leaves each process a part of the model"):
+    with pytest.raises(ValueError, match="copies the whole model to each process, but got FSDPStrategy, which shards it"):
         GradCAMCallback(save_dir="unused").setup(trainer, None, "fit")

@@ -499,8 +499,9 @@ def test_a_link_to_its_own_parent_within_a_class_is_no_image(lion):
 
 
 @pytest.mark.parametrize("locked", ["root", "class", "image", "mask"])
-@pytest.mark.usefixtures("reachable")
-def test_paths_without_permission_are_refused(lion, monkeypatch, locked):
+def test_paths_without_permission_are_refused(reachable, monkeypatch, locked):
+    lion = reachable / "probe" / "lion"
+    lion.mkdir(parents=True)
     write_image(lion)
     Image.fromarray(square()).save(lion / "a.mask.png")
     monkeypatch.chdir(lion.parent)
