@@ -73,5 +73,5 @@ def test_a_process_that_fails_loses_one_epoch_of_all_and_none_hangs(tmp_path):
 def test_strategies_that_cut_the_model_in_parts_are_refused_with_the_reason(monkeypatch):
     trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     monkeypatch.setattr(type(trainer), "strategy", FSDPStrategy())
-    with pytest.raises(ValueError, match="copies the whole model to each process, but got FSDPStrategy, which shards it"):
+    with pytest.raises(ValueError, match="the whole model to each process, but got FSDPStrategy, which shards it"):
         GradCAMCallback(save_dir="unused").setup(trainer, None, "fit")
