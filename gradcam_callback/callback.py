@@ -79,7 +79,7 @@ class GradCAMCallback(Callback):
         ...         return self.vgg(images)
         ...     def training_step(self, batch, batch_idx):
         ...         return torch.nn.functional.cross_entropy(self(batch[0]), batch[1])
-        ...     def trainers.validation_step(self, batch, batch_idx):
+        ...     def validation_step(self, batch, batch_idx):
         ...         pass
         ...     def configure_optimizers(self):
         ...         return torch.optim.SGD(self.parameters(), lr=1e-3)
