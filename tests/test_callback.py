@@ -345,6 +345,19 @@ def test_wrong_arguments_are_refused_at_once(arguments, message):
         GradCAMCallback(**arguments)
 
 
+def test_by_class_adds_the_mask_metrics_of_each_layer_and_the_swap_for_each_class(thin, fit, probe):
+    layers = ["block4_conv3", "block5_conv3"]
+    few, many = GradCAMCallback(probe, layers), GradCAMCallback(probe, layers, by_class=True, tag_prefix="each")
+    fit(thin, few, many, max_epochs=1)
+    own = {name.removeprefix("each/") for name in many.history[0] if "_by_class/" in name}
+    expected = {f"{of}_by_class/{layer}/{name}" for of in ON_MASKS for layer in layers for name in CLASSES}
+    expected |= {f"swap_accuracy_by_class/{name}" for name in CLASSES}
+    assert own <= expected and {name for name in expected if not name.startswith(("lift", "relevance"))} <= own
+    swaps = [many.history[0][f"each/swap_accuracy_by_class/{name}"] for name in CLASSES]
+    assert np.mean(swaps) == pytest.approx(many.history[0]["each/swap_accuracy"]), "each class has as many swaps"
+    assert not any("swap_accuracy_by_class" in name for name in few.history[0])
+
+
 def test_an_unknown_argument_is_refused_by_its_name():
     with pytest.raises(TypeError, match=r"GradCAM, but got \['cell_size'\]. Correct the names"):
         GradCAMCallback(cell_size=112)

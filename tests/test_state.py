@@ -8,6 +8,7 @@ import torch
 
 from gradcam_callback import ProbeSet, Style
 from gradcam_callback.drawing import EvolutionStrip, InputImage
+from gradcam_callback.run import differ_in_probe_only
 from gradcam_callback.run.snapshots import KEPT_SIDE, shrink
 from gradcam_callback.run.state import FORMAT, RunState
 
@@ -211,3 +212,10 @@ def test_a_state_of_other_images_than_it_names_is_refused(change, message):
     assert RunState.from_state_dict(state).history == [{"epoch": 0, "step": 0}]
     with pytest.raises((TypeError, ValueError), match=message):
         RunState.from_state_dict({**state, "signature": change(state["signature"])})
+
+
+def test_keys_of_states_differ_in_the_probe_only_if_all_else_is_equal():
+    own = "GradCAMCallback{'target_layers': 'all', 'target': 'label', 'probe': 'a'}"
+    assert differ_in_probe_only(own, own.replace("'a'", "'b'"))
+    assert not differ_in_probe_only(own, own.replace("'all'", "'block5'"))
+    assert not differ_in_probe_only(own, "GradCAMCallback{written otherwise")
