@@ -72,7 +72,8 @@ def double_thin():
 
 
 def test_maps_of_the_real_vgg16_equal_captums_on_all_13_layers(wheel, photographs):
-    model, images, targets = copy.deepcopy(wheel.model).double(), photographs.double(), [1, 0, 2]
+    # captum runs the whole network once per layer, so two photographs have to do.
+    model, images, targets = copy.deepcopy(wheel.model).double(), photographs[:2].double(), [1, 2]
     cams = GradCAM(model)(images, targets)
     assert len(cams.maps) == 13
     for raw, place in zip(cams.maps.values(), RELUS, strict=True):

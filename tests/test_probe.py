@@ -42,6 +42,7 @@ def masks(n=3):
         ({"masks": torch.zeros(3, 4, 4, dtype=torch.bool)}, r"`masks\[0\]` .* \(8, 10\), but got \(4, 4\)"),
         ({"masks": torch.zeros(3, 8, 10, dtype=torch.bool)}, r"`masks\[0\]` to mark the object, but it marks nothing"),
         ({"masks": masks().int() * 7}, r"`masks\[0\]` to be bool, or 0 and 1, but got other values"),
+        ({"masks": [(4, 4, 2, 2), None, None]}, r"Cannot read `masks\[0\]`. Expected each box to hold a pixel"),
         ({"names": ["a", "b"]}, r"`names` to have one entry per image \(3\), but got 2"),
         ({"names": ["a", "", "b"]}, "`names` to have a character or more, but one is empty"),
         ({"names": ["a", "b", "a"]}, r"`names` to be unique, but got \['a'\] more than once"),
@@ -160,6 +161,14 @@ def test_from_dataset_takes_masks_and_leaves_the_random_state_alone():
     assert first.has_mask.all()
 
 
+def test_targets_that_are_whole_annotations_are_not_taken_for_labels():
+    class Detection(TensorDataset):
+        targets = [{"boxes": [1, 2, 3, 4]}] * 4
+
+    probe = ProbeSet.from_dataset(Detection(torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 0, 1])), 1)
+    assert probe.labels.tolist() == [0, 1]
+
+
 class Odd(Dataset):
     def __init__(self, item):
         self.item = item
@@ -186,6 +195,10 @@ class Stream(IterableDataset):
             "label of item . to be one integer class.* but got tensor",
         ),
         (Odd((torch.rand(3, 8, 8), 0, torch.zeros(8, 8))), "mask of item . to mark the object, but it marks nothing"),
+        (
+            Odd((torch.rand(3, 8, 8), 0, Image.fromarray(np.array([[0, 40, 255]], dtype=np.uint8)))),
+            "Cannot read the mask of item .* look like labels and the void of VOC",
+        ),
         (Odd(()), "but got tuple of length 0"),
         (
             TensorDataset(torch.rand(0, 3, 8, 8), torch.zeros(0)),
