@@ -11,10 +11,24 @@ from torch import nn
 
 from gradcam_callback import trainers
 from gradcam_callback.drawing import Style
+from gradcam_callback.exceptions import UserCodeError
 from gradcam_callback.maps import GradCAM, GradCAMOptions
 from gradcam_callback.measures import Verdict
-from gradcam_callback.probes import ProbeSet
-from gradcam_callback.run import Evaluation, Evaluator, RunState, Session, Tags, check_target, identify, tags, warn_lost
+from gradcam_callback.probes import BatchTransform, Collector, ProbeSet
+from gradcam_callback.run import (
+    BatchForward,
+    Evaluation,
+    Evaluator,
+    RunState,
+    Session,
+    Tags,
+    Target,
+    check_target,
+    identify,
+    tags,
+    warn_lost,
+)
+from gradcam_callback.trainers import ValidationData
 
 
 class GradCAMCallback(Callback):
@@ -29,12 +43,21 @@ class GradCAMCallback(Callback):
     evaluation of ``trainer.validate`` is the one entry of the history, under the tags of a fit.
 
     Args:
-        probe: the images to watch. A folder is read as `ProbeSet.from_folder` does, with the transform and the classes
-            of the validation dataset. None takes two images per class from this dataset, at most 16, evenly over the
-            classes, the same ones every time. A dataset without ``targets`` has 2,048 items read for their labels.
+        probe: the images to watch. A `ProbeSet` holds them as the model takes them. A folder is read as
+            `ProbeSet.from_folder` does, with the transform and the classes of the validation dataset. None takes up to
+            16 images from the validation data, evenly over the classes, the same ones every time. Folder and data go
+            the way of a validation batch: the loader's ``collate_fn``, then the batch hooks of the Trainer.
         target_layers: names of layers or modules, see `GradCAM`.
-        target: the class that a map explains: ``"label"``, ``"predicted"``, or a class index.
+        target: what a map explains: ``"label"``, ``"predicted"``, a class index, ``"contrast"`` (the label's logit
+            minus the strongest other one: why this class and not that one), or a callable ``(outputs, index) -> (N,)``
+            for anything else, such as a number of a regression. ``outputs`` is what the model returns, ``index`` holds
+            the numbers of the probe images, ``(N,)`` int64. A callable needs no labels, and logs no accuracy.
         every_n_epochs: log the first validation, then the validation of every n-th epoch after a logged one.
+        batch_transform: says what is what in a batch of another form: a function from the batch, after the hooks, to
+            ``(images, labels)`` or ``(images, labels, masks)``.
+        forward: runs the model if ``model(images)`` does not: ``lambda net, batch: net(batch["image"], batch["age"])``.
+            Each probe image, also with its object or background exchanged, comes with all else of its batch. The images
+            then go through the model one by one.
         tag_prefix: the first part of all tags. The second callback of a Trainer that has the default gets
             ``"gradcam_2"``.
         log_before_training: True also logs once before the first training step, at step 0, so that the focus of the
@@ -58,12 +81,15 @@ class GradCAMCallback(Callback):
     Attributes:
         probe_set: the `ProbeSet` in use; None until it has been chosen.
         history: one dict per logged validation: ``"epoch"``, ``"step"`` and every scalar under its tag.
-        verdict: the `Verdict` of the last entry; None without masks. A shortcut is suspected if two epochs in a row
-            point to it. ``trainer.validate`` has no epochs, so one evaluation is enough there.
+        verdict: the `Verdict` of the last entry; None without masks or labels. A shortcut is suspected if two epochs
+            in a row point to it. ``trainer.validate`` has no epochs, so one evaluation is enough there.
 
     Raises:
         ValueError: before training starts. The causes are a wrong argument, layers that do not resolve, labels outside
-            the logits, images that the model cannot take, a Trainer without a logger for images, a used ``save_dir``.
+            the logits, images that the model cannot take, a Trainer without a logger for images, a used ``save_dir``,
+            or validation data whose images and labels cannot be told for certain.
+        UserCodeError: the same for an error in code of yours: dataset, collate function, hook or forward. It is a
+            ValueError, too.
         TypeError: an unknown argument.
 
     Examples:
@@ -97,9 +123,11 @@ class GradCAMCallback(Callback):
         self,
         probe: ProbeSet | str | Path | None = None,
         target_layers: str | nn.Module | Sequence[str | nn.Module] = "all",
-        target: str | int = "label",
+        target: Target = "label",
         every_n_epochs: int = 1,
         *,
+        batch_transform: BatchTransform | None = None,
+        forward: BatchForward | None = None,
         tag_prefix: str = "gradcam",
         log_before_training: bool = False,
         views: str | Sequence[str] = "all",
@@ -122,6 +150,8 @@ class GradCAMCallback(Callback):
         self.target_layers = target_layers
         self.target = target
         self.every_n_epochs = every_n_epochs
+        self.batch_transform = batch_transform
+        self.forward = forward
         self.tag_prefix = tags.check_prefix(tag_prefix)
         self.log_before_training = log_before_training
         self.views = tags.resolve_views(views)
@@ -139,6 +169,11 @@ class GradCAMCallback(Callback):
         self._stage: str | None = None
         self._has_run = False
         self._session = Session(self._state, self._tags, [])
+        # Collects a probe set from the batches that pass by, if the data can be read only once.
+        self._collector: Collector | None = None
+        # If the images of a given probe set have been compared with the validation, and what was found.
+        self._is_compared = False
+        self._difference: str | None = None
 
     @property
     def history(self) -> list[dict[str, float]]:
@@ -174,12 +209,16 @@ class GradCAMCallback(Callback):
         # With check_val_every_n_epoch the validation data may come later. The session then starts later, too.
         if isinstance(self.probe, ProbeSet) or self.probe_set is not None or trainer.val_dataloaders is not None:
             self._start_session(trainer, pl_module)
+        self._warn_unlike()
         if self.log_before_training and trainer.global_step == 0:
             self._log_before_training(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         session, may_raise = self._session, trainers.may_still_refuse(trainer)
-        if trainer.sanity_checking or session.evaluator is not None or session.gave_up:
+        if session.evaluator is not None or session.gave_up or self._collector is not None:
+            return
+        if trainer.sanity_checking:
+            self._start_collecting(self._data(trainer, pl_module), self._make_cam(trainer, pl_module))
             return
         session.gave_up = not may_raise
         with session.guard("every map of this run", may_raise):
@@ -188,6 +227,8 @@ class GradCAMCallback(Callback):
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
+        if dataloader_idx == 0:
+            self._look_at(trainer, pl_module, batch)
         # The session computes at the first batch only. Before, weight averaging has not swapped its weights in yet.
         if self.should_log(trainer):
             self._session.compute_shard(trainer.global_rank, trainer.world_size)
@@ -195,6 +236,10 @@ class GradCAMCallback(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking:
             return
+        if self._collector is not None:
+            with self._session.guard("this epoch's maps"):
+                self._finish_collecting(trainer, pl_module)
+                self._session.compute_shard(trainer.global_rank, trainer.world_size)
         evaluation = self._gather_evaluation(trainer)
         if evaluation is not None:
             self._log(trainer, pl_module, evaluation)
@@ -213,7 +258,7 @@ class GradCAMCallback(Callback):
             self._session.finish()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._session.evaluator = None  # so that the model can be freed
+        self._session.evaluator = self._collector = None  # so that the model can be freed
         self._stage = None
 
     @property
@@ -263,18 +308,80 @@ class GradCAMCallback(Callback):
         if self._stage == "validate" and self._state.history and not self._session.is_apart:
             # A checkpoint has brought the history of a fit since `setup`.
             self._session = self._open_session(trainer)
-        self.probe_set = self.probe_set or trainers.resolve_probe(self.probe, trainer, self.seed)
-        cam = GradCAM(pl_module, self.target_layers, **trainers.resolve_precision(self.options, trainer))
+        cam, data = self._make_cam(trainer, pl_module), self._data(trainer, pl_module)
+        if self.probe_set is None and not self._start_collecting(data, cam):
+            self.probe_set = self._choose_probe(data, cam)
+        if self.probe_set is not None:
+            self._start_evaluating(trainer, cam, self.probe_set)
+
+    def _start_evaluating(self, trainer: Trainer, cam: GradCAM, probe: ProbeSet) -> None:
         evaluator = Evaluator(
             cam,
-            self.probe_set,
+            probe,
             self.target,
+            forward=self.forward,
             seed=self.seed,
             by_class=self.by_class,
             check_faithfulness=self.check_faithfulness,
         )
         self._session.start(evaluator, self.style, self.views)
-        trainers.announce(trainer, len(evaluator.layers), len(self.probe_set))
+        trainers.announce(trainer, len(evaluator.layers), len(probe))
+
+    def _make_cam(self, trainer: Trainer, pl_module: LightningModule) -> GradCAM:
+        return GradCAM(pl_module, self.target_layers, **trainers.resolve_precision(self.options, trainer))
+
+    def _data(self, trainer: Trainer, pl_module: LightningModule, needs_labels: bool = True) -> ValidationData:
+        needs_labels = needs_labels and not callable(self.target)
+        return ValidationData(trainer, pl_module, self.batch_transform, needs_labels)
+
+    def _choose_probe(self, data: ValidationData, cam: GradCAM) -> ProbeSet:
+        if isinstance(self.probe, ProbeSet):
+            return self.probe
+        if self.probe is not None:
+            return data.read_folder(self.probe)
+        try:
+            return data.take_probe_set(cam, self.forward, self.seed)
+        except UserCodeError:
+            raise
+        except ValueError:
+            if not isinstance(self.target, int):
+                raise
+            # A class index can be explained without labels, too.
+            return data.without_labels().take_probe_set(cam, self.forward, self.seed)
+
+    def _start_collecting(self, data: ValidationData, cam: GradCAM) -> bool:
+        """Start to collect a probe set from passing batches, if the data allow no other way."""
+        if self.probe is None and self.probe_set is None and self._collector is None and data.pass_by_only:
+            self._collector = data.collector(cam, self.forward)
+        return self._collector is not None
+
+    def _finish_collecting(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        collector, self._collector = self._collector, None
+        assert collector is not None
+        self.probe_set = self._data(trainer, pl_module).finish(collector)
+        self._start_evaluating(trainer, self._make_cam(trainer, pl_module), self.probe_set)
+
+    def _look_at(self, trainer: Trainer, pl_module: LightningModule, batch: Any) -> None:
+        """Take probe images from a validation batch if they are collected, or compare the given ones with it once."""
+        may_raise = trainers.may_still_refuse(trainer)
+        if self._collector is not None:
+            with self._session.guard("every map of this run", may_raise):
+                self._collector.add(batch)
+                # Several processes finish together, at the end of the epoch.
+                if self._collector.is_full and trainer.world_size == 1:
+                    self._finish_collecting(trainer, pl_module)
+        elif isinstance(self.probe, ProbeSet) and not self._is_compared:
+            self._is_compared = True
+            feed = self._data(trainer, pl_module, needs_labels=False).feed
+            self._difference = trainers.find_difference(self.probe, batch, feed)
+        # Not in the sanity check: images that the model cannot take are an error soon after.
+        if self._difference is not None and not trainer.sanity_checking:
+            self._warn_unlike()
+
+    def _warn_unlike(self) -> None:
+        difference, self._difference = self._difference, None
+        if difference is not None:
+            trainers.warn_unlike(difference)
 
     def _log_before_training(self, trainer: Trainer) -> None:
         self._session.compute_shard(trainer.global_rank, trainer.world_size)

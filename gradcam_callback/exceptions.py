@@ -1,4 +1,9 @@
-"""Warning classes of the package, for ``warnings.filterwarnings``."""
+"""Warnings and errors of the package, and the one place that turns an error of the user's code into a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class GradCAMWarning(UserWarning):
@@ -39,3 +44,37 @@ class ShortcutWarning(UserWarning):
         >>> [str(warning.message) for warning in caught]
         ['maps lost']
     """
+
+
+class MapError(ValueError):
+    """An error that says why a model cannot be explained as asked: its layers, its outputs or the targets."""
+
+
+class UserCodeError(ValueError):
+    """An error in code of the user's, such as a dataset or a ``forward``. The original error is its ``__cause__``."""
+
+
+@contextmanager
+def blame(expected: str, hint: str) -> Iterator[None]:
+    """Turn any error of the block into a `UserCodeError` that names the code and says what to do.
+
+    A lack of memory passes as it is, since it does not tell of a mistake.
+
+    Args:
+        expected: completes "Expected ...", such as ``"item 3 of your validation dataset to load"``.
+        hint: what the user can do.
+
+    Raises:
+        UserCodeError: the block raised an error.
+    """
+    try:
+        yield
+    except (MemoryError, UserCodeError):
+        raise
+    except Exception as error:
+        # torch raises a plain RuntimeError for the host's memory.
+        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+            raise
+        text = str(error).strip().rstrip(".")
+        raised = f"{type(error).__name__}: {text}" if text else type(error).__name__
+        raise UserCodeError(f"Expected {expected}, but it raised {raised}. {hint}") from error

@@ -19,9 +19,9 @@ from torch.nn import functional
 from torchvision.models.vgg import make_layers
 
 from gradcam_callback import GradCAM, maps
+from gradcam_callback.exceptions import UserCodeError
 from gradcam_callback.maps import (
     GradCAMOptions,
-    OutputTransformError,
     check_options,
     class_probability,
     concatenate,
@@ -598,7 +598,7 @@ def test_an_error_in_output_transform_has_a_class_of_its_own():
     def broken(outputs):
         raise KeyError("logits")
 
-    with pytest.raises(OutputTransformError, match="return logits .* but it raised KeyError: 'logits'") as caught:
+    with pytest.raises(UserCodeError, match="return logits .* but it raised KeyError: 'logits'") as caught:
         GradCAM(ThinVGG(), output_transform=broken)(torch.rand(1, 3, 64, 64))
     assert isinstance(caught.value.__cause__, KeyError)
     with pytest.raises(ValueError, match="`output_transform` to be a callable or None, but got str"):

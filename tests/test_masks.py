@@ -54,7 +54,10 @@ def test_a_probe_set_takes_masks_boxes_and_images_together():
 
 
 def test_a_dataset_may_give_boxes_as_its_third_item():
-    data = [(torch.rand(3, 8, 10), i % 2, torch.tensor([1, 1, 4, 5])) for i in range(4)]
+    box = tv_tensors.BoundingBoxes([1, 1, 4, 5], format="XYXY", canvas_size=(8, 10))
+    data = [(torch.rand(3, 8, 10), i % 2, box) for i in range(4)]
+    plain = [(image, label, torch.tensor([1, 1, 4, 5])) for image, label, _ in data]
+    assert ProbeSet.from_dataset(plain).masks is None, "four numbers may be anything"
     probe = ProbeSet.from_dataset(data)
     assert torch.equal(probe.masks[0], masks.from_boxes([1, 1, 4, 5], 8, 10)) and probe.has_mask.all()
 
@@ -126,7 +129,7 @@ def test_pets_as_cats_and_dogs_are_called_so_and_found_without_opening_photograp
     for dataset in (data, torch.utils.data.Subset(data, [2, 1, 0])):
         opened.clear()
         probe = ProbeSet.from_dataset(dataset, per_class=1)
-        assert probe.names == ["Cat-1", "Dog-1"] and len(opened) == 2
+        assert probe.class_names == ["Cat", "Dog"] and probe.labels.tolist() == [0, 1] and len(opened) == 2
         assert_masks_lie_on_red(probe)
 
 

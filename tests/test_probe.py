@@ -14,7 +14,7 @@ from torchvision.models import VGG16_Weights
 from torchvision.transforms import v2
 
 from gradcam_callback import ProbeSet
-from gradcam_callback.probes.lookup import find_normalisation
+from gradcam_callback.probes.lookup import find_normalisations
 
 IMAGES, LABELS = torch.rand(3, 3, 8, 10), [0, 1, 1]
 
@@ -41,7 +41,7 @@ def masks(n=3):
         ({"masks": masks(2)}, r"`masks` to have one entry per image \(3\), but got 2"),
         ({"masks": torch.zeros(3, 4, 4, dtype=torch.bool)}, r"`masks\[0\]` .* \(8, 10\), but got \(4, 4\)"),
         ({"masks": torch.zeros(3, 8, 10, dtype=torch.bool)}, r"`masks\[0\]` to mark the object, but it marks nothing"),
-        ({"masks": masks().int() * 7}, r"`masks\[0\]` to be bool, or 0 and 1, but got other values"),
+        ({"masks": masks().int() * 7}, r"`masks\[0\]` to be bool, 0 and 1, or .* but got other values"),
         ({"masks": [(4, 4, 2, 2), None, None]}, r"Cannot read `masks\[0\]`. Expected each box to hold a pixel"),
         ({"names": ["a", "b"]}, r"`names` to have one entry per image \(3\), but got 2"),
         ({"names": ["a", "", "b"]}, "`names` to have a character or more, but one is empty"),
@@ -188,18 +188,24 @@ class Stream(IterableDataset):
 @pytest.mark.parametrize(
     ("dataset", "message"),
     [
-        (Odd({"image": 1}), "item . of the dataset to be .image, label. .* but got dict"),
-        (Odd((Image.new("RGB", (8, 8)), 0)), "image of item . to be a tensor .* but got Image"),
+        (
+            Odd({"image": 1}),
+            r"cannot find one tensor of images in {'image': int}. .* batch_transform=lambda batch: \(images, labels\)",
+        ),
+        (
+            Odd((Image.new("RGB", (8, 8)), 0)),
+            r"one tensor of images in \(Image RGB 8 x 8, int\). A picture becomes a tensor",
+        ),
         (
             Odd((torch.rand(3, 8, 8), torch.tensor([0.5, 0.5]))),
-            "label of item . to be one integer class.* but got tensor",
+            r"item . .* certainly the label in \(Tensor float32 \(3, 8, 8\), Tensor float32 \(2,\)\)",
         ),
         (Odd((torch.rand(3, 8, 8), 0, torch.zeros(8, 8))), "mask of item . to mark the object, but it marks nothing"),
         (
             Odd((torch.rand(3, 8, 8), 0, Image.fromarray(np.array([[0, 40, 255]], dtype=np.uint8)))),
             "Cannot read the mask of item .* look like labels and the void of VOC",
         ),
-        (Odd(()), "but got tuple of length 0"),
+        (Odd(()), r"one tensor of images in \(\)"),
         (
             TensorDataset(torch.rand(0, 3, 8, 8), torch.zeros(0)),
             "`dataset` to hold at least one item .* but it is empty",
@@ -230,13 +236,14 @@ def test_from_dataset_refuses_images_that_differ_in_shape():
     ],
 )
 def test_normalisation_is_found_in_a_transform(transform):
-    assert find_normalisation(transform) == ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
+    found = next(find_normalisations(transform))
+    assert found == (pytest.approx([0.1, 0.2, 0.3]), pytest.approx([0.4, 0.5, 0.6]))
 
 
 def test_normalisation_is_found_in_presets_and_not_invented():
-    assert find_normalisation(VGG16_Weights.IMAGENET1K_V1.transforms())[0] == [0.485, 0.456, 0.406]
-    assert find_normalisation(transforms.ToTensor()) == (None, None)
-    assert find_normalisation(None) == (None, None)
+    ((mean, _),) = find_normalisations(VGG16_Weights.IMAGENET1K_V1.transforms())
+    assert mean == pytest.approx([0.485, 0.456, 0.406])
+    assert not list(find_normalisations(transforms.ToTensor())) and not list(find_normalisations(None))
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import torch
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from gradcam_callback import GradCAM, GradCAMWarning, ProbeSet
-from gradcam_callback.maps import OutputTransformError
+from gradcam_callback.exceptions import UserCodeError
 from gradcam_callback.run import Evaluator, RunState, Session, Tags
 from gradcam_callback.writers.event_writer import SurvivingEventWriter
 
@@ -51,7 +51,7 @@ def test_an_evaluation_that_fails_is_lost_with_a_warning(session, evaluator, mon
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (OutputTransformError("no logits"), "since your output_transform failed"),
+        (UserCodeError("no logits"), "every map lost, since your code failed. no logits"),
         (torch.OutOfMemoryError("CUDA out of memory"), "fewer or smaller probe images need less memory"),
         (KeyError("layer"), r"every map lost \(KeyError: 'layer'\)"),
     ],

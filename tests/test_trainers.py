@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningCLI
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from test_suspicion import ReadsTheGround
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from toys import CLASSES, Toys
 
@@ -49,7 +49,7 @@ def test_of_several_validation_loaders_the_first_gives_the_probe_set(trainer, to
         loaders[0] = DataLoader(torch.utils.data.Subset(toys, []), batch_size=6)
     validation = {"a": loaders[0], "b": loaders[1]} if form == "dict" else loaders
     trainer(callback).fit(SeveralLoaders(), DataLoader(toys, batch_size=6), validation)
-    expected = ProbeSet.from_dataset(toys)
+    expected = ProbeSet.from_dataset(toys, 2 if form == "first is empty" else 5)
     assert torch.equal(callback.probe_set.images, expected.images)
     steps = [int(entry["step"]) for entry in callback.history]
     assert len(steps) == 2
@@ -101,7 +101,7 @@ class Pictures(Dataset):
 def test_a_data_module_needs_no_configuration(trainer, events):
     callback, data = GradCAMCallback(), Data()
     trainer(callback).fit(ThinVGG(), datamodule=data)
-    assert torch.equal(callback.probe_set.images, ProbeSet.from_dataset(data.data).images)
+    assert torch.equal(callback.probe_set.images, ProbeSet.from_dataset(data.data, 5).images)
     assert [entry["epoch"] for entry in callback.history] == [0, 1]
     assert len(events().Images("gradcam/layer/block5_conv3")) == 2
 
@@ -148,7 +148,7 @@ def test_validate_and_test_alone_are_looked_at_and_leave_everything_as_it_is(tra
     if verb == "test":
         prefix, folder = "gradcam/test", folder / "test"
     probe = callback.probe_set
-    assert torch.equal(probe.images, ProbeSet.from_dataset(toys).images)
+    assert torch.equal(probe.images, ProbeSet.from_dataset(toys, 5).images)
     seen = GradCAM(module.eval(), LAYERS)(probe.images, probe.labels)
     lift = metrics.lift(metrics.relevance_mass(seen.maps[LAYERS[1]], probe.masks), metrics.mask_area(probe.masks))
     assert score[f"{prefix}/lift/{LAYERS[1]}"] == pytest.approx(float(lift), rel=1e-5)
@@ -175,7 +175,7 @@ def test_a_test_after_the_training_is_none_of_its_entries(trainer, events, tmp_p
     assert callback.history == history and len(callback._state.snapshots()) == frames
     assert callback.state_dict().keys() == state.keys()
     assert (tmp_path / "focus" / "history.json").read_text() == written
-    own = ProbeSet.from_dataset(data.data)
+    own = ProbeSet.from_dataset(data.data, 5)
     assert torch.equal(callback.probe_set.images, own.images) and callback.probe is None, "both stay what they are"
     name = "gradcam/lift/block5_conv3"
     assert score["gradcam/test/lift/block5_conv3"] == pytest.approx(history[-1][name], rel=1e-5), (
@@ -278,18 +278,15 @@ def test_a_test_needs_neither_a_logger_nor_data_for_a_probe_set(trainer, toys):
     callback, loader = GradCAMCallback(target_layers=LAYERS), DataLoader(toys, batch_size=6)
     (score,) = trainer(callback, logger=False).test(AlsoTested(), loader, verbose=False)
     assert 0 <= score["gradcam/test/pointing_game/block5_conv3"] <= 1
-    unnumbered = DataLoader(Endless(toys), batch_size=6)
-    with pytest.warns(GradCAMWarning, match="every map of this run lost .*map-style, with a length and items by index"):
-        (score,) = trainer(GradCAMCallback()).test(AlsoTested(), unnumbered, verbose=False)
+    unlabelled = DataLoader([{"pixels": image} for image, _, _ in toys.items], batch_size=6)
+    with pytest.warns(GradCAMWarning, match="every map of this run lost .*batch_transform=lambda batch"):
+        (score,) = trainer(GradCAMCallback()).test(Unlabelled(), unlabelled, verbose=False)
     assert list(score) == ["test_loss"]
 
 
-class Endless(IterableDataset):
-    def __init__(self, toys):
-        self.toys = toys
-
-    def __iter__(self):
-        return iter(self.toys.items)
+class Unlabelled(AlsoTested):
+    def test_step(self, batch, batch_idx):
+        self.log("test_loss", self(batch["pixels"]).mean())
 
 
 def test_dry_runs_and_runs_without_validation_write_nothing(trainer, toys, tmp_path):
@@ -435,6 +432,7 @@ def test_another_probe_set_of_the_same_size_starts_anew_with_a_warning(fit, toys
         lambda p: ProbeSet(p.images.repeat_interleave(2, 3), p.labels, p.masks.repeat_interleave(2, 2)),
     ],
 )
+@pytest.mark.filterwarnings("ignore:GradCAM. the probe images are unlike")
 def test_any_other_probe_set_is_noticed(fit, probe, change):
     first = GradCAMCallback(probe, LAYERS)
     fit(ThinVGG(), first, max_epochs=1)

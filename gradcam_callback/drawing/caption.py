@@ -21,27 +21,27 @@ class Caption:
     Attributes:
         name: Name of the image.
         label: Name of its class, None if unknown.
-        prediction: Name of the predicted class.
+        prediction: Name of the predicted class, or the score if the network predicts no class.
         correct: True if the prediction is the label, None if the label is unknown.
-        probability: Probability of the prediction, 0..1.
-        explained: Name of the class that the map explains.
-        explained_probability: Probability of that class, 0..1.
+        probability: Probability of the prediction, 0..1; None for a score.
+        explained: Name of what the map explains, mostly a class.
+        explained_probability: Probability of that class, 0..1; None for anything else.
     """
 
     name: str
     label: str | None
     prediction: str
     correct: bool | None
-    probability: float
+    probability: float | None
     explained: str
-    explained_probability: float
+    explained_probability: float | None
 
     def format_prediction(self, size: int, width: int) -> str:
         """Return the prediction with its probability and a sign, ``"heart 87 % ✓"``, cut to a width in pixels.
 
         Only the name is cut, as the sign tells if the prediction is correct.
         """
-        ending = f" {percent(self.probability)}" + {None: "", True: " ✓", False: " ✗"}[self.correct]
+        ending = _format_probability(self.probability) + {None: "", True: " ✓", False: " ✗"}[self.correct]
         return append_left_to_right(cut(self.prediction, size, width - line_width(ending, size)), ending)
 
     @property
@@ -69,11 +69,15 @@ def write_caption(sheet: Image.Image, caption: Caption, width: int) -> None:
     says, explains = "prediction: ", "maps explain: "
     half = (width - TITLE_GAP) // 2
     prediction = says + caption.format_prediction(LABEL, half - line_width(says, LABEL))
-    probability = f" {percent(caption.explained_probability)}"
+    probability = _format_probability(caption.explained_probability)
     # The name is cut here, as `_write_pair` would cut from the middle and might lose the probability.
     name = cut(caption.explained, LABEL, half - line_width(explains + probability, LABEL))
     explained = explains + append_left_to_right(name, probability)
     _write_pair(sheet, (prediction, caption.text_colour), (explained, FAINT), 3 * GRID, LABEL, width)
+
+
+def _format_probability(probability: float | None) -> str:
+    return "" if probability is None else f" {percent(probability)}"
 
 
 def _write_pair(

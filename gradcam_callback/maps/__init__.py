@@ -5,21 +5,30 @@
 """
 
 # The four formulas stay in maps.methods: a function `gradcam` here would hide the module of the same name.
+from gradcam_callback.maps.borrowed import borrowed, is_watching
 from gradcam_callback.maps.cams import CAMs, concatenate
 from gradcam_callback.maps.checks import check_options
 from gradcam_callback.maps.chunks import is_out_of_memory
-from gradcam_callback.maps.gradcam import GradCAM, GradCAMOptions, OutputTransformError
+from gradcam_callback.maps.gradcam import Forward, GradCAM, GradCAMOptions
 from gradcam_callback.maps.layers import resolve_layers
 from gradcam_callback.maps.logits import class_probability, is_correct, predicted_class
+from gradcam_callback.maps.probabilities import look_like_probabilities
 from gradcam_callback.maps.reshape import RESHAPES, from_channels_last, from_tokens
+from gradcam_callback.maps.support import as_input
+from gradcam_callback.maps.targets import CONTRAST, Contrast, ScoreFunction
 from gradcam_callback.maps.vgg import find_vggs
 
 __all__ = [
     "CAMs",
+    "CONTRAST",
+    "Contrast",
+    "Forward",
     "GradCAM",
     "GradCAMOptions",
-    "OutputTransformError",
     "RESHAPES",
+    "ScoreFunction",
+    "as_input",
+    "borrowed",
     "check_options",
     "class_probability",
     "concatenate",
@@ -28,6 +37,8 @@ __all__ = [
     "from_tokens",
     "is_correct",
     "is_out_of_memory",
+    "is_watching",
+    "look_like_probabilities",
     "predicted_class",
     "resolve_layers",
 ]

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gradcam_callback.exceptions import MapError
 from gradcam_callback.maps.layers import Layer
 
 
@@ -45,10 +46,10 @@ class Activations:
         """Check that a layer was called, and that ``reshape`` returns ``(n, C, h, w)`` for its output.
 
         Raises:
-            ValueError: the layer was not called, ``reshape`` failed, or the shape is another.
+            MapError: the layer was not called, ``reshape`` failed, or the shape is another.
         """
         if layer.name not in self.by_layer:
-            raise ValueError(
+            raise MapError(
                 f"Expected layer {layer.name!r} to take part in the model's forward, but it was not called. Choose a "
                 "layer that is called, or pass the part of the model that calls it."
             )
@@ -56,12 +57,12 @@ class Activations:
         try:
             reshaped = tuple(reshape(self.by_layer[layer.name].detach()).shape)
         except Exception as error:
-            raise ValueError(
+            raise MapError(
                 f"Expected `reshape_transform` to accept the output {shape} of layer {layer.name!r}, but it raised "
                 f"{type(error).__name__}: {error}"
             ) from error
         if len(reshaped) != 4 or reshaped[0] != n:
-            raise ValueError(_describe_wrong_shape(layer.name, n, shape, reshaped))
+            raise MapError(_describe_wrong_shape(layer.name, n, shape, reshaped))
 
 
 @contextmanager
@@ -92,12 +93,12 @@ def recorded_activations(model: nn.Module, layers: Sequence[Layer]) -> Iterator[
 
 def _check_output(name: str, output: Any) -> None:
     if not isinstance(output, Tensor):
-        raise ValueError(
+        raise MapError(
             f"Expected layer {name!r} to return one tensor (N, C, h, w), but got {type(output).__name__}. Choose a "
             "module inside it or next to it."
         )
     if output.is_inference():
-        raise ValueError(
+        raise MapError(
             f"Expected layer {name!r} to run in a mode that allows gradients, but the model's forward runs it under "
             "inference_mode. Use no_grad there instead."
         )

@@ -4,30 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
 from gradcam_callback.maps.activations import Activations
 
 
-def select_scores(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the score ``Y_c`` of each image's target class.
+class Root(NamedTuple):
+    """The place where the backward pass starts.
 
-    Args:
-        logits: ``(N, K)``. A single logit is the score of class 1, and minus the logit that of class 0.
-        targets: ``(N,)`` int64.
-
-    Returns:
-        ``(N,)``.
+    Attributes:
+        at: a tensor, or an edge of the graph.
+        gradient: of the sum of all scores by what is at this place.
     """
-    if logits.shape[1] == 1:
-        return logits[:, 0] * (2 * targets - 1)
-    return logits.gather(1, targets[:, None])[:, 0]
+
+    at: Tensor | GradientEdge
+    gradient: Tensor
 
 
 def backward_to_maps(
-    scores: Tensor,
+    root: Root,
     activations: Activations,
     method: Callable[[Tensor, Tensor], Tensor],
     reshape: Callable[[Tensor], Tensor],
@@ -37,23 +36,16 @@ def backward_to_maps(
     The images of a batch do not mix in eval mode. The gradient of the sum of all scores is therefore each image's own.
 
     Args:
-        scores: ``(N,)``.
+        root: the start of the backward pass. It must have a graph.
         activations: of the forward pass; the backward pass empties ``by_layer``.
         method: a formula of `gradcam_callback.maps.methods`.
         reshape: returns ``(N, C, h, w)`` for an activation or a gradient.
 
     Returns:
-        Layer name -> ``(N, h, w)``, >= 0. All zeros if the scores do not depend on the layer.
-
-    Raises:
-        ValueError: the scores depend on no layer at all.
+        Layer name -> ``(N, h, w)``, >= 0. All zeros if the scores do not depend on the layer; its name is then still in
+        ``activations.by_layer``.
     """
     by_layer = activations.by_layer
-    if not scores.requires_grad:
-        raise ValueError(
-            f"Expected the logits to depend on the layers {list(by_layer)}, but the model's forward detaches their "
-            "outputs. Remove the detach() between the layers and the logits."
-        )
     maps = {name: _empty_map(reshape(activation.detach())) for name, activation in by_layer.items()}
 
     # Each gradient becomes a map as soon as it arrives, so that only one gradient is held in memory.
@@ -67,7 +59,7 @@ def backward_to_maps(
     for name, activation in by_layer.items():
         activation.register_hook(partial(reduce_to_map, name))
     # A layer without influence on the scores is unused: its hook is not called, and its map stays zeros.
-    torch.autograd.grad(scores.sum(), activations.leaves, allow_unused=True)
+    torch.autograd.grad(root.at, activations.leaves, root.gradient, allow_unused=True)
     return maps
 
 

@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any
 
 import torch
+import torch.utils.checkpoint
 from torch import nn
 
 from gradcam_callback.random_state import preserved_random_state
@@ -60,6 +61,74 @@ class _Interrupt:
 interrupt = _Interrupt()
 
 
+_watching = 0
+
+
+def is_watching() -> bool:
+    """Return True while maps are computed, so that a hook of yours on the model can stand aside.
+
+    Your own forward hooks are called for the probe images, too.
+
+    Examples:
+        A hook that collects the features of the training and the validation, but not of the probe images:
+
+        >>> import torch
+        >>> from gradcam_callback import GradCAM, is_watching
+        >>> features = []
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 8), torch.nn.Flatten())
+        >>> _ = model[0].register_forward_hook(lambda _, __, output: None if is_watching() else features.append(output))
+        >>> _ = model(torch.rand(1, 3, 8, 8))
+        >>> _ = GradCAM(model, "0")(torch.rand(2, 3, 8, 8))
+        >>> len(features)
+        1
+    """
+    return _watching > 0
+
+
+@contextmanager
+def _counted() -> Iterator[None]:
+    global _watching
+    _watching += 1
+    try:
+        yield
+    finally:
+        _watching -= 1
+
+
+class _Unchecked:
+    """A stand-in for the function that computes activations again in the backward pass: it keeps them."""
+
+    @staticmethod
+    def apply(function: Callable[..., Any], _preserve_rng_state: bool, *args: Any) -> Any:
+        return function(*args)
+
+
+def _keep_all(*_args: Any, **_kwargs: Any) -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def without_checkpointing() -> Iterator[None]:
+    """Turn activation checkpointing off: it computes layers again in the backward pass, where no map could be made.
+
+    `torch.utils.checkpoint` has no switch for this. Its two kinds each go through one name of its module.
+    """
+    stand_ins: dict[str, Any] = {
+        "CheckpointFunction": _Unchecked,
+        "_checkpoint_without_reentrant_generator": _keep_all,
+        "_checkpoint_without_reentrant_generator_impl": _keep_all,
+    }
+    module = torch.utils.checkpoint
+    kept = {name: getattr(module, name) for name in stand_ins if hasattr(module, name)}
+    try:
+        for name in kept:
+            setattr(module, name, stand_ins[name])
+        yield
+    finally:
+        for name, own in kept.items():
+            setattr(module, name, own)
+
+
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Put every module of the model in eval mode, and restore each module's own flag at the end of the block."""
@@ -86,6 +155,8 @@ def borrowed(model: nn.Module, autocast: torch.dtype | None = None) -> Iterator[
     """
     with ExitStack() as stack:
         stack.enter_context(interrupt.deferred())
+        stack.enter_context(_counted())
+        stack.enter_context(without_checkpointing())
         stack.enter_context(preserved_random_state())
         stack.enter_context(evaluation_mode(model))
         # Tensors made under inference_mode never take part in a gradient, so the block must leave that mode first.

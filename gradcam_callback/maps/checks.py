@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gradcam_callback.exceptions import MapError
 from gradcam_callback.maps.methods import METHODS
 from gradcam_callback.maps.reshape import RESHAPES
 
@@ -59,11 +60,11 @@ def check_images(images: object) -> None:
     """Check that the images are a tensor ``(N, C, H, W)``.
 
     Raises:
-        ValueError: they are not, or N is 0.
+        MapError: they are not, or N is 0.
     """
     if not isinstance(images, Tensor) or images.ndim != 4 or not len(images):
-        raise ValueError(
-            f"Expected `images` to be a tensor (N, C, H, W) with N >= 1, but got {_describe(images)}. Pass a batch: "
+        raise MapError(
+            f"Expected `images` to be a tensor (N, C, H, W) with N >= 1, but got {describe(images)}. Pass a batch: "
             "for a single image (C, H, W), image[None]."
         )
 
@@ -77,26 +78,26 @@ def check_logits(logits: Any, n: int, source: str) -> None:
         source: the name of the function that returned them, for the message.
 
     Raises:
-        ValueError: another type or shape.
+        MapError: another type or shape.
     """
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != n:
         if isinstance(logits, Tensor):
             hint = "Return one row of logits per image."
         else:
             hint = "Extract the logits with output_transform=lambda outputs: ..."
-        raise ValueError(f"Expected {source} to return logits (N, K) with N = {n}, but got {_describe(logits)}. {hint}")
+        raise MapError(f"Expected {source} to return logits (N, K) with N = {n}, but got {describe(logits)}. {hint}")
 
 
 def check_targets(targets: Tensor, k: int) -> None:
     """Check that all targets are classes of a model with ``k`` logits. A single logit has the classes 0 and 1.
 
     Raises:
-        ValueError: some are not.
+        MapError: some are not.
     """
     n_classes = max(k, 2)
     outside = sorted({int(target) for target in targets if not 0 <= int(target) < n_classes})
     if outside:
-        raise ValueError(
+        raise MapError(
             f"Expected `targets` to be classes from 0 to {n_classes - 1} (the model returns {k} "
             f"logit{'s' * (k != 1)}), but got {outside}. Correct the targets or labels, or the model's last layer."
         )
@@ -106,24 +107,25 @@ def targets_per_image(targets: int | Sequence[int] | Tensor | None, n: int) -> T
     """Return one target per image, ``(n,)`` int64; None stays None.
 
     Raises:
-        ValueError: the targets are not integers, or neither one nor ``n``.
+        MapError: the targets are not integers, or neither one nor ``n``.
     """
     if targets is None:
         return None
     # A clone, as autograd refuses tensors that were made under inference_mode.
     given = torch.as_tensor(targets).clone()
     if given.is_floating_point() or given.dtype == torch.bool:
-        raise ValueError(
+        raise MapError(
             f"Expected `targets` to be integers, but got {given.dtype}. Pass the index of the class that each map "
             "explains."
         )
     if given.ndim > 1 or (given.ndim == 1 and len(given) != n):
-        raise ValueError(
+        raise MapError(
             f"Expected `targets` to be one integer or one per image ({n}), but got shape {tuple(given.shape)}. Pass a "
             "single integer to explain the same class in all images."
         )
     return given.long().expand(n)
 
 
-def _describe(value: object) -> str:
+def describe(value: object) -> str:
+    """Return the shape of a tensor, or the type of anything else."""
     return f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -10,8 +11,9 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor, nn
 
+from gradcam_callback.exceptions import GradCAMWarning, MapError, UserCodeError
 from gradcam_callback.maps.activations import Activations, recorded_activations
-from gradcam_callback.maps.backward import backward_to_maps, select_scores
+from gradcam_callback.maps.backward import Root, backward_to_maps
 from gradcam_callback.maps.borrowed import borrowed
 from gradcam_callback.maps.cams import CAMs
 from gradcam_callback.maps.checks import (
@@ -20,16 +22,28 @@ from gradcam_callback.maps.checks import (
     check_logits,
     check_options,
     check_targets,
-    targets_per_image,
 )
 from gradcam_callback.maps.chunks import compute_in_chunks, is_out_of_memory
 from gradcam_callback.maps.frozen_prefix import FrozenPrefix
 from gradcam_callback.maps.last_layer import find_last_layer
 from gradcam_callback.maps.layers import Layer, list_targets, resolve_layers
-from gradcam_callback.maps.logits import predicted_class
 from gradcam_callback.maps.methods import METHODS
+from gradcam_callback.maps.probabilities import UNKNOWN, Ending, find_ending, gradient_before, to_logits
 from gradcam_callback.maps.reshape import RESHAPES
+from gradcam_callback.maps.support import check_support, mixes_images, name_obstacle
+from gradcam_callback.maps.targets import (
+    Contrast,
+    ReadTargets,
+    Targets,
+    call_score_function,
+    read_targets,
+    rows_of,
+    select_scores,
+)
 from gradcam_callback.maps.vgg import LAST, find_vggs
+
+# Runs a model on images (N, C, H, W); the last argument are their indices (N,).
+Forward = Callable[[nn.Module, Tensor, Tensor], Any]
 
 
 class GradCAMOptions(TypedDict, total=False):
@@ -43,8 +57,16 @@ class GradCAMOptions(TypedDict, total=False):
     reshape_transform: str | Callable[[Tensor], Tensor] | None
 
 
-class OutputTransformError(ValueError):
-    """An error in the user's ``output_transform``. The original error is its ``__cause__``."""
+class _Call(nn.Module):
+    """A model with another way to call it, as a module, whose parameters can be replaced for one call."""
+
+    def __init__(self, model: nn.Module, forward: Callable[[nn.Module, Tensor], Any]) -> None:
+        super().__init__()
+        self.model = model
+        self._call = forward
+
+    def forward(self, images: Tensor) -> Any:
+        return self._call(self.model, images)
 
 
 class GradCAM:
@@ -55,20 +77,22 @@ class GradCAM:
         alpha_k = mean over positions of dY_c / dA_k
         map     = ReLU(sum over k of alpha_k A_k)
 
-    One forward and one backward pass serve all layers. The model runs in eval mode and on detached weights, so no
+    A model that ends with a sigmoid, a softmax or a log-softmax is explained by its logits before this function. One
+    forward and one backward pass serve all layers. The model runs in eval mode and on detached weights, so no
     gradient of a weight is computed. Afterwards everything is as before, even after an error: parameters, buffers,
     ``.grad``, ``requires_grad``, train/eval flags, hooks, the random state and the grad mode.
 
     Args:
-        model: a module whose ``forward(images)`` returns logits ``(N, K)``. If ``K = 1``, target 1 explains the logit
-            and target 0 minus the logit.
+        model: a module whose ``forward(images)`` returns logits ``(N, K)``, or their probabilities. If ``K = 1``,
+            target 1 explains the logit and target 0 minus the logit.
         target_layers: names of layers or modules of the model, alone or in a sequence, see
             `gradcam_callback.maps.resolve_layers`.
         method: ``"gradcam"``, ``"gradcam++"``, ``"hirescam"`` or ``"layercam"``, see `gradcam_callback.maps.methods`.
         precision: ``"full"`` keeps the model's own precision, even inside autocast. ``"bf16"`` runs the model under
             bfloat16 autocast: faster on hardware that supports it, but less exact.
         chunk_size: the largest number of images that go through the model at once, which bounds the memory. None
-            chooses by the device and the size of the images. If memory runs out, the size is halved.
+            chooses by the device and the size of the images. If memory runs out, the size is halved. A model that mixes
+            the images of a batch, by a batch norm without running statistics, gets them one by one.
         reuse_frozen: True reuses the outputs of frozen first blocks as long as neither these blocks nor the images
             change. The cache holds up to 256 MB, see `gradcam_callback.maps.frozen_prefix`.
         output_transform: a differentiable function from the model's output to logits ``(N, K)``, needed if ``forward``
@@ -83,7 +107,8 @@ class GradCAM:
 
     Raises:
         ValueError: a layer that does not resolve, an unknown method, precision or ``reshape_transform``, a chunk size
-            below 1, or an ``output_transform`` that is not callable. The message lists the choices.
+            below 1, an ``output_transform`` that is not callable, or a TorchScript module, which takes no hooks. The
+            message lists the choices.
 
     Examples:
         >>> import torch
@@ -110,6 +135,7 @@ class GradCAM:
         reshape_transform: str | Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         check_options(method, precision, chunk_size, reshape_transform, output_transform)
+        check_support(model)
         self.model = model
         self.target_layers = list_targets(target_layers)
         self.layers = resolve_layers(model, self.target_layers)
@@ -123,19 +149,28 @@ class GradCAM:
         self._frozen = FrozenPrefix() if reuse_frozen else None
         # False once the model overwrites an activation or fails with the memory format of the fast path.
         self._fast_path = True
+        # How the model ends, see `probabilities`; None until the first call.
+        self._ending: str | None = None
+        self._n_logits: int | None = None
+        self._unreached: set[str] = set()
 
-    def __call__(self, images: Tensor, targets: int | Sequence[int] | Tensor | None = None) -> CAMs:
+    def __call__(self, images: Tensor, targets: Targets | Contrast = None, *, forward: Forward | None = None) -> CAMs:
         """Compute the maps of a batch. The maps of an image do not depend on the other images.
 
         Args:
             images: ``(N, C, H, W)``, normalised as the model expects, on the model's device.
-            targets: the class to explain: an index for all images, or one per image. None explains the predicted class
-                of each image.
+            targets: what to explain. A class index for all images, or one per image. None explains the predicted class
+                of each image. ``"contrast"`` explains why the predicted class and not another: its logit minus the
+                strongest other one. A callable ``(outputs, index) -> (N,)`` explains any score, such as a number of a
+                regression: ``outputs`` is what the model or its ``output_transform`` returns for some of the images,
+                ``index`` holds their places in ``images``, ``(N,)`` int64 on the CPU.
+            forward: runs the model on images in another way than ``model(images)``, one image at a time. It is called
+                with the model, the image ``(1, C, H, W)`` and its place in ``images``, ``(1,)``.
 
         Raises:
-            ValueError: images that are not ``(N, C, H, W)``, logits that are not ``(N, K)``, targets outside the
-                logits, or a layer that is not called or does not return ``(N, C, h, w)``.
-            OutputTransformError: ``output_transform`` failed.
+            ValueError: images that are not ``(N, C, H, W)``, outputs that are not logits ``(N, K)``, targets outside
+                the logits, or a layer that is not called or does not return ``(N, C, h, w)``.
+            UserCodeError: ``output_transform`` or a callable target failed. It is a ValueError, too.
 
         Examples:
             >>> import torch
@@ -152,22 +187,23 @@ class GradCAM:
         """
         check_images(images)
         with borrowed(self.model, PRECISIONS[self.precision]):
-            given = targets_per_image(targets, len(images))
+            given = read_targets(targets, len(images))
             if not self._last_is_resolved:
-                self._resolve_last(images[:1])
+                self._resolve_last(images[:1], forward)
             logits, classes, nonfinite, *maps = compute_in_chunks(
-                lambda chunk: self._compute_chunk(images[chunk], None if given is None else given[chunk]),
+                lambda chunk: self._compute_chunk(images[chunk], _places(chunk), rows_of(given, chunk), forward),
                 images,
-                self.chunk_size,
+                self._chunk_size(forward),
             )
         by_layer = {layer.name: raw for layer, raw in zip(self.layers, maps, strict=True)}
         return CAMs(by_layer, logits, classes, nonfinite)
 
-    def predict(self, images: Tensor) -> Tensor:
+    def predict(self, images: Tensor, *, forward: Forward | None = None) -> Tensor:
         """Compute the logits ``(N, K)`` alone, in eval mode, and leave the model as it was.
 
         Args:
             images: ``(N, C, H, W)``, normalised as the model expects, on the model's device.
+            forward: as in a call.
 
         Examples:
             >>> import torch
@@ -179,35 +215,110 @@ class GradCAM:
             (True, False)
         """
         with borrowed(self.model, PRECISIONS[self.precision]):
+            kind = self._kind_of_ending(images, forward)
             (logits,) = compute_in_chunks(
-                lambda chunk: [self._forward(_detached(images[chunk]), [])[1]], images, self.chunk_size
+                lambda chunk: [to_logits(self._logits(images[chunk], _places(chunk), forward), kind)],
+                images,
+                self._chunk_size(forward),
             )
         return logits
 
-    def _resolve_last(self, image: Tensor) -> None:
-        size = image.shape[2], image.shape[3]
+    def check_labels(self, labels: Tensor) -> None:
+        """Check that labels are classes of the model, once it has been called.
+
+        Raises:
+            ValueError: some are not.
+        """
+        if self._n_logits is not None:
+            check_targets(labels, self._n_logits)
+
+    def returns_unknown(self, images: Tensor, *, forward: Forward | None = None) -> bool:
+        """Return True if the last operation of the model does not tell if it returns logits or probabilities."""
+        with borrowed(self.model, PRECISIONS[self.precision]):
+            return self._kind_of_ending(images, forward) == UNKNOWN
+
+    def _chunk_size(self, forward: Forward | None) -> int | None:
+        return 1 if forward is not None or mixes_images(self.model) else self.chunk_size
+
+    def _logits(self, images: Tensor, places: Tensor, forward: Forward | None) -> Tensor:
+        _, outputs = self._forward(_detached(images), places, [], forward)
+        return self._check_logits(outputs, len(images))
+
+    def _kind_of_ending(self, images: Tensor, forward: Forward | None) -> str:
+        """Return how the model ends. Only a graph tells, so one image goes through with gradients once."""
+        if self._ending is None:
+            with self._hooks([]):
+                image = _detached(images[:1]).requires_grad_()
+                outputs = self._detached_forward(image, _places(slice(0, 1)), forward)
+            self._ending = find_ending(self._check_logits(outputs, 1)).kind
+        return self._ending
+
+    def _resolve_last(self, image: Tensor, forward: Forward | None) -> None:
+        size, places = (image.shape[2], image.shape[3]), _places(slice(0, 1))
         with torch.no_grad():
-            last = find_last_layer(self.model, lambda: self._detached_forward(_detached(image)), size)
+            last = find_last_layer(self.model, lambda: self._detached_forward(_detached(image), places, forward), size)
         self.layers = resolve_layers(self.model, self.target_layers, last)
         self._last_is_resolved = True
 
-    def _compute_chunk(self, images: Tensor, targets: Tensor | None) -> list[Tensor]:
+    def _compute_chunk(
+        self,
+        images: Tensor,
+        places: Tensor,
+        targets: ReadTargets,
+        forward: Forward | None,
+    ) -> list[Tensor]:
         """Return logits, targets, nonfinite, and the maps of each layer."""
-        activations, logits = self._forward(_detached(images), self.layers)
+        activations, outputs = self._forward(_detached(images), places, self.layers, forward)
         reshape = self._reshape_for(images)
         for layer in self.layers:
             activations.check(layer, len(images), reshape)
-        targets = predicted_class(logits) if targets is None else targets.to(logits.device)
-        check_targets(targets, logits.shape[1])
-        scores = select_scores(logits, targets)
-        maps = backward_to_maps(scores, activations, METHODS[self.method], reshape)
+        if targets is None or isinstance(targets, (Tensor, Contrast)):
+            logits, classes, scores, root = self._start_at_logits(outputs, targets, len(images))
+        else:
+            scores = call_score_function(targets, outputs, places)
+            logits, classes = scores.detach()[:, None], torch.full_like(places, -1, device=scores.device)
+            root = Root(scores, torch.ones_like(scores))
+        if isinstance(root.at, Tensor) and not root.at.requires_grad:
+            raise MapError(
+                f"Expected the {'logits' if classes is not None else 'scores'} to depend on the layers "
+                f"{list(activations.by_layer)}, but {name_obstacle(self.model)}"
+            )
+        maps = backward_to_maps(root, activations, METHODS[self.method], reshape)
+        self._warn_unreached(list(activations.by_layer))
         nonfinite = ~logits.isfinite().all(dim=1)
         for name, raw in maps.items():
             # Other logits may be infinite; only the score of the target class makes a map meaningless.
             meaningless = ~(raw.isfinite().flatten(1).all(dim=1) & scores.isfinite())
             maps[name] = raw.masked_fill(meaningless[:, None, None], 0.0)
             nonfinite |= meaningless
-        return [logits.detach(), targets, nonfinite, *(maps[layer.name] for layer in self.layers)]
+        return [logits.detach(), classes, nonfinite, *(maps[layer.name] for layer in self.layers)]
+
+    def _start_at_logits(
+        self, outputs: Any, targets: Tensor | Contrast | None, n: int
+    ) -> tuple[Tensor, Tensor, Tensor, Root]:
+        """Return logits, classes and scores, and the start of the backward pass: before a sigmoid or softmax."""
+        returned = self._check_logits(outputs, n)
+        ending = find_ending(returned) if returned.requires_grad else Ending(UNKNOWN)
+        if returned.requires_grad:
+            self._ending = ending.kind
+        if ending.logits is None:
+            scores, classes = select_scores(returned, targets)
+            return returned, classes, scores, Root(scores, torch.ones_like(scores))
+        logits = to_logits(returned.detach(), ending.kind).requires_grad_()
+        scores, classes = select_scores(logits, targets)
+        (gradient,) = torch.autograd.grad(scores.sum(), logits)
+        return logits, classes, scores.detach(), Root(ending.logits, gradient_before(returned, ending, gradient))
+
+    def _warn_unreached(self, names: Sequence[str]) -> None:
+        new = [name for name in names if name not in self._unreached]
+        if new:
+            self._unreached.update(new)
+            warnings.warn(
+                f"GradCAM: what the maps explain does not depend on the layers {new}, so their maps are empty. No "
+                "gradient reaches them: a later layer is skipped, detached or not differentiable.",
+                GradCAMWarning,
+                stacklevel=3,
+            )
 
     def _reshape_for(self, images: Tensor) -> Callable[[Tensor], Tensor]:
         """Return the function from a layer's output for these images to ``(N, C, h, w)``."""
@@ -217,7 +328,9 @@ class GradCAM:
             return lambda output: reshape(output, size)
         return transform or (lambda output: output)
 
-    def _forward(self, images: Tensor, layers: Sequence[Layer]) -> tuple[Activations, Tensor]:
+    def _forward(
+        self, images: Tensor, places: Tensor, layers: Sequence[Layer], forward: Forward | None
+    ) -> tuple[Activations, Any]:
         """Run the model on the fast path; if it does not support this, use the safe path from then on.
 
         The fast path passes the activations on without a copy. On a CPU it also lays the images out as channels_last,
@@ -228,41 +341,45 @@ class GradCAM:
             fast = images.contiguous(memory_format=torch.channels_last) if images.device.type == "cpu" else images
             try:
                 with self._hooks(layers) as activations:
-                    logits = self._detached_forward(fast)
+                    outputs = self._detached_forward(fast, places, forward)
             except RuntimeError as error:
                 # Out of memory says nothing about the model: smaller chunks may still take the fast path.
                 if is_out_of_memory(error):
                     raise
             else:
                 if not activations.overwritten():
-                    return activations, logits
+                    return activations, outputs
         with self._hooks([replace(layer, overwritten=True) for layer in layers]) as activations:
-            logits = self._detached_forward(images)
+            outputs = self._detached_forward(images, places, forward)
         # Only now: if the safe path failed as well, the cause is another.
         self._fast_path = False
-        return activations, logits
+        return activations, outputs
 
-    def _detached_forward(self, images: Tensor) -> Tensor:
+    def _detached_forward(self, images: Tensor, places: Tensor, forward: Forward | None) -> Any:
         """Run the model on detached parameters, which no gradient can reach, and on copies of the buffers."""
+        called = self.model
+        if forward is not None:
+            called = _Call(self.model, lambda model, images: forward(model, images, places))
         # functional_call swaps the tensors in for this one call, so the model keeps its own.
-        state = {name: _detached(parameter) for name, parameter in self.model.named_parameters()}
-        state |= {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        output = torch.func.functional_call(self.model, state, (images,))
-        return self._to_logits(output, len(images))
+        state = {name: _detached(parameter) for name, parameter in called.named_parameters()}
+        state |= {name: buffer.clone() for name, buffer in called.named_buffers()}
+        outputs = torch.func.functional_call(called, state, (images,))
+        return outputs if self.output_transform is None else self._transformed(outputs)
 
-    def _to_logits(self, output: Any, n: int) -> Tensor:
-        if self.output_transform is None:
-            check_logits(output, n, "the model's forward")
-            logits: Tensor = output
-            return logits
+    def _transformed(self, outputs: Any) -> Any:
+        assert self.output_transform is not None
         try:
-            logits = self.output_transform(output)
+            return self.output_transform(outputs)
         except Exception as error:
-            raise OutputTransformError(
+            raise UserCodeError(
                 f"Expected `output_transform` to return logits (N, K), but it raised {type(error).__name__}: {error}. "
                 "Adapt it to the output of the model's forward."
             ) from error
-        check_logits(logits, n, "`output_transform`")
+
+    def _check_logits(self, outputs: Any, n: int) -> Tensor:
+        check_logits(outputs, n, "the model's forward" if self.output_transform is None else "`output_transform`")
+        logits: Tensor = outputs
+        self._n_logits = logits.shape[1]
         return logits
 
     @contextmanager
@@ -276,3 +393,8 @@ class GradCAM:
 def _detached(tensor: Tensor) -> Tensor:
     """Return the tensor without its graph; a copy if it was made under inference_mode, which autograd refuses."""
     return tensor.clone() if tensor.is_inference() else tensor.detach()
+
+
+def _places(chunk: slice) -> Tensor:
+    """Return the places of a chunk's images, ``(N,)`` int64."""
+    return torch.arange(chunk.start, chunk.stop)

@@ -1,21 +1,40 @@
-"""The fixed images of a training, read from datasets, folders and COCO annotations, with labels, masks and names.
+"""The fixed images of a training, read from datasets, loaders, folders and COCO, with labels, masks and names.
 
-`ProbeSet` holds them. The functions look up the transform and class names of a dataset, and read single images.
+`ProbeSet` holds them. `Feed` is the way of items and batches to the model, in whatever form the user's data come. The
+functions look up the transform and class names of a dataset, and read single images.
 """
 
+from gradcam_callback.probes.batches import BatchTransform, contains, describe, find_parts, replace
+from gradcam_callback.probes.datasets import choose_items
+from gradcam_callback.probes.feed import Feed, Sample, fill_row
 from gradcam_callback.probes.image_files import open_image
+from gradcam_callback.probes.items import CountClasses, Item
 from gradcam_callback.probes.lookup import find_class_names, find_transform
 from gradcam_callback.probes.masks import from_boxes
 from gradcam_callback.probes.names import make_unique
 from gradcam_callback.probes.probe_set import ProbeSet
+from gradcam_callback.probes.streams import Collector, choose_from_batches
 from gradcam_callback.probes.transforms import Transform
 
 __all__ = [
+    "BatchTransform",
+    "Collector",
+    "CountClasses",
+    "Feed",
+    "Item",
     "ProbeSet",
+    "Sample",
     "Transform",
+    "choose_from_batches",
+    "choose_items",
+    "contains",
+    "describe",
+    "fill_row",
     "find_class_names",
+    "find_parts",
     "find_transform",
     "from_boxes",
     "make_unique",
     "open_image",
+    "replace",
 ]

@@ -146,8 +146,12 @@ def _check_mask(mask: Any, size: tuple[int, ...], argument: str) -> Tensor:
             f"Expected {argument} to have the shape of its image, {size}, but got {tuple(given.shape)}. Transform the "
             "mask like the image."
         )
-    if given.dtype != torch.bool and not bool(((given == 0) | (given == 1)).all()):
-        raise ValueError(f"Expected {argument} to be bool, or 0 and 1, but got other values. Give True on the object.")
+    white = 255 if given.dtype == torch.uint8 and int(given.max()) == 255 else 1
+    if given.dtype != torch.bool and not bool(((given == 0) | (given == white)).all()):
+        raise ValueError(
+            f"Expected {argument} to be bool, 0 and 1, or uint8 of 0 and 255, but got other values. Give True on the "
+            "object."
+        )
     given = given.bool()
     if not bool(given.any()):
         raise ValueError(

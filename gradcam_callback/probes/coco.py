@@ -65,7 +65,7 @@ def read_coco(
                     f"Expected {str(path)!r} to have the size in its annotations, {mask.width} x {mask.height}, but "
                     f"got {width} x {height}. Use the images that were annotated."
                 )
-            items.append(Item(pixels, label, transform_mask(mask, transform or to_tensor), str(path)))
+            items.append(Item(pixels, label, transform_mask(mask, transform or to_tensor), str(path), name=path.stem))
     return items, classes
 
 

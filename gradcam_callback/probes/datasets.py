@@ -1,30 +1,65 @@
-"""Choose images of each class from a dataset, with their masks."""
+"""Choose images of each class from a map-style dataset, with their masks."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence, Sized
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from tqdm import tqdm
 
+from gradcam_callback.probes.batches import IMAGE_SUFFIXES, file_name, find_parts
 from gradcam_callback.probes.checks import check_per_class
-from gradcam_callback.probes.items import Item, choose_per_class
+from gradcam_callback.probes.feed import Feed, Sample
+from gradcam_callback.probes.items import ClassCount, CountClasses, Item, choose_per_class
+from gradcam_callback.probes.labels import all_classes, stored_labels, to_classes
 from gradcam_callback.probes.lookup import find_transform, unwrap
 from gradcam_callback.probes.masks import from_image
-from gradcam_callback.probes.pets import is_pets, leaves_masks_untransformed, pets_labels, trimap_to_mask
+from gradcam_callback.probes.pets import is_pets, leaves_masks_untransformed, trimap_to_mask
 from gradcam_callback.probes.transforms import mask_to_image, transform_mask
-from gradcam_callback.random_state import preserved_random_state, seed_everything
+from gradcam_callback.random_state import preserved_random_state
+
+# The largest number of items that are collated at once.
+BATCH = 16
+# Names under which datasets keep the paths of their images by index.
+_PATHS = ("samples", "imgs", "_images", "image_paths", "img_paths", "image_files", "paths", "files", "filenames")
+
+
+class Choice(NamedTuple):
+    """The chosen items of a dataset.
+
+    Attributes:
+        items: ordered by label.
+        labels_fit: False if the items have other labels than the dataset stores. The names of its classes then belong
+            to other labels, too.
+    """
+
+    items: list[Item]
+    labels_fit: bool
 
 
 def choose_items(
-    dataset: Any, per_class: int, seed: int, max_images: int | None, max_scanned: int | None
-) -> list[Item]:
-    """Choose ``per_class`` items of each class of a map-style dataset, see `ProbeSet.from_dataset`."""
-    check_per_class(per_class)
+    dataset: Any,
+    feed: Feed,
+    per_class: int | None,
+    seed: int,
+    max_images: int | None,
+    max_scanned: int | None,
+    count_classes: CountClasses | None = None,
+) -> Choice:
+    """Choose items of a map-style dataset, see `ProbeSet.from_dataset`.
+
+    Args:
+        feed: the way of the items to the model.
+        per_class: the number of images of each class; None fills ``max_images`` evenly.
+        count_classes: with it, labels are read only until every class has its images.
+    """
+    check_per_class(1 if per_class is None else per_class)
     if not isinstance(dataset, Sized) or not hasattr(dataset, "__getitem__"):
         raise ValueError(
             f"Expected `dataset` to be map-style, with a length and items by index, but got {type(dataset).__name__}. "
@@ -35,103 +70,132 @@ def choose_items(
     with preserved_random_state():
         # Datasets are often sorted, and neighbours are often alike.
         order = random.Random(seed).sample(range(len(dataset)), len(dataset))
-        pairs = _read_labels(dataset, order, max_scanned)
-        # If every item has exactly one of its classes, the labels are one-hot, not labels of several classes.
-        one_hot = [index for index, _ in pairs] == order[: len(pairs)] and len(pairs) >= len(order[:max_scanned])
-        items = []
-        for index, label in choose_per_class(pairs, per_class, max_images):
-            # The seed belongs to the item, so a random transform gives the same image every time.
-            item = _read_item(dataset, index, label, seed + index)
-            items.append(item._replace(present=None) if one_hot else item)
-    if not items:
+        if not feed.needs_labels:
+            some = sorted(order[: max_images or per_class])
+            return Choice(_read_items(dataset, feed, [(index, 0) for index in some], seed), labels_fit=False)
+        stored = stored_labels(dataset)
+
+        def are_stored(items: Sequence[Item], chosen: Sequence[tuple[int, int]]) -> bool:
+            pairs = zip(items, chosen, strict=True)
+            return stored is None or all(item.label == int(stored[index]) for item, (index, _) in pairs)
+
+        if stored is not None and not _transforms_labels(dataset):
+            chosen = choose_per_class([(index, int(stored[index])) for index in order], per_class, max_images)
+            items = [item._replace(present=None) for item in _read_items(dataset, feed, chosen, seed)]
+            if are_stored(items, chosen):
+                return Choice(items, labels_fit=True)
+        count = ClassCount(per_class, max_images)
+        pairs, one_hot = _scan(dataset, feed, order[:max_scanned], seed, count, count_classes)
+        chosen = choose_per_class(pairs, per_class, max_images)
+        items = _read_items(dataset, feed, chosen, seed)
+        if one_hot:
+            items = [item._replace(present=None) for item in items]
+        return Choice(items, labels_fit=are_stored(items, chosen))
+
+
+def _transforms_labels(dataset: Any) -> bool:
+    """Return True if a dataset, or one inside of it, changes its stored labels."""
+    return any(getattr(part, "target_transform", None) is not None for part in unwrap(dataset))
+
+
+def _scan(
+    dataset: Any,
+    feed: Feed,
+    order: Sequence[int],
+    seed: int,
+    count: ClassCount,
+    count_classes: CountClasses | None,
+) -> tuple[list[tuple[int, int]], bool]:
+    """Read labels from the items until every class has its images.
+
+    Returns:
+        Pairs of index and label, with one pair for each class of an item; and True if the labels are one-hot, that is,
+        if every item has exactly one of its classes.
+    """
+    pairs: list[tuple[int, int]] = []
+    one_hot = True
+    # Slow data would look like a hang. The bar appears after two seconds only.
+    for index in tqdm(order, desc=f"GradCAM: reading labels of {feed.name}", delay=2, leave=False):
+        item = feed.load(dataset, index, seed + index)
+        if not pairs and count_classes is not None:
+            count.n_classes = count_classes(feed.samples([item], [index])[0])
+        classes = to_classes(feed.label_of(item, index), f"the label of item {index}", feed.name)
+        one_hot = one_hot and len(classes) == 1
+        pairs += [(index, one) for one in classes]
+        count.add(classes)
+        if count.is_full:
+            break
+    if not pairs:
         raise ValueError(
             "Expected `dataset` to have labels with a 1, but all labels that were read are 0. Check its labels, or "
             "raise `max_scanned`."
         )
+    return pairs, one_hot
+
+
+def _read_items(dataset: Any, feed: Feed, chosen: Sequence[tuple[int, int]], seed: int) -> list[Item]:
+    """Read the chosen pairs of index and label, a batch at a time."""
+    items = []
+    for start in range(0, len(chosen), BATCH):
+        pairs = chosen[start : start + BATCH]
+        # The seed belongs to the item, so a random transform gives the same image every time.
+        loaded = [feed.load(dataset, index, seed + index) for index, _ in pairs]
+        samples = feed.samples(loaded, [index for index, _ in pairs])
+        for (index, label), item, sample in zip(pairs, loaded, samples, strict=True):
+            items.append(_to_item(dataset, feed, index, label, item, sample, seed + index))
     return items
 
 
-def _read_labels(dataset: Any, order: Sequence[int], max_scanned: int | None) -> list[tuple[int, int]]:
-    """Return pairs of index and label in the given order, with one pair for each class of an item."""
-    stored = _stored_labels(dataset)
-    if stored is not None:
-        return [(index, int(stored[index])) for index in order]
-    # Loading whole items is slow, so only this part has a limit.
-    return [
-        (index, label)
-        for index in order[:max_scanned]
-        for label in _to_classes(_load(dataset, index, seed=0)[1], index)
-    ]
+def _to_item(dataset: Any, feed: Feed, index: int, label: int, item: Any, sample: Sample, seed: int) -> Item:
+    present = all_classes(sample.label)
+    if feed.needs_labels:
+        own = to_classes(sample.label, f"the label of item {index}", feed.name)
+        # The label is the item's own, whatever the dataset stores.
+        label = label if label in own or not own else own[0]
+    mask = sample.mask
+    if mask is None and feed.batch_transform is None:
+        # Masks of many sizes, or pictures, are left out by most collate functions.
+        try:
+            mask = find_parts(item, "", batched=False, needs_labels=False).masks
+        except ValueError:
+            mask = None  # the item has another form than its batch, in which everything else was found
+    mask = _read_mask(dataset, index, mask, sample.image, label, present, seed)
+    name = _find_file(dataset, index) or file_name(item)
+    return Item(sample.image, label, mask, f"item {index}", present, name, sample.row)
 
 
-def _stored_labels(dataset: Any) -> Any:
-    """Return the labels that a dataset stores, or None if they have to be read from the items."""
-    labels = pets_labels(dataset) if is_pets(dataset) else getattr(dataset, "targets", None)
-    if isinstance(labels, (list, tuple, np.ndarray, Tensor)) and len(labels) == len(dataset):
-        # Detection datasets store whole annotations under this name.
-        if all(isinstance(label, (int, np.integer)) or getattr(label, "ndim", 1) == 0 for label in labels):
-            # A target transform changes the labels of the items, but not the stored labels.
-            return labels if getattr(dataset, "target_transform", None) is None else None
-    if isinstance(dataset, torch.utils.data.Subset):
-        inner = _stored_labels(dataset.dataset)
-        return None if inner is None else [int(inner[index]) for index in dataset.indices]
-    return None
-
-
-def _to_classes(label: Any, index: int) -> list[int]:
-    """Return the class, or the several classes, that a label stands for."""
-    given = torch.as_tensor(label)
-    # Floating point is allowed, since the binary losses of torch need it.
-    whole = not given.is_complex() and bool((given == given.round()).all())
-    if whole and given.numel() == 1:
-        return [int(given)]
-    if whole and given.ndim == 1 and bool(((given == 0) | (given == 1)).all()):
-        return [int(found) for found in given.nonzero()[:, 0]]
-    raise ValueError(
-        f"Expected the label of item {index} to be one integer class, or (K,) of 0 and 1, but got {label!r}. Convert "
-        "it in the dataset."
-    )
-
-
-def _load(dataset: Any, index: int, seed: int) -> tuple[Any, ...]:
-    """Load an item as image and label, and its mask if it has one."""
-    seed_everything(seed)
-    item = dataset[index]
-    if not isinstance(item, (tuple, list)) or len(item) not in (2, 3):
-        kind = type(item).__name__ + (f" of length {len(item)}" if isinstance(item, (tuple, list)) else "")
-        raise ValueError(
-            f"Expected item {index} of the dataset to be (image, label) or (image, label, mask), but got {kind}. For "
-            "other items, collect the images yourself and pass ProbeSet(images, labels)."
-        )
-    # torchvision's datasets give several targets as (image, (label, mask)).
-    if len(item) == 2 and isinstance(item[1], (tuple, list)) and len(item[1]) == 2 and len(np.shape(item[1][1])) > 1:
-        return (item[0], *item[1])
-    return tuple(item)
-
-
-def _read_item(dataset: Any, index: int, label: int, seed: int) -> Item:
-    image, given, *rest = _load(dataset, index, seed)
-    if not isinstance(image, Tensor):
-        raise ValueError(
-            f"Expected the image of item {index} to be a tensor (C, H, W), but got {type(image).__name__}. Give the "
-            "dataset a transform that makes a tensor, such as torchvision's ToTensor()."
-        )
-    classes = torch.as_tensor(given)
-    present = classes.bool() if classes.numel() > 1 else None
-    mask: Any = rest[0] if rest else None
-    if mask is not None and any(is_pets(part) for part in unwrap(dataset)):
+def _read_mask(
+    dataset: Any, index: int, mask: Any, image: Tensor, label: int, present: Tensor | None, seed: int
+) -> Any:
+    """Bring the mask of an item into a form that `ProbeSet` takes, with the geometry of its image."""
+    if mask is None:
+        return None
+    if any(is_pets(part) for part in unwrap(dataset)):
         mask = trimap_to_mask(mask)
     elif isinstance(mask, Image.Image):
         try:
             mask = from_image(mask)
         except ValueError as error:
             raise ValueError(f"Cannot read the mask of item {index}. {error}") from error
-    elif mask is not None and present is not None and np.shape(mask)[:-2] == present.shape:
+    elif present is not None and np.shape(mask)[:-2] == present.shape:
         # One mask per class: (K, H, W).
         mask = mask[label]
     transform = find_transform(dataset)
     if isinstance(mask, Tensor) and mask.ndim == 2 and transform is not None:
         # `dataset.transform` is for the image alone. A mask of another size has not gone through it.
         if mask.shape != image.shape[1:] or leaves_masks_untransformed(dataset):
-            mask = transform_mask(mask_to_image(mask), transform, seed)
-    return Item(image, label, mask, f"item {index}", present)
+            mask = transform_mask(mask_to_image(mask.cpu()), transform, seed)
+    return mask
+
+
+def _find_file(dataset: Any, index: int) -> str | None:
+    """Return the name of the file of an item without its ending; None if the dataset does not know it."""
+    if isinstance(dataset, torch.utils.data.Subset):
+        return _find_file(dataset.dataset, dataset.indices[index])
+    for name in _PATHS:
+        paths = getattr(dataset, name, None)
+        if isinstance(paths, (list, tuple, np.ndarray)) and len(paths) == len(dataset):
+            path = paths[index][0] if isinstance(paths[index], (list, tuple)) else paths[index]
+            if isinstance(path, (str, Path)) and str(path).lower().endswith(IMAGE_SUFFIXES):
+                return Path(path).stem
+    return None

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from torch import Tensor
 
+from gradcam_callback.probes.batches import IMAGE_SUFFIXES
 from gradcam_callback.probes.image_files import open_image
 from gradcam_callback.probes.items import Item
 from gradcam_callback.probes.masks import from_image
 from gradcam_callback.probes.transforms import Transform, mask_to_image, read_transformed, to_tensor, transform_mask
 from gradcam_callback.random_state import preserved_random_state
 
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 MASK_SUFFIX = ".mask.png"
 
 
@@ -46,7 +46,7 @@ def read_folder(
     with preserved_random_state():
         for path, mask_path in files:
             image, mask = _read(path, mask_path, transform or to_tensor)
-            items.append(Item(image, classes.index(path.parent.name), mask, str(path)))
+            items.append(Item(image, classes.index(path.parent.name), mask, str(path), name=path.stem))
     return items, classes
 
 

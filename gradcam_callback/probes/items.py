@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from gradcam_callback.probes.feed import Sample
+
+# Returns the number of classes of the network, given a first image for it; None if it is not known.
+CountClasses = Callable[["Sample"], int | None]
 
 
 class Item(NamedTuple):
@@ -17,6 +23,8 @@ class Item(NamedTuple):
         mask: a mask in any form that `ProbeSet` takes, or None.
         source: the path or the number of the item, for error messages.
         present: ``(K,)`` bool, all classes of the image if it may hold several, otherwise None.
+        name: of its file, without folder and ending; None if it is not known.
+        row: see `gradcam_callback.probes.feed.Sample`.
     """
 
     image: Tensor
@@ -24,14 +32,19 @@ class Item(NamedTuple):
     mask: Any
     source: str
     present: Tensor | None = None
+    name: str | None = None
+    row: Any = None
 
 
-def choose_per_class(pairs: Sequence[tuple[int, int]], per_class: int, max_images: int | None) -> list[tuple[int, int]]:
+def choose_per_class(
+    pairs: Sequence[tuple[int, int]], per_class: int | None, max_images: int | None
+) -> list[tuple[int, int]]:
     """Choose the first ``per_class`` images of each class.
 
     Args:
         pairs: an index and a label, with one pair for each class of an image. Earlier pairs are preferred.
-        per_class: the number of images per class. A class with fewer images gives all of them.
+        per_class: the number of images per class. A class with fewer images gives all of them. None fills
+            ``max_images`` evenly, with one image per class or more.
         max_images: the largest number of images. Without room for every class, some classes are left out.
 
     Returns:
@@ -41,8 +54,8 @@ def choose_per_class(pairs: Sequence[tuple[int, int]], per_class: int, max_image
     for index, label in pairs:
         by_class.setdefault(label, []).append(index)
     classes = sorted(by_class)
+    per_class = quota(per_class, max_images, len(classes))
     if max_images is not None:
-        per_class = min(per_class, max_images)
         room = max_images // per_class
         if len(classes) > room:
             # Spread the kept classes over all indices, since neighbouring classes are often alike.
@@ -54,3 +67,47 @@ def choose_per_class(pairs: Sequence[tuple[int, int]], per_class: int, max_image
         new_first = sorted(by_class[label], key=lambda index: index in taken)
         chosen += [(index, label) for index in new_first[:per_class]]
     return chosen
+
+
+def quota(per_class: int | None, max_images: int | None, n_classes: int) -> int:
+    """Return how many images of each class are chosen, 1 or more.
+
+    Args:
+        per_class: the wanted number; None fills ``max_images`` evenly.
+        max_images: the largest number of all images; None is no limit.
+        n_classes: the number of classes.
+    """
+    if per_class is None:
+        return max(1, (max_images or n_classes) // max(n_classes, 1))
+    return per_class if max_images is None else min(per_class, max_images)
+
+
+class ClassCount:
+    """The number of images of each class so far, to know when a probe set is full.
+
+    Args:
+        per_class: as in `choose_per_class`.
+        max_images: the same.
+
+    Attributes:
+        n_classes: of the network. While it is None, the probe set never is full, as another class may come.
+    """
+
+    def __init__(self, per_class: int | None, max_images: int | None) -> None:
+        self._per_class, self._max_images = per_class, max_images
+        self._counts: dict[int, int] = {}
+        self.n_classes: int | None = None
+
+    def add(self, classes: Sequence[int]) -> None:
+        """Count one more image with the given classes."""
+        for one in classes:
+            self._counts[one] = self._counts.get(one, 0) + 1
+
+    @property
+    def is_full(self) -> bool:
+        """Return True if every class has its images, or as many classes as there is room for."""
+        if self.n_classes is None:
+            return False
+        each = quota(self._per_class, self._max_images, self.n_classes)
+        room = self.n_classes if self._max_images is None else min(self.n_classes, self._max_images // each)
+        return sum(count >= each for count in self._counts.values()) >= room

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from types import CellType, FunctionType, MethodType
 from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from gradcam_callback.probes.pets import is_pets, pets_class_names
 from gradcam_callback.probes.transforms import Transform
 
 # Deeper nesting means that an object refers to itself.
 _MAX_DEPTH = 8
+# Longer lists hold data, not transforms.
+_MAX_PARTS = 50
+# Other packages use the names mean and std for something else.
+_PACKAGES = ("torchvision", "timm", "albumentations", "kornia", "monai")
 
 
 def find_transform(dataset: Any) -> Transform | None:
@@ -17,20 +26,48 @@ def find_transform(dataset: Any) -> Transform | None:
     return next((part.transform for part in unwrap(dataset) if callable(getattr(part, "transform", None))), None)
 
 
-def find_normalisation(source: Any) -> tuple[list[float] | None, list[float] | None]:
-    """Return mean and std of the torchvision ``Normalize`` in a transform or a dataset.
+def undoing(images: Tensor, sources: Sequence[Any]) -> Iterator[tuple[list[float], list[float]]]:
+    """Yield each mean and std in the sources that bring images back into 0..1 or 0..255.
 
-    Both versions of ``Normalize`` are found, and the presets of torchvision's weights, which hold mean and std.
+    Others are no proof: the images may have been normalised somewhere else, or twice.
 
-    Returns:
-        One value per channel for mean and for std, or ``(None, None)``.
+    Args:
+        images: ``(N, C, H, W)``, as the model takes them.
+        sources: datasets, transforms, modules or functions that may hold a normalisation.
     """
-    for part in unwrap(source):
-        mean, std = getattr(part, "mean", None), getattr(part, "std", None)
-        # Other classes use the names mean and std for something else.
-        if type(part).__module__.startswith("torchvision.transforms") and mean is not None and std is not None:
-            return [float(value) for value in mean], [float(value) for value in std]
-    return None, None
+    for mean, std in (found for source in sources for found in find_normalisations(source)):
+        if len(mean) in (1, images.shape[1]) and len(mean) == len(std):
+            pixels = images.float() * torch.tensor(std)[:, None, None] + torch.tensor(mean)[:, None, None]
+            low, high = float(pixels.min()), float(pixels.max())
+            # Rounding, and the overshoot of a bicubic resize, leave the range a little.
+            if (low >= -0.05 and high <= 1.05) or (low >= -5 and 2 < high <= 260):
+                yield mean, std
+
+
+def find_normalisations(source: Any) -> Iterator[tuple[list[float], list[float]]]:
+    """Yield mean and std of each ``Normalize`` in a dataset, transform, module or function, one value per channel.
+
+    These are known: both versions of torchvision's, and the presets of its weights; timm's; albumentations'; kornia's,
+    also among the children of a module; and MONAI's ``NormalizeIntensity``.
+    """
+    for part in _unwrap_everything(source):
+        if type(part).__module__.partition(".")[0] in _PACKAGES:
+            flags = getattr(part, "flags", None)
+            holder = flags if isinstance(flags, Mapping) else vars(part) if hasattr(part, "__dict__") else {}
+            for mean_name, std_name in (("mean", "std"), ("subtrahend", "divisor")):
+                mean = holder.get(mean_name, getattr(part, mean_name, None))
+                std = holder.get(std_name, getattr(part, std_name, None))
+                pair = _to_floats(mean), _to_floats(std)
+                if pair[0] and pair[1]:
+                    yield pair[0], pair[1]
+
+
+def _to_floats(values: Any) -> list[float]:
+    """Return numbers, or no number at all for anything else."""
+    try:
+        return [float(value) for value in torch.as_tensor(values).detach().cpu().flatten().tolist()]
+    except (TypeError, ValueError, RuntimeError):
+        return []
 
 
 def find_class_names(dataset: Any) -> list[str] | None:
@@ -54,3 +91,34 @@ def unwrap(source: Any, depth: int = 0) -> Iterator[Any]:
         inner += value if isinstance(value, (list, tuple)) else [value]
     for part in inner:
         yield from unwrap(part, depth + 1)
+
+
+def _unwrap_everything(source: Any, depth: int = 0) -> Iterator[Any]:
+    """Yield what `unwrap` yields, and what modules, functions, containers and MONAI's transforms of dicts hold."""
+    if depth > _MAX_DEPTH:
+        return
+    for part in unwrap(source):
+        yield part
+        inner: list[Any] = [getattr(part, "normalizer", None)]
+        if isinstance(part, nn.Module):
+            inner += part.children()
+        elif isinstance(part, Mapping):
+            inner += part.values()
+        elif isinstance(part, (list, tuple)):
+            inner += part[:_MAX_PARTS]
+        elif isinstance(part, partial):
+            inner += [part.func, *part.args, *part.keywords.values()]
+        elif isinstance(part, FunctionType):
+            inner += [cell.cell_contents for cell in part.__closure__ or () if _is_filled(cell)]
+        elif isinstance(part, MethodType):
+            inner.append(part.__self__)
+        for one in inner:
+            if one is not None and not isinstance(one, (Tensor, str, int, float)):
+                yield from _unwrap_everything(one, depth + 1)
+
+
+def _is_filled(cell: CellType) -> bool:
+    try:
+        return cell.cell_contents is not None
+    except ValueError:  # a name of the function around it that has no value yet
+        return False

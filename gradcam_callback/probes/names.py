@@ -26,3 +26,10 @@ def number_by_class(class_names: Sequence[str]) -> list[str]:
         counts[name] = counts.get(name, 0) + 1
         numbered.append(f"{name}-{counts[name]}")
     return numbered
+
+
+def name_image(class_name: str, stem: str) -> str:
+    """Name an image after its class and its file, with the class once: ``"cat-a"``, but ``"husky_000"``."""
+    if not class_name:
+        return stem
+    return stem if stem.lower().startswith(class_name.lower()) else f"{class_name}-{stem}"

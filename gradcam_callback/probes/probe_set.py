@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
 
+from gradcam_callback.probes.batches import BatchTransform
 from gradcam_callback.probes.checks import (
     check_images,
     check_labels,
@@ -20,10 +22,11 @@ from gradcam_callback.probes.checks import (
 )
 from gradcam_callback.probes.coco import read_coco
 from gradcam_callback.probes.datasets import choose_items
+from gradcam_callback.probes.feed import Feed
 from gradcam_callback.probes.folders import read_folder
 from gradcam_callback.probes.items import Item
-from gradcam_callback.probes.lookup import find_class_names, find_normalisation
-from gradcam_callback.probes.names import make_unique
+from gradcam_callback.probes.lookup import find_class_names, undoing
+from gradcam_callback.probes.names import make_unique, name_image
 from gradcam_callback.probes.transforms import Transform
 
 
@@ -34,12 +37,13 @@ class ProbeSet:
         images: ``(N, C, H, W)`` floating point, transformed and normalised as the model takes them. They are copied.
         labels: ``(N,)`` integers, the class of each image from 0. If an image may hold several of K classes:
             ``(N, K)`` of 0 and 1. The image is then repeated once for each class that it holds, and a prediction is
-            correct if the logit of that class is positive.
+            correct if the logit of that class is positive. None if the images have no classes; the maps then explain a
+            class index or a callable ``target``, and there is no accuracy.
         masks: the object in each image: ``(N, H, W)`` bool, True on the object, or a sequence with one entry per image.
             An entry is a mask ``(H, W)`` of bool or of 0 and 1; a black and white ``PIL.Image``; a box ``(4,)`` or
             boxes ``(B, 4)`` as ``x1, y1, x2, y2`` in pixels (`gradcam_callback.probes.from_boxes`); or None for an
             image without a mask. With labels ``(N, K)``, an entry may be ``(K, H, W)`` with one mask per class.
-        names: one unique name per image. By default ``"<class>-<i>"``.
+        names: one unique name per image. By default ``"<class>-<i>"``, or ``"image-<i>"`` without labels.
         class_names: the name of each class by its index. By default ``"class <index>"``.
         mean: one value per channel, or one for all channels. This normalisation of the images is undone for display.
             Without mean and std, images in 0..1 or 0..255 are displayed as they are, and other images are stretched
@@ -48,7 +52,8 @@ class ProbeSet:
 
     Attributes:
         images: ``(M, C, H, W)``. M is N, or with labels ``(N, K)`` the number of pairs of image and class.
-        labels: ``(M,)`` int64, one class per image.
+        labels: ``(M,)`` int64, one class per image; all 0 if no labels were given.
+        has_labels: True if labels were given.
         masks: ``(M, H, W)`` bool, all False for an image without a mask. None if no image has a mask.
         has_mask: ``(M,)`` bool, True for images with a mask.
         present: ``(M, K)`` bool, all classes of each image. None unless an image may hold several classes.
@@ -75,7 +80,7 @@ class ProbeSet:
     def __init__(
         self,
         images: Tensor,
-        labels: Tensor | Sequence[int],
+        labels: Tensor | Sequence[int] | None = None,
         masks: Tensor | Sequence[Any] | None = None,
         names: Sequence[str] | None = None,
         class_names: Sequence[str] | None = None,
@@ -85,17 +90,21 @@ class ProbeSet:
         self.images = check_images(images)
         self.present = None
         # Masks and names are given per image, so they are repeated before they are checked.
-        if np.ndim(labels) == 2:
+        if labels is not None and np.ndim(labels) == 2:
             self.present, labels, self.images, masks, names = repeat_per_class(
                 labels, self.images, masks, names, class_names
             )
-        self.labels = check_labels(labels, len(self.images), class_names)
+        self.has_labels = labels is not None
+        self.labels = check_labels([0] * len(self.images) if labels is None else labels, len(self.images), class_names)
         self.masks, self.has_mask = check_masks(masks, self.images)
         self.class_names = None
         if class_names is not None:
             # An empty name would make an empty tag.
             self.class_names = [str(name) or f"class {label}" for label, name in enumerate(class_names)]
-        self.names = check_names(names, [self.class_name(label) for label in self.labels.tolist()])
+        words = [self.class_name(label) if self.has_labels else "image" for label in self.labels.tolist()]
+        self.names = check_names(names, words)
+        # With each image, the batch of this image alone, for a `forward` that takes more than the image.
+        self.rows: list[Any] | None = None
         self.mean, self.std = check_normalisation(mean, std, self.images.shape[1])
 
     def __len__(self) -> int:
@@ -165,28 +174,35 @@ class ProbeSet:
         *,
         max_images: int | None = None,
         max_scanned: int | None = None,
+        batch_transform: BatchTransform | None = None,
     ) -> ProbeSet:
         """Choose ``per_class`` images of each class from a dataset, the same images every time.
 
-        Labels come from ``dataset.targets`` if possible, also through a ``Subset``, otherwise from the items. Class
-        names come from ``dataset.classes``. Mean and std come from a torchvision ``Normalize`` in its transform. The
-        state of the random generators does not change.
+        The label of an image is that of its item. ``dataset.targets`` only saves reading every item, also through a
+        ``Subset``, as long as the items agree. Class names come from ``dataset.classes``, unless the items have other
+        labels than ``dataset.targets``. Mean and std come from a ``Normalize`` in its transform. The state of the
+        random generators does not change.
 
         Args:
-            dataset: map-style, with items ``(image, label)`` or ``(image, label, mask)``, or torchvision's
-                ``OxfordIIITPet`` with ``target_types=("category", "segmentation")``. The image is a tensor
-                ``(C, H, W)``. The label is a class, or ``(K,)`` of 0 and 1: one-hot, or several classes, for one of
-                which the image is chosen. The mask is in any form of `ProbeSet`. A mask ``(H, W)`` or ``PIL.Image`` of
-                another size than its image goes through ``dataset.transform``.
+            dataset: map-style. An item is ``(image, label)``, with a mask or anything else behind it; a mapping or
+                named tuple with the usual names, such as ``"image"``, ``"label"`` and ``"mask"``; or one in another.
+                The image is a tensor ``(C, H, W)``. The label is a class, or ``(K,)`` of 0 and 1: one-hot, or several
+                classes, for one of which the image is chosen. A mask is bool or 0 and 1 of the image's size, a
+                ``PIL.Image``, or a mask or boxes of ``torchvision.tv_tensors``. A mask ``(H, W)`` or ``PIL.Image`` of
+                another size than its image goes through ``dataset.transform``. Also torchvision's ``OxfordIIITPet``
+                with ``target_types=("category", "segmentation")``.
             per_class: the number of images per class, 1 or more.
             seed: chooses the images, and seeds random steps of the transform.
             max_images: the largest number of images. If there are more classes, the chosen classes are spread evenly
                 over their indices.
             max_scanned: the largest number of items to load for their labels. Stored labels have no limit.
+            batch_transform: for items of any other form: a function from the items of a batch, after torch's
+                ``default_collate``, to ``(images, labels)`` or ``(images, labels, masks)``.
 
         Raises:
-            ValueError: the dataset is empty or not map-style; an item has another form; the images differ in shape; a
-                mask marks nothing; or ``per_class`` is below 1.
+            ValueError: the dataset is empty or not map-style; images or labels cannot be told for certain; the images
+                differ in shape; a mask marks nothing; or ``per_class`` is below 1.
+            UserCodeError: the dataset or ``batch_transform`` failed. It is a ValueError, too.
 
         Examples:
             >>> import torch
@@ -199,13 +215,10 @@ class ProbeSet:
             >>> torch.equal(probe.images, ProbeSet.from_dataset(dataset, per_class=2).images)
             True
         """
-        items = choose_items(dataset, per_class, seed, max_images, max_scanned)
-        mean, std = find_normalisation(dataset)
-        probe = cls._from_items(items, class_names=find_class_names(dataset), mean=mean, std=std)
-        if items[0].present is not None:
-            # The constructor would repeat each image for all its classes, but only one of them was chosen.
-            probe.present = torch.stack([item.present for item in items if item.present is not None])
-        return probe
+        feed = Feed(collate=default_collate if batch_transform else None, batch_transform=batch_transform)
+        chosen = choose_items(dataset, feed, per_class, seed, max_images, max_scanned)
+        names = find_class_names(dataset) if chosen.labels_fit else None
+        return cls.from_items(chosen.items, class_names=names, sources=[dataset])
 
     @classmethod
     def from_folder(
@@ -313,17 +326,30 @@ class ProbeSet:
     def _from_files(
         cls, items: Sequence[Item], classes: Sequence[str], transform: Transform | None, mean: Any, std: Any
     ) -> ProbeSet:
-        found_mean, found_std = find_normalisation(transform)
-        return cls._from_items(
-            items,
-            names=make_unique([f"{classes[item.label]}-{Path(item.source).stem}" for item in items]),
-            class_names=classes,
-            mean=found_mean if mean is None else mean,
-            std=found_std if std is None else std,
-        )
+        if mean is not None or std is not None:
+            return cls.from_items(items, class_names=classes, mean=mean, std=std)
+        return cls.from_items(items, class_names=classes, sources=[transform])
 
     @classmethod
-    def _from_items(cls, items: Sequence[Item], **others: Any) -> ProbeSet:
+    def from_items(
+        cls,
+        items: Sequence[Item],
+        *,
+        class_names: Sequence[str] | None = None,
+        sources: Sequence[Any] = (),
+        labelled: bool = True,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> ProbeSet:
+        """Make a probe set of chosen items; used by the ``from_`` functions and the callback.
+
+        Args:
+            class_names: as in `ProbeSet`; left out if they do not name every label.
+            sources: datasets, transforms or modules that may hold the normalisation of the images.
+            labelled: False leaves the labels out.
+            mean: as in `ProbeSet`.
+            std: as in `ProbeSet`.
+        """
         first = items[0]
         # The constructor would find these mistakes, too, but cannot name the file or item.
         for item in items:
@@ -339,4 +365,19 @@ class ProbeSet:
                     "Use a transform that keeps the object, remove the mask, or choose other images by `seed`."
                 )
         images = torch.stack([torch.as_tensor(item.image) for item in items])
-        return cls(images, [item.label for item in items], [item.mask for item in items], **others)
+        labels = [item.label for item in items] if labelled else None
+        if class_names is not None and (labels is None or max(labels) >= len(class_names)):
+            class_names = None
+        if mean is None and std is None:
+            mean, std = next(undoing(images, sources), (None, None))
+        probe = cls(images, labels, [item.mask for item in items], class_names=class_names, mean=mean, std=std)
+        stems = [item.name for item in items if item.name]
+        if len(stems) == len(items):
+            words = [probe.class_name(item.label) if class_names else "" for item in items]
+            probe.names = make_unique([name_image(*pair) for pair in zip(words, stems, strict=True)])
+        if first.present is not None:
+            # The constructor would repeat each image for all its classes, but only one of them was chosen.
+            probe.present = torch.stack([item.present for item in items if item.present is not None])
+        if all(item.row is not None for item in items):
+            probe.rows = [item.row for item in items]
+        return probe

@@ -40,8 +40,8 @@ def read_transformed(path: Path, transform: Transform) -> Tensor:
 
 
 def mask_to_image(mask: Tensor) -> Image.Image:
-    """Return a mask ``(H, W)`` of bool, or 0 and 1, as a black and white image."""
-    return Image.fromarray(mask.numpy().astype(np.uint8) * 255)
+    """Return a mask ``(H, W)``, 0 beside the object, as a black and white image."""
+    return Image.fromarray((mask.cpu().numpy() != 0).astype(np.uint8) * 255)
 
 
 def transform_mask(mask: Image.Image, transform: Transform, seed: int = 0) -> Tensor:

@@ -5,7 +5,7 @@ This wing ties the leaves together. It knows tags, state and images of a run, bu
 
 from gradcam_callback.run import tags
 from gradcam_callback.run.album import Album, captions, input_images
-from gradcam_callback.run.evaluate import Evaluation, Evaluator, Shard, check_target
+from gradcam_callback.run.evaluate import BatchForward, Evaluation, Evaluator, Shard, Target, check_target
 from gradcam_callback.run.logger import RunLogger
 from gradcam_callback.run.session import Session, warn_lost
 from gradcam_callback.run.signature import differ_in_probe_only, identify
@@ -14,6 +14,7 @@ from gradcam_callback.run.tags import Tags
 
 __all__ = [
     "Album",
+    "BatchForward",
     "Evaluation",
     "Evaluator",
     "RunLogger",
@@ -21,6 +22,7 @@ __all__ = [
     "Session",
     "Shard",
     "Tags",
+    "Target",
     "captions",
     "check_target",
     "differ_in_probe_only",

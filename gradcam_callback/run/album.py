@@ -31,9 +31,16 @@ from gradcam_callback.run.state import RunState
 from gradcam_callback.run.tags import join
 
 COUNTERFACTUAL_ROWS = 12
+# What is explained by a callable target.
+OWN_TARGET = "your target"
 
 # The parts of a tag.
 Parts = tuple[str, ...]
+
+
+def explains_classes(cams: CAMs) -> bool:
+    """Return True if maps explain classes, False if they explain the scores of the user's own target."""
+    return bool((cams.targets >= 0).all())
 
 
 def captions(probe: ProbeSet, cams: CAMs, labelled: bool = True) -> list[Caption]:
@@ -42,6 +49,11 @@ def captions(probe: ProbeSet, cams: CAMs, labelled: bool = True) -> list[Caption
     Args:
         labelled: False leaves the labels out, and with them correct and wrong.
     """
+    if not explains_classes(cams):
+        scores = [f"score {score:.4g}" for score in cams.logits[:, 0].tolist()]
+        pairs = zip(probe.names, scores, strict=True)
+        return [Caption(name, None, score, None, None, OWN_TARGET, None) for name, score in pairs]
+    labelled = labelled and probe.has_labels
     correct = is_correct(cams.logits, probe.labels, probe.multi_label)
     explained = class_probability(cams.logits, cams.targets, probe.multi_label)
     if probe.multi_label:
@@ -141,7 +153,8 @@ class Album:
         snapshots = state.snapshots()
         explained = {snapshot.targets[i] for snapshot in snapshots}
         # With target="predicted" the class may change from one epoch to the next.
-        name = self._probe.class_name(explained.pop()) if len(explained) == 1 else "predicted class"
+        only = explained.pop() if len(explained) == 1 else None
+        name = "predicted class" if only is None else OWN_TARGET if only < 0 else self._probe.class_name(only)
         headings = [snapshot.heading for snapshot in snapshots]
         probabilities = [snapshot.probabilities[i] for snapshot in snapshots]
         maps = {layer: np.stack([snapshot.map_of(layer, i) for snapshot in snapshots]) for layer in self._layers}

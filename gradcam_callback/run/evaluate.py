@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from gradcam_callback.exceptions import MapError, UserCodeError
 from gradcam_callback.maps import (
     CAMs,
+    Contrast,
+    Forward,
     GradCAM,
+    ScoreFunction,
+    as_input,
     class_probability,
     concatenate,
     is_correct,
     is_out_of_memory,
+    look_like_probabilities,
 )
 from gradcam_callback.measures import (
     Counterfactuals,
@@ -26,9 +33,15 @@ from gradcam_callback.measures import (
     metrics,
     swap_test,
 )
-from gradcam_callback.probes import ProbeSet
+from gradcam_callback.probes import ProbeSet, fill_row
 from gradcam_callback.run import tags
 from gradcam_callback.run.tags import by_class, by_image, join
+
+TARGETS = ("label", "predicted", "contrast")
+# Takes the outputs of the model and the numbers (N,) of the probe images, and returns scores (N,).
+Target = str | int | Callable[[Any, Tensor], Tensor]
+# Runs a model on a batch.
+BatchForward = Callable[[nn.Module, Any], Any]
 
 
 @dataclass(frozen=True)
@@ -39,7 +52,7 @@ class Evaluation:
         cams: on the CPU.
         scalars: metric -> value; the metrics of a layer are named ``"<metric>/<layer>"``. Undefined ones are left out.
         n_masked: the number of probe images with a mask.
-        masked_accuracy: the accuracy, 0..1, on these images.
+        masked_accuracy: the accuracy, 0..1, on these images; None if the images have no classes.
         swap: None without masks, or if the masked images are all of one class.
         foci: one per chosen layer, from input to output; empty without masks.
         counterfactuals: the images of the interventions; None without masks.
@@ -48,7 +61,7 @@ class Evaluation:
     cams: CAMs
     scalars: dict[str, float]
     n_masked: int
-    masked_accuracy: float
+    masked_accuracy: float | None
     swap: SwapTest | None
     foci: list[Focus]
     counterfactuals: Counterfactuals | None
@@ -79,35 +92,44 @@ class Evaluator:
     Args:
         cam: computes the maps. The parameters of its model decide the device and the dtype of the images.
         probe: the images.
-        target: the class that each map explains: ``"label"``, ``"predicted"``, or a class index.
+        target: what each map explains: ``"label"``, ``"predicted"``, ``"contrast"``, a class index, or a callable.
+        forward: the user's way to run the model on a batch; None is ``model(images)``.
         seed: chooses the backgrounds that objects are put on.
         by_class: True also returns the mask metrics of every layer, and the swap accuracy, for each class.
         check_faithfulness: True asks if the network relies on the hottest part of its deepest map; two more forwards.
 
     Raises:
-        ValueError: labels or a target outside the logits, or images that the model cannot take. One image is tried at
-            once, so that the error comes before anything else happens.
+        ValueError: labels or a target outside the logits; images that the model cannot take; outputs that look like
+            probabilities, but whose logits cannot be told; or ``forward`` with a probe set that is no part of batches.
+            One image is tried at once, so that the error comes before anything else happens.
+        UserCodeError: the model's forward, ``forward`` or a callable target failed. It is a ValueError, too.
     """
 
     def __init__(
         self,
         cam: GradCAM,
         probe: ProbeSet,
-        target: str | int = "label",
+        target: Target = "label",
         *,
+        forward: BatchForward | None = None,
         seed: int = 0,
         by_class: bool = False,
         check_faithfulness: bool = False,
     ) -> None:
         self.cam, self.probe, self.target = cam, probe, target
+        self._forward = forward
         self._by_class, self._check_faithfulness, self._seed = by_class, check_faithfulness, seed
+        # A callable explains any number, so predictions are not compared with labels.
+        self._has_accuracy = probe.has_labels and not callable(target)
+        _check_needs(probe, target, forward, check_faithfulness)
         self._try_one_image()
         masked = probe.has_mask
         self._masks = None if probe.masks is None else probe.masks[masked]
-        # The labels of the images that have a mask.
+        # The numbers and labels of the images that have a mask.
+        self._masked = masked.nonzero()[:, 0]
         self._labels = probe.labels[masked]
         self._counterfactuals = None
-        if self._masks is not None:
+        if self._masks is not None and self._has_accuracy:
             # Once per run: painting objects out takes longer than a forward, and the images stay comparable.
             self._counterfactuals = make_counterfactuals(
                 probe.images[masked],
@@ -138,16 +160,17 @@ class Evaluator:
             # The parts differ by one image at most. With more processes than images, some are empty.
             return values.tensor_split(world_size)[rank]
 
-        images = part(self.probe.images)
-        cams = self._compute_maps(images, part(self.probe.labels)) if len(images) else None
+        own = part(torch.arange(len(self.probe)))
+        images = self.probe.images[own]
+        cams = self._compute_maps(images, own) if len(images) else None
         sets, none = self._counterfactuals, torch.empty(0, dtype=torch.bool)
         swapped = background = foreground = none
         if sets is not None:
-            background = self._are_correct(part(sets.background), part(self._labels))
-            foreground = self._are_correct(part(sets.foreground), part(self._labels))
+            background = self._are_correct(part(sets.background), part(self._masked))
+            foreground = self._are_correct(part(sets.foreground), part(self._masked))
             if sets.swapped is not None:
-                swapped = self._are_correct(part(sets.swapped), part(self._labels[sets.objects]))
-        faithful = self._faithfulness_of(images, cams) if self._check_faithfulness and cams else torch.empty(0)
+                swapped = self._are_correct(part(sets.swapped), part(self._masked[sets.objects]))
+        faithful = self._faithfulness_of(images, own, cams) if self._check_faithfulness and cams else torch.empty(0)
         return Shard(cams, swapped, background, foreground, faithful)
 
     def merge(self, shards: Sequence[Shard], previous: Mapping[str, Tensor] | None = None) -> Evaluation:
@@ -158,8 +181,10 @@ class Evaluator:
             previous: layer -> the maps of the last entry, from which the drift is measured; None leaves drift out.
         """
         cams = concatenate([shard.cams for shard in shards if shard.cams is not None])
-        correct = is_correct(cams.logits, self.probe.labels, self.probe.multi_label)
-        scalars = {tags.PROBE_ACCURACY: _mean(correct)}
+        scalars, correct = {}, None
+        if self._has_accuracy:
+            correct = is_correct(cams.logits, self.probe.labels, self.probe.multi_label)
+            scalars[tags.PROBE_ACCURACY] = _mean(correct)
         foci = self._locate_foci(cams.maps)
         for layer, maps in cams.maps.items():
             scalars |= self._map_metrics(layer, maps, previous or {})
@@ -168,8 +193,8 @@ class Evaluator:
         scalars |= self._metrics_by_class(cams.maps)
         if self._check_faithfulness:
             scalars |= self._name_faithfulness(torch.cat([shard.faithfulness for shard in shards]))
-        if self._counterfactuals is None:
-            return Evaluation(cams, _defined(scalars), 0, 0.0, None, foci, None)
+        if self._counterfactuals is None or correct is None:
+            return Evaluation(cams, _defined(scalars), 0, None, None, foci, None)
         # The interventions are of the masked images only, so they are compared with the accuracy on these.
         masked_correct = correct[self.probe.has_mask]
         swapped, background, foreground = (
@@ -189,13 +214,9 @@ class Evaluator:
             self._counterfactuals,
         )
 
-    def _compute_maps(self, images: Tensor, labels: Tensor) -> CAMs:
-        targets: Tensor | int | None = labels  # target="label"
-        if isinstance(self.target, int):
-            targets = self.target
-        elif self.target == "predicted":
-            targets = None
-        cams = self.cam(self._as_model_input(images), targets)
+    def _compute_maps(self, images: Tensor, own: Tensor) -> CAMs:
+        """Compute the maps of probe images; ``own`` are their numbers."""
+        cams = self.cam(self._as_model_input(images), self._targets(own), forward=self._forward_of(own))
         # Metrics need float64, which some devices lack, and drawing needs NumPy.
         maps = {layer: raw.cpu() for layer, raw in cams.maps.items()}
         return CAMs(maps, cams.logits.cpu(), cams.targets.cpu(), cams.nonfinite.cpu())
@@ -268,9 +289,28 @@ class Evaluator:
                 scalars[name] = _mean(swapped_correct[labels == label])
         return scalars
 
-    def _faithfulness_of(self, images: Tensor, cams: CAMs) -> Tensor:
+    def _targets(self, own: Tensor) -> Tensor | Contrast | ScoreFunction | int | None:
+        """Return what `GradCAM` explains for the probe images with these numbers."""
+        target = self.target
+        if callable(target):
+            return lambda outputs, places: target(outputs, own[places])
+        if isinstance(target, int):
+            return target
+        if target == "predicted":
+            return None
+        labels = self.probe.labels[own]
+        return Contrast(labels) if target == "contrast" else labels
+
+    def _forward_of(self, own: Tensor) -> Forward | None:
+        """Return the forward of images, each of which stands for the probe image with its number in ``own``."""
+        forward, rows = self._forward, self.probe.rows
+        if forward is None or rows is None:
+            return None
+        return lambda model, images, places: forward(model, fill_row(rows[int(own[places])], images))
+
+    def _faithfulness_of(self, images: Tensor, own: Tensor, cams: CAMs) -> Tensor:
         return faithfulness(
-            lambda blurred: class_probability(self._predict(blurred), cams.targets, self.probe.multi_label),
+            lambda blurred: class_probability(self._predict(blurred, own), cams.targets, self.probe.multi_label),
             images,
             cams.maps[self.layers[-1]],
         )
@@ -280,49 +320,83 @@ class Evaluator:
         by_name = {join(by_image(tags.FAITHFULNESS), name): value for name, value in each}
         return {tags.FAITHFULNESS: metrics.mean_of_defined(values), **by_name}
 
-    def _are_correct(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Return ``(N,)`` bool, which predictions are correct."""
+    def _are_correct(self, images: Tensor, own: Tensor) -> Tensor:
+        """Return ``(N,)`` bool, which predictions are correct; ``own`` are the numbers of the probe images shown."""
         if not len(images):
             return torch.empty(0, dtype=torch.bool)
-        return is_correct(self._predict(images), labels, self.probe.multi_label)
+        return is_correct(self._predict(images, own), self.probe.labels[own], self.probe.multi_label)
 
-    def _predict(self, images: Tensor) -> Tensor:
+    def _predict(self, images: Tensor, own: Tensor) -> Tensor:
         """Return logits ``(N, K)`` on the CPU."""
-        return self.cam.predict(self._as_model_input(images)).cpu()
+        return self.cam.predict(self._as_model_input(images), forward=self._forward_of(own)).cpu()
 
     def _as_model_input(self, images: Tensor) -> Tensor:
-        """Move images to the device and the dtype of the model."""
-        # Whole models may be in half precision. A quantised model has no floating parameter to go by.
-        floating = [parameter for parameter in self.cam.model.parameters() if parameter.is_floating_point()]
-        return images.to(floating[0].device, floating[0].dtype) if floating else images
+        return as_input(self.cam.model, images)
 
     def _try_one_image(self) -> None:
         # The image with the highest label: if this label fits into the logits, all labels do.
-        highest = int(self.probe.labels.argmax())
-        one = self._as_model_input(self.probe.images[highest : highest + 1])
+        highest = self.probe.labels.argmax()[None]
+        one = self._as_model_input(self.probe.images[highest])
+        name = "the model's forward" if self._forward is None else "your `forward`"
         try:
-            self.cam(one, targets=int(self.probe.labels[highest]))
-            if isinstance(self.target, int):
-                self.cam(one, targets=self.target)
-        except RuntimeError as error:
+            self.cam(one, self._targets(highest), forward=self._forward_of(highest))
+            if self._has_accuracy:
+                self.cam.check_labels(self.probe.labels[highest])
+            if not callable(self.target) and self.cam.returns_unknown(one, forward=self._forward_of(highest)):
+                self._refuse_probabilities()
+        except (MapError, UserCodeError):
+            raise
+        except Exception as error:
             if is_out_of_memory(error):
                 raise  # the images are not to blame
-            raise ValueError(
-                f"Expected probe images as validation gives them to the model, but the model cannot take images of "
-                f"shape {tuple(one.shape[1:])}: {error}"
+            raise UserCodeError(
+                f"Expected {name} to take probe images as validation gives them, {tuple(one.shape)} {one.dtype}, but "
+                f"it raised {type(error).__name__}: {error}. If forward takes other arguments, pass "
+                'forward=lambda net, batch: net(batch["image"], batch["age"]); if the images differ from those of the '
+                "validation, correct the probe set."
             ) from error
 
+    def _refuse_probabilities(self) -> None:
+        everything = torch.arange(len(self.probe))
+        outputs = self._predict(self.probe.images, everything)
+        if look_like_probabilities(outputs):
+            raise MapError(
+                f"Expected the model to return logits (N, K), but all its outputs for the {len(self.probe)} probe "
+                f"images lie between {outputs.min():.2g} and {outputs.max():.2g}, as probabilities do. Return the "
+                "logits, or pass output_transform=torch.logit for a sigmoid, output_transform=torch.log for a softmax."
+            )
 
-def check_target(target: str | int) -> None:
-    """Check the choice of the class that each map explains.
+
+def check_target(target: object) -> None:
+    """Check the choice of what each map explains.
 
     Raises:
-        ValueError: neither ``"label"``, ``"predicted"`` nor a class index.
+        ValueError: neither ``"label"``, ``"predicted"``, ``"contrast"``, a class index, nor a callable.
     """
-    if isinstance(target, bool) or not (target in ("label", "predicted") or isinstance(target, int)):
+    known = target in TARGETS if isinstance(target, str) else callable(target) or isinstance(target, int)
+    if isinstance(target, bool) or not known:
         raise ValueError(
-            f"Expected `target` to be 'label', 'predicted' or a class index, but got {target!r}. Use 'label' to "
-            "explain each image's own class."
+            f"Expected `target` to be 'label', 'predicted', 'contrast', a class index or a callable, but got "
+            f"{target!r}. Use 'label' to explain each image's own class."
+        )
+
+
+def _check_needs(probe: ProbeSet, target: Target, forward: object, check_faithfulness: bool) -> None:
+    if not probe.has_labels and target in ("label", "contrast"):
+        raise ValueError(
+            f"Expected a probe set with labels for target={target!r}, but it has none. Give the labels, or choose "
+            "target='predicted', a class index, or a callable (outputs, index) -> (N,)."
+        )
+    if forward is not None and probe.rows is None:
+        raise ValueError(
+            "Expected probe images that come with their batch, for `forward`, but this probe set has images alone. Use "
+            "probe=None, which takes them from the validation data; with a `batch_transform`, its images have to be a "
+            "part of the batch itself."
+        )
+    if check_faithfulness and callable(target):
+        raise ValueError(
+            "Expected check_faithfulness=False with a callable `target`, since it asks for the probability of a class. "
+            "Choose one of them."
         )
 
 

@@ -15,7 +15,7 @@ from gradcam_callback.maps import class_probability
 from gradcam_callback.measures import Verdict, confirms, judge
 from gradcam_callback.probes import ProbeSet
 from gradcam_callback.run import tags
-from gradcam_callback.run.album import Album, Parts
+from gradcam_callback.run.album import Album, Parts, explains_classes
 from gradcam_callback.run.evaluate import Evaluation
 from gradcam_callback.run.state import RunState
 from gradcam_callback.run.tags import Tags, join
@@ -109,7 +109,9 @@ class RunLogger:
         state, first = self._state, next(iter(self._state.history), None)
         state.verdict = verdict = self._judge(evaluation, epoch, standalone)
         cams = evaluation.cams
-        probabilities = class_probability(cams.logits, cams.targets, self._probe.multi_label).tolist()
+        probabilities = [math.nan] * len(cams.targets)
+        if explains_classes(cams):
+            probabilities = class_probability(cams.logits, cams.targets, self._probe.multi_label).tolist()
         scalars = {"epoch": epoch, "step": step, **evaluation.scalars}
         state.add(scalars, probabilities, cams.targets.tolist(), cams.maps)
         if self._writers:
@@ -132,7 +134,7 @@ class RunLogger:
         self._flush()
 
     def _judge(self, evaluation: Evaluation, epoch: int, standalone: bool) -> Verdict | None:
-        if not evaluation.foci:
+        if not evaluation.foci or evaluation.masked_accuracy is None:
             return None
         history = self._state.history
         first = history[0] if history else {}

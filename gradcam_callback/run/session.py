@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from gradcam_callback.drawing import Style
-from gradcam_callback.exceptions import GradCAMWarning
-from gradcam_callback.maps import OutputTransformError, is_out_of_memory
+from gradcam_callback.exceptions import GradCAMWarning, UserCodeError
+from gradcam_callback.maps import is_out_of_memory
 from gradcam_callback.measures import Verdict
 from gradcam_callback.run import tags
 from gradcam_callback.run.evaluate import Evaluation, Evaluator, Shard
@@ -156,10 +156,12 @@ class Session:
         """
         try:
             yield
-        except OutputTransformError:
+        except UserCodeError as error:
             if may_raise:
                 raise
-            warn_lost(f"{what} lost, since your output_transform failed:\n{traceback.format_exc()}")
+            # The traceback of the user's own code helps to find the line.
+            cause = "".join(traceback.format_exception(error.__cause__ or error))
+            warn_lost(f"{what} lost, since your code failed. {error}\n{cause}")
         except Exception as error:
             if may_raise:
                 raise

@@ -25,7 +25,7 @@ Signature = Mapping[str, Any]
 def identify(
     probe: ProbeSet | str | Path | None,
     target_layers: str | nn.Module | Sequence[str | nn.Module],
-    target: str | int,
+    target: object,
     tag_prefix: str,
 ) -> dict[str, Any]:
     """Describe the arguments that tell the callbacks of a Trainer apart, in the same way when a run is resumed.
@@ -39,7 +39,9 @@ def identify(
         each = [target_layers] if isinstance(target_layers, nn.Module) else target_layers
         # The name of a module in its model is not known yet.
         layers = [layer if isinstance(layer, str) else type(layer).__name__ for layer in each]
-    identity: dict[str, Any] = {"target_layers": layers, "target": target}
+    # A function is known by its name alone, as its address is another one in each process.
+    explained = f"callable {getattr(target, '__qualname__', type(target).__name__)}" if callable(target) else target
+    identity: dict[str, Any] = {"target_layers": layers, "target": explained}
     if tag_prefix != DEFAULT_PREFIX:
         identity["tag_prefix"] = tag_prefix
     if isinstance(probe, ProbeSet):

@@ -1,0 +1,110 @@
+"""Recognise outputs that are probabilities, and go back to their logits.
+
+A model that ends with a sigmoid or softmax, as BCELoss and NLLLoss need it, returns no logits. Its maps would be of
+another function, whose gradient vanishes if the model is sure. The last operation of the graph tells it for certain.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge
+
+# Operations that keep the values, by their names in the graph of autograd.
+_KEEP = (
+    "AliasBackward",
+    "CloneBackward",
+    "ReshapeAliasBackward",
+    "SqueezeBackward",
+    "ToCopyBackward",
+    "UnsafeViewBackward",
+    "UnsqueezeBackward",
+    "ViewBackward",
+)
+_FUNCTIONS = {"SigmoidBackward": "sigmoid", "SoftmaxBackward": "softmax", "LogSoftmaxBackward": "log_softmax"}
+# The last operations of models that surely return logits: a linear layer, a convolution, a mean over positions, a sum.
+_LINEAR = (
+    "AddBackward",
+    "AddmmBackward",
+    "BmmBackward",
+    "CatBackward",
+    "ConvolutionBackward",
+    "LinearBackward",
+    "MeanBackward",
+    "MmBackward",
+    "MulBackward",
+    "SubBackward",
+    "SumBackward",
+)
+LINEAR, UNKNOWN = "linear", "unknown"
+
+
+class Ending(NamedTuple):
+    """The end of a model's graph.
+
+    Attributes:
+        kind: ``"sigmoid"``, ``"softmax"`` or ``"log_softmax"``; ``"linear"`` for logits; else ``"unknown"``.
+        function: the place of this function's output in the graph; None for the other kinds.
+        logits: the place of its input.
+    """
+
+    kind: str
+    function: GradientEdge | None = None
+    logits: GradientEdge | None = None
+
+
+def find_ending(outputs: Tensor) -> Ending:
+    """Return how a model ends, from the graph of its outputs ``(N, K)``."""
+    node = outputs.grad_fn
+    while node is not None:
+        name = node.name().rstrip("0123456789")
+        if name in _FUNCTIONS:
+            before, place = node.next_functions[0]
+            if before is not None:
+                return Ending(_FUNCTIONS[name], GradientEdge(node, 0), GradientEdge(before, place))
+        if name in _LINEAR:
+            return Ending(LINEAR)
+        if name not in _KEEP:
+            break
+        node = node.next_functions[0][0]
+    return Ending(UNKNOWN)
+
+
+def to_logits(outputs: Tensor, kind: str) -> Tensor:
+    """Undo the function at the end of a model; those of a softmax are known up to a constant per image.
+
+    Args:
+        outputs: ``(N, K)``.
+        kind: of `Ending`.
+
+    Returns:
+        ``(N, K)``, finite where the outputs are.
+    """
+    if kind not in ("sigmoid", "softmax"):
+        return outputs
+    # In float32, a sure network has probabilities of exactly 0 and 1.
+    tiny = torch.finfo(outputs.dtype).tiny
+    if kind == "softmax":
+        return outputs.clamp_min(tiny).log()
+    nearest = 1 - torch.finfo(outputs.dtype).eps / 2
+    return outputs.clamp(tiny, nearest).logit()
+
+
+def look_like_probabilities(outputs: Tensor) -> bool:
+    """Return True if all outputs ``(N, K)`` lie in 0..1, and of several classes sum up to 1 or are of a sigmoid."""
+    return bool(((outputs >= 0) & (outputs <= 1)).all())
+
+
+def gradient_before(outputs: Tensor, ending: Ending, gradient: Tensor) -> Tensor:
+    """Carry a gradient of the outputs back over the operations after the function; the function itself is skipped.
+
+    Args:
+        outputs: of the model, with their graph.
+        ending: of this graph; it has a function.
+        gradient: of the score by the logits, in the form of the outputs.
+    """
+    assert ending.function is not None
+    (carried,) = torch.autograd.grad(outputs, [ending.function], gradient.to(outputs.dtype), retain_graph=True)
+    return carried

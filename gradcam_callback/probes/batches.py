@@ -1,0 +1,304 @@
+"""Find images, labels and masks in items and batches of any form, and cut batches into those of one image.
+
+An item is what a dataset gives for an index. A batch is what the collate function makes of several items: its tensors
+have one dimension more. Nothing is guessed: if two values could be the label, this is an error that shows all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import PurePath
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision import tv_tensors
+
+# The usual names, in lower case; a plural counts, too.
+IMAGE_KEYS = ("image", "img", "pixel_values", "x", "input")
+LABEL_KEYS = ("label", "target", "y", "class_label")
+MASK_KEYS = ("mask", "segmentation_mask", "object_mask")
+# A file name in an item: under one of these keys, or any text that ends like an image.
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+# What is shown of a structure in an error.
+MOST_PARTS, DEEPEST = 8, 3
+
+BatchTransform = Callable[[Any], Any]
+
+_WAY_OUT = (
+    "Say which they are with batch_transform=lambda batch: (images, labels), or (images, labels, masks), where `batch` "
+    "has the form above."
+)
+
+
+class Parts(NamedTuple):
+    """What a probe set needs of an item or a batch.
+
+    Attributes:
+        images: the very tensor in the batch, ``(N, C, H, W)``, or ``(C, H, W)`` of an item.
+        labels: ``(N,)``, or ``(N, K)`` of 0 and 1; of an item without N. None if there are none and none are needed.
+        masks: in any form; None without masks.
+    """
+
+    images: Tensor
+    labels: Any
+    masks: Any
+
+
+def find_parts(batch: Any, what: str, *, batched: bool = True, needs_labels: bool = True) -> Parts:
+    """Find images, labels and masks in a batch or an item.
+
+    Args:
+        batch: ``(images, labels)`` with anything behind, a named tuple, a mapping, or these in each other.
+        what: the name of the batch in errors, such as ``"item 3 of the dataset"``.
+        batched: False for an item.
+        needs_labels: False takes a batch without labels, too.
+
+    Raises:
+        ValueError: images or labels cannot be told for certain. The message shows the structure.
+    """
+    lead = int(batched)
+    found = _find_images(batch, lead)
+    if found is None:
+        raise ValueError(_complain("one tensor of images", batch, what, lead))
+    images, after = found
+    labels, masks = _find_labels(batch, images, after, lead)
+    if labels is None and hasattr(batch, "_fields"):
+        # The names of the fields say nothing, so their order counts, as in other tuples.
+        return find_parts(tuple(batch), what, batched=batched, needs_labels=needs_labels)
+    if labels is None and needs_labels:
+        raise ValueError(_complain("one value that is certainly the label", batch, what, lead))
+    return Parts(images, labels, masks)
+
+
+def take_parts(transformed: Any, batch: Any) -> Parts:
+    """Return what the user's ``batch_transform`` has made of a batch.
+
+    Raises:
+        ValueError: neither ``(images, labels)`` nor ``(images, labels, masks)``.
+    """
+    fits = isinstance(transformed, (tuple, list)) and len(transformed) in (2, 3) and is_image(transformed[0], 1)
+    if not fits:
+        raise ValueError(
+            "Expected `batch_transform` to return (images, labels) or (images, labels, masks), with images "
+            f"(N, C, H, W) of floating point, but got {describe(transformed)} for the batch {describe(batch)}. Correct "
+            "it."
+        )
+    images, labels, *masks = transformed
+    return Parts(images, labels, masks[0] if masks else None)
+
+
+def is_image(value: Any, lead: int) -> bool:
+    """Return True if a value may be an image, or with ``lead = 1`` a batch of images."""
+    return (
+        isinstance(value, Tensor)
+        and value.is_floating_point()
+        and value.ndim == 3 + lead
+        and not isinstance(value, tv_tensors.Mask)
+    )
+
+
+def is_label(value: Any, lead: int) -> bool:
+    """Return True if a value may be the label of an item, or with ``lead = 1`` the labels of a batch."""
+    if isinstance(value, (str, bytes, Mapping)) or value is None:
+        return False
+    if not isinstance(value, (int, float, Tensor, np.ndarray, np.generic)):
+        # A list of numbers, one per item of the batch, or an item's classes.
+        if not (isinstance(value, (list, tuple)) and value and all(isinstance(one, (int, float)) for one in value)):
+            return False
+    if isinstance(value, np.ndarray) and value.dtype.kind not in "biuf":
+        return False
+    given = torch.as_tensor(value)
+    given = given.int() if given.dtype == torch.bool else given
+    if given.is_complex() or not given.numel() or not bool((given == given.floor()).all()):
+        return False
+    shape = given.shape[lead:]
+    # (N, 1) is a column of classes, as binary losses take them.
+    if given.ndim < lead or len(shape) > 1:
+        return False
+    return not shape or shape[0] == 1 or bool(((given == 0) | (given == 1)).all())
+
+
+def is_mask(value: Any, images: Tensor, lead: int) -> bool:
+    """Return True if a value is a mask: a picture, a tensor that torchvision calls one, or 0 and 1 of the image's size.
+
+    Four plain numbers are not: they may as well be metadata as a box. torchvision's ``BoundingBoxes`` are.
+    """
+    if isinstance(value, (Image.Image, tv_tensors.Mask, tv_tensors.BoundingBoxes)):
+        return True
+    if not isinstance(value, (Tensor, np.ndarray)) or value.ndim < 2 + lead or 0 in value.shape:
+        return False
+    given = torch.as_tensor(value)
+    if given.dtype == torch.bool:
+        return True
+    if tuple(given.shape[-2:]) != tuple(images.shape[-2:]):
+        return False
+    whites = (0, 1, 255) if given.dtype == torch.uint8 else (0, 1)
+    return bool(torch.isin(given, torch.tensor(whites, dtype=given.dtype, device=given.device)).all())
+
+
+def file_name(item: Any) -> str | None:
+    """Return the stem of the one file name in an item; None if there is none, or if there are several."""
+    stems = set()
+    for value in _leaves(item):
+        name = value if isinstance(value, str) else value.name if isinstance(value, PurePath) else ""
+        if name.lower().endswith(IMAGE_SUFFIXES):
+            stems.add(PurePath(name).stem)
+    return stems.pop() if len(stems) == 1 else None
+
+
+def describe(value: Any, depth: int = 0) -> str:
+    """Return the structure of a value: types and shapes, never the pixels."""
+    if isinstance(value, (Tensor, np.ndarray)):
+        return f"{type(value).__name__} {str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+    if isinstance(value, Image.Image):
+        return f"Image {value.mode} {value.width} x {value.height}"
+    if isinstance(value, Mapping):
+        inside = [f"{key!r}: {describe(one, depth + 1)}" for key, one in list(value.items())[:MOST_PARTS]]
+        return _enclose("{", inside, len(value), "}") if depth < DEEPEST else f"{type(value).__name__} of {len(value)}"
+    if isinstance(value, (list, tuple)):
+        if depth >= DEEPEST or (len(value) > MOST_PARTS and len({type(one) for one in value}) == 1):
+            return f"{type(value).__name__} of {len(value)} {type(value[0]).__name__ if value else 'values'}"
+        fields = getattr(value, "_fields", None)
+        parts = [describe(one, depth + 1) for one in value[:MOST_PARTS]]
+        if fields:
+            parts = [f"{field}={part}" for field, part in zip(fields, parts, strict=False)]
+        return _enclose(
+            "[" if isinstance(value, list) else "(", parts, len(value), "]" if isinstance(value, list) else ")"
+        )
+    return type(value).__name__
+
+
+def row_of(batch: Any, i: int, n: int) -> Any:
+    """Return the batch of image ``i`` alone, out of a batch of ``n``. What all images share stays whole."""
+    if isinstance(batch, Tensor):
+        return batch[i : i + 1] if batch.ndim and len(batch) == n else batch
+    if isinstance(batch, Mapping):
+        return {key: row_of(value, i, n) for key, value in batch.items()}
+    if isinstance(batch, (list, tuple)):
+        per_image = len(batch) == n and not all(
+            isinstance(one, Mapping) or (isinstance(one, Tensor) and one.ndim and len(one) == n) for one in batch
+        )
+        parts = [batch[i]] if per_image else [row_of(one, i, n) for one in batch]
+        return type(batch)(*parts) if hasattr(batch, "_fields") and not per_image else type(batch)(parts)
+    return batch
+
+
+def replace(batch: Any, old: Any, new: Any) -> Any:
+    """Return a batch in which one object, known by its identity, is replaced."""
+    return transform_leaves(batch, lambda leaf: new if leaf is old else leaf)
+
+
+def contains(batch: Any, leaf: Any) -> bool:
+    """Return True if an object, known by its identity, is a part of a batch."""
+    return any(one is leaf for one in _leaves(batch))
+
+
+def transform_leaves(batch: Any, change: Callable[[Any], Any]) -> Any:
+    """Return a batch of the same form, with every value changed."""
+    if isinstance(batch, Mapping):
+        return {key: transform_leaves(value, change) for key, value in batch.items()}
+    if isinstance(batch, (list, tuple)):
+        parts = [transform_leaves(one, change) for one in batch]
+        return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
+    return change(batch)
+
+
+def _find_images(batch: Any, lead: int) -> tuple[Tensor, list[Any]] | None:
+    """Return the images of a batch, and the values behind them that may hold the labels; None if not certain."""
+    if is_image(batch, lead):
+        return batch, []
+    fields = _fields_of(batch)
+    if fields is not None:
+        candidates = [value for value in fields.values() if is_image(value, lead)]
+        named = [value for key, value in fields.items() if _is_named(key, IMAGE_KEYS) and is_image(value, lead)]
+        chosen = named if len(named) == 1 else candidates
+        return (chosen[0], []) if len(chosen) == 1 else None
+    if not isinstance(batch, (list, tuple)) or not batch:
+        return None
+    first, *others = batch
+    if is_image(first, lead):
+        return first, others
+    if _fields_of(first) is not None:
+        inner = _find_images(first, lead)
+        return None if inner is None else (inner[0], others)
+    candidates = [value for value in batch if is_image(value, lead)]
+    return (candidates[0], [value for value in batch if value is not candidates[0]]) if len(candidates) == 1 else None
+
+
+def _find_labels(batch: Any, images: Tensor, after: Sequence[Any], lead: int) -> tuple[Any, Any]:
+    """Return labels and masks, each None if there are none for certain."""
+    fields = _fields_of(batch)
+    if fields is None and isinstance(batch, (list, tuple)) and batch and _fields_of(batch[0]) is not None:
+        fields = _fields_of(batch[0])
+    if fields is not None and not after:
+        return _from_fields(fields, images, lead)
+    if not after:
+        return None, None
+    inside = None if fields is None else _from_fields(fields, images, lead)
+    if inside is not None and inside[0] is not None:
+        return inside
+    if not (isinstance(batch, (list, tuple)) and (batch[0] is images or fields is not None)):
+        # The images do not come first, so no order says which value is the label.
+        labels = [value for value in after if is_label(value, lead)]
+        masks = [value for value in after if is_mask(value, images, lead)]
+        return labels[0] if len(labels) == 1 else None, masks[0] if len(masks) == 1 else None
+    label, *rest = after
+    mask = rest[0] if rest and is_mask(rest[0], images, lead) else None
+    inner = _fields_of(label)
+    if inner is not None:
+        labels, own_mask = _from_fields(inner, images, lead)
+        return labels, own_mask if mask is None else mask
+    # torchvision's datasets give several targets as (image, (label, mask)).
+    if isinstance(label, (list, tuple)) and len(label) == 2 and is_mask(label[1], images, lead):
+        label, mask = label
+    if mask is None and inside is not None:
+        mask = inside[1]
+    return (label if is_label(label, lead) else None), mask
+
+
+def _from_fields(fields: Mapping[str, Any], images: Tensor, lead: int) -> tuple[Any, Any]:
+    labels = [value for key, value in fields.items() if _is_named(key, LABEL_KEYS) and is_label(value, lead)]
+    masks = [value for key, value in fields.items() if _is_named(key, MASK_KEYS) and is_mask(value, images, lead)]
+    return labels[0] if len(labels) == 1 else None, masks[0] if len(masks) == 1 else None
+
+
+def _fields_of(value: Any) -> dict[str, Any] | None:
+    """Return the named values of a mapping or a named tuple, None for anything else."""
+    if isinstance(value, Mapping):
+        return {str(key): one for key, one in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return dict(zip(value._fields, value, strict=True))
+    return None
+
+
+def _is_named(key: str, names: Sequence[str]) -> bool:
+    return key.lower() in names or key.lower().removesuffix("s") in names
+
+
+def _leaves(value: Any) -> list[Any]:
+    found: list[Any] = []
+    transform_leaves(value, found.append)
+    return found
+
+
+def _enclose(left: str, parts: Sequence[str], total: int, right: str) -> str:
+    more = [f"and {total - len(parts)} more"] if total > len(parts) else []
+    return left + ", ".join([*parts, *more]) + right
+
+
+def _complain(lacking: str, batch: Any, what: str, lead: int) -> str:
+    shape, hint, leaves = "(N, C, H, W)" if lead else "(C, H, W)", "", _leaves(batch)
+    tensors = [value for value in leaves if isinstance(value, Tensor)]
+    if any(isinstance(value, Image.Image) for value in leaves):
+        hint = " A picture becomes a tensor by a transform such as torchvision's ToTensor()."
+    elif any(value.dtype == torch.uint8 and value.ndim == 3 + lead for value in tensors):
+        hint = " Images of uint8 become floating point by a transform such as torchvision's ToDtype."
+    elif "label" in lacking and any(isinstance(value, str) for value in leaves):
+        hint = " A class given as text has to become its index."
+    return (
+        f"Expected {what} to hold images {shape} of floating point and their labels, but cannot find {lacking} in "
+        f"{describe(batch)}.{hint} {_WAY_OUT}"
+    )

@@ -1,0 +1,119 @@
+"""Choose images of each class from the first batches of a loader whose data cannot be indexed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from gradcam_callback.exceptions import blame
+from gradcam_callback.probes.batches import file_name
+from gradcam_callback.probes.feed import Feed, Sample
+from gradcam_callback.probes.items import ClassCount, CountClasses, Item, choose_per_class
+from gradcam_callback.probes.labels import all_classes, to_classes
+from gradcam_callback.random_state import preserved_random_state
+
+_END = object()
+
+
+class Collector:
+    """Images that are collected from batches, until there are enough of each class.
+
+    Args:
+        feed: tells images, labels and masks apart.
+        max_images: the largest number of images in the end.
+        count_classes: of the network.
+    """
+
+    def __init__(self, feed: Feed, max_images: int, count_classes: CountClasses) -> None:
+        self._feed, self._max_images, self._count_classes = feed, max_images, count_classes
+        self._count = ClassCount(None, max_images)
+        self._samples: list[Sample] = []
+        self._pairs: list[tuple[int, int]] = []
+        self._held: dict[int, int] = {}
+        self.n_seen = 0
+
+    def add(self, batch: Any) -> None:
+        """Take what is needed of a batch that went through the Trainer's hooks."""
+        for sample in self._feed.samples_of(batch):
+            if self.n_seen == 0:
+                self._count.n_classes = self._count_classes(sample)
+            self.n_seen += 1
+            classes = to_classes(sample.label, "a label", self._feed.name) if self._feed.needs_labels else [0]
+            self._count.add(classes)
+            # Never more of a class than could be chosen, so that a long stream does not fill the memory.
+            wanted = [one for one in classes if self._held.get(one, 0) < self._max_images]
+            if wanted and len(self._samples) < self._max_images**2:
+                self._pairs += [(len(self._samples), one) for one in classes]
+                self._samples.append(sample)
+                self._held |= {one: self._held.get(one, 0) + 1 for one in classes}
+
+    @property
+    def is_full(self) -> bool:
+        """Return True if further batches would not change the choice for the better."""
+        if not self._feed.needs_labels:
+            return self.n_seen >= self._max_images
+        return self._count.is_full
+
+    def items(self) -> list[Item]:
+        """Return the chosen images, ordered by label.
+
+        Raises:
+            ValueError: there was no image, or none with a label.
+        """
+        if not self._pairs:
+            raise ValueError(
+                f"Expected {self._feed.name} to give images with labels, but got none of them in {self.n_seen} images. "
+                "Check the data, or pass probe=ProbeSet(images, labels)."
+            )
+        one_hot = len(self._pairs) == len(self._samples)
+        items = []
+        for index, label in choose_per_class(self._pairs, None, self._max_images):
+            sample = self._samples[index]
+            present = all_classes(sample.label)
+            mask = sample.mask
+            if mask is not None and present is not None and np.shape(mask)[:-2] == present.shape:
+                mask = mask[label]
+            name = file_name(sample.row)
+            source, several = f"image {index} of the first batches", None if one_hot else present
+            items.append(Item(sample.image, label, mask, source, several, name, sample.row))
+        return items
+
+
+def choose_from_batches(
+    batches: Iterable[Any], feed: Feed, max_images: int, max_scanned: int, count_classes: CountClasses
+) -> list[Item]:
+    """Choose images from the first batches of a loader, evenly over the classes as far as they go.
+
+    Args:
+        batches: as the loader gives them, before the Trainer's hooks.
+        feed: the way of the batches to the model.
+        max_images: the largest number of images.
+        max_scanned: the number of images after which no further batch is read.
+        count_classes: of the network.
+
+    Raises:
+        ValueError: there is no batch, or images and labels cannot be told for certain.
+    """
+    collector = Collector(feed, max_images, count_classes)
+    with preserved_random_state():
+        # Slow data would look like a hang. The bar appears after two seconds only.
+        for batch in tqdm(_read(batches, feed.name), desc=f"GradCAM: reading {feed.name}", delay=2, leave=False):
+            collector.add(feed.send(batch))
+            if collector.is_full or collector.n_seen >= max_scanned:
+                break
+    return collector.items()
+
+
+def _read(batches: Iterable[Any], name: str) -> Iterator[Any]:
+    expected, hint = f"{name} to give batches", "Iterate over its loader on its own, and correct it."
+    with blame(expected, hint):
+        iterator = iter(batches)
+    while True:
+        with blame(expected, hint):
+            batch = next(iterator, _END)
+        if batch is _END:
+            return
+        yield batch

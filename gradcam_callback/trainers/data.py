@@ -1,0 +1,252 @@
+"""The way of the validation data to the model: the loader, the Trainer's hooks, and the probe set taken from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sized
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.trainer.states import RunningStage, TrainerFn
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from gradcam_callback.maps import GradCAM, as_input, borrowed
+from gradcam_callback.probes import (
+    BatchTransform,
+    Collector,
+    Feed,
+    Item,
+    ProbeSet,
+    Sample,
+    choose_from_batches,
+    choose_items,
+    fill_row,
+    find_class_names,
+    find_parts,
+    find_transform,
+    replace,
+)
+from gradcam_callback.run import BatchForward, warn_lost
+
+# The automatic probe set: images at most, and images at most that are read for their labels, from a dataset by index or
+# from the batches of a loader.
+AUTO_IMAGES, AUTO_SCANNED, AUTO_STREAMED = 16, 2048, 512
+# Images look normalised otherwise if a channel's mean is off by so many deviations, or its deviation by this factor.
+FAR_MEAN, FAR_DEVIATION = 1.0, 2.0
+
+
+class ValidationData:
+    """The validation data of a Trainer, or in ``trainer.test`` the test data, as the model gets them.
+
+    Args:
+        trainer: its data are set up.
+        module: the model.
+        batch_transform: the user's ``(images, labels)`` or ``(images, labels, masks)`` of a batch.
+        needs_labels: False takes images without labels.
+    """
+
+    def __init__(
+        self, trainer: Trainer, module: LightningModule, batch_transform: BatchTransform | None, needs_labels: bool
+    ) -> None:
+        self._trainer, self._module = trainer, module
+        is_test = trainer.state.fn == TrainerFn.TESTING
+        self.loader = _first(trainer.test_dataloaders if is_test else trainer.val_dataloaders)
+        self.dataset = getattr(self.loader, "dataset", None)
+        self.feed = Feed(
+            name="your test data" if is_test else "your validation data",
+            collate=getattr(self.loader, "collate_fn", None),
+            transfer=self._transfer,
+            batch_transform=batch_transform,
+            needs_labels=needs_labels,
+        )
+
+    @property
+    def can_be_indexed(self) -> bool:
+        """Return True if single items can be read without a run through the loader."""
+        dataset = self.dataset
+        if isinstance(self.loader, DataLoader) and self.loader.batch_sampler is None:
+            return False  # the dataset makes the batches itself
+        has_items = isinstance(dataset, Sized) and hasattr(dataset, "__getitem__")
+        return has_items and not isinstance(dataset, IterableDataset) and self.feed.collate is not None
+
+    @property
+    def pass_by_only(self) -> bool:
+        """Return True if the loader is its own iterator: the validation would never see a batch that was read before."""
+        return not self.can_be_indexed and hasattr(self.loader, "__next__")
+
+    def without_labels(self) -> ValidationData:
+        """Return the same data, of which no labels are needed."""
+        return ValidationData(self._trainer, self._module, self.feed.batch_transform, needs_labels=False)
+
+    def take_probe_set(self, cam: GradCAM, forward: BatchForward | None, seed: int) -> ProbeSet:
+        """Choose up to 16 images evenly over the classes.
+
+        Raises:
+            ValueError: images and labels cannot be told for certain.
+            UserCodeError: the dataset, the collate function, a hook or ``batch_transform`` failed.
+        """
+
+        def count_classes(sample: Sample) -> int:
+            return _count_classes(cam, forward, sample)
+
+        if not hasattr(self.loader, "__iter__"):
+            raise ValueError(
+                f"Expected a DataLoader or another iterable of batches, to take a probe set from, but got "
+                f"{type(self.loader).__name__}. Pass GradCAMCallback(probe=ProbeSet(...))."
+            )
+        if not self.can_be_indexed:
+            with self._kept_generator():
+                items = choose_from_batches(self.loader, self.feed, AUTO_IMAGES, AUTO_STREAMED, count_classes)
+            # Each process reads a part of its own of such data.
+            return self._share(self._make(items, find_class_names(self.dataset)))
+        chosen = choose_items(self.dataset, self.feed, None, seed, AUTO_IMAGES, AUTO_SCANNED, count_classes)
+        return self._make(chosen.items, find_class_names(self.dataset) if chosen.labels_fit else None)
+
+    def collector(self, cam: GradCAM, forward: BatchForward | None) -> Collector:
+        """Return a collector for batches that pass by."""
+        return Collector(self.feed, AUTO_IMAGES, lambda sample: _count_classes(cam, forward, sample))
+
+    def finish(self, collector: Collector) -> ProbeSet:
+        """Return the probe set of a collector."""
+        return self._share(self._make(collector.items(), find_class_names(self.dataset)))
+
+    def read_folder(self, folder: str | Path) -> ProbeSet:
+        """Read a folder of images with the transform of the data, and send them the way of its items.
+
+        Raises:
+            ValueError: the data have no transform, or its items have a form that no image can be put into.
+        """
+        transform = find_transform(self.dataset)
+        if transform is None:
+            raise ValueError(
+                f"Expected validation data with a transform, to read the folder probe={str(folder)!r} alike, but "
+                f"{type(self.dataset).__name__} has none. Pass "
+                "GradCAMCallback(probe=ProbeSet.from_folder(folder, transform=...))."
+            )
+        probe = ProbeSet.from_folder(folder, transform, class_names=find_class_names(self.dataset))
+        if not self.can_be_indexed:
+            return probe
+        return self._send(probe)
+
+    def _send(self, probe: ProbeSet) -> ProbeSet:
+        """Send images that the transform of the data has made through its collate function and the hooks."""
+        # The images take the place of one in an item, as nobody else knows the form of the items.
+        item = self.feed.load(self.dataset, 0, seed=0)
+        own = find_parts(item, f"item 0 of {self.feed.name}", batched=False, needs_labels=False).images
+        samples = self.feed.samples([replace(item, own, image) for image in probe.images], range(len(probe)))
+        items = []
+        for i, sample in enumerate(samples):
+            mask = probe.masks[i] if probe.masks is not None and probe.has_mask[i] else None
+            items.append(
+                Item(sample.image, int(probe.labels[i]), mask, probe.names[i], None, probe.names[i], sample.row)
+            )
+        return self._make(items, probe.class_names)
+
+    def _make(self, items: list[Item], class_names: list[str] | None) -> ProbeSet:
+        # A hook may normalise with a transform that the module or the data module holds.
+        data_module = getattr(self._trainer, "datamodule", None)
+        sources = [self.dataset, self.feed.collate, data_module and vars(data_module), self._module]
+        return ProbeSet.from_items(items, class_names=class_names, sources=sources, labelled=self.feed.needs_labels)
+
+    def _share(self, probe: ProbeSet) -> ProbeSet:
+        if self._trainer.world_size == 1:
+            return probe
+        shared: ProbeSet = self._trainer.strategy.broadcast(probe)
+        return shared
+
+    @contextmanager
+    def _kept_generator(self) -> Iterator[None]:
+        """Restore the loader's own random generator at the end of the block."""
+        generator = getattr(self.loader, "generator", None)
+        with ExitStack() as stack:
+            if isinstance(generator, torch.Generator):
+                stack.callback(generator.set_state, generator.get_state())
+            yield
+
+    def _transfer(self, batch: Any) -> Any:
+        """Do with a batch what the loop of a validation does before its step."""
+        trainer, module = self._trainer, self._module
+        with _validating(trainer), borrowed(module), torch.no_grad():
+            batch = trainer.precision_plugin.convert_input(batch)
+            batch = module._on_before_batch_transfer(batch, dataloader_idx=0)
+            return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+
+
+def find_difference(probe: ProbeSet, batch: Any, feed: Feed) -> str | None:
+    """Say how the images of a probe set differ from those of a validation batch, if they are not normalised alike.
+
+    Args:
+        batch: after the Trainer's hooks. If its images cannot be told, nothing is said.
+    """
+    try:
+        images = feed.parts(batch).images
+    except ValueError:
+        return None
+    return _difference(probe.images.float(), images.detach().float().cpu())
+
+
+def warn_unlike(difference: str) -> None:
+    """Warn of a difference between the probe images and those of the validation."""
+    warn_lost(
+        f"the probe images are unlike those of the validation, so the maps may mean nothing: {difference}. Give images "
+        "as the model takes them (are these normalised?), or probe=None to take them from the validation data"
+    )
+
+
+def _difference(probe: Tensor, batch: Tensor) -> str | None:
+    if probe.shape[1:] != batch.shape[1:]:
+        return f"they have shape {tuple(probe.shape[1:])}, those of the validation {tuple(batch.shape[1:])}"
+    for channel in range(probe.shape[1]):
+        own, other = probe[:, channel], batch[:, channel]
+        mean, std, mean_of_batch, std_of_batch = (float(x) for x in (own.mean(), own.std(), other.mean(), other.std()))
+        low, high = sorted([std, std_of_batch])
+        if abs(mean - mean_of_batch) > FAR_MEAN * high or high > FAR_DEVIATION * low:
+            return (
+                f"channel {channel} has mean {mean:.2f} and deviation {std:.2f}, in the validation {mean_of_batch:.2f} "
+                f"and {std_of_batch:.2f}"
+            )
+    return None
+
+
+def check_probe(probe: object) -> None:
+    """Check the type of a probe argument.
+
+    Raises:
+        ValueError: neither a probe set, a folder nor None.
+    """
+    if not (probe is None or isinstance(probe, (ProbeSet, str, Path))):
+        raise ValueError(
+            f"Expected `probe` to be a ProbeSet, a folder or None, but got {type(probe).__name__}. Wrap tensors in "
+            "ProbeSet(images, labels), or use None to take images from the validation data."
+        )
+
+
+def _count_classes(cam: GradCAM, forward: BatchForward | None, sample: Sample) -> int:
+    """Return the number of classes of a network, from its outputs for one image."""
+    image = as_input(cam.model, sample.image[None])
+    own = None
+    if forward is not None and sample.row is not None:
+        row = sample.row
+        own = lambda model, images, _: forward(model, fill_row(row, images))  # noqa: E731
+    return max(2, cam.predict(image, forward=own).shape[1])
+
+
+@contextmanager
+def _validating(trainer: Trainer) -> Iterator[None]:
+    """Let the Trainer say that it validates, as hooks ask it if they are to augment."""
+    stage = trainer.state.stage
+    with ExitStack() as stack:
+        if stage not in (RunningStage.SANITY_CHECKING, RunningStage.VALIDATING, RunningStage.TESTING):
+            stack.callback(setattr, trainer.state, "stage", stage)
+            trainer.state.stage = RunningStage.VALIDATING
+        yield
+
+
+def _first(loader: Any) -> Any:
+    # Several loaders come as a list or a dict, perhaps nested. The first one counts.
+    while isinstance(loader, (list, tuple, dict)) and loader:
+        loader = next(iter(loader.values())) if isinstance(loader, dict) else loader[0]
+    return loader

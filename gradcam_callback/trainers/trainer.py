@@ -1,0 +1,165 @@
+"""Read stages, steps, precision and states from a Lightning Trainer."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import torch
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.utilities import rank_zero_warn
+
+from gradcam_callback.exceptions import ShortcutWarning
+from gradcam_callback.maps import GradCAMOptions
+from gradcam_callback.maps import check_options as check_map_options
+from gradcam_callback.measures import Verdict
+from gradcam_callback.run import Session, differ_in_probe_only, warn_lost
+
+T = TypeVar("T")
+
+
+def refuse_sharded(trainer: Trainer) -> None:
+    """Refuse a strategy that leaves no process the whole model.
+
+    Raises:
+        ValueError: the strategy shards the model.
+    """
+    strategy = type(trainer.strategy).__name__
+    if strategy in ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy"):
+        raise ValueError(
+            f"Expected a strategy that copies the whole model to each process, but got {strategy}, which shards it. "
+            "The maps need the whole model: use a strategy such as 'ddp'."
+        )
+
+
+def gather(trainer: Trainer, value: T) -> list[T]:
+    """Collect a value from every rank, by rank. Every rank must call this; otherwise the others deadlock."""
+    if trainer.world_size == 1:
+        return [value]
+    values: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
+def stage_name(stage: str) -> str:
+    """Return a stage as ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``.
+
+    Lightning passes a string that is also an enum, whose text in a path would be ``"TrainerFn.TESTING"``.
+    """
+    return str(TrainerFn(stage).value)
+
+
+def is_fitting(trainer: Trainer) -> bool:
+    """Return True inside ``trainer.fit``, in its validations too."""
+    return trainer.state.fn == TrainerFn.FITTING
+
+
+def may_still_refuse(trainer: Trainer) -> bool:
+    """Return True if an error may still end the run of the Trainer, as nothing has been trained yet.
+
+    A test never is ended, since it mostly follows a training in the same script.
+    """
+    return trainer.global_step == 0 and trainer.state.fn != TrainerFn.TESTING
+
+
+def check_on_shortcut(on_shortcut: object) -> None:
+    """Check the reaction to a shortcut.
+
+    Raises:
+        ValueError: neither ``"warn"``, ``"stop"`` nor a callable.
+    """
+    if not (on_shortcut in ("warn", "stop") or callable(on_shortcut)):
+        raise ValueError(
+            f"Expected `on_shortcut` to be 'warn', 'stop' or a callable, but got {on_shortcut!r}. Use 'warn' to only "
+            "be told."
+        )
+
+
+def react_to_shortcut(trainer: Trainer, session: Session, on_shortcut: str | Callable[[Verdict], object]) -> None:
+    """Tell the user once per run that a shortcut is suspected, and do what ``on_shortcut`` says."""
+    verdict = session.take_new_suspicion()
+    if verdict is None:
+        return
+    rank_zero_warn(f"GradCAM: {verdict.evidence}", category=ShortcutWarning)
+    if on_shortcut == "stop":
+        trainer.should_stop = True
+    elif callable(on_shortcut):
+        try:
+            on_shortcut(verdict)
+        except Exception:
+            # The user's code failed, so the whole traceback helps to find the line.
+            warn_lost(f"your on_shortcut failed:\n{traceback.format_exc()}")
+
+
+def validation_step(trainer: Trainer) -> int:
+    """Return the step at which Lightning logs the scalars of the validation under way.
+
+    This is no public value. Lightning counts the optimizer steps of the outer loop for it; `trainer.global_step` counts
+    the steps of every optimizer (Lightning #17958, #20346).
+    """
+    return trainer.fit_loop.epoch_loop._batches_that_stepped
+
+
+def check_options(options: GradCAMOptions) -> None:
+    """Check the options of `GradCAM` when the Trainer is not known yet; ``precision="trainer"`` is one of them.
+
+    Raises:
+        TypeError: an unknown option.
+        ValueError: a wrong value.
+    """
+    unknown = sorted(set(options) - set(GradCAMOptions.__annotations__))
+    if unknown:
+        raise TypeError(
+            f"Expected the arguments of GradCAMCallback and the options {sorted(GradCAMOptions.__annotations__)} of "
+            f"GradCAM, but got {unknown}. Correct the names."
+        )
+    # The precision of the Trainer is known only later. GradCAM supports all of them.
+    known: GradCAMOptions = {**options, "precision": "full"} if options.get("precision") == "trainer" else options
+    check_map_options(**known)
+
+
+def resolve_precision(options: GradCAMOptions, trainer: Trainer) -> GradCAMOptions:
+    """Replace ``precision="trainer"`` by the precision of `GradCAM` that matches the Trainer's."""
+    if options.get("precision") != "trainer":
+        return options
+    return {**options, "precision": "bf16" if str(trainer.precision).startswith("bf16") else "full"}
+
+
+def callbacks_of(trainer: Trainer) -> list[Callback]:
+    """Return the callbacks in the order in which they are called."""
+    # Lightning sets this attribute without declaring it.
+    found: list[Callback] = getattr(trainer, "callbacks", [])
+    return found
+
+
+def warn_without_validation(trainer: Trainer) -> None:
+    """Warn if a training has no validation, so that nothing can be watched."""
+    if not trainer.enable_validation:
+        warn_lost(
+            "this training has no validation, so no maps are computed; give it validation data, and limit_val_batches "
+            "above 0"
+        )
+
+
+def find_other_state(trainer: Trainer, callback: Callback, checkpoint: Mapping[str, Any]) -> Any | None:
+    """Find the state that a checkpoint may have for a callback under another key, and warn of all others.
+
+    Lightning restores a state only into a callback with the same key. All other states would be lost in silence.
+
+    Returns:
+        The state of a callback with the same layers and target, whose probe images may be the same under other names;
+        None if there is none, or if the checkpoint has the callback's own state.
+    """
+    keys = {getattr(one, "state_key", None) for one in callbacks_of(trainer)}
+    saved = checkpoint.get("callbacks", {})
+    kind = f"{type(callback).__qualname__}{{"
+    others = [str(key) for key in saved if str(key).startswith(kind) and key not in keys]
+    if not others or callback.state_key in saved:
+        return None
+    found = [key for key in others if differ_in_probe_only(key, callback.state_key)]
+    if len(found) == 1:
+        return saved[found[0]]
+    warn_lost(f"the checkpoint's history and strips are of other callbacks ({', '.join(others)}); both start anew")
+    return None
