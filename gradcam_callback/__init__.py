@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gradcam_callback.callback import GradCAMCallback
     from gradcam_callback.drawing import Style, overlay
-    from gradcam_callback.exceptions import GradCAMWarning, ShortcutWarning
-    from gradcam_callback.maps import CAMs, GradCAM
+    from gradcam_callback.exceptions import GradCAMWarning, ShortcutWarning, UserCodeError
+    from gradcam_callback.maps import CAMs, GradCAM, is_watching
     from gradcam_callback.measures import (
         Verdict,
         border_mass,
@@ -31,12 +31,14 @@ __all__ = [
     "ProbeSet",
     "ShortcutWarning",
     "Style",
+    "UserCodeError",
     "Verdict",
     "border_mass",
     "centre_distance",
     "drift",
     "entropy",
     "find_checkpoints",
+    "is_watching",
     "lift",
     "mask_area",
     "overlay",
@@ -51,8 +53,8 @@ __all__ = [
 _WINGS = {
     "callback": ["GradCAMCallback"],
     "drawing": ["Style", "overlay"],
-    "exceptions": ["GradCAMWarning", "ShortcutWarning"],
-    "maps": ["CAMs", "GradCAM"],
+    "exceptions": ["GradCAMWarning", "ShortcutWarning", "UserCodeError"],
+    "maps": ["CAMs", "GradCAM", "is_watching"],
     "measures": [
         "Verdict",
         "border_mass",

@@ -215,7 +215,9 @@ class GradCAMCallback(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         session, may_raise = self._session, trainers.may_still_refuse(trainer)
-        if session.evaluator is not None or session.gave_up or self._collector is not None:
+        # The sanity check shows the first images again, so what it gave is no part of the probe set.
+        self._collector = None
+        if session.evaluator is not None or session.gave_up:
             return
         if trainer.sanity_checking:
             self._start_collecting(self._data(trainer, pl_module), self._make_cam(trainer, pl_module))

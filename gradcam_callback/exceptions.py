@@ -51,7 +51,24 @@ class MapError(ValueError):
 
 
 class UserCodeError(ValueError):
-    """An error in code of the user's, such as a dataset or a ``forward``. The original error is its ``__cause__``."""
+    """An error in code of yours, such as a dataset, a hook or a ``forward``. The original error is its ``__cause__``.
+
+    Before the training it is raised. Later it becomes a `GradCAMWarning`.
+
+    Examples:
+        >>> import torch
+        >>> from gradcam_callback import ProbeSet, UserCodeError
+        >>> class Broken(torch.utils.data.Dataset):
+        ...     def __len__(self):
+        ...         return 2
+        ...     def __getitem__(self, index):
+        ...         raise OSError("truncated file")
+        >>> try:
+        ...     ProbeSet.from_dataset(Broken())
+        ... except UserCodeError as error:
+        ...     print(type(error.__cause__).__name__, "|", str(error)[:40])
+        OSError | Expected item 1 of the dataset to load,
+    """
 
 
 @contextmanager

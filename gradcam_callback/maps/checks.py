@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -80,12 +80,26 @@ def check_logits(logits: Any, n: int, source: str) -> None:
     Raises:
         MapError: another type or shape.
     """
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != n:
-        if isinstance(logits, Tensor):
-            hint = "Return one row of logits per image."
+    if isinstance(logits, Tensor) and logits.ndim == 2 and len(logits) == n:
+        return
+    hint = "Return one row of logits per image."
+    if isinstance(logits, Tensor) and logits.ndim and len(logits) == n:
+        if logits.ndim == 1:
+            hint = "For a single logit per image, pass output_transform=lambda outputs: outputs[:, None]."
+        elif logits.ndim == 4 and logits.shape[2] * logits.shape[3] > 1:
+            hint = (
+                "For a map of logits per image, pass output_transform=lambda outputs: outputs.mean(dim=(2, 3)), or a "
+                "callable target, such as target=lambda outputs, index: outputs[:, 1].mean(dim=(1, 2))."
+            )
         else:
-            hint = "Extract the logits with output_transform=lambda outputs: ..."
-        raise MapError(f"Expected {source} to return logits (N, K) with N = {n}, but got {describe(logits)}. {hint}")
+            hint = "Pass output_transform=lambda outputs: outputs.flatten(1)."
+    elif isinstance(logits, Mapping) or hasattr(logits, "logits"):
+        key = next((key for key in logits if "logit" in str(key)), "logits") if isinstance(logits, Mapping) else None
+        place = f"[{key!r}]" if key is not None else ".logits"
+        hint = f"Extract the logits with output_transform=lambda outputs: outputs{place}."
+    elif isinstance(logits, (tuple, list)):
+        hint = "Extract the logits with output_transform=lambda outputs: outputs[0]."
+    raise MapError(f"Expected {source} to return logits (N, K) with N = {n}, but got {describe(logits)}. {hint}")
 
 
 def check_targets(targets: Tensor, k: int) -> None:

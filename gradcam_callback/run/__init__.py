@@ -5,7 +5,15 @@ This wing ties the leaves together. It knows tags, state and images of a run, bu
 
 from gradcam_callback.run import tags
 from gradcam_callback.run.album import Album, captions, input_images
-from gradcam_callback.run.evaluate import BatchForward, Evaluation, Evaluator, Shard, Target, check_target
+from gradcam_callback.run.evaluate import (
+    BatchForward,
+    Evaluation,
+    Evaluator,
+    Shard,
+    Target,
+    blame_forward,
+    check_target,
+)
 from gradcam_callback.run.logger import RunLogger
 from gradcam_callback.run.session import Session, warn_lost
 from gradcam_callback.run.signature import differ_in_probe_only, identify
@@ -23,6 +31,7 @@ __all__ = [
     "Shard",
     "Tags",
     "Target",
+    "blame_forward",
     "captions",
     "check_target",
     "differ_in_probe_only",

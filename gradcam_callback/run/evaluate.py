@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -337,24 +338,12 @@ class Evaluator:
         # The image with the highest label: if this label fits into the logits, all labels do.
         highest = self.probe.labels.argmax()[None]
         one = self._as_model_input(self.probe.images[highest])
-        name = "the model's forward" if self._forward is None else "your `forward`"
-        try:
+        with blame_forward(one, self._forward):
             self.cam(one, self._targets(highest), forward=self._forward_of(highest))
             if self._has_accuracy:
                 self.cam.check_labels(self.probe.labels[highest])
             if not callable(self.target) and self.cam.returns_unknown(one, forward=self._forward_of(highest)):
                 self._refuse_probabilities()
-        except (MapError, UserCodeError):
-            raise
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise  # the images are not to blame
-            raise UserCodeError(
-                f"Expected {name} to take probe images as validation gives them, {tuple(one.shape)} {one.dtype}, but "
-                f"it raised {type(error).__name__}: {error}. If forward takes other arguments, pass "
-                'forward=lambda net, batch: net(batch["image"], batch["age"]); if the images differ from those of the '
-                "validation, correct the probe set."
-            ) from error
 
     def _refuse_probabilities(self) -> None:
         everything = torch.arange(len(self.probe))
@@ -365,6 +354,29 @@ class Evaluator:
                 f"images lie between {outputs.min():.2g} and {outputs.max():.2g}, as probabilities do. Return the "
                 "logits, or pass output_transform=torch.logit for a sigmoid, output_transform=torch.log for a softmax."
             )
+
+
+@contextmanager
+def blame_forward(images: Tensor, forward: BatchForward | None) -> Iterator[None]:
+    """Turn an error of the model's forward, or of the user's ``forward``, into one that says what to do.
+
+    Raises:
+        UserCodeError: the block raised an error that is not ours.
+    """
+    name = "the model's forward" if forward is None else "your `forward`"
+    try:
+        yield
+    except (MapError, UserCodeError):
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise  # the images are not to blame
+        raise UserCodeError(
+            f"Expected {name} to take probe images as validation gives them, {tuple(images.shape)} {images.dtype}, but "
+            f"it raised {type(error).__name__}: {error}. If forward takes other arguments, pass "
+            'forward=lambda net, batch: net(batch["image"], batch["age"]); if the images differ from those of the '
+            "validation, correct the probe set."
+        ) from error
 
 
 def check_target(target: object) -> None:

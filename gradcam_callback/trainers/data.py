@@ -29,7 +29,7 @@ from gradcam_callback.probes import (
     find_transform,
     replace,
 )
-from gradcam_callback.run import BatchForward, warn_lost
+from gradcam_callback.run import BatchForward, blame_forward, warn_lost
 
 # The automatic probe set: images at most, and images at most that are read for their labels, from a dataset by index or
 # from the batches of a loader.
@@ -74,7 +74,7 @@ class ValidationData:
 
     @property
     def pass_by_only(self) -> bool:
-        """Return True if the loader is its own iterator: the validation would never see a batch that was read before."""
+        """Return True if the loader is its own iterator: a batch that is read would be lost to the validation."""
         return not self.can_be_indexed and hasattr(self.loader, "__next__")
 
     def without_labels(self) -> ValidationData:
@@ -231,7 +231,8 @@ def _count_classes(cam: GradCAM, forward: BatchForward | None, sample: Sample) -
     if forward is not None and sample.row is not None:
         row = sample.row
         own = lambda model, images, _: forward(model, fill_row(row, images))  # noqa: E731
-    return max(2, cam.predict(image, forward=own).shape[1])
+    with blame_forward(image, forward):
+        return max(2, cam.predict(image, forward=own).shape[1])
 
 
 @contextmanager

@@ -1,0 +1,154 @@
+"""Models that compute again in the backward pass, mix images, or have no gradient: exact maps, or a sentence."""
+
+import warnings
+from functools import partial
+
+import pytest
+import timm
+import torch
+from conftest import THIN, ThinVGG
+from test_gradcam import assert_same, snapshot
+from torch import nn
+from torch.utils.checkpoint import checkpoint, checkpoint_sequential
+from torchvision.models.vgg import make_layers
+
+from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning
+
+LAYERS = ["block3_conv1", "block4_conv3", "block5_conv3"]
+
+
+class Checkpointed(nn.Module):
+    def __init__(self, network, kind):
+        super().__init__()
+        self.features, self.classifier, self.kind = network.features, network.classifier, kind
+
+    def forward(self, images):
+        if self.kind == "sequential":
+            features = checkpoint_sequential(self.features, 3, images, use_reentrant=False)
+        elif self.kind == "sequential, reentrant":
+            features = checkpoint_sequential(self.features, 3, images, use_reentrant=True)
+        else:
+            features = checkpoint(self.features, images, use_reentrant=self.kind == "reentrant")
+        return self.classifier(features)
+
+
+@pytest.mark.parametrize("kind", ["reentrant", "not reentrant", "sequential", "sequential, reentrant"])
+def test_maps_of_checkpointed_layers_are_those_without(kind):
+    torch.manual_seed(0)
+    network, images = ThinVGG().double().eval(), torch.rand(3, 3, 64, 64).double()
+    plain = GradCAM(network, LAYERS)(images, 1).maps
+    model = Checkpointed(network, kind)
+    before = snapshot(model)
+    for raw, expected in zip(GradCAM(model, LAYERS)(images, 1).maps.values(), plain.values(), strict=True):
+        assert float(expected.max()) > 0
+        torch.testing.assert_close(raw, expected, rtol=1e-6, atol=1e-9)
+    assert_same(before, snapshot(model))
+    assert all(parameter.grad is None for parameter in model.parameters()), "no gradient is left behind"
+
+
+@pytest.mark.parametrize("kind", ["reentrant", "not reentrant"])
+def test_checkpointing_is_back_for_the_training(kind):
+    calls = []
+
+    class Counts(nn.Module):
+        def forward(self, features):
+            calls.append(1)
+            return features * 2
+
+    counted = Checkpointed(ThinVGG(), kind)
+    counted.features = nn.Sequential(Counts(), counted.features)
+    GradCAM(counted, "block5")(torch.rand(2, 3, 64, 64))
+    calls.clear()
+    counted(torch.rand(2, 3, 64, 64, requires_grad=True)).sum().backward()
+    assert len(calls) == 2, "forward, and once more in the backward pass"
+
+
+def test_timms_checkpointing_changes_no_map():
+    torch.manual_seed(0)
+    model, images = timm.create_model("resnet18", num_classes=3).double().eval(), torch.rand(2, 3, 64, 64).double()
+    plain = GradCAM(model, "layer3.1")(images, 1).maps["layer3.1"]
+    model.set_grad_checkpointing()
+    torch.testing.assert_close(GradCAM(model, "layer3.1")(images, 1).maps["layer3.1"], plain, rtol=1e-6, atol=1e-12)
+
+
+def test_a_checkpointed_training_is_watched(toys, fit):
+    class Trains(ThinVGG):
+        def forward(self, images):
+            return self.classifier(checkpoint(self.features, images, use_reentrant=False))
+
+    callback = GradCAMCallback(target_layers=LAYERS)
+    fit(Trains(), callback, max_epochs=1)
+    assert callback.history[0]["gradcam/empty/block5_conv3"] < 1
+
+
+class Detached(nn.Module):
+    """The way from the first layer to the logits is cut, that of the second is not."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
+
+    def forward(self, images):
+        return self.second(self.first(images).detach()).mean(dim=(2, 3))
+
+
+def test_a_layer_that_no_gradient_reaches_is_named_once():
+    cam, images = GradCAM(Detached(), ["first", "second"]), torch.rand(2, 3, 16, 16)
+    with pytest.warns(GradCAMWarning, match=r"does not depend on the layers \['first'\], so their maps are empty"):
+        cams = cam(images)
+    assert not cams.maps["first"].any()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cam(images)
+
+
+@pytest.mark.parametrize("kind", [nn.BatchNorm2d, partial(nn.BatchNorm2d, affine=False)])
+def test_a_batch_norm_without_statistics_does_not_mix_the_images(kind):
+    torch.manual_seed(0)
+    features = [
+        kind(part.num_features, track_running_stats=False) if isinstance(part, nn.BatchNorm2d) else part
+        for part in make_layers(THIN[:-3], batch_norm=True)
+    ]
+    model = nn.Sequential(*features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 3)).double().eval()
+    cam, images = GradCAM(model, "block3"), torch.rand(4, 3, 64, 64).double()
+    together = cam(images, 1)
+    for i in range(4):
+        alone = cam(images[i : i + 1], 1)
+        torch.testing.assert_close(alone.logits, together.logits[i : i + 1])
+        for layer, raw in alone.maps.items():
+            torch.testing.assert_close(raw, together.maps[layer][i : i + 1])
+    torch.testing.assert_close(cam.predict(images), together.logits)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_torchscript_is_refused_by_name():
+    whole = torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()))
+    with pytest.raises(ValueError, match="but it is TorchScript, which takes no hooks. .* before torch.jit.script"):
+        GradCAM(whole, "0")
+    with pytest.raises(ValueError, match="but its module '0' is TorchScript"):
+        GradCAM(nn.Sequential(whole, nn.Flatten()), "0")
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.ao.quantization", "ignore:.*deprecated")
+def test_a_quantised_layer_is_named_as_the_cause():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    quantised = torch.ao.quantization.quantize_dynamic(model, {nn.Linear})
+    with pytest.raises(ValueError, match=r"the quantised layer '4' \(Linear\) has no gradient. Explain the"):
+        GradCAM(quantised, "1")(torch.rand(1, 3, 16, 16))
+
+
+def test_a_layer_that_returns_a_tuple_is_said():
+    class Pair(nn.Module):
+        def forward(self, images):
+            return images, images
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.pair = Pair()
+
+        def forward(self, images):
+            return self.pair(images)[0].mean(dim=(2, 3))
+
+    with pytest.raises(ValueError, match="layer 'pair' to return one tensor .* but got tuple. Choose a module inside"):
+        GradCAM(Net(), "pair")(torch.rand(1, 3, 8, 8))
