@@ -168,6 +168,8 @@ class GradCAMCallback(Callback):
         self._state = RunState()
         self._stage: str | None = None
         self._has_run = False
+        # True while an error of ours would end a training that has not begun.
+        self._is_refusing = False
         self._session = Session(self._state, self._tags, [])
         # Collects a probe set from the batches that pass by, if the data can be read only once.
         self._collector: Collector | None = None
@@ -193,7 +195,7 @@ class GradCAMCallback(Callback):
         return not trainer.sanity_checking and not too_soon
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._stage = trainers.stage_name(stage)
+        self._stage, self._is_refusing = trainers.stage_name(stage), False
         self._forget_other_run(trainer)
         if self._stage != "predict":
             trainers.refuse_sharded(trainer)
@@ -208,7 +210,9 @@ class GradCAMCallback(Callback):
         trainers.warn_without_validation(trainer)
         # With check_val_every_n_epoch the validation data may come later. The session then starts later, too.
         if isinstance(self.probe, ProbeSet) or self.probe_set is not None or trainer.val_dataloaders is not None:
+            self._is_refusing = True
             self._start_session(trainer, pl_module)
+            self._is_refusing = False
         self._warn_unlike()
         if self.log_before_training and trainer.global_step == 0:
             self._log_before_training(trainer)
@@ -258,6 +262,8 @@ class GradCAMCallback(Callback):
         # A training that fails or is interrupted gets its strips, too.
         if trainers.is_fitting(trainer):
             self._session.finish()
+        if self._is_refusing and trainer.global_step == 0:
+            trainers.remove_empty_version(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._session.evaluator = self._collector = None  # so that the model can be freed
@@ -326,6 +332,7 @@ class GradCAMCallback(Callback):
             by_class=self.by_class,
             check_faithfulness=self.check_faithfulness,
         )
+        trainers.refuse_impossible_monitors(trainer, self._session.tags, evaluator)
         self._session.start(evaluator, self.style, self.views)
         trainers.announce(trainer, len(evaluator.layers), len(probe))
 
@@ -395,8 +402,7 @@ class GradCAMCallback(Callback):
 
     def _log(self, trainer: Trainer, pl_module: LightningModule, evaluation: Evaluation) -> None:
         session, epoch, step = self._session, trainer.current_epoch, trainers.validation_step(trainer)
-        # The values are the same in every process. Lightning asks for sync_dist all the same.
-        pl_module.log_dict(session.tags.tag_all(evaluation.scalars), sync_dist=trainer.world_size > 1)
+        trainers.log_scalars(trainer, pl_module, session.tags.tag_all(evaluation.scalars))
         session.log(evaluation, epoch, step, standalone=not trainers.is_fitting(trainer))
         trainers.react_to_shortcut(trainer, session, self.on_shortcut)
 

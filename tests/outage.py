@@ -91,6 +91,7 @@ def main():
     )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        warnings.filterwarnings("ignore", "GradCAM: the probe images are unlike")
         trainer.fit(module, DataLoader(toys, batch_size=3), DataLoader(toys, batch_size=3))
     knows = {
         "said": [str(one.message) for one in caught if one.category is GradCAMWarning],

@@ -395,7 +395,7 @@ def test_what_is_wrong_is_said_before_training_starts(thin, fit, callback, messa
 
 
 def test_missing_logger_is_said_before_training_starts(thin, fit):
-    with pytest.raises(ValueError, match="Expected a Trainer with a TensorBoardLogger.* but got no logger. .*save_dir"):
+    with pytest.raises(ValueError, match="with a logger for images.* but got no logger. .*save_dir"):
         fit(thin, GradCAMCallback(), logger=False)
     assert thin.losses == []
 

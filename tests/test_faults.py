@@ -202,12 +202,16 @@ class LosesMaps(GradCAMCallback):
 
 
 class Scheduled(ThinVGG):
+    def __init__(self, monitor="gradcam/lift/block5_conv3"):
+        super().__init__()
+        self.monitor = monitor
+
     def configure_optimizers(self):
         optimizer = torch.optim.AdamW(self.parameters(), lr=1e-3)
         scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode="max", patience=9)
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "monitor": "gradcam/lift/block5_conv3", "strict": True},
+            "lr_scheduler": {"scheduler": scheduler, "monitor": self.monitor, "strict": True},
         }
 
 
@@ -229,10 +233,46 @@ def test_lost_maps_end_no_training_that_monitors_them(fit, probe, tmp_path, even
     assert [event.value for event in events().Scalars("gradcam/drift/block5_conv3")] == pytest.approx(drifts)
 
 
-def test_a_misspelt_monitor_is_still_an_error_of_lightnings(thin, fit, probe):
-    for name in ("gradcam/lift/block5", "gradcam/drift/block9_conv1"):
-        with pytest.raises(RuntimeError, match="which is not available"):
-            fit(thin, GradCAMCallback(probe, "block5"), EarlyStopping(name))
+@pytest.mark.parametrize(
+    ("name", "masked", "reason"),
+    [
+        ("gradcam/lift/block5", True, "there is no such scalar"),
+        ("gradcam/drift/block9_conv1", True, "there is no such scalar"),
+        ("gradcam/lift/block5_conv3", False, "the probe set has no masks; give some, such as"),
+        ("gradcam/swap_accuracy", False, "the probe set has no masks"),
+        ("gradcam/border_mass/block5_conv3", True, "it is logged if no probe image has a mask"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["EarlyStopping", "ModelCheckpoint", "ReduceLROnPlateau"])
+def test_a_monitor_that_can_never_come_is_said_before_the_first_step(fit, probe, tmp_path, name, masked, reason, kind):
+    probe = ProbeSet(probe.images, probe.labels, probe.masks if masked else None)
+    module, waiting = ThinVGG(), []
+    if kind == "ReduceLROnPlateau":
+        module = Scheduled(name)
+    else:
+        waiting = [EarlyStopping(name) if kind == "EarlyStopping" else ModelCheckpoint(tmp_path / "kept", monitor=name)]
+    logger = TensorBoardLogger(tmp_path, name="refused")
+    with pytest.raises(ValueError, match=f"the monitor of {kind} .* but '{name}' never comes: {reason}.*Choose one of"):
+        fit(module, GradCAMCallback(probe, "block5"), *waiting, logger=logger, enable_checkpointing=True)
+    assert module.losses == []
+    assert not list((tmp_path / "refused").glob("version_*")), "a start that was refused leaves no empty folder"
+
+
+def test_a_monitor_that_need_not_come_or_belongs_to_another_is_left_alone(fit, probe):
+    unmasked = ProbeSet(probe.images, probe.labels)
+    lenient = EarlyStopping("gradcam/lift/block5_conv3", strict=False)
+    fit(ThinVGG(), GradCAMCallback(unmasked, "block5", views="layer"), lenient, max_epochs=1)
+    below = GradCAMCallback(probe, "block5", tag_prefix="gradcam/masked", views="layer")
+    of_other = EarlyStopping("gradcam/masked/lift/block5_conv3", mode="max")
+    fit(ThinVGG(), GradCAMCallback(unmasked, "block5", views="layer"), below, of_other, max_epochs=1)
+
+
+def test_a_folder_with_logs_of_before_stays_when_a_start_is_refused(fit, probe, tmp_path):
+    logger = TensorBoardLogger(tmp_path, name="kept")
+    fit(ThinVGG(), GradCAMCallback(probe, "block5", views="layer"), logger=logger, max_epochs=1)
+    with pytest.raises(ValueError, match="never comes"):
+        fit(ThinVGG(), GradCAMCallback(probe, "block5"), EarlyStopping("gradcam/none"), logger=logger)
+    assert list((tmp_path / "kept" / "version_0").glob("events*"))
 
 
 @pytest.mark.parametrize("name", ["gradcam/lift/block5_conv3", "gradcam/lift_by_class/block5_conv3/%2E%2E"])

@@ -130,20 +130,24 @@ def assert_untouched(verb, with_callback, without):
 
 
 @pytest.mark.parametrize("verb", ["validate", "test"])
-def test_validate_and_test_alone_are_looked_at_and_leave_everything_as_it_is(trainer, toys, events, tmp_path, verb):
+def test_validate_and_test_alone_are_looked_at_and_leave_everything_as_it_is(
+    trainer, toys, events, tmp_path, capsys, verb
+):
     ends, scores, loader = [], [], DataLoader(toys, batch_size=6)
     callback = GradCAMCallback(target_layers=LAYERS, save_dir=tmp_path / "focus")
     for watch in ([], [callback]):
         pl.seed_everything(0, verbose=False)
         module = AlsoTested()
         module.features[1].eval()
-        (score,) = getattr(trainer(*watch), verb)(module, loader, verbose=False)
-        scores.append({name: value for name, value in score.items() if not name.startswith("gradcam/")})
+        runs = trainer(*watch)
+        scores += getattr(runs, verb)(module, loader)
         flags = torch.tensor([part.training for part in module.modules()])
         ends.append({**module.state_dict(), "random": torch.get_rng_state(), "flags": flags})
     assert_untouched(verb, *reversed(ends))
-    assert scores[0] == scores[1]
+    assert scores[0] == scores[1], "the table that Lightning prints has the user's own scalars alone"
+    assert "gradcam" not in capsys.readouterr().out
 
+    score = runs.callback_metrics
     prefix, folder = "gradcam", tmp_path / "focus"
     if verb == "test":
         prefix, folder = "gradcam/test", folder / "test"
@@ -151,9 +155,10 @@ def test_validate_and_test_alone_are_looked_at_and_leave_everything_as_it_is(tra
     assert torch.equal(probe.images, ProbeSet.from_dataset(toys, 5).images)
     seen = GradCAM(module.eval(), LAYERS)(probe.images, probe.labels)
     lift = metrics.lift(metrics.relevance_mass(seen.maps[LAYERS[1]], probe.masks), metrics.mask_area(probe.masks))
-    assert score[f"{prefix}/lift/{LAYERS[1]}"] == pytest.approx(float(lift), rel=1e-5)
+    assert float(score[f"{prefix}/lift/{LAYERS[1]}"]) == pytest.approx(float(lift), rel=1e-5)
     assert score[f"{prefix}/probe_accuracy"] <= 1
     found = events()
+    assert found.Scalars(f"{prefix}/lift/{LAYERS[1]}")[0].value == pytest.approx(float(lift), rel=1e-5)
     for name in ("probe/star-1", "layer/block5_conv3", "depth_profile"):
         assert len(found.Images(f"{prefix}/{name}")) == 1
     assert {tag.rpartition("/test/")[0] for tag in found.Tags()["images"]} == {"gradcam" if verb == "test" else ""}
@@ -171,16 +176,15 @@ def test_a_test_after_the_training_is_none_of_its_entries(trainer, events, tmp_p
     history, state = [dict(entry) for entry in callback.history], callback.state_dict()
     frames = len(callback._state.snapshots())
     written = (tmp_path / "focus" / "history.json").read_text()
-    (score,) = runs.test(runs.lightning_module, datamodule=data, verbose=False)
+    runs.test(runs.lightning_module, datamodule=data, verbose=False)
     assert callback.history == history and len(callback._state.snapshots()) == frames
     assert callback.state_dict().keys() == state.keys()
     assert (tmp_path / "focus" / "history.json").read_text() == written
     own = ProbeSet.from_dataset(data.data, 5)
     assert torch.equal(callback.probe_set.images, own.images) and callback.probe is None, "both stay what they are"
     name = "gradcam/lift/block5_conv3"
-    assert score["gradcam/test/lift/block5_conv3"] == pytest.approx(history[-1][name], rel=1e-5), (
-        "of the weights of the last epoch"
-    )
+    lift = float(runs.callback_metrics["gradcam/test/lift/block5_conv3"])
+    assert lift == pytest.approx(history[-1][name], rel=1e-5), "of the weights of the last epoch"
     found = events()
     assert len(found.Images("gradcam/layer/block5_conv3")) == 2
     assert len(found.Images("gradcam/test/layer/block5_conv3")) == 1
@@ -208,9 +212,8 @@ def test_nothing_after_a_fit_changes_what_it_left(trainer, tmp_path, toys):
     before = left()
     assert [entry["epoch"] for entry in before[0]] == [0, 1, 2] and before[2] == ["0", "1", "2"]
     for stage in ("test", "validate"):
-        (score,) = getattr(runs, stage)(dataloaders=loader, verbose=False)
-        own = {name for name in score if name.startswith("gradcam/")}
-        assert own and all(name.startswith(f"gradcam/{stage}/") for name in own)
+        getattr(runs, stage)(dataloaders=loader, verbose=False)
+        assert f"gradcam/{stage}/lift/block5_conv3" in runs.callback_metrics
         assert len(json.loads((folder / stage / "history.json").read_text())["history"]) == 1
         assert left() == before, stage
     runs.predict(dataloaders=DataLoader(torch.stack([image for image, _, _ in toys.items]), batch_size=6))
@@ -276,8 +279,9 @@ def test_a_fit_after_a_validation_alone_starts_anew_and_a_resumed_one_goes_on(tr
 def test_a_test_needs_neither_a_logger_nor_data_for_a_probe_set(trainer, toys):
     """It mostly comes after a training, which is not to be lost by an error of ours."""
     callback, loader = GradCAMCallback(target_layers=LAYERS), DataLoader(toys, batch_size=6)
-    (score,) = trainer(callback, logger=False).test(AlsoTested(), loader, verbose=False)
-    assert 0 <= score["gradcam/test/pointing_game/block5_conv3"] <= 1
+    runs = trainer(callback, logger=False)
+    runs.test(AlsoTested(), loader, verbose=False)
+    assert 0 <= runs.callback_metrics["gradcam/test/pointing_game/block5_conv3"] <= 1
     unlabelled = DataLoader([{"pixels": image} for image, _, _ in toys.items], batch_size=6)
     with pytest.warns(GradCAMWarning, match="every map of this run lost .*batch_transform=lambda batch"):
         (score,) = trainer(GradCAMCallback()).test(Unlabelled(), unlabelled, verbose=False)

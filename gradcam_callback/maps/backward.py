@@ -49,7 +49,9 @@ def backward_to_maps(
     maps = {name: _empty_map(reshape(activation.detach())) for name, activation in by_layer.items()}
 
     # Each gradient becomes a map as soon as it arrives, so that only one gradient is held in memory.
-    def reduce_to_map(name: str, gradient: Tensor) -> None:
+    def reduce_to_map(name: str, gradient: Tensor | None) -> None:
+        if gradient is None:  # behind an operation that has no gradient, such as a quantised layer
+            return
         dtype = maps[name].dtype
         # Autocast is for the model; the formula itself runs in full precision.
         with torch.autocast(gradient.device.type, enabled=False):

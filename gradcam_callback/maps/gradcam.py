@@ -279,11 +279,10 @@ class GradCAM:
             logits, classes = scores.detach()[:, None], torch.full_like(places, -1, device=scores.device)
             root = Root(scores, torch.ones_like(scores))
         if isinstance(root.at, Tensor) and not root.at.requires_grad:
-            raise MapError(
-                f"Expected the {'logits' if classes is not None else 'scores'} to depend on the layers "
-                f"{list(activations.by_layer)}, but {name_obstacle(self.model)}"
-            )
+            raise self._refuse_unreached(list(activations.by_layer))
         maps = backward_to_maps(root, activations, METHODS[self.method], reshape)
+        if len(activations.by_layer) == len(self.layers):
+            raise self._refuse_unreached(list(activations.by_layer))
         self._warn_unreached(list(activations.by_layer))
         nonfinite = ~logits.isfinite().all(dim=1)
         for name, raw in maps.items():
@@ -308,6 +307,9 @@ class GradCAM:
         scores, classes = select_scores(logits, targets)
         (gradient,) = torch.autograd.grad(scores.sum(), logits)
         return logits, classes, scores.detach(), Root(ending.logits, gradient_before(returned, ending, gradient))
+
+    def _refuse_unreached(self, names: Sequence[str]) -> MapError:
+        return MapError(f"Expected the scores to depend on the layers {names}, but {name_obstacle(self.model)}")
 
     def _warn_unreached(self, names: Sequence[str]) -> None:
         new = [name for name in names if name not in self._unreached]

@@ -145,6 +145,25 @@ class Evaluator:
         """Return the names of the chosen layers, from input to output."""
         return [layer.name for layer in self.cam.layers]
 
+    def scalar_names(self) -> list[str]:
+        """Return the name of every scalar that an evaluation may have, in the order of the layers."""
+        names = [tags.PROBE_ACCURACY] if self._has_accuracy else []
+        if self._counterfactuals is not None:
+            names += [tags.BACKGROUND_ACCURACY, tags.FOREGROUND_ACCURACY]
+            if self._counterfactuals.swapped is not None:
+                names += tags.SWAP_SCALARS
+        if self._check_faithfulness:
+            names += [tags.FAITHFULNESS, *(join(by_image(tags.FAITHFULNESS), name) for name in self.probe.names)]
+        names += tags.names_by_layer(self.layers, self.probe.masks is not None)
+        if self._masks is not None:
+            classes = [self.probe.class_name(label) for label in self._masked_classes()]
+            for layer in self.layers if self._by_class else self.layers[-1:]:
+                for metric in tags.MASK_METRICS if self._by_class else (tags.LIFT,):
+                    names += [join(by_class(metric), layer, name) for name in classes]
+            if self._by_class and self._counterfactuals is not None:
+                names += [join(by_class(tags.SWAP_ACCURACY), name) for name in classes]
+        return names
+
     def evaluate(self, previous: Mapping[str, Tensor] | None = None) -> Evaluation:
         """Evaluate the present weights in a single process; see `merge`."""
         return self.merge([self.compute_shard()], previous)

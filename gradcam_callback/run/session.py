@@ -141,10 +141,7 @@ class Session:
         """Return True if an entry of this session may have a scalar under this tag."""
         if self.last_value(tag) is not None:
             return True
-        if self.evaluator is None:
-            return False
-        names = tags.names_by_layer(self.evaluator.layers, self.evaluator.probe.masks is not None)
-        return any(self.tags(name) == tag for name in names)
+        return self.evaluator is not None and tag in map(self.tags, self.evaluator.scalar_names())
 
     @contextmanager
     def guard(self, what: str, may_raise: bool = False) -> Iterator[None]:

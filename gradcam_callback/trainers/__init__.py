@@ -4,8 +4,15 @@ Only this wing, the callback and `offline.checkpoints` know Lightning.
 """
 
 from gradcam_callback.trainers.data import ValidationData, check_probe, find_difference, warn_unlike
-from gradcam_callback.trainers.loggers import announce, find_writers, log_outside_loops, own_prefix
-from gradcam_callback.trainers.monitors import fill_missing_metrics
+from gradcam_callback.trainers.loggers import (
+    announce,
+    find_writers,
+    log_outside_loops,
+    log_scalars,
+    own_prefix,
+    remove_empty_version,
+)
+from gradcam_callback.trainers.monitors import fill_missing_metrics, refuse_impossible_monitors
 from gradcam_callback.trainers.trainer import (
     check_on_shortcut,
     check_options,
@@ -34,10 +41,13 @@ __all__ = [
     "gather",
     "is_fitting",
     "log_outside_loops",
+    "log_scalars",
     "may_still_refuse",
     "own_prefix",
     "react_to_shortcut",
+    "refuse_impossible_monitors",
     "refuse_sharded",
+    "remove_empty_version",
     "resolve_precision",
     "stage_name",
     "validation_step",

@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
+import shutil
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning import Trainer
+import torch
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_info
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from gradcam_callback.exceptions import GradCAMWarning
 from gradcam_callback.run.tags import DEFAULT_PREFIX
-from gradcam_callback.trainers.trainer import callbacks_of
-from gradcam_callback.writers import FolderWriter, MLflowWriter, TensorBoardWriter, WandbWriter, Writer
+from gradcam_callback.trainers.trainer import callbacks_of, is_fitting, validation_step
+from gradcam_callback.writers import (
+    CometWriter,
+    FolderWriter,
+    ImageLoggerWriter,
+    LitWriter,
+    MLflowWriter,
+    TensorBoardWriter,
+    WandbWriter,
+    Writer,
+    holds_run,
+)
 
 
 def find_writers(trainer: Trainer, save_dir: Path | None, save_maps: bool, prefix: str, required: bool) -> list[Writer]:
     """Make a writer for each logger of the Trainer that can show images, and for the folder.
 
-    Only the first process writes, and nobody with ``fast_dev_run``, which replaces every logger by a dummy.
+    A logger that is not known gets a folder beside its log, with a warning. Only the first process writes, and nobody
+    with ``fast_dev_run``, which replaces every logger by a dummy.
 
     Args:
         save_dir: the user's folder for images, or None.
@@ -29,33 +47,58 @@ def find_writers(trainer: Trainer, save_dir: Path | None, save_maps: bool, prefi
         required: True if there must be a writer.
 
     Raises:
-        ValueError: there is no writer, and one is required.
+        ValueError: the Trainer has no logger, there is no folder, and a writer is required.
     """
     # Lightning replaces the loggers before the callbacks see them.
     if any(has_class_named(logger, "DummyLogger") for logger in trainer.loggers):
         return []
-    writers: list[Writer] = []
-    for logger in trainer.loggers:
-        if has_class_named(logger, "TensorBoardLogger"):
-            writers.append(TensorBoardWriter(logger))
-        elif has_class_named(logger, "WandbLogger"):
-            writers.append(WandbWriter(logger))
-        elif has_class_named(logger, "MLFlowLogger"):
-            writers.append(MLflowWriter(logger))
-        elif has_class_named(logger, "CSVLogger") and save_dir is None:
-            writers.append(FolderWriter(Path(str(logger.log_dir)) / prefix, maps=save_maps))
+    found = [_find_writer(logger, prefix, save_maps, has_folder=save_dir is not None) for logger in trainer.loggers]
+    writers = [writer for writer in found if writer is not None]
+    beside = Path(trainer.log_dir or trainer.default_root_dir)
     if save_dir is not None:
         writers.append(FolderWriter(save_dir, maps=save_maps))
+    elif trainer.loggers and not writers:
+        folder = _unused(beside, prefix)
+        writers.append(FolderWriter(folder, maps=save_maps))
+        if trainer.is_global_zero:
+            names = ", ".join(type(logger).__name__ for logger in trainer.loggers)
+            warnings.warn(
+                f"GradCAM: {names} is not known to take images, so they go to {folder}. Choose another folder with "
+                "GradCAMCallback(save_dir=...), or add a TensorBoardLogger.",
+                GradCAMWarning,
+                stacklevel=2,
+            )
     elif save_maps and not any(isinstance(writer, FolderWriter) for writer in writers):
-        folder = Path(trainer.log_dir or trainer.default_root_dir) / prefix
-        writers.append(FolderWriter(folder, images=False, maps=True))
+        writers.append(FolderWriter(beside / prefix, images=False, maps=True))
     if not writers and required:
-        found = ", ".join(type(logger).__name__ for logger in trainer.loggers) or "no logger"
         raise ValueError(
-            "Expected a Trainer with a TensorBoardLogger, WandbLogger, MLFlowLogger or CSVLogger, but got "
-            f"{found}. Use Trainer(logger=TensorBoardLogger('runs')), or GradCAMCallback(save_dir='focus')."
+            "Expected a Trainer with a logger for images, such as TensorBoardLogger, but got no logger. Use "
+            "Trainer(logger=TensorBoardLogger('runs')), or GradCAMCallback(save_dir='focus')."
         )
     return writers if trainer.is_global_zero else []
+
+
+def _find_writer(logger: Logger, prefix: str, save_maps: bool, has_folder: bool) -> Writer | None:
+    """Make the writer of a logger; None if it is not known, or if a folder of the user's takes its place."""
+    if has_class_named(logger, "TensorBoardLogger"):
+        return TensorBoardWriter(logger)
+    if has_class_named(logger, "WandbLogger"):
+        return WandbWriter(logger)
+    if has_class_named(logger, "MLFlowLogger"):
+        return MLflowWriter(logger)
+    if has_class_named(logger, "CometLogger"):
+        return CometWriter(logger)
+    if has_class_named(logger, "LitLogger"):
+        return LitWriter(logger, Path(str(logger.log_dir)) / prefix, maps=save_maps)
+    if has_class_named(logger, "CSVLogger"):
+        return None if has_folder else FolderWriter(Path(str(logger.log_dir)) / prefix, maps=save_maps)
+    return ImageLoggerWriter(logger) if callable(getattr(logger, "log_image", None)) else None
+
+
+def _unused(folder: Path, prefix: str) -> Path:
+    """Return ``<folder>/<prefix>``, or if it holds a run, ``<folder>/version_<n>/<prefix>``."""
+    versions = (folder / f"version_{number}" for number in count(1))
+    return next(place / prefix for place in chain([folder], versions) if not holds_run(place / prefix))
 
 
 def has_class_named(logger: Logger, name: str) -> bool:
@@ -79,11 +122,53 @@ def announce(trainer: Trainer, n_layers: int, n_images: int) -> None:
             return
 
 
+def log_scalars(trainer: Trainer, module: LightningModule, scalars: Mapping[str, float]) -> None:
+    """Log the scalars of a validation under way.
+
+    In a fit they go through Lightning's own logging. ``trainer.validate`` and ``trainer.test`` print what goes this
+    way as a table, in which a hundred scalars would hide the user's own. There they go to the loggers and to
+    ``trainer.callback_metrics`` only.
+    """
+    if is_fitting(trainer):
+        # The values are the same in every process. Lightning asks for sync_dist all the same.
+        module.log_dict(dict(scalars), sync_dist=trainer.world_size > 1)
+        return
+    log_outside_loops(trainer, scalars, validation_step(trainer))
+    trainer.callback_metrics.update({name: torch.tensor(value) for name, value in scalars.items()})
+
+
 def log_outside_loops(trainer: Trainer, scalars: Mapping[str, float], step: int) -> None:
     """Log scalars where ``pl_module.log`` is not allowed, such as before training."""
     if trainer.is_global_zero:
         for logger in trainer.loggers:
             logger.log_metrics(dict(scalars), step=step)
+
+
+def remove_empty_version(trainer: Trainer) -> None:
+    """Remove the folder ``version_<n>`` of a start that was refused, if nothing has been logged to it.
+
+    Lightning makes the folder before any callback is asked.
+    """
+    for logger in trainer.loggers if trainer.is_global_zero else []:
+        folder = Path(str(getattr(logger, "log_dir", None) or ""))
+        numbered = re.fullmatch(r"version_\d+", folder.name) is not None
+        if has_class_named(logger, "TensorBoardLogger") and numbered and folder.is_dir() and _is_empty(folder):
+            events: Any = logger
+            events.experiment.close()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_empty(folder: Path) -> bool:
+    """Return True if a folder holds hyperparameters and event files without any event of this process alone."""
+    for path in folder.rglob("*"):
+        if path.name != "hparams.yaml" and f".{os.getpid()}." not in path.name:
+            return False
+    found = EventAccumulator(str(folder)).Reload().Tags()
+    # Lightning writes hp_metric at once, with the hyperparameters.
+    logged = [
+        tag for kind in ("scalars", "images", "tensors") for tag in found[kind] if not tag.startswith("hp_metric")
+    ]
+    return not [tag for tag in logged if not tag.startswith("_hparams_")]
 
 
 def own_prefix(trainer: Trainer, callback: Any) -> str:

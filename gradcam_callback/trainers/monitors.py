@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from pytorch_lightning import Trainer
 
-from gradcam_callback.run import Session
+from gradcam_callback.probes import ProbeSet
+from gradcam_callback.run import Evaluator, Session, Tags, tags
 from gradcam_callback.trainers.trainer import callbacks_of, is_fitting
 
 
@@ -34,8 +35,48 @@ def fill_missing_metrics(trainer: Trainer, session: Session, logged: bool) -> No
                 trainer.callback_metrics[name] = torch.tensor(value)
 
 
+def refuse_impossible_monitors(trainer: Trainer, names: Tags, evaluator: Evaluator) -> None:
+    """Refuse a monitor that waits for a scalar which the evaluations of a fit never have.
+
+    Lightning would end the training after its first epoch. A callback that says ``strict=False`` can wait.
+
+    Args:
+        names: the tags of the run.
+        evaluator: makes its evaluations.
+
+    Raises:
+        ValueError: there is such a monitor.
+    """
+    if not is_fitting(trainer):
+        return
+    others = [one.tag_prefix for one in callbacks_of(trainer) if hasattr(one, "tag_prefix")]
+    longer = tuple(f"{prefix}/" for prefix in others if len(prefix) > len(names.prefix))
+    loggable = [names(name) for name in evaluator.scalar_names()]
+    for name, (_, owner) in _monitors(trainer).items():
+        is_ours = name.startswith(f"{names.prefix}/") and not name.startswith(longer)
+        if is_ours and getattr(owner, "strict", True) and name not in loggable:
+            metric = name.removeprefix(f"{names.prefix}/").partition("/")[0]
+            raise ValueError(
+                f"Expected the monitor of {type(owner).__name__} to be a scalar of this run, but {name!r} never comes: "
+                f"{_reason_against(metric, evaluator.probe)}. Choose one of: {', '.join(loggable)}."
+            )
+
+
+def _reason_against(metric: str, probe: ProbeSet) -> str:
+    if metric in tags.NEED_MASKS and probe.masks is None:
+        return "the probe set has no masks; give some, such as <name>.mask.png beside the images of a folder"
+    if metric in tags.MASKLESS_METRICS and probe.masks is not None:
+        return "it is logged if no probe image has a mask"
+    return "there is no such scalar; check its name, the layer, and the options of the callback"
+
+
 def _monitored(trainer: Trainer) -> dict[str, str]:
     """Return the scalars that decide about the training, and if their ``"min"`` or their ``"max"`` is best."""
+    return {name: mode for name, (mode, _) in _monitors(trainer).items()}
+
+
+def _monitors(trainer: Trainer) -> dict[str, tuple[str, Any]]:
+    """Return the monitored scalars, each with its mode and with what monitors it."""
     monitors: list[tuple[Any, Any]] = [(getattr(one, "monitor", None), one) for one in callbacks_of(trainer)]
     monitors += [(one.monitor, one.scheduler) for one in trainer.lr_scheduler_configs if one.reduce_on_plateau]
-    return {name: getattr(one, "mode", "min") for name, one in monitors if isinstance(name, str)}
+    return {name: (getattr(one, "mode", "min"), one) for name, one in monitors if isinstance(name, str)}

@@ -5,14 +5,17 @@ business: they go through Lightning's own logging.
 """
 
 from gradcam_callback.writers.base import Box, Manifest, Writer, image_path
-from gradcam_callback.writers.folder import HISTORY, MANIFEST, MAPS, PROBE, FolderWriter, map_file
+from gradcam_callback.writers.folder import HISTORY, MANIFEST, MAPS, PROBE, FolderWriter, holds_run, map_file
 from gradcam_callback.writers.tensorboard import TensorBoardWriter
-from gradcam_callback.writers.trackers import MLflowWriter, WandbWriter
+from gradcam_callback.writers.trackers import CometWriter, ImageLoggerWriter, LitWriter, MLflowWriter, WandbWriter
 
 __all__ = [
     "Box",
+    "CometWriter",
     "FolderWriter",
     "HISTORY",
+    "ImageLoggerWriter",
+    "LitWriter",
     "MANIFEST",
     "MAPS",
     "MLflowWriter",
@@ -21,6 +24,7 @@ __all__ = [
     "TensorBoardWriter",
     "WandbWriter",
     "Writer",
+    "holds_run",
     "image_path",
     "map_file",
 ]

@@ -36,7 +36,7 @@ class FolderWriter:
         self._verdict: Mapping[str, Any] | None = None
 
     def start(self, manifest: Manifest, images: Array, masks: Array, charts: Charts, resuming: bool) -> None:
-        if not resuming and (self.folder / HISTORY).exists():
+        if not resuming and holds_run(self.folder):
             raise ValueError(
                 f"Expected a folder without a run, but {self.folder} holds another run. Delete the folder, or choose "
                 "another save_dir."
@@ -55,7 +55,11 @@ class FolderWriter:
 
     def write_image(self, tag: str, image: EncodedImage, step: int) -> None:
         if self._images:
-            self._write(f"{image_path(tag, self._prefix)}/{step:08d}.{image.suffix}", image.data)
+            self._write(str(self.image_file(tag, image, step).relative_to(self.folder)), image.data)
+
+    def image_file(self, tag: str, image: EncodedImage, step: int) -> Path:
+        """Return the path of an image."""
+        return self.folder / f"{image_path(tag, self._prefix)}/{step:08d}.{image.suffix}"
 
     def write_verdict(self, tag: str, verdict: Mapping[str, Any], step: int) -> None:
         self._verdict = verdict  # a part of history.json
@@ -81,6 +85,11 @@ class FolderWriter:
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
+
+
+def holds_run(folder: Path) -> bool:
+    """Return True if a folder holds the files of a run."""
+    return (folder / HISTORY).exists()
 
 
 def map_file(step: int) -> str:

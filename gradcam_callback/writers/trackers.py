@@ -1,15 +1,19 @@
-"""Write a run to Weights & Biases or MLflow."""
+"""Write a run to Weights & Biases, MLflow, Comet, Lightning's own tracker, or any logger that takes images."""
 
 from __future__ import annotations
 
+import io
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from gradcam_callback.encoded_image import EncodedImage
 from gradcam_callback.writers.base import Array, Charts, Manifest, image_path
+from gradcam_callback.writers.folder import FolderWriter
 
 
 class WandbWriter:
@@ -69,6 +73,69 @@ class MLflowWriter:
 
     def _log_text(self, text: str, name: str) -> None:
         self._logger.experiment.log_text(self._logger.run_id, text, f"{self._prefix}/{name}")
+
+
+class CometWriter:
+    """The experiment of a CometLogger."""
+
+    def __init__(self, logger: Any) -> None:
+        self._logger = logger
+
+    def start(self, manifest: Manifest, images: Array, masks: Array, charts: Charts, resuming: bool) -> None: ...
+
+    def write_image(self, tag: str, image: EncodedImage, step: int) -> None:
+        if image.suffix == "jpg":
+            self._logger.experiment.log_image(_decode(image), name=tag, step=step)
+        else:
+            self._logger.experiment.log_asset_data(image.data, name=f"{tag}.{image.suffix}", step=step)
+
+    def write_verdict(self, tag: str, verdict: Mapping[str, Any], step: int) -> None:
+        self._logger.experiment.log_text(verdict["evidence"], step=step, metadata={"tag": tag})
+
+    def write_entry(self, history: Sequence[Mapping[str, float]], maps: Mapping[str, Array]) -> None: ...
+
+    def flush(self) -> None: ...
+
+
+class ImageLoggerWriter:
+    """Any logger with a method ``log_image(key, images, step)``, as W&B's has. It gets no animations and no texts."""
+
+    def __init__(self, logger: Any) -> None:
+        self._logger = logger
+
+    def start(self, manifest: Manifest, images: Array, masks: Array, charts: Charts, resuming: bool) -> None: ...
+
+    def write_image(self, tag: str, image: EncodedImage, step: int) -> None:
+        if image.suffix == "jpg":
+            self._logger.log_image(key=tag, images=[_decode(image)], step=step)
+
+    def write_verdict(self, tag: str, verdict: Mapping[str, Any], step: int) -> None: ...
+
+    def write_entry(self, history: Sequence[Mapping[str, float]], maps: Mapping[str, Array]) -> None: ...
+
+    def flush(self) -> None: ...
+
+
+class LitWriter(FolderWriter):
+    """The folder of a LitLogger, whose files it uploads.
+
+    Args:
+        logger: uploads each image.
+        folder: beside the logger's own files.
+        maps: as in `FolderWriter`.
+    """
+
+    def __init__(self, logger: Any, folder: Path, maps: bool = False) -> None:
+        super().__init__(folder, maps=maps)
+        self._logger = logger
+
+    def write_image(self, tag: str, image: EncodedImage, step: int) -> None:
+        super().write_image(tag, image, step)
+        self._logger.log_file(str(self.image_file(tag, image, step)))
+
+
+def _decode(image: EncodedImage) -> Image.Image:
+    return Image.open(io.BytesIO(image.data)).convert("RGB")
 
 
 @contextmanager
