@@ -50,7 +50,9 @@ def main() -> None:
     parser.add_argument("--probe", type=Path, required=True, help="photographs with masks, see above")
     parser.add_argument("--layers", nargs="+", default=["all"], help="such as: --layers block4 block5_conv3")
     parser.add_argument("--size", type=int, default=224, help="side of the images in pixels, as in the training")
-    parser.add_argument("--out", type=Path, default=Path("runs/compare"), help="folder for TensorBoard and the page")
+    parser.add_argument(
+        "-o", "--out", type=Path, default=Path("runs/compare"), help="folder for TensorBoard and the page"
+    )
     args = parser.parse_args()
     try:
         probe = ProbeSet.from_folder(args.probe, transform_for(args.size))

@@ -6,8 +6,8 @@ PHOTOGRAPHS holds a folder per class, or the folders ``train`` and ``val`` with 
 ``train`` and ``val``, every fifth photograph of a class is used for validation. PROBE holds a folder per class with a
 few photographs. The mask of ``<name>.jpg`` is ``<name>.mask.png``, white on the object.
 
-With masks the verdict says how much the background decides, and the training stops if the lift at block5_conv3 does
-not improve. Without masks it stops if the validation loss does not improve.
+With masks the verdict says how much the background decides. The training stops if the lift at block5_conv3 does not
+improve, and the best checkpoint is the one with the highest lift. Without masks the validation loss decides both.
 """
 
 from __future__ import annotations
@@ -188,12 +188,17 @@ def train(args: argparse.Namespace) -> GradCAMCallback:
         callbacks=[
             watch,
             EarlyStopping(watched, mode=mode, patience=args.patience),
-            ModelCheckpoint(monitor="val_loss", filename="best", save_last=True),
+            # By the same scalar: the lowest loss is often that of a network which has learnt the background.
+            ModelCheckpoint(monitor=watched, mode=mode, filename="best", save_last=True),
         ],
         logger=TensorBoardLogger(args.out.parent, name=args.out.name),
         log_every_n_steps=1,
     )
-    trainer.fit(FineTuning(photographs.classes, args.weights, args.freeze, args.learning_rate), datamodule=photographs)
+    module = FineTuning(photographs.classes, args.weights, args.freeze, args.learning_rate)
+    if args.resume is None:
+        trainer.fit(module, datamodule=photographs)
+    else:
+        trainer.fit(module, datamodule=photographs, ckpt_path=args.resume, weights_only=True)
     print(f"\nval_acc {float(trainer.callback_metrics['val_acc']):.0%}. The checkpoints are in {trainer.log_dir}.")
     return watch
 
@@ -202,9 +207,14 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photographs", type=Path, help="the folder of photographs, see above")
     parser.add_argument("--probe", type=Path, help="photographs with masks; default: two per class without masks")
+    parser.add_argument("--resume", type=Path, metavar="FILE", help="go on from a checkpoint, such as last.ckpt")
     parser.add_argument("--patience", type=int, default=4, help="epochs without improvement before the training stops")
     add_options(parser)
     args = parser.parse_args(arguments)
+    if args.resume is not None and not args.resume.is_file():
+        parser.error(
+            f"Expected --resume to be a checkpoint, but there is no file {str(args.resume)!r}. Check the path."
+        )
     if args.probe is not None and not watches_the_last_layer(args.layers):
         parser.error(f"Expected {LAYER} in --layers, since its lift stops the training. Add {LAYER} to --layers.")
     return args
@@ -220,7 +230,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="of the head")
     parser.add_argument("--size", type=int, default=224, help="side of the images in pixels")
     parser.add_argument("--workers", type=int, default=2, help="processes that load photographs")
-    parser.add_argument("--out", type=Path, default=Path("runs/finetune"), help="folder of the run")
+    parser.add_argument("-o", "--out", type=Path, default=Path("runs/finetune"), help="folder of the run")
     parser.add_argument("--seed", type=int, default=0)
 
 

@@ -60,7 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
     parser.add_argument("--weights", default="demo", help="demo (installed), torchvision (download) or a state dict")
-    parser.add_argument("--out", type=Path, default=Path("panel.jpg"))
+    parser.add_argument("-o", "--out", type=Path, default=Path("panel.jpg"))
     parser.add_argument("--classes", help="class names by index, comma-separated; default: those of the weights")
     parser.add_argument("--target", type=int, help="class index to explain; default: the predicted class")
     parser.add_argument(

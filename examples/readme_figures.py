@@ -63,7 +63,7 @@ def photographs_through_layers() -> Image.Image:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=Path("runs/demo"))
-    parser.add_argument("--out", type=Path, default=Path("docs/pictures"))
+    parser.add_argument("-o", "--out", type=Path, default=Path("docs/pictures"))
     args = parser.parse_args()
     if not (args.runs / "clean").is_dir():
         sys.exit(f"Expected the runs of the demo, but {str(args.runs)!r} does not hold them. Run make demo first.")

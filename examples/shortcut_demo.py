@@ -153,7 +153,7 @@ def report(shortcut: Result, clean: Result) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--weights", default="demo", help="demo (installed), torchvision (download) or a state dict")
-    parser.add_argument("--out", default="runs/demo", help="folder for the TensorBoard runs")
+    parser.add_argument("-o", "--out", default="runs/demo", help="folder for the TensorBoard runs")
     parser.add_argument("--images", type=int, default=192, help="training images per run")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -13,30 +14,46 @@ from gradcam_callback.drawing import Style, encode_jpeg
 from gradcam_callback.maps import RESHAPES, find_vggs
 from gradcam_callback.offline import (
     IMAGENET,
-    Normalisation,
+    Inputs,
     center_crop,
     draw_sheets,
     find_checkpoints,
     format_table,
     load_model,
+    read_inputs,
     read_photographs,
     watch_checkpoints,
     write_report,
 )
 from gradcam_callback.probes import ProbeSet
+from gradcam_callback.writers import holds_run
 
 # The longer side of a heatmap in pixels, and the JPEG quality. These sheets are looked at alone, so both are high.
 CELL, QUALITY = 112, 90
+# The side of the images of torchvision's VGGs in pixels.
+SIZE = 224
 
 
-def read_normalisation(args: argparse.Namespace) -> Normalisation | None:
-    """Return the mean and the standard deviation that ``--normalise`` names."""
-    return None if args.normalise == "none" else IMAGENET
+def read_inputs_for(args: argparse.Namespace, checkpoint: Path | None) -> Inputs:
+    """Return how to make the images: as the options say, else as the checkpoint says, else as for torchvision's VGGs.
 
-
-def read_classes(args: argparse.Namespace) -> list[str] | None:
-    """Return the class names of ``--classes``."""
-    return None if args.classes is None else [name.strip() for name in args.classes.split(",")]
+    A checkpoint of a training that the callback watched says it.
+    """
+    says = None
+    if checkpoint is not None and None in (args.size, args.normalise, args.classes):
+        try:
+            says = read_inputs(checkpoint)
+        except ValueError:
+            if args.normalise is None:
+                raise
+    size = (args.size, args.size) if args.size is not None else says.size if says else (SIZE, SIZE)
+    if args.normalise is not None:
+        normalisation = IMAGENET if args.normalise == "imagenet" else None
+    else:
+        normalisation = says.normalisation if says else IMAGENET
+    if args.classes is not None:
+        return Inputs(size, normalisation, [name.strip() for name in args.classes.split(",")])
+    return Inputs(size, normalisation, says.class_names if says else None)
 
 
 def layers(args: argparse.Namespace) -> None:
@@ -55,7 +72,7 @@ def layers(args: argparse.Namespace) -> None:
 
 def panel(args: argparse.Namespace) -> None:
     """Draw photographs through the layers of a model."""
-    photographs = read_photographs(args.images, args.size, read_normalisation(args), read_classes(args))
+    photographs = read_photographs(args.images, *read_inputs_for(args, args.checkpoint))
     model = load_model(args.model, args.checkpoint)
     style = Style(CELL, args.colormap, jpeg_quality=QUALITY)
     all_layers, last, at_last = draw_sheets(model, photographs, args.layers, args.target, style, args.reshape)
@@ -67,10 +84,18 @@ def panel(args: argparse.Namespace) -> None:
 
 def compare(args: argparse.Namespace) -> None:
     """Run the same probe set through each checkpoint, and write the page."""
-    transform = center_crop(args.size, read_normalisation(args))
-    probe = ProbeSet.from_folder(args.probe, transform, class_names=read_classes(args))
+    if holds_run(args.out):
+        raise ValueError(
+            f"Expected --out to be a folder without a run, but {str(args.out)!r} holds another run. Choose another "
+            "folder with --out, or delete this one."
+        )
+    checkpoints = find_checkpoints(args.checkpoints)
+    size, normalisation, classes = read_inputs_for(args, checkpoints[-1].path)
+    transform = center_crop(size, normalisation)
+    # The probe set may show some of the classes only.
+    probe = ProbeSet.from_folder(args.probe, transform, class_names=classes)
     results = watch_checkpoints(
-        find_checkpoints(args.checkpoints),
+        checkpoints,
         lambda path: load_model(args.model, path),
         probe,
         args.out,
@@ -196,14 +221,18 @@ def _image_arguments() -> argparse.ArgumentParser:
         help="such as: block4 block5_conv3; without a VGG: last, or names of modules",
     )
     parent.add_argument("--reshape", choices=sorted(RESHAPES), help="the layout of a transformer's layers")
-    parent.add_argument("--size", type=int, default=224, help="side of the model's input, in pixels")
+    parent.add_argument(
+        "--size", type=int, help=f"side of the model's input in pixels (default: as the checkpoint says, else {SIZE})"
+    )
     parent.add_argument(
         "--normalise",
         choices=("imagenet", "none"),
-        default="imagenet",
-        help="imagenet: by ImageNet's mean and standard deviation, as for torchvision's weights; none: by the model",
+        help="imagenet: by ImageNet's mean and standard deviation, as for torchvision's weights; none: by the model "
+        "(default: as the checkpoint says, else imagenet)",
     )
-    parent.add_argument("--classes", metavar="A,B,...", help="the names of the classes, by their index")
+    parent.add_argument(
+        "--classes", metavar="A,B,...", help="the names of the classes, by their index (default: of the checkpoint)"
+    )
     return parent
 
 
@@ -212,6 +241,10 @@ def main() -> None:
     args = parse()
     try:
         args.run_command(args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader, such as head, has seen enough. Python would complain once more when it closes the output.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, ValueError) as error:
         sys.exit(str(error))
 

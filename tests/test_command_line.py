@@ -1,5 +1,7 @@
 """The command line: layers and panel, called as a user types them."""
 
+import argparse
+import json
 import subprocess
 import sys
 
@@ -10,14 +12,16 @@ from conftest import ThinVGG
 from PIL import Image
 from skimage import data
 from torch import nn
+from torchvision import transforms
 from torchvision.models import VGG, VisionTransformer
 from torchvision.models.vgg import make_layers
+from toys import Toys
 
-from gradcam_callback import GradCAM
-from gradcam_callback.__main__ import main
+from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet
+from gradcam_callback.__main__ import main, read_inputs_for
 from gradcam_callback.drawing import Style
 from gradcam_callback.maps import find_vggs
-from gradcam_callback.offline.loading import load_model
+from gradcam_callback.offline.loading import load_model, read_inputs
 from gradcam_callback.offline.photographs import IMAGENET, draw_sheets, read_photographs
 
 VGG11 = [64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"]
@@ -118,7 +122,7 @@ def transformer():
 def test_sheets_show_the_maps_of_the_checkpoints_weights_on_normalised_photographs(checkpoint, photographs):
     model = load_model("test_command_line:Saves", checkpoint)
     assert not model.training
-    probe = read_photographs(photographs, 64, IMAGENET)
+    probe = read_photographs(photographs, (64, 64), IMAGENET)
     upright = torch.from_numpy(np.array(Image.open(photographs[0]).convert("RGB")))
     middle = (upright.float() / 255).mean(dim=(0, 1))
     undone = probe.images[0] * torch.tensor(IMAGENET[1])[:, None, None] + torch.tensor(IMAGENET[0])[:, None, None]
@@ -127,7 +131,7 @@ def test_sheets_show_the_maps_of_the_checkpoints_weights_on_normalised_photograp
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     sheet, last, _ = draw_sheets(model, probe, "block5", 1, Style(60))
     assert last == "block5_conv3"
-    other = draw_sheets(model, read_photographs(photographs, 64, None), "block5", 1, Style(60))[0]
+    other = draw_sheets(model, read_photographs(photographs, (64, 64), None), "block5", 1, Style(60))[0]
     assert np.abs(np.asarray(sheet).astype(int) - np.asarray(other)).max() > 50
 
 
@@ -183,7 +187,9 @@ def test_arguments_that_do_not_fit_are_errors(error_of, checkpoint, photographs,
     )
     assert "(the model returns 3 logits), but got [7]" in error_of(*common, *saves, "--target", "7")
     torch.save([1, 2], tmp_path / "list.pt")
-    assert "list.pt', but found no state dict" in error_of("layers", "--checkpoint", tmp_path / "list.pt")
+    assert "list.pt', alone or under one of state_dict, model_state_dict, model, but found none" in error_of(
+        "layers", "--checkpoint", tmp_path / "list.pt"
+    )
     misfit = VGG(make_layers(VGG11), num_classes=2, init_weights=False).state_dict()
     torch.save({**misfit, "features.0.weight": torch.zeros(8, 3, 5, 5)}, tmp_path / "misfit.pt")
     assert "to fit torchvision's vgg11, but it does not" in error_of("layers", "--checkpoint", tmp_path / "misfit.pt")
@@ -206,3 +212,101 @@ def test_it_runs_as_a_module(checkpoint):
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("Expected the weights of a VGG of torchvision")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("key", ["model_state_dict", "model", None])
+@pytest.mark.parametrize("prefix", ["", "module.", "model.", "model.module."])
+def test_weights_are_read_as_other_programs_save_them(tmp_path, key, prefix):
+    model = Bare()
+    state = {prefix + name: value for name, value in model.state_dict().items()}
+    torch.save(state if key is None else {key: state, "epoch": 3}, tmp_path / "saved.pt")
+    loaded = load_model(f"{__file__}:Bare", tmp_path / "saved.pt")
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+class Refused:
+    """What torch.load may not make."""
+
+
+def test_what_weights_only_refuses_is_named(tmp_path):
+    torch.save({"state_dict": Bare().state_dict(), "config": Refused()}, tmp_path / "saved.pt")
+    message = r"it holds an object of .*Refused, whose code would have to run\). If you trust the file, save it again"
+    with pytest.raises(ValueError, match=message):
+        load_model(f"{__file__}:Bare", tmp_path / "saved.pt")
+
+
+class Labelled(torch.utils.data.Dataset):
+    """Toys of another size, normalised by a mean and a deviation of their own."""
+
+    classes = ["a star", "a heart", "a moon"]
+
+    def __init__(self):
+        self.transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize([0.2] * 3, [0.1] * 3)])
+        self.toys = Toys(18, 1.0, seed=0, size=64)
+
+    def __len__(self):
+        return len(self.toys)
+
+    def __getitem__(self, index):
+        image, label, _ = self.toys[index]
+        return self.transform(transforms.functional.to_pil_image(image)), label
+
+
+def test_the_checkpoint_says_how_images_are_made(fit, tmp_path, output_of, monkeypatch):
+    labelled = Labelled()
+    module = Saves(classes=3)
+    callback = GradCAMCallback(target_layers="block5", views="layer")
+    fit(module, callback, train_data=labelled, val_data=labelled).save_checkpoint(tmp_path / "last.ckpt")
+    inputs = read_inputs(tmp_path / "last.ckpt")
+    assert inputs.size == (64, 64) and inputs.class_names == labelled.classes
+    assert inputs.normalisation == (pytest.approx([0.2] * 3), pytest.approx([0.1] * 3))
+
+    for i, (image, label, _) in enumerate(labelled.toys.items):
+        (tmp_path / "probe" / labelled.classes[label]).mkdir(parents=True, exist_ok=True)
+        transforms.functional.to_pil_image(image).save(tmp_path / "probe" / labelled.classes[label] / f"{i}.png")
+    model = ["--model", f"{__file__}:Saves", "--layers", "block5"]
+    out = tmp_path / "focus"
+    output_of("compare", tmp_path / "last.ckpt", "--probe", tmp_path / "probe", *model, "--out", out)
+    module.eval()
+    with torch.no_grad():
+        right = [int(module(image[None]).argmax()) == label for image, label in (labelled[i] for i in range(18))]
+    (entry,) = json.loads((out / "history.json").read_text())["history"]
+    assert entry["gradcam/probe_accuracy"] == pytest.approx(sum(right) / 18)
+    photograph = next((tmp_path / "probe" / "a star").iterdir())
+    output_of("panel", photograph, "--checkpoint", tmp_path / "last.ckpt", *model, "-o", out / "panel.jpg")
+    with Image.open(out / "panel.jpg") as sheet:
+        assert sheet.width > 300
+    # An option that is given counts.
+    args = argparse.Namespace(size=32, normalise="none", classes=None)
+    assert read_inputs_for(args, tmp_path / "last.ckpt") == ((32, 32), None, labelled.classes)
+    args = argparse.Namespace(size=None, normalise=None, classes=None)
+    torch.save({}, tmp_path / "other.ckpt")
+    assert read_inputs_for(args, tmp_path / "other.ckpt") == ((224, 224), IMAGENET, None)
+
+
+def test_images_that_nobody_can_make_again_are_said(fit, tmp_path, toys):
+    images = torch.stack([image for image, _, _ in toys.items[:3]]) * 2 - 1
+    data = [(image * 2 - 1, label) for image, label, _ in toys.items]
+    callback = GradCAMCallback(ProbeSet(images, [0, 1, 2]), "block5", views="layer")
+    fit(Saves(classes=3), callback, val_data=data, max_epochs=1).save_checkpoint(tmp_path / "last.ckpt")
+    with pytest.raises(ValueError, match="have values from -0.98 to 1. Say how they are made: --normalise imagenet"):
+        read_inputs(tmp_path / "last.ckpt")
+    args = argparse.Namespace(size=None, normalise="none", classes=None)
+    assert read_inputs_for(args, tmp_path / "last.ckpt").normalisation is None
+
+
+def test_comparing_into_a_used_folder_is_refused_before_the_work(error_of, checkpoint, tmp_path):
+    (tmp_path / "focus").mkdir()
+    (tmp_path / "focus" / "history.json").write_text("{}")
+    arguments = ["compare", checkpoint, "--probe", tmp_path / "nowhere", "--out", tmp_path / "focus"]
+    assert re.search(
+        "Expected --out to be a folder without a run, but '.*focus' holds another run", error_of(*arguments)
+    )
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    command = [sys.executable, "-m", "gradcam_callback", "layers", "--model", f"{__file__}:NoVGG"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()  # before the first line, which is the worst case
+        said = process.stderr.read().decode()
+        assert process.wait(60) == 0 and said == ""

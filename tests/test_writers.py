@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import pytorch_lightning as pl
+from conftest import ThinVGG
 from PIL import Image
 from pytorch_lightning.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from tensorboard.plugins.custom_scalar import layout_pb2
@@ -291,3 +292,119 @@ def test_the_event_writer_that_outlives_the_disk_still_says_where_it_writes(tmp_
     TensorBoardWriter(logger).flush()
     assert Path(logger.experiment.file_writer.get_logdir()) == tmp_path / "run"
     logger.experiment.close()
+
+
+class Plain(pl.loggers.logger.Logger):
+    """Keeps what it is given."""
+
+    name, version = "plain", 0
+
+    def __init__(self, save_dir=None):
+        self.scalars, self.images, self.folder = [], [], save_dir
+
+    @property
+    def save_dir(self):
+        return self.folder
+
+    def log_metrics(self, metrics, step=None):
+        self.scalars.append((step, dict(metrics)))
+
+    def log_hyperparams(self, *_):
+        pass
+
+
+class WithImages(Plain):
+    def log_image(self, key, images, step=None):
+        self.images += [(key, step, image.size) for image in images]
+
+
+class Experiment:
+    """The calls that Comet's experiment takes."""
+
+    def __init__(self):
+        self.calls = []
+
+    def log_image(self, image_data, name=None, step=None):
+        self.calls.append(("image", name, step, image_data.size))
+
+    def log_asset_data(self, data, name=None, step=None):
+        self.calls.append(("asset", name, step, data[:3]))
+
+    def log_text(self, text, step=None, metadata=None):
+        self.calls.append(("text", metadata["tag"], step, text))
+
+
+class CometLogger(Plain):
+    """By its own name, as the real one needs an account."""
+
+    def __init__(self):
+        super().__init__()
+        self.experiment = Experiment()
+
+
+class LitLogger(Plain):
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.files = []
+
+    @property
+    def log_dir(self):
+        return self.folder
+
+    def log_file(self, path):
+        self.files.append((Path(path).exists(), path))
+
+
+def test_a_logger_that_is_not_known_gets_a_folder_beside_its_log_and_one_warning(fit, tmp_path, probe):
+    for version in (None, 1, 2):
+        logger = Plain(tmp_path / "log")
+        callback = GradCAMCallback(probe, LAYERS)
+        with pytest.warns(
+            GradCAMWarning, match="Plain is not known to take images, so they go to .*log.*gradcam"
+        ) as said:
+            fit(pl_module(), callback, logger=logger)
+        assert sum(warning.category is GradCAMWarning for warning in said) == 1
+        folder = tmp_path / "log" / (f"version_{version}" if version else "") / "gradcam"
+        assert pictures_of(folder) == expected([int(entry["step"]) for entry in callback.history]), (
+            "each run has its own"
+        )
+        assert any("gradcam/probe_accuracy" in metrics for _, metrics in logger.scalars)
+
+
+def pl_module():
+    pl.seed_everything(0, verbose=False)
+    return ThinVGG(3)
+
+
+def test_any_logger_with_log_image_is_given_images(thin, fit, probe):
+    logger, callback = WithImages(), GradCAMCallback(probe, LAYERS)
+    fit(thin, callback, logger=logger)
+    steps = [int(entry["step"]) for entry in callback.history]
+    given = {f"{key.removeprefix('gradcam/')}/{step:08d}.jpg" for key, step, _ in logger.images}
+    assert given == {path for path in expected(steps) if path.endswith("jpg")}
+    assert all(width > 100 for _, _, (width, _) in logger.images)
+
+
+def test_comet_is_given_images_animations_and_the_verdict(thin, fit, probe):
+    logger, callback = CometLogger(), GradCAMCallback(probe, LAYERS)
+    fit(thin, callback, logger=logger)
+    calls = logger.experiment.calls
+    texts, assets = ([call for call in calls if call[0] == kind] for kind in ("text", "asset"))
+    assert [call[1] for call in texts] == ["gradcam/verdict"] * 2 and texts[-1][3] == callback.verdict.evidence
+    assert {call[1] for call in assets} == {f"gradcam/animation/{name}.gif" for name in ("star-1", "heart-1", "moon-1")}
+    assert all(call[3] == b"GIF" for call in assets)
+    assert len({(call[1], call[2]) for call in calls if call[0] == "image"}) == len(
+        [path for path in expected([0, 1]) if path.endswith("jpg")]
+    )
+
+
+def test_litlogger_uploads_files_that_stay(thin, fit, probe, tmp_path):
+    logger, callback = LitLogger(tmp_path / "lit"), GradCAMCallback(probe, LAYERS)
+    fit(thin, callback, logger=logger)
+    files = {str(Path(path).relative_to(tmp_path / "lit" / "gradcam")) for _, path in logger.files}
+    assert (
+        files
+        == expected([int(entry["step"]) for entry in callback.history])
+        == pictures_of(tmp_path / "lit" / "gradcam")
+    )
+    assert all(existed for existed, _ in logger.files)

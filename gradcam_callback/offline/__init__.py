@@ -10,10 +10,9 @@ from gradcam_callback.offline.checkpoints import (
     format_table,
     watch_checkpoints,
 )
-from gradcam_callback.offline.loading import load_model
+from gradcam_callback.offline.loading import Inputs, load_model, read_inputs
 from gradcam_callback.offline.photographs import (
     IMAGENET,
-    Normalisation,
     center_crop,
     draw_sheets,
     read_photographs,
@@ -24,12 +23,13 @@ __all__ = [
     "Checkpoint",
     "CheckpointResult",
     "IMAGENET",
-    "Normalisation",
+    "Inputs",
     "center_crop",
     "draw_sheets",
     "find_checkpoints",
     "format_table",
     "load_model",
+    "read_inputs",
     "read_photographs",
     "watch_checkpoints",
     "write_report",

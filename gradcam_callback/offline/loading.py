@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zipfile import is_zipfile
 
 import torch
@@ -16,6 +17,48 @@ from torchvision import models
 
 # torchvision's VGGs by how many convolutions they have.
 _VGGS = {8: "vgg11", 10: "vgg13", 13: "vgg16", 16: "vgg19"}
+# The names under which programs keep the weights in a file, and the prefixes that wrappers put before their names.
+_STATE_NAMES = ("state_dict", "model_state_dict", "model")
+_PREFIXES = ("", "module.", "model.", "model.module.", "module.model.", "_orig_mod.", "model._orig_mod.")
+
+
+class Inputs(NamedTuple):
+    """How the images of a run were made for the network, as a checkpoint of `GradCAMCallback` says.
+
+    Attributes:
+        size: height and width in pixels.
+        normalisation: mean and std per channel; None if the images are in 0..1.
+        class_names: by index; None if they are not known.
+    """
+
+    size: tuple[int, int]
+    normalisation: tuple[Sequence[float], Sequence[float]] | None
+    class_names: list[str] | None
+
+
+def read_inputs(checkpoint: Path) -> Inputs | None:
+    """Read how images are made for the network of a checkpoint; None if the checkpoint does not say it.
+
+    Raises:
+        ValueError: the file cannot be read, or its images were normalised in a way that nobody knows.
+    """
+    content = _content(checkpoint, mmap=is_zipfile(checkpoint))
+    states = content.get("callbacks", {}) if isinstance(content, Mapping) else {}
+    found = [state.get("inputs") for state in states.values() if isinstance(state, Mapping)]
+    saved = next((inputs for inputs in found if isinstance(inputs, Mapping)), None)
+    if saved is None:
+        return None
+    height, width = saved["size"]
+    names = saved["class_names"]
+    if saved["mean"] is not None:
+        return Inputs((height, width), (saved["mean"], saved["std"]), names)
+    low, high = saved["range"]
+    if low < -0.05 or high > 1.05:
+        raise ValueError(
+            f"Expected images in 0..1, or a known mean and std, but the images of the run of {str(checkpoint)!r} have "
+            f"values from {low:.2g} to {high:.2g}. Say how they are made: --normalise imagenet or --normalise none."
+        )
+    return Inputs((height, width), None, names)
 
 
 def load_model(model: str | None, checkpoint: Path | None) -> nn.Module:
@@ -44,7 +87,7 @@ def load_model(model: str | None, checkpoint: Path | None) -> nn.Module:
             return restored.eval()
         made = make()
         if state is not None:
-            made.load_state_dict(state)
+            made.load_state_dict(_fit_names(state, made))
     except (TypeError, RuntimeError) as error:
         source = f" with {str(checkpoint)!r}" if checkpoint else ""
         raise ValueError(
@@ -73,12 +116,16 @@ def read_progress(checkpoint: Path) -> tuple[int, int] | None:
 def _read(checkpoint: Path) -> tuple[dict[str, Tensor], bool]:
     """Return the state dict of a file, and True if Lightning wrote the file."""
     content = _content(checkpoint)
-    by_lightning = isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping)
-    state = content["state_dict"] if by_lightning else content
+    by_lightning = isinstance(content, Mapping) and {"state_dict", "pytorch-lightning_version"} <= set(content)
+    state = content
+    for name in _STATE_NAMES:
+        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
+            state = content[name]
+            break
     if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(
-            f"Expected names and tensors in {str(checkpoint)!r}, but found no state dict. Pass a state dict, or "
-            "Lightning's checkpoint."
+            f"Expected names and tensors in {str(checkpoint)!r}, alone or under one of {', '.join(_STATE_NAMES)}, but "
+            "found none. Pass a state dict, or Lightning's checkpoint."
         )
     return dict(state), by_lightning
 
@@ -90,10 +137,29 @@ def _content(checkpoint: Path, mmap: bool = False) -> Any:
         raise ValueError(f"Expected a checkpoint, but there is no file {str(checkpoint)!r}. Check the path.") from error
     except Exception as error:
         # Torch's message is a page long. A checkpoint may hold code, which must not run only to show the weights.
+        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
+        reason, hint = type(error).__name__, "Save model.state_dict() instead."
+        if refused:
+            reason = f"it holds an object of {refused[1]}, whose code would have to run"
+            hint = (
+                "If you trust the file, save it again without this object: "
+                "torch.save(torch.load(FILE, weights_only=False)['state_dict'], 'weights.pt'), with the name under "
+                "which your weights stand."
+            )
         raise ValueError(
             f"Expected weights that torch.load reads with weights_only=True, but {str(checkpoint)!r} cannot be read "
-            f"({type(error).__name__}). Save model.state_dict() instead."
+            f"({reason}). {hint}"
         ) from error
+
+
+def _fit_names(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Return a state dict under the names of a model, without a prefix such as that of DataParallel."""
+    names = set(model.state_dict())
+    for prefix in _PREFIXES:
+        own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        if names == set(own):
+            return own
+    return state
 
 
 def _torchvision_vgg(state: Mapping[str, Tensor], checkpoint: Path | None) -> nn.Module:

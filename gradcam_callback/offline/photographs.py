@@ -25,11 +25,16 @@ IMAGENET: Normalisation = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 LAST_ENLARGED = 2
 
 
-def center_crop(size: int, normalisation: Normalisation | None) -> Callable[[Image.Image], Tensor]:
-    """Return a transform from an image to ``(3, size, size)``: its central square, RGB in 0..1, then normalised."""
+def center_crop(size: tuple[int, int], normalisation: Normalisation | None) -> Callable[[Image.Image], Tensor]:
+    """Return a transform from an image to ``(3, H, W)``: its central part, RGB in 0..1, then normalised.
+
+    Args:
+        size: H and W.
+        normalisation: None keeps 0..1.
+    """
 
     def fit(image: Image.Image) -> Image.Image:
-        return ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+        return ImageOps.fit(image, size[::-1], Image.Resampling.BICUBIC)
 
     steps: list[Callable[[Any], Any]] = [fit, transforms.ToTensor()]
     transform: Callable[[Image.Image], Tensor] = transforms.Compose(
@@ -39,11 +44,16 @@ def center_crop(size: int, normalisation: Normalisation | None) -> Callable[[Ima
 
 
 def read_photographs(
-    paths: Sequence[Path], size: int, normalisation: Normalisation | None, classes: Sequence[str] | None = None
+    paths: Sequence[Path],
+    size: tuple[int, int],
+    normalisation: Normalisation | None,
+    classes: Sequence[str] | None = None,
 ) -> ProbeSet:
-    """Read the central square of each photograph. The labels are unknown, so they mean nothing.
+    """Read the central part of each photograph. The labels are unknown, so they mean nothing.
 
     Args:
+        size: height and width in pixels.
+        normalisation: mean and std per channel; None keeps 0..1.
         classes: the name of each class by index; None calls them by their numbers.
 
     Raises:

@@ -78,6 +78,22 @@ def sign(probe: ProbeSet, layers: Sequence[str]) -> Signature:
     }
 
 
+def describe_inputs(probe: ProbeSet) -> dict[str, Any]:
+    """Describe how images are made for the network, for those who look at a checkpoint later.
+
+    Returns:
+        ``"size"``, height and width; ``"mean"`` and ``"std"``, None if they are not known; ``"range"``, the smallest
+        and the largest value; and ``"class_names"``.
+    """
+    return {
+        "size": list(probe.images.shape[2:]),
+        "mean": None if probe.mean is None else probe.mean.tolist(),
+        "std": None if probe.std is None else probe.std.tolist(),
+        "range": [float(probe.images.min()), float(probe.images.max())],
+        "class_names": probe.class_names,
+    }
+
+
 def read_signature(saved: Any) -> Signature:
     """Check a signature from a checkpoint.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradcam_callback.measures import Verdict
 from gradcam_callback.probes import ProbeSet
-from gradcam_callback.run.signature import Signature, is_same, read_signature, sign
+from gradcam_callback.run.signature import Signature, describe_inputs, is_same, read_signature, sign
 from gradcam_callback.run.snapshots import Snapshot, take_snapshot
 from gradcam_callback.run.tags import Tags
 
@@ -40,6 +40,7 @@ class RunState:
     def __init__(self, columns: int = COLUMNS) -> None:
         self.columns = columns
         self._signature: Signature | None = None
+        self._inputs: dict[str, Any] | None = None
         self._clear()
 
     def _clear(self) -> None:
@@ -63,7 +64,7 @@ class RunState:
         same = not self.history or (saved is not None and is_same(saved, now))
         if not same:
             self._clear()
-        self._signature = now
+        self._signature, self._inputs = now, describe_inputs(probe)
         return same
 
     def add(
@@ -149,6 +150,7 @@ class RunState:
             "vmax": dict(self.vmax),
             "counts": (self._stride, self._drawn),
             "signature": self._signature,
+            "inputs": self._inputs,
         }
 
     @classmethod
@@ -169,6 +171,7 @@ class RunState:
             raise TypeError("the state does not say whether a shortcut was suspected")
         state.warned = saved["warned"]
         state._read_snapshots(saved)
+        state._inputs = saved.get("inputs")
         if state.history:
             state._signature = signature = read_signature(saved["signature"])
             if not state._is_of(len(signature["labels"]), signature["layers"]):
