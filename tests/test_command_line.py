@@ -187,9 +187,8 @@ def test_arguments_that_do_not_fit_are_errors(error_of, checkpoint, photographs,
     )
     assert "(the model returns 3 logits), but got [7]" in error_of(*common, *saves, "--target", "7")
     torch.save([1, 2], tmp_path / "list.pt")
-    assert "list.pt', alone or under one of state_dict, model_state_dict, model, but found none" in error_of(
-        "layers", "--checkpoint", tmp_path / "list.pt"
-    )
+    said = error_of("layers", "--checkpoint", tmp_path / "list.pt")
+    assert "list.pt', alone or under one of state_dict, model_state_dict, model, but found none" in said
     misfit = VGG(make_layers(VGG11), num_classes=2, init_weights=False).state_dict()
     torch.save({**misfit, "features.0.weight": torch.zeros(8, 3, 5, 5)}, tmp_path / "misfit.pt")
     assert "to fit torchvision's vgg11, but it does not" in error_of("layers", "--checkpoint", tmp_path / "misfit.pt")
@@ -299,13 +298,11 @@ def test_comparing_into_a_used_folder_is_refused_before_the_work(error_of, check
     (tmp_path / "focus").mkdir()
     (tmp_path / "focus" / "history.json").write_text("{}")
     arguments = ["compare", checkpoint, "--probe", tmp_path / "nowhere", "--out", tmp_path / "focus"]
-    assert re.search(
-        "Expected --out to be a folder without a run, but '.*focus' holds another run", error_of(*arguments)
-    )
+    assert "Expected --out to be a folder without a run, but " in error_of(*arguments)
 
 
 def test_a_reader_that_has_seen_enough_is_no_error():
-    command = [sys.executable, "-m", "gradcam_callback", "layers", "--model", f"{__file__}:NoVGG"]
+    command = [sys.executable, "-m", "gradcam_callback", "layers", "--model", "torchvision.models:squeezenet1_1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()  # before the first line, which is the worst case
         said = process.stderr.read().decode()

@@ -2,6 +2,7 @@
 
 from collections import Counter, UserDict, namedtuple
 from functools import partial
+from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
@@ -609,3 +610,88 @@ def test_a_batch_is_cut_into_the_batches_of_its_images():
     assert row_of(Sample(images, torch.arange(3)), 2, 3).label.tolist() == [2]
     data = TensorDataset(images, torch.arange(3))
     assert row_of(next(iter(DataLoader(data, batch_size=3))), 0, 3)[1].tolist() == [0]
+
+
+class Ends(Reads):
+    """Its forward returns what `end` makes of the logits."""
+
+    def __init__(self, end, classes=3):
+        super().__init__(classes=classes)
+        self.end = end
+
+    def forward(self, images):
+        return self.end(super().forward(images))
+
+    def loss(self, batch):
+        return self.classifier(self.features(batch[0] if isinstance(batch, (list, tuple)) else batch)).mean()
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_loss", self.loss(batch), batch_size=6)
+
+
+def rows_of_the_table():
+    page = (Path(__file__).parent.parent / "docs" / "getting-started.md").read_text()
+    table = page.partition("## Your data look like this")[2].partition("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| ")]
+    return [(left.strip(), right.strip().strip("`")) for left, right in rows[1:]]
+
+
+def case_of(row, toys):
+    """Return the network and the loader of a row, and if it has labels."""
+    triples = [(image, label, mask) for image, label, mask in toys.items]
+    pairs = [(image, label) for image, label, _ in triples]
+    cases = {
+        "`(image, label)`, with": lambda: (Reads(), [(x, y, PATHS[i], i, 0.5) for i, (x, y) in enumerate(pairs)]),
+        "`(image, label, mask)`": lambda: (Reads(), triples),
+        "a mapping": lambda: (Reads(lambda b: (b["img"], b["y"])), [{"img": x, "y": y} for x, y in pairs]),
+        "normalised in": lambda: (AfterTransfer(), pairs),
+        "an iterable": lambda: (Reads(), Stream(pairs)),
+        "items of any other": lambda: (
+            Reads(lambda b: (b["photo"], b["breed"])),
+            [{"photo": x, "breed": y, "number": i} for i, (x, y) in enumerate(pairs)],
+        ),
+        "several labels": lambda: (Reads(lambda b: (b[0], b[1][0])), [(x, (y, 50)) for x, y in pairs]),
+        "`forward` takes more": lambda: (WithAge(), [{"image": x, "age": 7, "label": y} for x, y in pairs]),
+        "`forward` returns a tuple": lambda: (Ends(lambda z: {"logits": z}), pairs),
+        "`forward` returns one number": lambda: (Ends(lambda z: z[:, 0], classes=1), [(x, y % 2) for x, y in pairs]),
+        "`forward` ends with": lambda: (Ends(torch.sigmoid, classes=1), [(x, y % 2) for x, y in pairs]),
+        "a regression": lambda: (Ends(lambda z: z, classes=1), [(x, 20.5) for x, _ in pairs]),
+        "no labels at all": lambda: (Ends(lambda z: z), [x for x, _ in pairs]),
+        "a folder": lambda: (Reads(), WithTransform(pairs)),
+        "tensors": lambda: (Reads(), pairs),
+    }
+    (found,) = (make for start, make in cases.items() if row.startswith(start))
+    return found()
+
+
+class WithTransform(Dataset):
+    classes, transform = CLASSES, transforms.ToTensor()
+
+    def __init__(self, items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        return self.items[index]
+
+
+@pytest.mark.parametrize(("row", "code"), rows_of_the_table())
+def test_every_row_of_the_table_in_getting_started_works(toys, watch, tmp_path, monkeypatch, row, code):
+    monkeypatch.chdir(tmp_path)
+    for image, label, _ in toys.items[:6]:
+        (tmp_path / "probe" / CLASSES[label]).mkdir(parents=True, exist_ok=True)
+        transforms.functional.to_pil_image(image).save(tmp_path / "probe" / CLASSES[label] / f"{len(image)}{label}.png")
+    images, labels = torch.stack([item[0] for item in toys.items[:3]]), [item[1] for item in toys.items[:3]]
+    module, data = case_of(row, toys)
+    names = {"GradCAMCallback": partial(GradCAMCallback, target_layers=LAYER, views="layer"), "ProbeSet": ProbeSet}
+    callback = eval(code, {**names, "images": images, "labels": labels})
+    watch(module, DataLoader(data, 6), callback)
+    assert len(callback.history) == 1 and f"gradcam/strength/{LAYER}" in callback.history[0]
+    has_labels = "a regression" not in row and "no labels" not in row
+    assert ("gradcam/probe_accuracy" in callback.history[0]) == has_labels
+
+
+def test_the_table_of_getting_started_has_a_case_for_each_row():
+    assert len(rows_of_the_table()) == 15

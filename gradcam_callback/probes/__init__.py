@@ -12,7 +12,7 @@ from gradcam_callback.probes.items import CountClasses, Item
 from gradcam_callback.probes.lookup import find_class_names, find_transform
 from gradcam_callback.probes.masks import from_boxes
 from gradcam_callback.probes.names import make_unique
-from gradcam_callback.probes.probe_set import ProbeSet
+from gradcam_callback.probes.probe_set import ProbeSet, make_probe_set
 from gradcam_callback.probes.streams import Collector, choose_from_batches
 from gradcam_callback.probes.transforms import Transform
 
@@ -34,6 +34,7 @@ __all__ = [
     "find_parts",
     "find_transform",
     "from_boxes",
+    "make_probe_set",
     "make_unique",
     "open_image",
     "replace",

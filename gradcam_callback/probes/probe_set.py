@@ -218,7 +218,7 @@ class ProbeSet:
         feed = Feed(collate=default_collate if batch_transform else None, batch_transform=batch_transform)
         chosen = choose_items(dataset, feed, per_class, seed, max_images, max_scanned)
         names = find_class_names(dataset) if chosen.labels_fit else None
-        return cls.from_items(chosen.items, class_names=names, sources=[dataset])
+        return make_probe_set(chosen.items, class_names=names, sources=[dataset])
 
     @classmethod
     def from_folder(
@@ -322,62 +322,61 @@ class ProbeSet:
         items, classes = read_coco(Path(annotations), Path(folder), transform, categories, per_class, seed)
         return cls._from_files(items, classes, transform, mean, std)
 
-    @classmethod
+    @staticmethod
     def _from_files(
-        cls, items: Sequence[Item], classes: Sequence[str], transform: Transform | None, mean: Any, std: Any
+        items: Sequence[Item], classes: Sequence[str], transform: Transform | None, mean: Any, std: Any
     ) -> ProbeSet:
         if mean is not None or std is not None:
-            return cls.from_items(items, class_names=classes, mean=mean, std=std)
-        return cls.from_items(items, class_names=classes, sources=[transform])
+            return make_probe_set(items, class_names=classes, mean=mean, std=std)
+        return make_probe_set(items, class_names=classes, sources=[transform])
 
-    @classmethod
-    def from_items(
-        cls,
-        items: Sequence[Item],
-        *,
-        class_names: Sequence[str] | None = None,
-        sources: Sequence[Any] = (),
-        labelled: bool = True,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-    ) -> ProbeSet:
-        """Make a probe set of chosen items; used by the ``from_`` functions and the callback.
 
-        Args:
-            class_names: as in `ProbeSet`; left out if they do not name every label.
-            sources: datasets, transforms or modules that may hold the normalisation of the images.
-            labelled: False leaves the labels out.
-            mean: as in `ProbeSet`.
-            std: as in `ProbeSet`.
-        """
-        first = items[0]
-        # The constructor would find these mistakes, too, but cannot name the file or item.
-        for item in items:
-            if item.image.shape != first.image.shape:
-                raise ValueError(
-                    f"Expected images of one shape, but {first.source} is {tuple(first.image.shape)} and {item.source} "
-                    f"is {tuple(item.image.shape)}. Resize the images in the transform."
-                )
-            mask = item.mask if isinstance(item.mask, Tensor) or item.mask is None else np.asarray(item.mask)
-            if mask is not None and not mask.any():
-                raise ValueError(
-                    f"Expected the mask of {item.source} to mark the object, but it marks nothing after the transform. "
-                    "Use a transform that keeps the object, remove the mask, or choose other images by `seed`."
-                )
-        images = torch.stack([torch.as_tensor(item.image) for item in items])
-        labels = [item.label for item in items] if labelled else None
-        if class_names is not None and (labels is None or max(labels) >= len(class_names)):
-            class_names = None
-        if mean is None and std is None:
-            mean, std = next(undoing(images, sources), (None, None))
-        probe = cls(images, labels, [item.mask for item in items], class_names=class_names, mean=mean, std=std)
-        stems = [item.name for item in items if item.name]
-        if len(stems) == len(items):
-            words = [probe.class_name(item.label) if class_names else "" for item in items]
-            probe.names = make_unique([name_image(*pair) for pair in zip(words, stems, strict=True)])
-        if first.present is not None:
-            # The constructor would repeat each image for all its classes, but only one of them was chosen.
-            probe.present = torch.stack([item.present for item in items if item.present is not None])
-        if all(item.row is not None for item in items):
-            probe.rows = [item.row for item in items]
-        return probe
+def make_probe_set(
+    items: Sequence[Item],
+    *,
+    class_names: Sequence[str] | None = None,
+    sources: Sequence[Any] = (),
+    labelled: bool = True,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> ProbeSet:
+    """Make a probe set of chosen items.
+
+    Args:
+        class_names: as in `ProbeSet`; left out if they do not name every label.
+        sources: datasets, transforms or modules that may hold the normalisation of the images.
+        labelled: False leaves the labels out.
+        mean: as in `ProbeSet`.
+        std: as in `ProbeSet`.
+    """
+    first = items[0]
+    # The constructor would find these mistakes, too, but cannot name the file or item.
+    for item in items:
+        if item.image.shape != first.image.shape:
+            raise ValueError(
+                f"Expected images of one shape, but {first.source} is {tuple(first.image.shape)} and {item.source} "
+                f"is {tuple(item.image.shape)}. Resize the images in the transform."
+            )
+        mask = item.mask if isinstance(item.mask, Tensor) or item.mask is None else np.asarray(item.mask)
+        if mask is not None and not mask.any():
+            raise ValueError(
+                f"Expected the mask of {item.source} to mark the object, but it marks nothing after the transform. "
+                "Use a transform that keeps the object, remove the mask, or choose other images by `seed`."
+            )
+    images = torch.stack([torch.as_tensor(item.image) for item in items])
+    labels = [item.label for item in items] if labelled else None
+    if class_names is not None and (labels is None or max(labels) >= len(class_names)):
+        class_names = None
+    if mean is None and std is None:
+        mean, std = next(undoing(images, sources), (None, None))
+    probe = ProbeSet(images, labels, [item.mask for item in items], class_names=class_names, mean=mean, std=std)
+    stems = [item.name for item in items if item.name]
+    if len(stems) == len(items):
+        words = [probe.class_name(item.label) if class_names else "" for item in items]
+        probe.names = make_unique([name_image(*pair) for pair in zip(words, stems, strict=True)])
+    if first.present is not None:
+        # The constructor would repeat each image for all its classes, but only one of them was chosen.
+        probe.present = torch.stack([item.present for item in items if item.present is not None])
+    if all(item.row is not None for item in items):
+        probe.rows = [item.row for item in items]
+    return probe

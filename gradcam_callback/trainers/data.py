@@ -27,6 +27,7 @@ from gradcam_callback.probes import (
     find_class_names,
     find_parts,
     find_transform,
+    make_probe_set,
     replace,
 )
 from gradcam_callback.run import BatchForward, blame_forward, warn_lost
@@ -149,7 +150,7 @@ class ValidationData:
         # A hook may normalise with a transform that the module or the data module holds.
         data_module = getattr(self._trainer, "datamodule", None)
         sources = [self.dataset, self.feed.collate, data_module and vars(data_module), self._module]
-        return ProbeSet.from_items(items, class_names=class_names, sources=sources, labelled=self.feed.needs_labels)
+        return make_probe_set(items, class_names=class_names, sources=sources, labelled=self.feed.needs_labels)
 
     def _share(self, probe: ProbeSet) -> ProbeSet:
         if self._trainer.world_size == 1:
