@@ -13,7 +13,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.models import VGG16_Weights
 from torchvision.transforms import v2
 
-from gradcam_callback import ProbeSet
+from gradcam_callback import ProbeSet, UserCodeError
 from gradcam_callback.probes.lookup import find_normalisations
 
 IMAGES, LABELS = torch.rand(3, 3, 8, 10), [0, 1, 1]
@@ -338,6 +338,14 @@ def test_from_folder_says_what_is_wrong(folder, tmp_path_factory):
     (folder / "lion" / "b.mask.png").write_bytes(b"not an image")
     with pytest.raises(ValueError, match=r"Cannot read '.*b.mask.png'"):
         ProbeSet.from_folder(folder)
+
+
+def test_a_transform_that_fails_names_the_image(folder):
+    def fails(image):
+        raise KeyError("mode")
+
+    with pytest.raises(UserCodeError, match=r"`transform` to take the image '.*' ?, but it raised KeyError: 'mode'"):
+        ProbeSet.from_folder(folder, fails)
 
 
 def test_no_images_per_class_are_refused():

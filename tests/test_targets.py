@@ -5,11 +5,13 @@ import json
 import pytest
 import torch
 from conftest import ThinVGG
+from PIL import Image
 from torch import nn
 from torch.nn import functional
 
 from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet, is_watching
 from gradcam_callback.exceptions import UserCodeError
+from gradcam_callback.run import Evaluator, captions
 
 LAYERS = ["block4_conv3", "block5_conv3"]
 
@@ -174,6 +176,33 @@ def test_the_callbacks_contrast_is_of_the_label(toys, fit):
     logged = callback.history[-1][f"gradcam/strength/{LAYERS[1]}"]
     assert logged == pytest.approx(float(cams.maps[LAYERS[1]].mean()), rel=1e-4)
     assert "gradcam/swap_accuracy" in callback.history[-1]
+
+
+def test_a_wrong_prediction_shows_why_the_predicted_class_and_why_the_label(toys, fit, events, tmp_path):
+    module = ThinVGG()
+    with torch.no_grad():
+        module.classifier[-1].bias += torch.tensor([5.0, 0, 0])  # everything is a star
+    still = GradCAMCallback(target_layers=LAYERS, target="contrast", views="probe", save_dir=tmp_path / "focus")
+    module.configure_optimizers = lambda: torch.optim.SGD(module.parameters(), lr=0.0)
+    fit(module, still, max_epochs=1)
+    probe, folder = still.probe_set, tmp_path / "focus" / "probe"
+    heights = {}
+    for name, label in zip(probe.names, probe.labels.tolist(), strict=True):
+        with Image.open(next((folder / name).iterdir())) as panel:
+            heights.setdefault(label, set()).add(panel.height)
+    (one,), (both,), (same,) = (heights[label] for label in (0, 1, 2))
+    assert both == same == 2 * one
+    evaluator = Evaluator(GradCAM(module, LAYERS), probe, "contrast")
+    evaluation = evaluator.evaluate()
+    wrong = [i for i, label in enumerate(probe.labels.tolist()) if label]
+    assert sorted(evaluation.rivals) == wrong
+    predicted = GradCAM(module, LAYERS)(probe.images, "contrast")
+    for i in wrong:
+        assert_close(evaluation.rivals[i], {layer: raw[i] for layer, raw in predicted.maps.items()}, 1e-4)
+    said = captions(probe, evaluation.cams, contrast=True)
+    assert {text.explained for text in said if text.label == "heart"} == {"heart, not star"}
+    split = [evaluator.compute_shard(rank, 2) for rank in range(2)]
+    assert sorted(evaluator.merge(split).rivals) == wrong
 
 
 class Age(ThinVGG):

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from gradcam_callback.exceptions import blame
 from gradcam_callback.probes.image_files import open_image
 from gradcam_callback.random_state import seed_everything
 
@@ -27,10 +28,13 @@ def read_transformed(path: Path, transform: Transform) -> Tensor:
 
     Raises:
         ValueError: the file cannot be read, or the transform does not return a tensor.
+        UserCodeError: the transform failed. It is a ValueError, too.
     """
+    opened = open_image(path, "RGB")
     # A fixed seed: a transform with random steps then gives the same image in every run.
     seed_everything(0)
-    image = transform(open_image(path, "RGB"))
+    with blame(f"`transform` to take the image {str(path)!r}", "It gets an RGB image of PIL. Correct it."):
+        image = transform(opened)
     if not isinstance(image, Tensor):
         raise ValueError(
             f"Expected `transform` to return a tensor (C, H, W), but got {type(image).__name__} for {str(path)!r}. Add "

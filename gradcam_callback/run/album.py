@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from gradcam_callback.drawing import (
     Style,
     contact_sheet,
     depth_profile,
+    stack,
 )
 from gradcam_callback.maps import CAMs, class_probability, is_correct, predicted_class
 from gradcam_callback.measures import Counterfactuals, mask_area
@@ -43,11 +45,12 @@ def explains_classes(cams: CAMs) -> bool:
     return bool((cams.targets >= 0).all())
 
 
-def captions(probe: ProbeSet, cams: CAMs, labelled: bool = True) -> list[Caption]:
+def captions(probe: ProbeSet, cams: CAMs, labelled: bool = True, contrast: bool = False) -> list[Caption]:
     """Make the caption of each probe image.
 
     Args:
         labelled: False leaves the labels out, and with them correct and wrong.
+        contrast: True if the maps explain why a class and not the strongest other one.
     """
     if not explains_classes(cams):
         scores = [f"score {score:.4g}" for score in cams.logits[:, 0].tolist()]
@@ -75,11 +78,23 @@ def captions(probe: ProbeSet, cams: CAMs, labelled: bool = True) -> list[Caption
             predictions[i],
             bool(correct[i]) if labelled else None,
             float(probabilities[i]),
-            probe.class_name(int(cams.targets[i])),
+            _explained(probe, cams, i, contrast),
             float(explained[i]),
         )
         for i, name in enumerate(probe.names)
     ]
+
+
+def _explained(probe: ProbeSet, cams: CAMs, i: int, contrast: bool) -> str:
+    """Return the name of the class that a map explains, such as ``"heart"``, or ``"heart, not moon"``."""
+    own = int(cams.targets[i])
+    if not contrast:
+        return probe.class_name(own)
+    # A single logit knows two classes only.
+    other = 1 - own
+    if cams.logits.shape[1] > 1:
+        other = int(cams.logits[i].index_fill(0, torch.tensor([own]), -torch.inf).argmax())
+    return f"{probe.class_name(own)}, not {probe.class_name(other)}"
 
 
 def input_images(probe: ProbeSet) -> list[InputImage]:
@@ -120,12 +135,16 @@ class Album:
             first: the scalars of the first entry of the run; None if this is the first one, which also shows the
                 counterfactuals.
         """
-        texts, vmax = captions(self._probe, evaluation.cams), self._vmax(state)
+        contrast, vmax = evaluation.rivals is not None, self._vmax(state)
+        texts = captions(self._probe, evaluation.cams, contrast=contrast)
         maps = {layer: raw.numpy() for layer, raw in evaluation.cams.maps.items()}
         if tags.PROBE in self._views:
             for i, name in enumerate(self._probe.names):
                 own = {layer: raw[i] for layer, raw in maps.items()}
-                yield (tags.PROBE, name), self.probe_panel.draw(i, own, texts[i], vmax)
+                panel = self.probe_panel.draw(i, own, texts[i], vmax)
+                if evaluation.rivals and i in evaluation.rivals:
+                    panel = stack([panel, self._draw_rival(evaluation, i)])
+                yield (tags.PROBE, name), panel
         if tags.LAYER in self._views:
             for layer, raw in maps.items():
                 yield (tags.LAYER, layer), self.layer_panel.draw(layer, raw, texts, vmax)
@@ -134,6 +153,15 @@ class Album:
         if evaluation.counterfactuals is not None and first is None and tags.COUNTERFACTUALS in self._views:
             sheet = draw_counterfactuals(self._probe, evaluation.counterfactuals, self._style.cell)
             yield (tags.COUNTERFACTUALS,), sheet
+
+    def _draw_rival(self, evaluation: Evaluation, i: int) -> Image.Image:
+        """Draw why the predicted class and not another, below the panel of a wrong prediction."""
+        assert evaluation.rivals is not None
+        cams = evaluation.cams
+        predicted = replace(cams, targets=predicted_class(cams.logits))
+        maps = {layer: raw.numpy() for layer, raw in evaluation.rivals[i].items()}
+        # Another map than the run's own, so it has a scale of its own.
+        return self.probe_panel.draw(i, maps, captions(self._probe, predicted, contrast=True)[i])
 
     def strips(self, state: RunState) -> Iterator[tuple[Parts, Image.Image]]:
         """Yield one strip over the logged epochs per probe image."""

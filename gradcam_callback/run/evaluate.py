@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gradcam_callback.exceptions import MapError, UserCodeError
 from gradcam_callback.maps import (
+    CONTRAST,
     CAMs,
     Contrast,
     Forward,
@@ -24,6 +25,7 @@ from gradcam_callback.maps import (
     is_correct,
     is_out_of_memory,
     look_like_probabilities,
+    predicted_class,
 )
 from gradcam_callback.measures import (
     Counterfactuals,
@@ -38,7 +40,7 @@ from gradcam_callback.probes import ProbeSet, fill_row
 from gradcam_callback.run import tags
 from gradcam_callback.run.tags import by_class, by_image, join
 
-TARGETS = ("label", "predicted", "contrast")
+TARGETS = ("label", "predicted", CONTRAST)
 # Takes the outputs of the model and the numbers (N,) of the probe images, and returns scores (N,).
 Target = str | int | Callable[[Any, Tensor], Tensor]
 # Runs a model on a batch.
@@ -57,6 +59,8 @@ class Evaluation:
         swap: None without masks, or if the masked images are all of one class.
         foci: one per chosen layer, from input to output; empty without masks.
         counterfactuals: the images of the interventions; None without masks.
+        rivals: with ``target="contrast"``, the maps of each image whose prediction is wrong: why the predicted class
+            and not another. Number of the image -> layer -> ``(h, w)``. None with any other target.
     """
 
     cams: CAMs
@@ -66,6 +70,7 @@ class Evaluation:
     swap: SwapTest | None
     foci: list[Focus]
     counterfactuals: Counterfactuals | None
+    rivals: dict[int, dict[str, Tensor]] | None
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,7 @@ class Shard:
         background: the same for the images with the object painted out.
         foreground: the same for the images with the background painted out.
         faithfulness: ``(n,)``; empty unless asked for.
+        rivals: those of its images, see `Evaluation`; empty unless the target is a contrast.
     """
 
     cams: CAMs | None
@@ -85,6 +91,7 @@ class Shard:
     background: Tensor
     foreground: Tensor
     faithfulness: Tensor
+    rivals: dict[int, dict[str, Tensor]]
 
 
 class Evaluator:
@@ -191,7 +198,8 @@ class Evaluator:
             if sets.swapped is not None:
                 swapped = self._are_correct(part(sets.swapped), part(self._masked[sets.objects]))
         faithful = self._faithfulness_of(images, own, cams) if self._check_faithfulness and cams else torch.empty(0)
-        return Shard(cams, swapped, background, foreground, faithful)
+        rivals = self._compute_rivals(cams, own) if cams is not None and self.target == CONTRAST else {}
+        return Shard(cams, swapped, background, foreground, faithful, rivals)
 
     def merge(self, shards: Sequence[Shard], previous: Mapping[str, Tensor] | None = None) -> Evaluation:
         """Compute the metrics of all shards together.
@@ -213,8 +221,11 @@ class Evaluator:
         scalars |= self._metrics_by_class(cams.maps)
         if self._check_faithfulness:
             scalars |= self._name_faithfulness(torch.cat([shard.faithfulness for shard in shards]))
+        rivals = None
+        if self.target == CONTRAST:
+            rivals = {i: maps for shard in shards for i, maps in shard.rivals.items()}
         if self._counterfactuals is None or correct is None:
-            return Evaluation(cams, _defined(scalars), 0, None, None, foci, None)
+            return Evaluation(cams, _defined(scalars), 0, None, None, foci, None, rivals)
         # The interventions are of the masked images only, so they are compared with the accuracy on these.
         masked_correct = correct[self.probe.has_mask]
         swapped, background, foreground = (
@@ -232,11 +243,24 @@ class Evaluator:
             swap,
             foci,
             self._counterfactuals,
+            rivals,
         )
 
     def _compute_maps(self, images: Tensor, own: Tensor) -> CAMs:
         """Compute the maps of probe images; ``own`` are their numbers."""
         cams = self.cam(self._as_model_input(images), self._targets(own), forward=self._forward_of(own))
+        return self._to_cpu(cams)
+
+    def _compute_rivals(self, cams: CAMs, own: Tensor) -> dict[int, dict[str, Tensor]]:
+        """Compute why the predicted class and not another, for the images whose prediction is wrong."""
+        wrong = own[predicted_class(cams.logits) != self.probe.labels[own]]
+        if not len(wrong):
+            return {}
+        images = self._as_model_input(self.probe.images[wrong])
+        found = self._to_cpu(self.cam(images, CONTRAST, forward=self._forward_of(wrong)))
+        return {int(i): {layer: raw[n] for layer, raw in found.maps.items()} for n, i in enumerate(wrong)}
+
+    def _to_cpu(self, cams: CAMs) -> CAMs:
         # Metrics need float64, which some devices lack, and drawing needs NumPy.
         maps = {layer: raw.cpu() for layer, raw in cams.maps.items()}
         return CAMs(maps, cams.logits.cpu(), cams.targets.cpu(), cams.nonfinite.cpu())
@@ -319,7 +343,7 @@ class Evaluator:
         if target == "predicted":
             return None
         labels = self.probe.labels[own]
-        return Contrast(labels) if target == "contrast" else labels
+        return Contrast(labels) if target == CONTRAST else labels
 
     def _forward_of(self, own: Tensor) -> Forward | None:
         """Return the forward of images, each of which stands for the probe image with its number in ``own``."""
@@ -413,7 +437,7 @@ def check_target(target: object) -> None:
 
 
 def _check_needs(probe: ProbeSet, target: Target, forward: object, check_faithfulness: bool) -> None:
-    if not probe.has_labels and target in ("label", "contrast"):
+    if not probe.has_labels and target in ("label", CONTRAST):
         raise ValueError(
             f"Expected a probe set with labels for target={target!r}, but it has none. Give the labels, or choose "
             "target='predicted', a class index, or a callable (outputs, index) -> (N,)."
