@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 
 def percent(share: float) -> str:
-    """Format a share 0..1: ``0.874`` -> ``"87 %"``. NaN is a dash."""
-    return "–" if math.isnan(share) else f"{100 * share:.0f} %"
+    """Format a share 0..1: ``0.874`` -> ``"87 %"``."""
+    return f"{100 * share:.0f} %"
 
 
 def two_digits(value: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -101,7 +102,9 @@ class EvolutionStrip:
         label_colour_bar(sheet, bar, bar_width, self._style)
         title = append_left_to_right(name, ", by epoch")
         write(sheet, title, (MARGIN, MARGIN), TITLE, INK, bar[0] - 2 * MARGIN)
-        self._write_rows(sheet, explained)
+        # A score of the user's own target has no probability.
+        has_probability = not all(map(math.isnan, probabilities))
+        self._write_rows(sheet, f"p({explained})" if has_probability else explained)
         self._write_columns(sheet, lefts, headings, probabilities)
         return sheet
 
@@ -125,7 +128,7 @@ class EvolutionStrip:
         width, height = self._cell
         beside, room = MARGIN + width + 10, self._names - width - 16
         write(sheet, "epoch", (beside, self._headings_top), LABEL, INK, room)
-        write(sheet, f"p({explained})", (beside, self._headings_top + GRID), LABEL, FAINT, room)
+        write(sheet, explained, (beside, self._headings_top + GRID), LABEL, FAINT, room)
         for layer, y in self._rows.items():
             write(sheet, layer, (MARGIN, y + height // 2 - 9), LABEL, INK, self._names - 6)
 
@@ -134,7 +137,7 @@ class EvolutionStrip:
     ) -> None:
         """Write the heading and the probability of each column, centred above its overlays."""
         for left, heading, probability in zip(lefts, headings, probabilities, strict=True):
-            lines = (heading, INK), (percent(probability), FAINT)
+            lines = (heading, INK), ("" if math.isnan(probability) else percent(probability), FAINT)
             for number, (text, colour) in enumerate(lines):
                 indent = max(0, (self._cell[0] - line_width(text, SMALL)) // 2)
                 write_line(sheet, text, (left + indent, self._headings_top + number * GRID), SMALL, colour)
@@ -178,7 +181,8 @@ class Animation:
                 overlay = self._draw_overlay(self._images[i], maps[layer][entry], (vmax or {}).get(layer))
                 put(canvas, overlay, (left, self._top))
             frame = Image.fromarray(canvas)
-            text = f"epoch {heading}:  {percent(probability)} {explained}"
+            share = "" if math.isnan(probability) else f"{percent(probability)} "
+            text = f"epoch {heading}:  {share}{explained}"
             write(frame, text, (MARGIN, MARGIN + 26), LABEL, INK, frame.width - 2 * MARGIN)
             frames.append(frame)
         return frames

@@ -79,7 +79,7 @@ def captions(probe: ProbeSet, cams: CAMs, labelled: bool = True, contrast: bool 
             bool(correct[i]) if labelled else None,
             float(probabilities[i]),
             _explained(probe, cams, i, contrast),
-            float(explained[i]),
+            None if contrast else float(explained[i]),
         )
         for i, name in enumerate(probe.names)
     ]
