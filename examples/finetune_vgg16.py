@@ -206,7 +206,9 @@ def train(args: argparse.Namespace) -> GradCAMCallback:
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photographs", type=Path, help="the folder of photographs, see above")
-    parser.add_argument("--probe", type=Path, help="photographs with masks; default: two per class without masks")
+    parser.add_argument(
+        "--probe", type=Path, help="photographs with masks; default: up to 16 validation photographs, without masks"
+    )
     parser.add_argument("--resume", type=Path, metavar="FILE", help="go on from a checkpoint, such as last.ckpt")
     parser.add_argument("--patience", type=int, default=4, help="epochs without improvement before the training stops")
     add_options(parser)

@@ -171,6 +171,14 @@ def test_finetuning_freezes_blocks_and_reads_train_and_val(photographs, tmp_path
     assert not torch.equal(state["network.features.28.weight"], base["features.28.weight"]), "block 5 moves"
     assert len(events(run_folder).Images("gradcam/layer/block5_conv3")) == 2
 
+    last = run_folder / "checkpoints" / "last.ckpt"
+    options[1] = "2"
+    done = run(EXAMPLES / "finetune_vgg16.py", tmp_path / "mine", *SMALL, *options, "--resume", last, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    resumed = events(run_folder.with_name("version_1"))
+    assert [event.step for event in resumed.Images("gradcam/layer/block5_conv3")] == [7], "the second epoch alone"
+    assert resumed.Scalars("gradcam/drift/block5_conv3"), "measured against the first epoch"
+
 
 @pytest.mark.parametrize(
     ("prepare", "arguments", "message"),
