@@ -18,6 +18,8 @@ from toys import CLASSES, Toys
 from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet
 from gradcam_callback.exceptions import UserCodeError
 from gradcam_callback.probes.batches import describe, find_parts, row_of
+from gradcam_callback.probes.feed import Feed
+from gradcam_callback.trainers import find_difference
 
 LAYER = "block5_conv3"
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -206,6 +208,23 @@ def test_items_of_any_usual_form_are_recognised(toys, watch, form):
     assert torch.equal(masks, expected.masks) if has_mask else masks is None
     names = callback.probe_set.names
     assert all("photo_" in name for name in names) == ("photo_" in str(items[0])), names
+
+
+def test_hugging_face_names_its_classes_in_the_features_of_the_dataset(toys):
+    class ClassLabel:
+        names = list(CLASSES)
+
+    class Arrow(Regrouped):
+        classes = None
+        features = {"image": object(), "label": ClassLabel()}
+
+        def __getitem__(self, index):
+            image, label = super().__getitem__(index)
+            return {"image": image, "label": label}
+
+    data = Arrow(toys)
+    data.targets = None
+    assert ProbeSet.from_dataset(data).class_names == list(CLASSES)
 
 
 def test_a_userdict_is_a_mapping_too():
@@ -543,6 +562,20 @@ def test_a_probe_set_unlike_the_validation_is_said_once(toys, watch, change, mes
     with pytest.warns(GradCAMWarning, match=message) as caught:
         watch(Reads(), DataLoader(toys, 6), GradCAMCallback(probe, LAYER), num_sanity_val_steps=sanity, max_epochs=2)
     assert sum(warning.category is GradCAMWarning for warning in caught) == 1
+
+
+@pytest.mark.parametrize("normalise", [lambda images: images, NORMALISE, transforms.Normalize([0.5] * 3, [0.5] * 3)])
+def test_a_probe_set_of_darker_or_fewer_images_is_none_to_be_said(toys, normalise):
+    images = normalise(torch.stack([image for image, _, _ in toys.items]))
+    dark = normalise(torch.stack([image * 0.6 for image, _, _ in toys.items[:5]]))
+    for probe in (images[:6], images[:1], dark):
+        for batch in (images[6:], images[7:8]):
+            data = Feed(needs_labels=False)
+            assert find_difference(ProbeSet(probe), batch, data) is None
+    raw = torch.stack([image for image, _, _ in toys.items])
+    for other in (raw, raw * 255, normalise(raw)):
+        alike = torch.equal(other, images)
+        assert (find_difference(ProbeSet(other), images, Feed(needs_labels=False)) is None) == alike
 
 
 BROKEN = {

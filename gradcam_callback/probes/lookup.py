@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gradcam_callback.probes.batches import LABEL_KEYS
 from gradcam_callback.probes.pets import is_pets, pets_class_names
 from gradcam_callback.probes.transforms import Transform
 
@@ -73,10 +74,18 @@ def _to_floats(values: Any) -> list[float]:
 def find_class_names(dataset: Any) -> list[str] | None:
     """Return the names of the classes of a dataset by index, or None if it has none."""
     for part in unwrap(dataset):
-        names = pets_class_names(part) if is_pets(part) else getattr(part, "classes", None)
+        names = pets_class_names(part) if is_pets(part) else getattr(part, "classes", None) or _feature_names(part)
         if isinstance(names, (list, tuple)) and names:
             return [str(name) for name in names]
     return None
+
+
+def _feature_names(dataset: Any) -> Any:
+    """Return the names that a dataset of Hugging Face gives to its label, None for any other dataset."""
+    features = getattr(dataset, "features", None)
+    if not isinstance(features, Mapping):
+        return None
+    return next((names for key in LABEL_KEYS if (names := getattr(features.get(key), "names", None))), None)
 
 
 def unwrap(source: Any, depth: int = 0) -> Iterator[Any]:
