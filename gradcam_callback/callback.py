@@ -11,10 +11,9 @@ from torch import nn
 
 from gradcam_callback import trainers
 from gradcam_callback.drawing import Style
-from gradcam_callback.exceptions import UserCodeError
 from gradcam_callback.maps import GradCAM, GradCAMOptions
 from gradcam_callback.measures import Verdict
-from gradcam_callback.probes import BatchTransform, Collector, ProbeSet
+from gradcam_callback.probes import BatchTransform, ProbeSet
 from gradcam_callback.run import (
     BatchForward,
     Evaluation,
@@ -28,7 +27,7 @@ from gradcam_callback.run import (
     tags,
     warn_lost,
 )
-from gradcam_callback.trainers import ValidationData
+from gradcam_callback.trainers import ProbeSource
 
 
 class GradCAMCallback(Callback):
@@ -171,11 +170,7 @@ class GradCAMCallback(Callback):
         # True while an error of ours would end a training that has not begun.
         self._is_refusing = False
         self._session = Session(self._state, self._tags, [])
-        # Collects a probe set from the batches that pass by, if the data can be read only once.
-        self._collector: Collector | None = None
-        # If the images of a given probe set have been compared with the validation, and what was found.
-        self._is_compared = False
-        self._difference: str | None = None
+        self._source = ProbeSource(probe, target, batch_transform, forward, seed)
 
     @property
     def history(self) -> list[dict[str, float]]:
@@ -195,11 +190,12 @@ class GradCAMCallback(Callback):
         return not trainer.sanity_checking and not too_soon
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._stage, self._is_refusing = trainers.stage_name(stage), False
+        self._stage, self._is_refusing = trainers.stage_name(stage), True
         self._forget_other_run(trainer)
         if self._stage != "predict":
             trainers.refuse_sharded(trainer)
             self._session = self._open_session(trainer)
+        self._is_refusing = False
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         state = trainers.find_other_state(trainer, self, checkpoint) if self._stage == "fit" else None
@@ -208,23 +204,21 @@ class GradCAMCallback(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         trainers.warn_without_validation(trainer)
-        # With check_val_every_n_epoch the validation data may come later. The session then starts later, too.
-        if isinstance(self.probe, ProbeSet) or self.probe_set is not None or trainer.val_dataloaders is not None:
+        # Validation data that come later start the session later, too.
+        if self.probe_set is not None or self._source.is_there(trainer):
             self._is_refusing = True
             self._start_session(trainer, pl_module)
             self._is_refusing = False
-        self._warn_unlike()
+        self._source.warn_of_difference()
         if self.log_before_training and trainer.global_step == 0:
             self._log_before_training(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         session, may_raise = self._session, trainers.may_still_refuse(trainer)
-        # The sanity check shows the first images again, so what it gave is no part of the probe set.
-        self._collector = None
         if session.evaluator is not None or session.gave_up:
             return
         if trainer.sanity_checking:
-            self._start_collecting(self._data(trainer, pl_module), self._make_cam(trainer, pl_module))
+            self._source.start_collecting(trainer, pl_module, self._make_cam(trainer, pl_module))
             return
         session.gave_up = not may_raise
         with session.guard("every map of this run", may_raise):
@@ -234,7 +228,8 @@ class GradCAMCallback(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         if dataloader_idx == 0:
-            self._look_at(trainer, pl_module, batch)
+            with self._session.guard("every map of this run", trainers.may_still_refuse(trainer)):
+                self._start_evaluating(trainer, pl_module, self._source.look_at(trainer, pl_module, batch))
         # The session computes at the first batch only. Before, weight averaging has not swapped its weights in yet.
         if self.should_log(trainer):
             self._session.compute_shard(trainer.global_rank, trainer.world_size)
@@ -242,9 +237,9 @@ class GradCAMCallback(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking:
             return
-        if self._collector is not None:
-            with self._session.guard("this epoch's maps"):
-                self._finish_collecting(trainer, pl_module)
+        if self._source.collects:
+            with self._session.guard("every map of this run"):
+                self._start_evaluating(trainer, pl_module, self._source.finish())
                 self._session.compute_shard(trainer.global_rank, trainer.world_size)
         evaluation = self._gather_evaluation(trainer)
         if evaluation is not None:
@@ -266,7 +261,8 @@ class GradCAMCallback(Callback):
             trainers.remove_empty_version(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._session.evaluator = self._collector = None  # so that the model can be freed
+        self._session.evaluator = None  # so that the model can be freed
+        self._source.stop_collecting()
         self._stage = None
 
     @property
@@ -316,15 +312,17 @@ class GradCAMCallback(Callback):
         if self._stage == "validate" and self._state.history and not self._session.is_apart:
             # A checkpoint has brought the history of a fit since `setup`.
             self._session = self._open_session(trainer)
-        cam, data = self._make_cam(trainer, pl_module), self._data(trainer, pl_module)
-        if self.probe_set is None and not self._start_collecting(data, cam):
-            self.probe_set = self._choose_probe(data, cam)
-        if self.probe_set is not None:
-            self._start_evaluating(trainer, cam, self.probe_set)
+        if self._session.evaluator is not None:
+            return  # the sanity check has given all images
+        cam = self._make_cam(trainer, pl_module)
+        self._start_evaluating(trainer, pl_module, self.probe_set or self._source.take(trainer, pl_module, cam))
 
-    def _start_evaluating(self, trainer: Trainer, cam: GradCAM, probe: ProbeSet) -> None:
+    def _start_evaluating(self, trainer: Trainer, pl_module: LightningModule, probe: ProbeSet | None) -> None:
+        if probe is None:
+            return  # it is still being collected
+        self.probe_set = probe
         evaluator = Evaluator(
-            cam,
+            self._make_cam(trainer, pl_module),
             probe,
             self.target,
             forward=self.forward,
@@ -338,59 +336,6 @@ class GradCAMCallback(Callback):
 
     def _make_cam(self, trainer: Trainer, pl_module: LightningModule) -> GradCAM:
         return GradCAM(pl_module, self.target_layers, **trainers.resolve_precision(self.options, trainer))
-
-    def _data(self, trainer: Trainer, pl_module: LightningModule, needs_labels: bool = True) -> ValidationData:
-        needs_labels = needs_labels and not callable(self.target)
-        return ValidationData(trainer, pl_module, self.batch_transform, needs_labels)
-
-    def _choose_probe(self, data: ValidationData, cam: GradCAM) -> ProbeSet:
-        if isinstance(self.probe, ProbeSet):
-            return self.probe
-        if self.probe is not None:
-            return data.read_folder(self.probe)
-        try:
-            return data.take_probe_set(cam, self.forward, self.seed)
-        except UserCodeError:
-            raise
-        except ValueError:
-            if not isinstance(self.target, int):
-                raise
-            # A class index can be explained without labels, too.
-            return data.without_labels().take_probe_set(cam, self.forward, self.seed)
-
-    def _start_collecting(self, data: ValidationData, cam: GradCAM) -> bool:
-        """Start to collect a probe set from passing batches, if the data allow no other way."""
-        if self.probe is None and self.probe_set is None and self._collector is None and data.pass_by_only:
-            self._collector = data.collector(cam, self.forward)
-        return self._collector is not None
-
-    def _finish_collecting(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        collector, self._collector = self._collector, None
-        assert collector is not None
-        self.probe_set = self._data(trainer, pl_module).finish(collector)
-        self._start_evaluating(trainer, self._make_cam(trainer, pl_module), self.probe_set)
-
-    def _look_at(self, trainer: Trainer, pl_module: LightningModule, batch: Any) -> None:
-        """Take probe images from a validation batch if they are collected, or compare the given ones with it once."""
-        may_raise = trainers.may_still_refuse(trainer)
-        if self._collector is not None:
-            with self._session.guard("every map of this run", may_raise):
-                self._collector.add(batch)
-                # Several processes finish together, at the end of the epoch.
-                if self._collector.is_full and trainer.world_size == 1:
-                    self._finish_collecting(trainer, pl_module)
-        elif isinstance(self.probe, ProbeSet) and not self._is_compared:
-            self._is_compared = True
-            feed = self._data(trainer, pl_module, needs_labels=False).feed
-            self._difference = trainers.find_difference(self.probe, batch, feed)
-        # Not in the sanity check: images that the model cannot take are an error soon after.
-        if self._difference is not None and not trainer.sanity_checking:
-            self._warn_unlike()
-
-    def _warn_unlike(self) -> None:
-        difference, self._difference = self._difference, None
-        if difference is not None:
-            trainers.warn_unlike(difference)
 
     def _log_before_training(self, trainer: Trainer) -> None:
         self._session.compute_shard(trainer.global_rank, trainer.world_size)

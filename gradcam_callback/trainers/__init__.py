@@ -3,7 +3,7 @@
 Only this wing, the callback and `offline.checkpoints` know Lightning.
 """
 
-from gradcam_callback.trainers.data import ValidationData, check_probe, find_difference, warn_unlike
+from gradcam_callback.trainers.data import check_probe, find_difference
 from gradcam_callback.trainers.loggers import (
     announce,
     find_writers,
@@ -13,6 +13,7 @@ from gradcam_callback.trainers.loggers import (
     remove_empty_version,
 )
 from gradcam_callback.trainers.monitors import fill_missing_metrics, refuse_impossible_monitors
+from gradcam_callback.trainers.probe_source import ProbeSource
 from gradcam_callback.trainers.trainer import (
     check_on_shortcut,
     check_options,
@@ -29,7 +30,7 @@ from gradcam_callback.trainers.trainer import (
 )
 
 __all__ = [
-    "ValidationData",
+    "ProbeSource",
     "announce",
     "check_on_shortcut",
     "check_options",
@@ -51,6 +52,5 @@ __all__ = [
     "resolve_precision",
     "stage_name",
     "validation_step",
-    "warn_unlike",
     "warn_without_validation",
 ]

@@ -30,7 +30,7 @@ from gradcam_callback.probes import (
     make_probe_set,
     replace,
 )
-from gradcam_callback.run import BatchForward, blame_forward, warn_lost
+from gradcam_callback.run import BatchForward, blame_forward
 
 # The automatic probe set: images at most, and images at most that are read for their labels, from a dataset by index or
 # from the batches of a loader.
@@ -188,14 +188,6 @@ def find_difference(probe: ProbeSet, batch: Any, feed: Feed) -> str | None:
     except ValueError:
         return None
     return _difference(probe.images.float(), images.detach().float().cpu())
-
-
-def warn_unlike(difference: str) -> None:
-    """Warn of a difference between the probe images and those of the validation."""
-    warn_lost(
-        f"the probe images are unlike those of the validation, so the maps may mean nothing: {difference}. Give images "
-        "as the model takes them (are these normalised?), or probe=None to take them from the validation data"
-    )
 
 
 def _difference(probe: Tensor, batch: Tensor) -> str | None:

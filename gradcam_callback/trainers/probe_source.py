@@ -1,0 +1,135 @@
+"""Find the probe set of a run: given, or taken from a folder, from the validation data, or from passing batches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import LightningModule, Trainer
+
+from gradcam_callback.exceptions import UserCodeError
+from gradcam_callback.maps import GradCAM
+from gradcam_callback.probes import BatchTransform, Collector, ProbeSet
+from gradcam_callback.run import BatchForward, Target, warn_lost
+from gradcam_callback.trainers.data import ValidationData, find_difference
+
+
+class ProbeSource:
+    """The source of a probe set; the arguments are those of `GradCAMCallback`.
+
+    Attributes:
+        collects: True while images are collected from the batches that pass by. This is done with data that can be read
+            only once.
+    """
+
+    def __init__(
+        self,
+        probe: ProbeSet | str | Path | None,
+        target: Target,
+        batch_transform: BatchTransform | None,
+        forward: BatchForward | None,
+        seed: int,
+    ) -> None:
+        self._probe, self._target, self._forward, self._seed = probe, target, forward, seed
+        self._batch_transform = batch_transform
+        self._data: ValidationData | None = None
+        self._collector: Collector | None = None
+        # If the images of a given probe set have been compared with the validation, and what was found.
+        self._is_compared = False
+        self._difference: str | None = None
+
+    @property
+    def collects(self) -> bool:
+        return self._collector is not None
+
+    def is_there(self, trainer: Trainer) -> bool:
+        """Return True if nothing has to be waited for: with ``check_val_every_n_epoch`` the data may come later."""
+        return isinstance(self._probe, ProbeSet) or trainer.val_dataloaders is not None
+
+    def take(self, trainer: Trainer, module: LightningModule, cam: GradCAM) -> ProbeSet | None:
+        """Return the probe set, or start to collect it.
+
+        Returns:
+            None if it has to be collected.
+
+        Raises:
+            ValueError: images and labels cannot be told for certain.
+            UserCodeError: code of the user's failed on the way.
+        """
+        if isinstance(self._probe, ProbeSet):
+            return self._probe
+        data = self._open(trainer, module)
+        if self._probe is not None:
+            return data.read_folder(self._probe)
+        if self.start_collecting(trainer, module, cam):
+            return None
+        try:
+            return data.take_probe_set(cam, self._forward, self._seed)
+        except UserCodeError:
+            raise
+        except ValueError:
+            if not isinstance(self._target, int):
+                raise
+            # A class index can be explained without labels, too.
+            return data.without_labels().take_probe_set(cam, self._forward, self._seed)
+
+    def start_collecting(self, trainer: Trainer, module: LightningModule, cam: GradCAM) -> bool:
+        """Start to collect images, if the data allow no other way.
+
+        Images of an earlier pass are dropped: the sanity check shows the first ones of the validation.
+
+        Returns:
+            True if images are collected.
+        """
+        data = self._open(trainer, module)
+        collects = self._probe is None and data.pass_by_only
+        self._collector = data.collector(cam, self._forward) if collects else None
+        return collects
+
+    def stop_collecting(self) -> None:
+        """Drop what has been collected."""
+        self._collector = None
+
+    def look_at(self, trainer: Trainer, module: LightningModule, batch: Any) -> ProbeSet | None:
+        """Take images from a passing batch if they are collected, or compare a given probe set with the first one.
+
+        Returns:
+            The probe set, if this batch has completed it. In several processes it is complete at the end of the epoch.
+        """
+        if self._collector is not None:
+            collector, self._collector = self._collector, None  # an error ends it
+            collector.add(batch)
+            self._collector = collector
+            return self.finish() if collector.is_full and trainer.world_size == 1 else None
+        if isinstance(self._probe, ProbeSet) and not self._is_compared:
+            self._is_compared = True
+            self._difference = find_difference(self._probe, batch, self._open(trainer, module).feed)
+        # Not in the sanity check: images that the model cannot take are an error soon after.
+        if not trainer.sanity_checking:
+            self.warn_of_difference()
+        return None
+
+    def finish(self) -> ProbeSet:
+        """Return the probe set of the images that have been collected.
+
+        Raises:
+            ValueError: there are none.
+        """
+        collector, self._collector = self._collector, None
+        assert collector is not None and self._data is not None
+        return self._data.finish(collector)
+
+    def warn_of_difference(self) -> None:
+        """Warn once if a given probe set is unlike the validation images, such as not normalised."""
+        difference, self._difference = self._difference, None
+        if difference is not None:
+            warn_lost(
+                "the probe images are unlike those of the validation, so the maps may mean nothing: "
+                f"{difference}. Give images as the model takes them (are these normalised?), or probe=None to take "
+                "them from the validation data"
+            )
+
+    def _open(self, trainer: Trainer, module: LightningModule) -> ValidationData:
+        needs_labels = not (callable(self._target) or isinstance(self._probe, ProbeSet))
+        self._data = ValidationData(trainer, module, self._batch_transform, needs_labels)
+        return self._data
