@@ -170,6 +170,7 @@ def test_target_decides_what_the_maps_explain(thin, fit, probe):
     assert len(set(by_target.values())) == 3
 
 
+@pytest.mark.sixteen_images
 def test_the_probe_set_from_the_validation_data_is_spread_over_16_classes(thin, fit):
     class Many(Dataset):
         classes = [f"kind {i}" for i in range(25)]
@@ -192,6 +193,7 @@ def test_the_probe_set_from_the_validation_data_is_spread_over_16_classes(thin, 
     assert callback.verdict is None and "gradcam/lift/block5_conv3" not in callback.history[0]
 
 
+@pytest.mark.sixteen_images
 def test_probe_is_found_when_validation_comes_late(thin, fit):
     callback = GradCAMCallback(target_layers="block5_conv3", every_n_epochs=2)
     fit(thin, callback, max_epochs=4, check_val_every_n_epoch=2, num_sanity_val_steps=0)
@@ -457,6 +459,7 @@ def test_nan_weights_give_empty_maps_a_warning_and_training_goes_on(thin, fit, p
     assert all(np.isfinite(value) for value in callback.history[-1].values())
 
 
+@pytest.mark.sixteen_images
 def test_images_without_labels_mask_or_names_need_no_more_than_a_tensor_dataset(thin, fit):
     data = TensorDataset(torch.rand(8, 3, 64, 64), torch.tensor([0, 1, 2, 0, 1, 2, 0, 1]))
     callback = GradCAMCallback()

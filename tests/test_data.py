@@ -4,6 +4,7 @@ from collections import Counter, UserDict, namedtuple
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -16,12 +17,15 @@ from torchvision.transforms import v2
 from toys import CLASSES, Toys
 
 from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet
-from gradcam_callback.exceptions import UserCodeError
-from gradcam_callback.probes.batches import describe, find_parts, row_of
+from gradcam_callback.exceptions import UserCodeError, blame
+from gradcam_callback.probes.batches import describe, find_parts, is_label, row_of
 from gradcam_callback.probes.feed import Feed
+from gradcam_callback.probes.labels import to_classes
+from gradcam_callback.probes.lookup import find_normalisations, undoing
 from gradcam_callback.trainers import find_difference
 
 LAYER = "block5_conv3"
+pytestmark = pytest.mark.sixteen_images
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 NORMALISE = transforms.Normalize(MEAN, STD)
 
@@ -728,3 +732,158 @@ def test_every_row_of_the_table_in_getting_started_works(toys, watch, tmp_path, 
 
 def test_the_table_of_getting_started_has_a_case_for_each_row():
     assert len(rows_of_the_table()) == 15
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "text",
+        None,
+        {"a": 1},
+        [],
+        ["a"],
+        np.array(["a"]),
+        0.5,
+        torch.zeros(2, 2),
+        torch.zeros(0),
+        torch.tensor([2, 3, 4]),
+    ],
+)
+def test_what_is_no_label_of_an_item(value):
+    assert not is_label(value, 0)
+
+
+@pytest.mark.parametrize(
+    "value", [3, True, 2.0, np.int64(1), torch.tensor(1), torch.tensor([1]), [0, 1, 1], np.eye(3)[0]]
+)
+def test_what_is_a_label_of_an_item(value):
+    assert is_label(value, 0) and to_classes(value, "the label", "it")
+
+
+@pytest.mark.parametrize("label", ["text", None, torch.tensor([0.5, 1])])
+def test_a_batch_transform_that_gives_no_labels_is_said(toys, watch, label):
+    callback = watching(batch_transform=lambda batch: (batch[0], [label] * len(batch[0])))
+    with pytest.raises(ValueError, match=r"label.* of your validation data to be one integer class, or \(K,\)"):
+        watch(Reads(), DataLoader(toys, 6), callback)
+
+
+def test_uint8_images_are_said(toys, watch):
+    items = [((image * 255).to(torch.uint8), label) for image, label, _ in toys.items]
+    module = Reads(lambda batch: (batch[0].float(), batch[1]))
+    with pytest.raises(ValueError, match="Images of uint8 become floating point by a transform such as torchvision's"):
+        watch(module, DataLoader(items, 6))
+
+
+def test_a_collate_function_may_make_everything_of_pictures(toys, watch):
+    items = [{"picture": transforms.functional.to_pil_image(image), "class": y} for image, y, _ in toys.items]
+
+    def collate(items):
+        images = [transforms.functional.to_tensor(item["picture"]) for item in items]
+        return torch.stack(images), torch.tensor([item["class"] for item in items])
+
+    module = Reads()
+    callback = watch(module, DataLoader(items, 6, collate_fn=collate))
+    assert_logged_of(callback, module, ProbeSet.from_dataset(toys, 5).images)
+
+
+def test_a_hook_that_drops_images_is_said(toys, watch):
+    class Drops(Reads):
+        def on_after_batch_transfer(self, batch, dataloader_idx):
+            return [part[:2] for part in batch]
+
+    with pytest.raises(ValueError, match="the batch of 15 items of your validation data to hold 15 images, but got 2"):
+        watch(Drops(), DataLoader(toys, 6))
+
+
+def test_a_mask_and_a_label_in_different_places(toys):
+    image, label, mask = toys.items[0]
+    found = find_parts(({"image": image, "label": label}, 5), "an item", batched=False)
+    assert found.labels == label, "by its name"
+    found = find_parts((label, mask, image), "an item", batched=False)
+    assert found.labels == label and found.masks is mask, "nothing else could be either"
+    bytes_of_mask = (mask.int() * 255).to(torch.uint8)
+    assert torch.equal(ProbeSet.from_dataset([(image, 0, bytes_of_mask)]).masks[0], mask)
+
+
+def test_a_stream_of_several_labels_has_the_masks_of_each_class(toys, watch):
+    def planes(label, mask):
+        return torch.stack([mask if c == label else ~mask for c in range(3)])
+
+    items = [(x, torch.eye(3)[y] + torch.eye(3)[(y + 1) % 3], planes(y, m)) for x, y, m in toys.items]
+    module = Reads()
+    module.loss = lambda batch: functional.binary_cross_entropy_with_logits(module(batch[0]), batch[1])
+    module.validation_step = lambda batch, batch_idx: None
+    callback = watch(module, DataLoader(Stream(items), 6), training=DataLoader(items, 6))
+    probe = callback.probe_set
+    assert probe.multi_label and (probe.present.sum(dim=1) == 2).all()
+    for image, label, mask in zip(probe.images, probe.labels, probe.masks, strict=True):
+        own = next(item for item in items if torch.equal(item[0], image))
+        assert torch.equal(mask, own[2][label])
+
+
+def test_a_callable_target_needs_no_labels_of_a_stream(toys, watch):
+    module = Reads()
+    loader = DataLoader(Stream([image for image, _, _ in toys.items]), 6)
+    module.validation_step = lambda batch, batch_idx: None
+    callback = watching(target=lambda outputs, index: outputs[:, 0])
+    watch(module, loader, callback, training=DataLoader(toys, 6))
+    assert len(callback.probe_set) == 16 and not callback.probe_set.has_labels
+
+
+def test_a_folder_needs_data_with_items(toys, tmp_path, watch):
+    class Transformed(Stream):
+        transform = transforms.ToTensor()
+
+    with pytest.raises(ValueError, match="items by index, to read the folder .* but Transformed has no items by index"):
+        watch(Reads(), DataLoader(Transformed(toys.items), 6), watching(tmp_path), training=DataLoader(toys, 6))
+
+
+def test_the_generator_of_a_loader_is_left_as_it_was(toys, trainer):
+    seen = []
+    for callbacks in ([], [watching()]):
+        pl.seed_everything(0, verbose=False)
+        loader = DataLoader(Stream(toys.items), 6, generator=torch.Generator().manual_seed(5))
+        trainer(*callbacks, max_epochs=1, num_sanity_val_steps=0).fit(Reads(), DataLoader(toys, 6), loader)
+        seen.append(loader.generator.get_state())
+    assert torch.equal(*seen)
+
+
+def test_a_batch_that_cannot_be_told_is_not_compared(toys):
+    assert find_difference(ProbeSet.from_dataset(toys), {"left": 1}, Feed()) is None
+
+
+def test_names_of_too_few_classes_and_a_normalisation_that_is_given(tmp_path, toys):
+    class Few(Regrouped):
+        targets, classes = None, ["only"]
+
+        def __init__(self, toys):
+            super().__init__(toys)
+            self.targets = None
+
+    assert ProbeSet.from_dataset(Few(toys)).class_names is None
+    for i in range(2):
+        (tmp_path / "cat").mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8), (10 * i, 90, 30)).save(tmp_path / "cat" / f"{i}.png")
+    assert ProbeSet.from_folder(tmp_path, mean=[0.5] * 3, std=[0.5] * 3).mean.tolist() == [0.5] * 3
+
+
+def test_a_name_without_a_value_hides_no_normalisation():
+    def collate(items):
+        return later, NORMALISE
+
+    assert not list(find_normalisations(collate))
+    later = 1
+
+    def normalises(items):
+        return own(items)
+
+    own = transforms.Normalize(MEAN, STD)
+    assert next(find_normalisations(normalises))[0] == pytest.approx(MEAN)
+    assert next(undoing(torch.rand(2, 1, 8, 8), [own]), None) is None, "of three channels"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError(), RuntimeError("can't allocate memory")])
+def test_a_lack_of_memory_is_nobodys_fault(error):
+    with pytest.raises(type(error)) as caught, blame("it to work", "Correct it."):
+        raise error
+    assert caught.value is error

@@ -234,16 +234,15 @@ def test_lost_maps_end_no_training_that_monitors_them(fit, probe, tmp_path, even
 
 
 @pytest.mark.parametrize(
-    ("name", "masked", "reason"),
+    ("name", "masked", "reason", "kind"),
     [
-        ("gradcam/lift/block5", True, "there is no such scalar"),
-        ("gradcam/drift/block9_conv1", True, "there is no such scalar"),
-        ("gradcam/lift/block5_conv3", False, "the probe set has no masks; give some, such as"),
-        ("gradcam/swap_accuracy", False, "the probe set has no masks"),
-        ("gradcam/border_mass/block5_conv3", True, "it is logged if no probe image has a mask"),
+        ("gradcam/lift/block5", True, "there is no such scalar", "EarlyStopping"),
+        ("gradcam/drift/block9_conv1", True, "there is no such scalar", "ModelCheckpoint"),
+        ("gradcam/lift/block5_conv3", False, "the probe set has no masks; give some, such as", "EarlyStopping"),
+        ("gradcam/swap_accuracy", False, "the probe set has no masks", "ReduceLROnPlateau"),
+        ("gradcam/border_mass/block5_conv3", True, "it is logged if no probe image has a mask", "ModelCheckpoint"),
     ],
 )
-@pytest.mark.parametrize("kind", ["EarlyStopping", "ModelCheckpoint", "ReduceLROnPlateau"])
 def test_a_monitor_that_can_never_come_is_said_before_the_first_step(fit, probe, tmp_path, name, masked, reason, kind):
     probe = ProbeSet(probe.images, probe.labels, probe.masks if masked else None)
     module, waiting = ThinVGG(), []

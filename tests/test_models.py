@@ -258,6 +258,7 @@ class Binary(ThinVGG):
         self.log("val_loss", self.training_step(batch, batch_idx))
 
 
+@pytest.mark.sixteen_images
 def test_a_model_with_several_labels_per_image_has_a_map_for_each(fit, toys, events):
     pairs = Pairs(toys)
     model, callback = Binary(3), GradCAMCallback(target_layers="block5")
@@ -318,6 +319,7 @@ def test_one_hot_labels_are_classes_of_which_the_likeliest_is_the_answer(toys):
         ProbeSet.from_dataset([(image, torch.zeros(3)) for image, _, _ in toys.items])
 
 
+@pytest.mark.sixteen_images
 def test_a_model_with_a_single_logit_says_yes_or_no(fit, toys, events):
     """The labels are floating point, as its loss takes them."""
     items = [(image, torch.tensor([float(label > 0)]), mask) for image, label, mask in toys.items]

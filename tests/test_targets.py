@@ -14,6 +14,7 @@ from gradcam_callback.exceptions import UserCodeError
 from gradcam_callback.run import Evaluator, captions
 
 LAYERS = ["block4_conv3", "block5_conv3"]
+pytestmark = pytest.mark.sixteen_images
 
 
 def assert_close(found, expected, rtol=1e-6):
@@ -297,8 +298,8 @@ def test_a_pixel_of_a_segmentation_can_be_explained(images):
 @pytest.mark.parametrize(
     ("output", "hint"),
     [
-        (lambda z: z[:, 0], "output_transform=lambda outputs: outputs[:, None]"),
-        (lambda z: z.mean(), "output_transform"),
+        (lambda z: z[:, 0], "output_transform=lambda outputs: outputs.reshape(-1, 1)"),
+        (lambda z: z.mean(), "which no output_transform can part"),
         (
             lambda z: z[:, :, None, None].expand(-1, -1, 4, 4),
             "output_transform=lambda outputs: outputs.mean(dim=(2, 3))",
@@ -313,9 +314,21 @@ def test_outputs_of_another_shape_name_a_line_that_works(network, images, output
     with pytest.raises(ValueError) as caught:
         GradCAM(model, LAYERS)(images)
     assert hint in str(caught.value)
-    if "lambda" in hint:
+    if hint.startswith("output_transform=lambda"):
         transform = eval(hint.partition("=")[2])
         assert GradCAM(model, LAYERS, output_transform=transform)(images).logits.shape[0] == 5
+
+
+@pytest.mark.parametrize("classes", [1, 4])
+def test_a_forward_that_squeezes_is_said_for_a_single_image_too(images, classes):
+    model = Ends(ThinVGG(classes).double().eval(), torch.squeeze)
+    with pytest.raises(ValueError) as caught:
+        GradCAM(model, LAYERS)(images[:1])
+    line = f"output_transform=lambda outputs: outputs.reshape(-1, {classes})"
+    assert line in str(caught.value)
+    transform = eval(line.partition("=")[2])
+    for some in (images, images[:1]):
+        assert GradCAM(model, LAYERS, output_transform=transform)(some).logits.shape == (len(some), classes)
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_of_several_validation_loaders_the_first_gives_the_probe_set(trainer, to
         loaders[0] = DataLoader(torch.utils.data.Subset(toys, []), batch_size=6)
     validation = {"a": loaders[0], "b": loaders[1]} if form == "dict" else loaders
     trainer(callback).fit(SeveralLoaders(), DataLoader(toys, batch_size=6), validation)
-    expected = ProbeSet.from_dataset(toys, 2 if form == "first is empty" else 5)
+    expected = ProbeSet.from_dataset(toys)
     assert torch.equal(callback.probe_set.images, expected.images)
     steps = [int(entry["step"]) for entry in callback.history]
     assert len(steps) == 2
@@ -101,7 +101,7 @@ class Pictures(Dataset):
 def test_a_data_module_needs_no_configuration(trainer, events):
     callback, data = GradCAMCallback(), Data()
     trainer(callback).fit(ThinVGG(), datamodule=data)
-    assert torch.equal(callback.probe_set.images, ProbeSet.from_dataset(data.data, 5).images)
+    assert torch.equal(callback.probe_set.images, ProbeSet.from_dataset(data.data).images)
     assert [entry["epoch"] for entry in callback.history] == [0, 1]
     assert len(events().Images("gradcam/layer/block5_conv3")) == 2
 
@@ -152,7 +152,7 @@ def test_validate_and_test_alone_are_looked_at_and_leave_everything_as_it_is(
     if verb == "test":
         prefix, folder = "gradcam/test", folder / "test"
     probe = callback.probe_set
-    assert torch.equal(probe.images, ProbeSet.from_dataset(toys, 5).images)
+    assert torch.equal(probe.images, ProbeSet.from_dataset(toys).images)
     seen = GradCAM(module.eval(), LAYERS)(probe.images, probe.labels)
     lift = metrics.lift(metrics.relevance_mass(seen.maps[LAYERS[1]], probe.masks), metrics.mask_area(probe.masks))
     assert float(score[f"{prefix}/lift/{LAYERS[1]}"]) == pytest.approx(float(lift), rel=1e-5)
@@ -180,7 +180,7 @@ def test_a_test_after_the_training_is_none_of_its_entries(trainer, events, tmp_p
     assert callback.history == history and len(callback._state.snapshots()) == frames
     assert callback.state_dict().keys() == state.keys()
     assert (tmp_path / "focus" / "history.json").read_text() == written
-    own = ProbeSet.from_dataset(data.data, 5)
+    own = ProbeSet.from_dataset(data.data)
     assert torch.equal(callback.probe_set.images, own.images) and callback.probe is None, "both stay what they are"
     name = "gradcam/lift/block5_conv3"
     lift = float(runs.callback_metrics["gradcam/test/lift/block5_conv3"])

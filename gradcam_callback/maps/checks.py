@@ -85,7 +85,7 @@ def check_logits(logits: Any, n: int, source: str) -> None:
     hint = "Return one row of logits per image."
     if isinstance(logits, Tensor) and logits.ndim and len(logits) == n:
         if logits.ndim == 1:
-            hint = "For a single logit per image, pass output_transform=lambda outputs: outputs[:, None]."
+            hint = "For a single logit per image, pass output_transform=lambda outputs: outputs.reshape(-1, 1)."
         elif logits.ndim == 4 and logits.shape[2] * logits.shape[3] > 1:
             hint = (
                 "For a map of logits per image, pass output_transform=lambda outputs: outputs.mean(dim=(2, 3)), or a "
@@ -93,6 +93,12 @@ def check_logits(logits: Any, n: int, source: str) -> None:
             )
         else:
             hint = "Pass output_transform=lambda outputs: outputs.flatten(1)."
+    elif isinstance(logits, Tensor) and n == 1 and logits.ndim < 2:
+        # A forward that squeezes gives another shape for a single image.
+        columns = logits.numel()
+        hint = f"If the forward squeezes, pass output_transform=lambda outputs: outputs.reshape(-1, {columns})."
+    elif isinstance(logits, Tensor) and not logits.ndim:
+        hint = "This is one number for all images, which no output_transform can part. Return one row per image."
     elif isinstance(logits, Mapping) or hasattr(logits, "logits"):
         key = next((key for key in logits if "logit" in str(key)), "logits") if isinstance(logits, Mapping) else None
         place = f"[{key!r}]" if key is not None else ".logits"

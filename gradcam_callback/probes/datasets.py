@@ -147,11 +147,11 @@ def _read_items(dataset: Any, feed: Feed, chosen: Sequence[tuple[int, int]], see
 
 
 def _to_item(dataset: Any, feed: Feed, index: int, label: int, item: Any, sample: Sample, seed: int) -> Item:
-    present = all_classes(sample.label)
     if feed.needs_labels:
         own = to_classes(sample.label, f"the label of item {index}", feed.name)
         # The label is the item's own, whatever the dataset stores.
         label = label if label in own or not own else own[0]
+    present = all_classes(sample.label) if feed.needs_labels else None
     mask = sample.mask
     if mask is None and feed.batch_transform is None:
         # Masks of many sizes, or pictures, are left out by most collate functions.

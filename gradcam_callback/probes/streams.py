@@ -72,7 +72,7 @@ class Collector:
         items = []
         for index, label in choose_per_class(self._pairs, None, self._max_images):
             sample = self._samples[index]
-            present = all_classes(sample.label)
+            present = all_classes(sample.label) if self._feed.needs_labels else None
             mask = sample.mask
             if mask is not None and present is not None and np.shape(mask)[:-2] == present.shape:
                 mask = mask[label]

@@ -122,16 +122,14 @@ class ValidationData:
             ValueError: the data have no transform, or its items have a form that no image can be put into.
         """
         transform = find_transform(self.dataset)
-        if transform is None:
+        if transform is None or not self.can_be_indexed:
+            lacking = "has none" if transform is None else "has no items by index"
             raise ValueError(
-                f"Expected validation data with a transform, to read the folder probe={str(folder)!r} alike, but "
-                f"{type(self.dataset).__name__} has none. Pass "
+                f"Expected validation data with a transform, and with items by index, to read the folder "
+                f"probe={str(folder)!r} alike, but {type(self.dataset).__name__} {lacking}. Pass "
                 "GradCAMCallback(probe=ProbeSet.from_folder(folder, transform=...))."
             )
-        probe = ProbeSet.from_folder(folder, transform, class_names=find_class_names(self.dataset))
-        if not self.can_be_indexed:
-            return probe
-        return self._send(probe)
+        return self._send(ProbeSet.from_folder(folder, transform, class_names=find_class_names(self.dataset)))
 
     def _send(self, probe: ProbeSet) -> ProbeSet:
         """Send images that the transform of the data has made through its collate function and the hooks."""
