@@ -32,8 +32,8 @@ def test_every_vgg_of_torchvision_equals_captum(kind, suffix):
     model = getattr(torchvision.models, kind + suffix)(num_classes=1)
     model.classifier = nn.Sequential(nn.Dropout(0.5), nn.Linear(512 * 7 * 7, 5))
     model = model.double().train()
-    model(torch.rand(4, 3, 64, 96).double())  # gives the batch norms their statistics
-    images, targets = torch.rand(2, 3, 64, 96).double(), [4, 1]
+    model(torch.rand(4, 3, 32, 64).double())  # gives the batch norms their statistics
+    images, targets = torch.rand(2, 3, 32, 64).double(), [4, 1]
     cam = GradCAM(model)
     found = cam(images, targets).maps
     assert_maps_close(found, captum_maps(model.eval(), cam.layers, images, targets))

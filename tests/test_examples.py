@@ -12,6 +12,7 @@ import layer_panels
 import numpy as np
 import oxford_pets
 import pytest
+import shortcut_demo
 import torch
 from PIL import Image, ImageFilter
 from pretrained import for_finetuning
@@ -29,12 +30,12 @@ def run(*arguments, **options):
 
 
 def test_demo_finetunes_the_real_vgg16_and_ends_with_table_sentence_and_command(tmp_path, events):
-    done = run(EXAMPLES / "shortcut_demo.py", "--out", tmp_path, "--images", "36", "--epochs", "1", cwd=tmp_path)
+    done = run(EXAMPLES / "shortcut_demo.py", "--out", tmp_path, "--images", "18", "--epochs", "1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for name in ("shortcut", "clean"):
         found = events(tmp_path / name)
         steps = [event.step for event in found.Scalars("val_acc")]
-        assert len(found.Tags()["images"]) == 3 * 3 * 4 + 13 + 2, "images, layers, profile and counterfactuals"
+        assert len(found.Tags()["images"]) == 3 * 3 * 2 + 13 + 2, "images, layers, profile and counterfactuals"
         for tag in found.Tags()["images"]:
             once = {"counterfactuals": [0], "animation": steps[-1:]}.get(tag.split("/")[1])
             assert [event.step for event in found.Images(tag)] == (once or [0, *steps])
@@ -53,13 +54,12 @@ def test_the_report_depends_on_the_results():
     assert "has not learnt a shortcut" in report(Result("shortcut", 0.98, 0.93, 0.9, 1.9), clean)
 
 
-def test_the_error_of_unavailable_weights_has_no_traceback(tmp_path):
-    for program, arguments in (("shortcut_demo.py", []), ("layer_panels.py", [__file__])):
-        done = run(EXAMPLES / program, *arguments, "--weights", tmp_path / "missing.pt", cwd=tmp_path)
-        assert done.returncode == 1
-        line = done.stderr.strip().splitlines()[-1]
-        assert line.startswith("Expected `--weights` to be") and "there is no file" in line
-        assert "Traceback" not in done.stderr
+def test_the_error_of_unavailable_weights_has_no_traceback(tmp_path, monkeypatch):
+    for program, arguments in ((shortcut_demo, []), (layer_panels, [__file__])):
+        monkeypatch.setattr(sys, "argv", ["program", *arguments, "--weights", str(tmp_path / "missing.pt")])
+        with pytest.raises(SystemExit) as caught:
+            program.main()
+        assert re.match("Expected `--weights` to be.* there is no file", str(caught.value.code))
 
 
 def test_layer_panels_draws_heatmaps_and_overlays_of_real_photographs(tmp_path):
@@ -290,7 +290,8 @@ def test_the_probe_images_of_pets_have_the_masks_of_the_dataset(pets):
         assert (mask.numpy() & expected).sum() / (mask.numpy() | expected).sum() > 0.95, "the rim is animal, too"
     assert sorted(found) == list(range(8))
     breeds = oxford_pets.choose_probe(oxford_pets.parse([*options, "--task", "breed"]))
-    assert breeds.class_names == ["Abyssinian", "Beagle", "Bengal", "Pug"] and breeds.names[-1] == "Pug-2"
+    assert breeds.class_names == ["Abyssinian", "Beagle", "Bengal", "Pug"]
+    assert breeds.names[-1].startswith("pug_"), "named after its file, which names the breed"
 
 
 def test_the_training_on_pets_prints_the_logged_metrics(pets, tmp_path, events):

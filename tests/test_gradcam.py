@@ -72,8 +72,8 @@ def double_thin():
 
 
 def test_maps_of_the_real_vgg16_equal_captums_on_all_13_layers(wheel, photographs):
-    # captum runs the whole network once per layer, so two photographs have to do.
-    model, images, targets = copy.deepcopy(wheel.model).double(), photographs[:2].double(), [1, 2]
+    # captum runs the whole network once per layer, so one photograph has to do.
+    model, images, targets = copy.deepcopy(wheel.model).double(), photographs[:1].double(), [1]
     cams = GradCAM(model)(images, targets)
     assert len(cams.maps) == 13
     for raw, place in zip(cams.maps.values(), RELUS, strict=True):

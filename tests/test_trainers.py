@@ -609,7 +609,8 @@ def test_the_training_is_the_same_with_the_callback(trainer, toys, tmp_path, mak
         pl.seed_everything(3, verbose=False)
         module = make()
         module.features[1].eval()
-        callbacks = [GradCAMCallback(target_layers=layers) for layers in ("all", "block5")[: watches * watched]]
+        both = [GradCAMCallback(target_layers=layers, views="layer") for layers in ("all", "block5")]
+        callbacks = both[: watches * watched]
         run(trainer, toys, module, callbacks)
         assert all(len(callback.history) >= 2 for callback in callbacks)
         flags = torch.tensor([part.training for part in module.modules()])
