@@ -31,7 +31,7 @@ package: $(VENV)/.package
 	build/wheel/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
 	cd build && PYTHONPATH= wheel/bin/python ../tests/readme.py
 
-# List the lines and branches that no test runs; about 15 minutes.
+# List the lines and branches that no test runs; about 18 minutes.
 coverage: $(VENV)/.test
 	$(RUN) -m coverage erase
 	$(RUN) -m coverage run -m pytest -n 2 --dist worksteal $(TEST_ARGS)
