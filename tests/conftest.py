@@ -43,6 +43,14 @@ settings.load_profile("few")
 THIN = [8, 8, "M", 12, 12, "M", 16, 16, 16, "M", 24, 24, 24, "M", 24, 24, 24, "M"]
 
 
+# The files with the longest tests. They come first, so that no worker is left alone with one of them at the end.
+LONG = ("test_examples.py", "test_distributed.py", "test_engine.py", "test_faults.py", "test_gradcam.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
 class ThinVGG(pl.LightningModule):
     """VGG16's structure, thin, with dropout in its head and where asked for batch norm."""
 
