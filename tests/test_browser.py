@@ -11,6 +11,10 @@ import urllib.parse
 import urllib.request
 
 import pytest
+import pytorch_lightning as pl
+from conftest import ThinVGG
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch.utils.data import DataLoader
 
 from gradcam_callback import GradCAMCallback, ProbeSet
 from gradcam_callback.offline.report import write_report
@@ -44,24 +48,34 @@ def page():
         browser.close()
 
 
-@pytest.fixture
-def logged(thin, fit, toys, tmp_path):
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Keep one run for all tests, as a TensorBoard takes seconds to start."""
+    return tmp_path_factory.mktemp("browser")
+
+
+@pytest.fixture(scope="module")
+def logged(toys, folder):
     plain = ProbeSet.from_dataset(toys, 2)
     names = ["star-1", '"><img src=x onerror="document.title = 1">', "heart-1", "../a\nb\\c", "50%", "企鹅"]
     probe = ProbeSet(plain.images, plain.labels, plain.masks, names=names, class_names=plain.class_names)
     callback = GradCAMCallback(probe)
-    fit(thin, callback, max_epochs=EPOCHS)
+    pl.seed_everything(7, verbose=False)
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    logger = TensorBoardLogger(folder, name="run", version="")
+    trainer = pl.Trainer(max_epochs=EPOCHS, callbacks=[callback], logger=logger, accelerator="cpu", **quiet)
+    trainer.fit(ThinVGG(), DataLoader(toys, batch_size=6, shuffle=True), DataLoader(toys, batch_size=6))
     return callback
 
 
-@pytest.fixture
-def tensorboard(logged, tmp_path):
+@pytest.fixture(scope="module")
+def tensorboard(logged, folder):
     """The address of a TensorBoard that shows the run."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(tmp_path), "--port", str(port)]
-    with open(tmp_path / "tensorboard.log", "w") as log:
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--port", str(port)]
+    with open(folder / "tensorboard.log", "w") as log:
         server = subprocess.Popen([*command, "--samples_per_plugin", "images=100"], stdout=log, stderr=log)
     address = f"http://127.0.0.1:{port}"
     for _ in range(120):
@@ -92,10 +106,10 @@ def wait_for(page, picture):
     page.wait_for_function(loaded, arg=picture.element_handle(timeout=30_000))
 
 
-def test_tensorboard_shows_panels_at_their_size_and_a_step_for_each_epoch(page, tensorboard, logged, events):
+def test_tensorboard_shows_panels_at_their_size_and_a_step_for_each_epoch(page, tensorboard, folder, events):
     page.goto(f"{tensorboard}/#images")
     show(page, "^gradcam/(probe|layer|evolution)/(heart-1|block5_conv3)$")
-    found = events()
+    found = events(folder / "run")
     for tag in ("gradcam/probe/heart-1", "gradcam/layer/block5_conv3", "gradcam/evolution/heart-1"):
         card = page.locator("tf-image-loader").filter(has_text=tag).first
         picture = card.locator("img")
@@ -145,8 +159,8 @@ def test_tensorboard_shows_scalars_charts_and_the_verdict(page, tensorboard, log
     assert not page.get_by_text("manifest").count(), "what is for programs is not shown"
 
 
-def test_report_changes_its_pictures_with_slider_and_layer(page, logged, tmp_path):
-    write_report(tmp_path / "run", tmp_path / "focus.html")
+def test_report_changes_its_pictures_with_slider_and_layer(page, logged, folder, tmp_path):
+    write_report(folder / "run", tmp_path / "focus.html")
     page.goto((tmp_path / "focus.html").as_uri())
     focus = page.locator("img.focus").first
     seen = {}
