@@ -218,7 +218,7 @@ class GradCAMCallback(Callback):
         if session.evaluator is not None or session.gave_up:
             return
         if trainer.sanity_checking:
-            self._source.start_collecting(trainer, pl_module, self._make_cam(trainer, pl_module))
+            self._source.start_collecting(trainer, pl_module, lambda: self._make_cam(trainer, pl_module))
             return
         session.gave_up = not may_raise
         with session.guard("every map of this run", may_raise):
@@ -314,8 +314,8 @@ class GradCAMCallback(Callback):
             self._session = self._open_session(trainer)
         if self._session.evaluator is not None:
             return  # the sanity check has given all images
-        cam = self._make_cam(trainer, pl_module)
-        self._start_evaluating(trainer, pl_module, self.probe_set or self._source.take(trainer, pl_module, cam))
+        taken = self.probe_set or self._source.take(trainer, pl_module, self._make_cam(trainer, pl_module))
+        self._start_evaluating(trainer, pl_module, taken)
 
     def _start_evaluating(self, trainer: Trainer, pl_module: LightningModule, probe: ProbeSet | None) -> None:
         if probe is None:

@@ -75,7 +75,7 @@ class UserCodeError(ValueError):
 def blame(expected: str, hint: str) -> Iterator[None]:
     """Turn any error of the block into a `UserCodeError` that names the code and says what to do.
 
-    A lack of memory passes as it is, since it does not tell of a mistake.
+    A lack of memory passes as it is, since it does not tell of a mistake. So do errors that already say what to do.
 
     Args:
         expected: completes "Expected ...", such as ``"item 3 of your validation dataset to load"``.
@@ -86,7 +86,7 @@ def blame(expected: str, hint: str) -> Iterator[None]:
     """
     try:
         yield
-    except (MemoryError, UserCodeError):
+    except (MemoryError, MapError, UserCodeError):
         raise
     except Exception as error:
         # torch raises a plain RuntimeError for the host's memory.

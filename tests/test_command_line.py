@@ -224,7 +224,7 @@ def test_weights_are_read_as_other_programs_save_them(tmp_path, key, prefix):
 
 
 class Refused:
-    """What torch.load may not make."""
+    """An object that torch.load may not make."""
 
 
 def test_what_weights_only_refuses_is_named(tmp_path):

@@ -320,7 +320,10 @@ def aged(toys):
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_forward_of_several_arguments_gets_all_of_its_batch_with_each_image(aged, watch, streamed):
     module = WithAge()
-    forward = lambda net, batch: net(batch["image"], batch["age"])  # noqa: E731
+
+    def forward(net, batch):
+        return net(batch["image"], batch["age"])
+
     data = Stream(aged) if streamed else aged
     callback = watch(module, DataLoader(data, 6), watching(forward=forward))
     probe, entry = callback.probe_set, callback.history[-1]

@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor, nn
 
-from gradcam_callback.exceptions import GradCAMWarning, MapError, UserCodeError
+from gradcam_callback.exceptions import GradCAMWarning, MapError, blame
 from gradcam_callback.maps.activations import Activations, recorded_activations
 from gradcam_callback.maps.backward import Root, backward_to_maps
 from gradcam_callback.maps.borrowed import borrowed
@@ -370,13 +370,9 @@ class GradCAM:
 
     def _transformed(self, outputs: Any) -> Any:
         assert self.output_transform is not None
-        try:
+        hint = "Adapt it to the output of the model's forward."
+        with blame("`output_transform` to return logits (N, K)", hint):
             return self.output_transform(outputs)
-        except Exception as error:
-            raise UserCodeError(
-                f"Expected `output_transform` to return logits (N, K), but it raised {type(error).__name__}: {error}. "
-                "Adapt it to the output of the model's forward."
-            ) from error
 
     def _check_logits(self, outputs: Any, n: int) -> Tensor:
         check_logits(outputs, n, "the model's forward" if self.output_transform is None else "`output_transform`")

@@ -93,7 +93,7 @@ def to_logits(outputs: Tensor, kind: str) -> Tensor:
 
 
 def look_like_probabilities(outputs: Tensor) -> bool:
-    """Return True if all outputs ``(N, K)`` lie in 0..1, and of several classes sum up to 1 or are of a sigmoid."""
+    """Return True if all outputs ``(N, K)`` lie in 0..1."""
     return bool(((outputs >= 0) & (outputs <= 1)).all())
 
 

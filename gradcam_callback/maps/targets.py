@@ -15,7 +15,7 @@ from gradcam_callback.maps.logits import predicted_class
 CONTRAST = "contrast"
 # Takes the outputs of the model and the indices (N,) of their images, and returns scores (N,).
 ScoreFunction = Callable[[object, Tensor], Tensor]
-# What `GradCAM` takes, and what each chunk of images gets of it; None is the predicted class.
+# What `GradCAM` takes; None is the predicted class.
 Targets = int | str | Sequence[int] | Tensor | ScoreFunction | None
 
 
@@ -32,6 +32,7 @@ class Contrast:
     classes: Tensor | None = None
 
 
+# The same after `read_targets`.
 ReadTargets = Tensor | Contrast | ScoreFunction | None
 
 
@@ -53,9 +54,7 @@ def read_targets(targets: Targets | Contrast, n: int) -> ReadTargets:
     return targets_per_image(targets, n)
 
 
-def rows_of(
-    targets: Tensor | Contrast | ScoreFunction | None, chunk: slice
-) -> Tensor | Contrast | ScoreFunction | None:
+def rows_of(targets: ReadTargets, chunk: slice) -> ReadTargets:
     """Return the targets of a chunk of the images."""
     if isinstance(targets, Tensor):
         return targets[chunk]

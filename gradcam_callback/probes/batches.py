@@ -20,7 +20,7 @@ from torchvision import tv_tensors
 IMAGE_KEYS = ("image", "img", "pixel_values", "x", "input")
 LABEL_KEYS = ("label", "target", "y", "class_label")
 MASK_KEYS = ("mask", "segmentation_mask", "object_mask")
-# A file name in an item: under one of these keys, or any text that ends like an image.
+# A text in an item that ends like this is the name of its file.
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 # What is shown of a structure in an error.
 MOST_PARTS, DEEPEST = 8, 3
@@ -34,7 +34,7 @@ _WAY_OUT = (
 
 
 class Parts(NamedTuple):
-    """What a probe set needs of an item or a batch.
+    """The images, labels and masks of an item or a batch.
 
     Attributes:
         images: the very tensor in the batch, ``(N, C, H, W)``, or ``(C, H, W)`` of an item.

@@ -49,7 +49,7 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class Feed:
-    """What happens to items before the model takes them.
+    """The steps of items on their way to the model.
 
     Attributes:
         name: of the dataset in errors.

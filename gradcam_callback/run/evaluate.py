@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradcam_callback.exceptions import MapError, UserCodeError
+from gradcam_callback.exceptions import MapError, blame
 from gradcam_callback.maps import (
     CONTRAST,
     CAMs,
@@ -23,7 +23,6 @@ from gradcam_callback.maps import (
     class_probability,
     concatenate,
     is_correct,
-    is_out_of_memory,
     look_like_probabilities,
     predicted_class,
 )
@@ -407,19 +406,12 @@ def blame_forward(images: Tensor, forward: BatchForward | None) -> Iterator[None
         UserCodeError: the block raised an error that is not ours.
     """
     name = "the model's forward" if forward is None else "your `forward`"
-    try:
+    with blame(
+        f"{name} to take probe images as validation gives them, {tuple(images.shape)} {images.dtype}",
+        'If forward takes other arguments, pass forward=lambda net, batch: net(batch["image"], batch["age"]). If the '
+        "images differ from those of the validation, correct the probe set.",
+    ):
         yield
-    except (MapError, UserCodeError):
-        raise
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise  # the images are not to blame
-        raise UserCodeError(
-            f"Expected {name} to take probe images as validation gives them, {tuple(images.shape)} {images.dtype}, but "
-            f"it raised {type(error).__name__}: {error}. If forward takes other arguments, pass "
-            'forward=lambda net, batch: net(batch["image"], batch["age"]); if the images differ from those of the '
-            "validation, correct the probe set."
-        ) from error
 
 
 def check_target(target: object) -> None:

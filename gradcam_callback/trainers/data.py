@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.trainer.states import RunningStage, TrainerFn
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from gradcam_callback.maps import GradCAM, as_input, borrowed
@@ -224,10 +224,12 @@ def check_probe(probe: object) -> None:
 def _count_classes(cam: GradCAM, forward: BatchForward | None, sample: Sample) -> int:
     """Return the number of classes of a network, from its outputs for one image."""
     image = as_input(cam.model, sample.image[None])
-    own = None
-    if forward is not None and sample.row is not None:
-        row = sample.row
-        own = lambda model, images, _: forward(model, fill_row(row, images))  # noqa: E731
+
+    def run(model: nn.Module, images: Tensor, _places: Tensor) -> Any:
+        assert forward is not None
+        return forward(model, fill_row(sample.row, images))
+
+    own = None if forward is None or sample.row is None else run
     with blame_forward(image, forward):
         return max(2, cam.predict(image, forward=own).shape[1])
 

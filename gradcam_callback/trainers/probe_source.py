@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ class ProbeSource:
         data = self._open(trainer, module)
         if self._probe is not None:
             return data.read_folder(self._probe)
-        if self.start_collecting(trainer, module, cam):
+        if self.start_collecting(trainer, module, lambda: cam):
             return None
         try:
             return data.take_probe_set(cam, self._forward, self._seed)
@@ -73,7 +74,7 @@ class ProbeSource:
             # A class index can be explained without labels, too.
             return data.without_labels().take_probe_set(cam, self._forward, self._seed)
 
-    def start_collecting(self, trainer: Trainer, module: LightningModule, cam: GradCAM) -> bool:
+    def start_collecting(self, trainer: Trainer, module: LightningModule, make_cam: Callable[[], GradCAM]) -> bool:
         """Start to collect images, if the data allow no other way.
 
         Images of an earlier pass are dropped: the sanity check shows the first ones of the validation.
@@ -83,7 +84,7 @@ class ProbeSource:
         """
         data = self._open(trainer, module)
         collects = self._probe is None and data.pass_by_only
-        self._collector = data.collector(cam, self._forward) if collects else None
+        self._collector = data.collector(make_cam(), self._forward) if collects else None
         return collects
 
     def stop_collecting(self) -> None:
