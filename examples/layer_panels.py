@@ -46,10 +46,10 @@ def draw(images: Tensor, cams: CAMs, titles: list[str], colormap: str) -> Figure
     for part, i in zip(figure.subfigures(len(images), squeeze=False)[:, 0], range(len(images)), strict=True):
         part.suptitle(titles[i])
         axes = part.subplots(2, len(cams.maps) + 1)
-        axes[0, 0].imshow(images[i].permute(1, 2, 0))
+        axes[0, 0].imshow(images[i].permute(1, 2, 0).numpy())
         for column, (layer, maps) in enumerate(cams.maps.items(), start=1):
             axes[0, column].set_title(layer, fontsize=9)
-            axes[0, column].imshow(maps[i], colormap, vmin=0)
+            axes[0, column].imshow(maps[i].numpy(), colormap, vmin=0)
             axes[1, column].imshow(overlay(images[i], maps[i], colormap))
         for cell in axes.flat:
             cell.set_axis_off()

@@ -1,9 +1,13 @@
-"""A training of several processes, for test_distributed.py: python distributed.py FOLDER STRATEGY PROCESSES [KIND]
+"""Trainings of several processes, for test_distributed.py: python distributed.py FOLDER STRATEGY PROCESSES KIND...
 
-Its weights stay what they are, unless KIND is ``watched`` or ``unwatched``, that is with the callback or without it;
-``fault`` makes the second process fail.
+The trainings run one after the other in the same processes. KIND is one of:
 
-Each process leaves what it knows in ``FOLDER/<rank>.json``.
+- ``still``: the weights stay what they are, so that runs of any number of processes have the same.
+- ``fault``: the same, and the second process fails in the first epoch.
+- ``watched`` and ``unwatched``: the weights change, with the callback or without it.
+- ``stream`` and ``generator``: the automatic probe set of a validation stream, read ahead or as it passes.
+
+Each process leaves what it knows in ``FOLDER/KIND/<rank>.json``.
 """
 
 import json
@@ -16,7 +20,7 @@ import torch
 from conftest import ThinVGG
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.loggers import TensorBoardLogger
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset, default_collate
 from toys import Toys
 
 from gradcam_callback import GradCAMCallback, GradCAMWarning, ProbeSet
@@ -43,22 +47,45 @@ class Faulty(GradCAMCallback):
             self._session.evaluator.cam.chunk_size = None
 
 
+class Shards(IterableDataset):
+    """Each process has items of its own, as with WebDataset."""
+
+    def __init__(self, items):
+        self.items = items
+
+    def __iter__(self):
+        rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+        return iter(self.items[rank::2])
+
+
+class OwnIterator:
+    """A loader that is its own iterator, as with DALI: what is read ahead is lost."""
+
+    def __init__(self, items):
+        self.items, self.place = items, 0
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        batch = self.items[self.place : self.place + 6]
+        if not batch:
+            self.place = 0
+            raise StopIteration
+        self.place += 6
+        return default_collate(batch)
+
+
 class Leave(pl.Callback):
     """Writes down what the process knows."""
 
-    def __init__(self, folder):
-        self.folder, self.said = folder, []
-
-    def on_fit_start(self, trainer, pl_module):
-        warnings.showwarning = lambda message, category, *_: (
-            self.said.append(str(message)) if issubclass(category, GradCAMWarning) else None
-        )
-        warnings.simplefilter("always", GradCAMWarning)
+    def __init__(self, folder, said):
+        self.folder, self.said = folder, said
 
     def on_train_end(self, trainer, pl_module):
         knows = {
             "metrics": sorted(name for name in trainer.callback_metrics if name.startswith("gradcam/")),
-            "said": self.said,
+            "said": [str(warning.message) for warning in self.said if issubclass(warning.category, GradCAMWarning)],
             "weights": [value.double().sum().item() for value in pl_module.state_dict().values()],
             "random": torch.get_rng_state().tolist(),
         }
@@ -66,32 +93,51 @@ class Leave(pl.Callback):
             if isinstance(callback, GradCAMCallback):
                 knows["history"] = callback.history
                 knows["evidence"] = callback.verdict and callback.verdict.evidence
+                knows["images"] = [image.double().sum().item() for image in callback.probe_set.images]
         (self.folder / f"{trainer.global_rank}.json").write_text(json.dumps(knows))
 
 
-def main(folder, strategy, processes, fault=""):
-    torch.set_num_threads(1)
-    pl.seed_everything(0, verbose=False)
-    toys = Toys(12, 1.0, 0, 64)
-    kind = Faulty if fault == "fault" else GradCAMCallback
+def make_probe(toys):
     # Five images, of which four have masks: neither divides among two processes.
     chosen = ProbeSet.from_dataset(toys, 2)
-    masks = [*chosen.masks[:4], None]
-    watch = kind(ProbeSet(chosen.images[:5], chosen.labels[:5], masks), LAYERS, log_before_training=True)
-    stop = EarlyStopping("gradcam/lift/block5_conv3", mode="max", patience=9)
-    trainer = pl.Trainer(
-        max_epochs=2,
-        callbacks=[*([] if fault == "unwatched" else [watch, stop]), Leave(Path(folder))],
-        logger=TensorBoardLogger(folder, name="run", version=""),
-        accelerator="cpu",
-        devices=int(processes),
-        strategy=strategy,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-    )
-    module = (ThinVGG if fault.endswith("watched") else Still)(batch_norm=False)
-    trainer.fit(module, DataLoader(toys, batch_size=3), DataLoader(toys, batch_size=3))
+    return ProbeSet(chosen.images[:5], chosen.labels[:5], [*chosen.masks[:4], None])
+
+
+def train(folder, strategy, processes, kind):
+    pl.seed_everything(0, verbose=False)
+    toys = Toys(12, 1.0, 0, 64)
+    probe, validation = make_probe(toys), DataLoader(toys, batch_size=3)
+    if kind in ("stream", "generator"):
+        items = Toys(24, 1.0, 1, 64).items
+        probe = None
+        validation = DataLoader(Shards(items), batch_size=6) if kind == "stream" else OwnIterator(items)
+    callbacks = []
+    if kind != "unwatched":
+        watch = (Faulty if kind == "fault" else GradCAMCallback)(probe, LAYERS, log_before_training=probe is not None)
+        callbacks = [watch, EarlyStopping("gradcam/lift/block5_conv3", mode="max", patience=9)]
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", GradCAMWarning)
+        trainer = pl.Trainer(
+            max_epochs=2,
+            callbacks=[*callbacks, Leave(folder, said)],
+            logger=TensorBoardLogger(folder, name="run", version=""),
+            accelerator="cpu",
+            devices=processes,
+            strategy=strategy,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+        )
+        module = (Still if kind in ("still", "fault") else ThinVGG)(batch_norm=False)
+        trainer.fit(module, DataLoader(toys, batch_size=3), validation)
+
+
+def main(folder, strategy, processes, *kinds):
+    torch.set_num_threads(1)
+    for kind in kinds:
+        # The second process may be ahead of the first.
+        (Path(folder) / kind).mkdir(parents=True, exist_ok=True)
+        train(Path(folder) / kind, strategy, int(processes), kind)
 
 
 if __name__ == "__main__":

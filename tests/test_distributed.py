@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import distributed
 import pytest
 import pytorch_lightning as pl
 from pytorch_lightning.strategies import FSDPStrategy
@@ -13,31 +14,47 @@ from pytorch_lightning.strategies import FSDPStrategy
 from gradcam_callback import GradCAMCallback
 
 TESTS = Path(__file__).parent
+KINDS = ("still", "watched", "unwatched", "fault", "stream", "generator")
 
 
-def train(folder, strategy, processes, fault=""):
-    folder.mkdir()
+def launch(folder, strategy, *kinds):
+    """Run trainings of two processes.
+
+    Returns:
+        Kind -> what each of the two processes knows at its end.
+    """
     paths = os.pathsep.join(map(str, (TESTS, TESTS.parent / "examples", TESTS.parent)))
     done = subprocess.run(
-        [sys.executable, str(TESTS / "distributed.py"), str(folder), strategy, str(processes), fault],
+        [sys.executable, str(TESTS / "distributed.py"), str(folder), strategy, "2", *kinds],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         env={**os.environ, "PYTHONPATH": paths},
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(processes)]
+    return {kind: [read(folder, kind, rank) for rank in (0, 1)] for kind in kinds}
 
 
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    (knows,) = train(tmp_path_factory.mktemp("alone") / "run", "auto", 1)
-    return knows
+def read(folder, kind, rank):
+    return json.loads((folder / kind / f"{rank}.json").read_text())
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "ddp_spawn"])
-def test_two_processes_know_what_one_does_and_write_once(alone, tmp_path, events, strategy):
-    first, second = train(tmp_path / strategy, strategy, 2)
+def test_two_processes_know_what_one_does_and_write_once(tmp_path, events, strategy):
+    """All kinds are one test, since two processes need longer to start than to train."""
+    distributed.main(tmp_path / "alone", "auto", 1, "still")
+    alone = read(tmp_path / "alone", "still", 0)
+    known = launch(tmp_path, strategy, *(KINDS if strategy == "ddp" else KINDS[:1]))
+    assert_they_know_what_one_does(*known["still"], alone)
+    assert_they_wrote_once(tmp_path / "still" / "run", events, known["still"][0])
+    if strategy == "ddp":
+        assert_the_training_is_the_same(known["watched"], known["unwatched"])
+        assert_one_epoch_is_lost_and_none_hangs(*known["fault"])
+        assert_they_agree_on_one_probe_set(*known["stream"])
+        assert_they_agree_on_one_probe_set(*known["generator"])
+
+
+def assert_they_know_what_one_does(first, second, alone):
     assert first == second, "scalars on every rank"
     assert first["metrics"] == alone["metrics"] and first["evidence"] == alone["evidence"] and first["said"] == []
     assert [entry["epoch"] for entry in first["history"]] == [-1, 0, 1]
@@ -47,27 +64,34 @@ def test_two_processes_know_what_one_does_and_write_once(alone, tmp_path, events
             # Half as many steps: twice as many images in each.
             if name != "step":
                 assert value == pytest.approx(expected[name], rel=1e-4, abs=1e-6), name
-    found = events(tmp_path / strategy / "run")
-    steps = [int(entry["step"]) for entry in first["history"]]
+
+
+def assert_they_wrote_once(run, events, knows):
+    found = events(run)
+    steps = [int(entry["step"]) for entry in knows["history"]]
     assert [event.step for event in found.Images("gradcam/layer/block5_conv3")] == steps
     assert [event.step for event in found.Scalars("gradcam/lift/block5_conv3")] == steps
-    assert len(list((tmp_path / strategy / "run").glob("events*"))) == 1
+    assert len(list(run.glob("events*"))) == 1
 
 
-def test_a_training_of_two_processes_is_the_same_with_the_callback(tmp_path):
-    watched, unwatched = (train(tmp_path / kind, "ddp", 2, kind) for kind in ("watched", "unwatched"))
+def assert_the_training_is_the_same(watched, unwatched):
     assert [entry["epoch"] for entry in watched[0]["history"]] == [-1, 0, 1] and "history" not in unwatched[0]
     for with_callback, without in zip(watched, unwatched, strict=True):
         assert with_callback["weights"] == without["weights"] and with_callback["random"] == without["random"]
     assert watched[0]["weights"] == watched[1]["weights"]
 
 
-def test_a_process_that_fails_loses_one_epoch_of_all_and_none_hangs(tmp_path):
-    first, second = train(tmp_path / "faulty", "ddp", 2, "fault")
+def assert_one_epoch_is_lost_and_none_hangs(first, second):
     for knows in (first, second):
         assert [entry["epoch"] for entry in knows["history"]] == [-1, 1]
     assert ["process 1 could not compute its shard" in line for line in first["said"]] == [True]
     assert ["this epoch's maps lost (" in line for line in second["said"]] == [True]
+
+
+def assert_they_agree_on_one_probe_set(first, second):
+    # Of the 24 images, the process has 12; and the two batches of the sanity check have 12.
+    assert first["images"] == second["images"] and len(first["images"]) == 12
+    assert first["history"] == second["history"] and [entry["epoch"] for entry in first["history"]] == [0, 1]
 
 
 def test_strategies_that_cut_the_model_in_parts_are_refused_with_the_reason(monkeypatch):
