@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import pytest
 import pytorch_lightning as pl
@@ -19,6 +20,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from skimage import data
 from sklearn.datasets import load_sample_image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.compat.tensorflow_stub import pywrap_tensorflow
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
@@ -29,6 +31,9 @@ from toys import CLASSES, Toys
 # made the tests five times slower. Processes that tests start do the same.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
+
+# TensorBoard computes the checksum of every event in Python, which takes 0.2 s for a megabyte, to write and to read it.
+pywrap_tensorflow.crc_update = lambda crc, data: google_crc32c.extend(crc, bytes(data))
 
 # `make fuzz` chooses the second; pytest asks for profiles before it reads the tests. The first is the same each time.
 # It tells of the first failure as it came; to look for a smaller one may take minutes.

@@ -1,9 +1,11 @@
 """Trains in a process of its own, in which something gives out in the third epoch, and is back in the fifth.
 
-    python outage.py FOLDER USER KIND
+    python outage.py FOLDER USER KIND...
 
-KIND is what gives out: ``disk`` (no file grows any further), ``folder`` (the log folder is deleted), ``permission`` (it
-may not be written to; by USER, who is not the administrator), ``memory`` (no more than there is), or nothing.
+The trainings run one after the other. KIND is what gives out: ``disk`` (no file grows any further), ``folder`` (the
+log folder is deleted), ``permission`` (it may not be written to; by USER, who is not the administrator), ``memory``
+(no more than there is), or ``nothing``. ``memory`` has to be the first, as later trainings find room that an earlier
+one has left. ``permission`` has to be the last, as USER cannot become the administrator again.
 """
 
 import json
@@ -67,8 +69,8 @@ class Relief(pl.Callback):
         resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
 
 
-def main():
-    folder, user, kind = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+def train(folder, user, kind):
+    folder.mkdir()
     if kind == "permission" and os.geteuid() == 0:
         os.chown(folder, user, user)
         os.seteuid(user)
@@ -101,6 +103,12 @@ def main():
         "random": torch.get_rng_state().tolist(),
     }
     (folder / "knows.json").write_text(json.dumps(knows))
+
+
+def main():
+    folder, user = Path(sys.argv[1]), int(sys.argv[2])
+    for kind in sys.argv[3:]:
+        train(folder / kind, user, kind)
 
 
 if __name__ == "__main__":

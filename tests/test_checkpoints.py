@@ -1,7 +1,6 @@
 """A training that nobody watched is looked back at as if it had been."""
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -174,14 +173,16 @@ def test_the_table_shows_what_there_is(tmp_path, toys):
     assert row.split() == ["3", "40", f"{100 * right:.0f}", "%", "a"]
 
 
-def test_long_work_shows_its_progress_to_a_person_and_nothing_to_a_file(folder, tmp_path):
+def test_long_work_shows_its_progress_to_a_person_and_nothing_to_a_file(folder, tmp_path, monkeypatch, capfd):
     layers = "nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)"
     (tmp_path / "net.py").write_text(f"from torch import nn\n\n\ndef make():\n    return nn.Sequential({layers})\n")
     images = sorted(folder.glob("*/?.png"))
-    command = [sys.executable, "-m", "gradcam_callback", "panel", *map(str, images), "--size", "64"]
-    command += ["--model", "net.py:make", "--layers", "1"]
-    printed, seen = on_a_terminal(command, tmp_path)
+    arguments = ["panel", *map(str, images), "--size", "64", "--model", "net.py:make", "--layers", "1"]
+    printed, seen = on_a_terminal([sys.executable, "-m", "gradcam_callback", *arguments], tmp_path)
     for work in ("photographs", "maps", "panels"):
         assert re.search(rf"{work}: 100%.* 6/6", seen), seen
-    quiet = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120)
-    assert quiet.returncode == 0 and quiet.stderr == b"" and quiet.stdout == printed
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["gradcam_callback", *arguments])
+    main()
+    quiet = capfd.readouterr()
+    assert quiet.err == "" and quiet.out.encode() == printed

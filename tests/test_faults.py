@@ -30,47 +30,55 @@ def probe(toys):
     return ProbeSet.from_dataset(toys, 1)
 
 
-def run(folder, kind):
-    folder.mkdir()
+OUTAGES = {
+    "disk": (["TensorBoard"], "File too large", [2, 3]),
+    "folder": (["Folder", "TensorBoard"], "Not a directory", [0, 1, 2, 3]),
+    "permission": (["Folder", "TensorBoard"], "Permission denied", [2, 3]),
+}
+
+
+def test_a_training_survives_real_outages_of_disk_and_memory(reachable, events):
+    """All kinds are one test, as a process needs longer to start than to train."""
+    kinds = ["memory", "nothing", *OUTAGES]
     paths = os.pathsep.join(map(str, (TESTS, TESTS.parent / "examples", TESTS.parent)))
     done = subprocess.run(
-        [sys.executable, str(TESTS / "outage.py"), str(folder), "65534", kind],
+        [sys.executable, str(TESTS / "outage.py"), str(reachable), "65534", *kinds],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         # With threads of its own, torch's memory would be another on each machine; and what is let go of has to go back
         # at once, or a map might find room in it beyond the limit.
         env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads((folder / "knows.json").read_text())
+    knows = {kind: json.loads((reachable / kind / "knows.json").read_text()) for kind in kinds}
+    assert knows["nothing"]["said"] == []
+    for kind in ("memory", *OUTAGES):
+        for name in ("losses", "weights", "random"):
+            assert knows[kind][name] == knows["nothing"][name], (kind, name)
+    assert_an_epochs_maps_are_lost_and_no_more(knows["memory"])
+    for kind, (losers, word, lost) in OUTAGES.items():
+        assert knows[kind]["history"] == knows["nothing"]["history"]
+        assert_it_is_said_once(knows[kind]["said"], losers, word)
+        assert_logging_goes_on_when_the_disk_is_back(reachable / kind / "run", events, knows[kind]["history"], lost)
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    return run(tmp_path_factory.mktemp("undisturbed") / "log", "nothing")
+def assert_an_epochs_maps_are_lost_and_no_more(knows):
+    said = knows["said"]
+    assert said and all("can't allocate memory" in line or "out of memory" in line for line in said)
+    assert "maps lost" in said[-1] and "smaller probe images need less memory" in said[-1]
+    assert [entry["epoch"] for entry in knows["history"]][-4:] == [2, 3, 4, 5]
 
 
-@pytest.mark.parametrize(
-    ("kind", "losers", "word", "lost"),
-    [
-        ("disk", ["TensorBoard"], "File too large", [2, 3]),
-        ("folder", ["Folder", "TensorBoard"], "Not a directory", [0, 1, 2, 3]),
-        ("permission", ["Folder", "TensorBoard"], "Permission denied", [2, 3]),
-    ],
-)
-def test_what_cannot_be_written_is_said_once_and_logging_goes_on_when_the_disk_is_back(
-    undisturbed, reachable, events, kind, losers, word, lost
-):
-    """A real outage of a real disk, in a process of its own, in the third and the fourth of six epochs."""
-    knows = run(reachable / "log", kind)
-    for name in ("losses", "weights", "random", "history"):
-        assert knows[name] == undisturbed[name], name
-    assert undisturbed["said"] == [] and len(knows["said"]) == len(losers)
-    for line, loser in zip(knows["said"], losers, strict=True):
+def assert_it_is_said_once(said, losers, word):
+    assert len(said) == len(losers)
+    for line, loser in zip(said, losers, strict=True):
         assert f"images and texts for {loser} are lost until it works again" in line and word in line
+
+
+def assert_logging_goes_on_when_the_disk_is_back(run, events, history, lost):
     # The last entry of an outage comes to its end after the disk is back, so nothing is demanded of its scalars.
-    found, steps = events(reachable / "log" / "run"), [int(entry["step"]) for entry in knows["history"]]
+    found, steps = events(run), [int(entry["step"]) for entry in history]
     there = [step for epoch, step in enumerate(steps) if epoch not in lost]
     for tag in ("gradcam/layer/block5_conv3", "gradcam/probe/star-1"):
         assert [event.step for event in found.Images(tag)] == there
@@ -78,22 +86,11 @@ def test_what_cannot_be_written_is_said_once_and_logging_goes_on_when_the_disk_i
             Image.open(io.BytesIO(event.encoded_image_string)).load()
     assert set(there) <= {event.step for event in found.Scalars("gradcam/lift/block5_conv3")} <= set(steps)
     assert set(there) <= {event.step for event in found.Scalars("val_loss")} <= set(steps), "Lightning's own, too"
-    focus = reachable / "log" / "run" / "focus"
-    assert json.loads((focus / "history.json").read_text())["history"] == knows["history"]
-    pictures = list(focus.rglob("*.jpg"))
-    assert pictures and not list(focus.rglob("*.partial"))
+    assert json.loads((run / "focus" / "history.json").read_text())["history"] == history
+    pictures = list((run / "focus").rglob("*.jpg"))
+    assert pictures and not list((run / "focus").rglob("*.partial"))
     for picture in pictures:
         Image.open(picture).load()
-
-
-def test_where_memory_runs_out_an_epochs_maps_are_lost_and_no_more(undisturbed, tmp_path):
-    """It really does: the process may have no more than it has."""
-    knows = run(tmp_path / "log", "memory")
-    assert knows["losses"] == undisturbed["losses"] and knows["weights"] == undisturbed["weights"]
-    assert knows["random"] == undisturbed["random"]
-    assert knows["said"] and all("can't allocate memory" in line or "out of memory" in line for line in knows["said"])
-    assert "maps lost" in knows["said"][-1] and "smaller probe images need less memory" in knows["said"][-1]
-    assert [entry["epoch"] for entry in knows["history"]][-4:] == [2, 3, 4, 5]
 
 
 class Compares(GradCAMCallback):
