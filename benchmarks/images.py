@@ -69,7 +69,7 @@ def main() -> None:
     state = RunState()
 
     def evaluation(maps: dict[str, torch.Tensor]) -> Evaluation:
-        return Evaluation(CAMs(maps, cams.logits, cams.targets, cams.nonfinite), {}, 0, None, None, [], None, None)
+        return Evaluation(CAMs(maps, cams.logits, cams.targets, cams.nonfinite), {}, [], None, None)
 
     def draw_entry(maps: dict[str, torch.Tensor]) -> list[tuple[tuple[str, ...], EncodedImage]]:
         drawn = album.entry(evaluation(maps), state, None)

@@ -68,7 +68,7 @@ def main() -> None:
         print(f"{found.epoch:>5}{found.step:>8}{accuracy:>11}{swapped:>17}   {found.path}")
     kept = results[best([result.verdict for result in results])]
     if kept.verdict is not None:
-        print(f"\nKeep {kept.checkpoint.path}:\n{kept.verdict.evidence}")
+        print(f"\nKeep {kept.checkpoint.path}:\n{kept.verdict.headline}\n{kept.verdict.evidence}")
     folder = shlex.quote(str(args.out))
     print(f"\nOpen TensorBoard:\n\n    tensorboard --logdir {folder} --samples_per_plugin images=100\n")
 

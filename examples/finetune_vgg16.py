@@ -250,7 +250,7 @@ def launch(train: Callable[[argparse.Namespace], GradCAMCallback], args: argpars
     except (FileNotFoundError, ValueError, WeightsUnavailable) as error:
         sys.exit(str(error))
     if watch.verdict is not None:
-        print(watch.verdict.evidence)
+        print(f"{watch.verdict.headline}\n{watch.verdict.evidence}")
     folder = shlex.quote(str(args.out))
     print(f"\nOpen TensorBoard:\n\n    tensorboard --logdir {folder} --samples_per_plugin images=100\n")
 

@@ -71,15 +71,19 @@ class Result:
         name: of the run.
         validation: accuracy on the validation data, 0..1.
         unbiased: accuracy on toys on random grounds, 0..1.
-        swapped: accuracy on probe images with the grounds of other classes, 0..1.
+        control: accuracy on probe images with other grounds of the same class, 0..1.
+        swapped: the same with the grounds of other classes.
         lift: at `LAYER`; 1 is chance.
+        headline: of the callback's verdict.
     """
 
     name: str
     validation: float
     unbiased: float
+    control: float
     swapped: float
     lift: float
+    headline: str
 
 
 def train(name: str, bias: float, args: argparse.Namespace) -> Result:
@@ -110,8 +114,10 @@ def train(name: str, bias: float, args: argparse.Namespace) -> Result:
         name,
         float(trainer.callback_metrics["val_acc"]),
         _accuracy(model, unbiased),
+        watch.history[-1]["gradcam/swap_control_accuracy"],
         watch.history[-1]["gradcam/swap_accuracy"],
         watch.history[-1][f"gradcam/lift/{LAYER}"],
+        watch.verdict.headline if watch.verdict is not None else "",
     )
 
 
@@ -131,11 +137,15 @@ def _accuracy(model: FineTuning, toys: Toys) -> float:
 def report(shortcut: Result, clean: Result) -> str:
     """Format the results as a table, and say in a sentence what they mean."""
     lines = [
-        f"{'run':<10}{'validation':>12}{'unbiased data':>16}{'swapped ground':>17}{f'lift {LAYER}':>20}",
+        f"{'run':<10}{'validation':>12}{'unbiased data':>16}{'ground of':>17}{'ground of':>17}{'lift at':>15}",
+        f"{'':<38}{'own class':>17}{'other classes':>17}{LAYER:>15}",
         *(
-            f"{r.name:<10}{r.validation:>12.0%}{r.unbiased:>16.0%}{r.swapped:>17.0%}{r.lift:>20.2f}"
+            f"{r.name:<10}{r.validation:>12.0%}{r.unbiased:>16.0%}{r.control:>17.0%}{r.swapped:>17.0%}{r.lift:>15.2f}"
             for r in (shortcut, clean)
         ),
+        "",
+        "The callback's verdicts, from validation images alone:",
+        *(f"  {r.name}: {r.headline}" for r in (shortcut, clean)),
         "",
     ]
     if shortcut.unbiased < clean.unbiased - 0.15 and shortcut.lift < clean.lift:

@@ -106,7 +106,7 @@ def compare(args: argparse.Namespace) -> None:
     print(format_table(results))
     last = results[-1]
     if last.verdict is not None:
-        print(f"\n{last.checkpoint.path}: {last.verdict.evidence}")
+        print(f"\n{last.checkpoint.path}: {last.verdict.text}")
     print(f"\n{args.out / 'focus.html'}")
     print(f"tensorboard --logdir {shlex.quote(str(args.out))} --samples_per_plugin images=100")
 

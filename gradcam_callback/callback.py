@@ -349,7 +349,7 @@ class GradCAMCallback(Callback):
         session, epoch, step = self._session, trainer.current_epoch, trainers.validation_step(trainer)
         trainers.log_scalars(trainer, pl_module, session.tags.tag_all(evaluation.scalars))
         session.log(evaluation, epoch, step, standalone=not trainers.is_fitting(trainer))
-        trainers.react_to_shortcut(trainer, session, self.on_shortcut)
+        trainers.react_to_shortcut(trainer, pl_module, session, self.on_shortcut)
 
     def _gather_evaluation(self, trainer: Trainer) -> Evaluation | None:
         # Every rank comes here, also if its own part has failed. Otherwise the other ranks would wait for it forever.

@@ -113,7 +113,9 @@ def train(folder, strategy, processes, kind):
         validation = DataLoader(Shards(items), batch_size=6) if kind == "stream" else OwnIterator(items)
     callbacks = []
     if kind != "unwatched":
-        watch = (Faulty if kind == "fault" else GradCAMCallback)(probe, LAYERS, log_before_training=probe is not None)
+        watch = (Faulty if kind == "fault" else GradCAMCallback)(
+            probe, LAYERS, log_before_training=probe is not None, views="all" if kind == "still" else "layer"
+        )
         callbacks = [watch, EarlyStopping("gradcam/lift/block5_conv3", mode="max", patience=9)]
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", GradCAMWarning)

@@ -78,7 +78,12 @@ def train(folder, user, kind):
     toys = Toys(6, bias=1.0, seed=0, size=64)
     # Large images, so that their maps need more memory than the training.
     large = Toys(3, bias=1.0, seed=1, size=512 if kind == "memory" else 64)
-    callback = GradCAMCallback(ProbeSet.from_dataset(large), ["block1", "block5"], save_dir=folder / "run" / "focus")
+    callback = GradCAMCallback(
+        ProbeSet.from_dataset(large),
+        ["block1", "block5"],
+        views=["probe", "layer", "animation"],
+        save_dir=folder / "run" / "focus",
+    )
     module = ThinVGG()
     trainer = pl.Trainer(
         max_epochs=6,

@@ -68,9 +68,10 @@ def densenet_maps(model, images):
 
 @pytest.mark.parametrize(("library", "name", "layer", "last", "kind", "pixels"), ROWS)
 def test_layers_are_found_and_maps_equal_the_peers(library, name, layer, last, kind, pixels):
-    model, images = make_model(library, name), torch.rand(4, 3, int(pixels), int(pixels)).double()
+    side, count = int(pixels), 2 if pixels == "224" else 4
+    model, images = make_model(library, name), torch.rand(count, 3, side, side).double()
     cam = GradCAM(model, "last" if last else layer, reshape_transform=kind or None)
-    cams = cam(images, [0, 1, 2, 3])
+    cams = cam(images, list(range(count)))
     assert [found.name for found in cam.layers] == [layer] == list(cams.maps)
     raw = cams.maps[layer]
     expected = densenet_maps(model, images) if name == "densenet121" else peer_maps(model, name, layer, kind, images)

@@ -152,10 +152,10 @@ def test_tensorboard_shows_scalars_charts_and_the_verdict(page, tensorboard, log
     choose(page, "gradcam/probe_accuracy")
     page.get_by_text("gradcam/probe_accuracy").first.wait_for(timeout=30_000)
     page.goto(f"{tensorboard}/#custom_scalars")
-    for chart in ("accuracies", "lift by layer", "swap accuracy with its 95 % interval"):
+    for chart in ("accuracies", "lift by layer", "background gap with its 95 % interval"):
         page.get_by_text(chart, exact=True).first.wait_for(timeout=30_000)
     page.goto(f"{tensorboard}/#text")
-    page.get_by_text(logged.verdict.evidence[:60]).first.wait_for(timeout=30_000)
+    page.get_by_text(logged.verdict.headline[:60]).first.wait_for(timeout=30_000)
     assert not page.get_by_text("manifest").count(), "what is for programs is not shown"
 
 

@@ -18,15 +18,15 @@ from toys import CLASSES
 
 from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet
 from gradcam_callback.maps import predicted_class
-from gradcam_callback.measures import metrics
-from gradcam_callback.measures.interventions import make_counterfactuals
+from gradcam_callback.measures import Counterfactuals, metrics
 from gradcam_callback.run.tags import join
 
 ALL = [f"block{b}_conv{c}" for b, n in enumerate((2, 2, 3, 3, 3), 1) for c in range(1, n + 1)]
 ON_MASKS = ("relevance_mass", "lift", "pointing_game")
 PER_LAYER = (*ON_MASKS, "entropy", "strength", "drift", "empty")
 ACCURACIES = ("probe_accuracy", "swap_accuracy", "background_accuracy", "foreground_accuracy")
-SWAP = ("swap_accuracy_low", "swap_accuracy_high", "swap_drop", "swap_drop_low")
+SWAP = ("swap_accuracy_low", "swap_accuracy_high", "swap_drop", "swap_control_accuracy", "pasting_cost")
+GAP = ("background_gap", "background_gap_low", "background_gap_high")
 
 
 @pytest.fixture
@@ -40,11 +40,11 @@ def test_zero_configuration_logs_every_tag_at_lightnings_validation_steps(thin, 
     found = events()
     names = callback.probe_set.names
     images = [f"gradcam/{kind}/{name}" for kind in ("probe", "evolution") for name in names]
-    images += [f"gradcam/layer/{layer}" for layer in ALL] + ["gradcam/depth_profile"]
-    once = {"gradcam/counterfactuals": 0, **{f"gradcam/animation/{name}": -1 for name in names}}
-    assert set(found.Tags()["images"]) == {*images, *once}
+    images += [f"gradcam/layer/{layer}" for layer in ALL] + ["gradcam/depth_profile", "gradcam/counterfactuals"]
+    animations = [f"gradcam/animation/{name}" for name in names]
+    assert set(found.Tags()["images"]) == {*images, *animations}
     scalars = {f"gradcam/{measure}/{layer}" for measure in PER_LAYER for layer in ALL}
-    scalars |= {f"gradcam/{figure}" for figure in (*ACCURACIES, *SWAP)}
+    scalars |= {f"gradcam/{figure}" for figure in (*ACCURACIES, *SWAP, *GAP)}
     scalars |= {f"gradcam/lift_by_class/{ALL[-1]}/{name}" for name in CLASSES}
     assert {tag for tag in found.Tags()["scalars"] if tag.startswith("gradcam/")} == scalars
 
@@ -52,8 +52,8 @@ def test_zero_configuration_logs_every_tag_at_lightnings_validation_steps(thin, 
     assert len(steps) == 3
     for tag in images:
         assert [event.step for event in found.Images(tag)] == steps
-    for tag, when in once.items():
-        assert [event.step for event in found.Images(tag)] == [steps[when]]
+    for tag in animations:
+        assert [event.step for event in found.Images(tag)] == steps[-1:]
     for tag in scalars:
         assert [event.step for event in found.Scalars(tag)] == (steps[1:] if "/drift/" in tag else steps)
     assert [event.step for event in found.Tensors("gradcam/verdict")] == steps
@@ -82,7 +82,7 @@ def test_history_holds_what_tensorboard_holds(thin, fit, events):
             if tag.startswith("gradcam/") and "/drift/" not in tag:
                 event = found.Scalars(tag)[i]
                 assert (event.step, event.value) == (entry["step"], pytest.approx(value, rel=1e-5))
-    assert found.Tensors("gradcam/verdict")[-1].tensor_proto.string_val[0].decode() == callback.verdict.evidence
+    assert found.Tensors("gradcam/verdict")[-1].tensor_proto.string_val[0].decode() == callback.verdict.text
 
 
 def test_scalars_are_what_their_definitions_give_on_the_weights_of_the_validation(thin, fit, toys, probe):
@@ -101,10 +101,11 @@ def test_scalars_are_what_their_definitions_give_on_the_weights_of_the_validatio
         }
         for measure, value in expected.items():
             assert entry[f"gradcam/{measure}/{layer}"] == pytest.approx(float(value), rel=1e-4), measure
-    sets = make_counterfactuals(probe.images, probe.labels, probe.masks)
+    sets = Counterfactuals(probe.images, probe.labels, probe.masks)
     questions = {
         "probe_accuracy": (probe.images, probe.labels),
-        "swap_accuracy": (sets.swapped, probe.labels[sets.objects]),
+        "swap_accuracy": (sets.paste(sets.other_class), probe.labels[sets.other_class.objects]),
+        "swap_control_accuracy": (sets.paste(sets.same_class), probe.labels[sets.same_class.objects]),
         "background_accuracy": (sets.background, probe.labels),
         "foreground_accuracy": (sets.foreground, probe.labels),
     }
@@ -113,6 +114,12 @@ def test_scalars_are_what_their_definitions_give_on_the_weights_of_the_validatio
         with torch.no_grad():
             right = (predicted_class(thin(images)) == labels).float().mean()
         assert entry[f"gradcam/{name}"] == pytest.approx(float(right))
+    control = entry["gradcam/swap_control_accuracy"]
+    assert entry["gradcam/background_gap"] == pytest.approx(control - entry["gradcam/swap_accuracy"])
+    assert entry["gradcam/pasting_cost"] == pytest.approx(entry["gradcam/probe_accuracy"] - control)
+    assert (
+        entry["gradcam/background_gap_low"] <= entry["gradcam/background_gap"] <= entry["gradcam/background_gap_high"]
+    )
 
 
 def test_early_stopping_on_a_focus_scalar(thin, fit):

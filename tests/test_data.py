@@ -810,7 +810,7 @@ def test_a_mask_and_a_label_in_different_places(toys):
 
 def test_a_stream_of_several_labels_has_the_masks_of_each_class(toys, watch):
     def planes(label, mask):
-        return torch.stack([mask if c == label else ~mask for c in range(3)])
+        return torch.stack([mask if c == label else mask.roll(c + 1, dims=0) for c in range(3)])
 
     items = [(x, torch.eye(3)[y] + torch.eye(3)[(y + 1) % 3], planes(y, m)) for x, y, m in toys.items]
     module = Reads()

@@ -5,7 +5,7 @@ import torch
 from conftest import Toys
 
 from gradcam_callback.measures.inpaint import paint_out
-from gradcam_callback.measures.interventions import make_counterfactuals
+from gradcam_callback.measures.interventions import Counterfactuals
 
 
 @pytest.fixture(scope="module")
@@ -52,29 +52,54 @@ def test_painting_out_large_objects_gives_finite_colours_of_the_surroundings(sha
         torch.testing.assert_close(painted, torch.full_like(painted, 0.25), atol=1e-4, rtol=0)
 
 
-def test_swapped_images_hold_the_object_whole_on_ground_of_another_class(toys):
+def means(images):
+    return images.mean(dim=(0, 2, 3))
+
+
+@pytest.mark.parametrize("kind", ["same_class", "other_class"])
+def test_pasted_images_hold_the_object_whole_on_ground_of_the_right_class(toys, kind):
     images, labels, masks = toys
-    sets = make_counterfactuals(images, labels, masks, n_donors=2, seed=0)
-    assert sets.swapped.shape == (18, 3, 96, 96)
-    assert sets.objects.tolist() == [i for i in range(9) for _ in range(2)]
-    ground = torch.stack([sets.background[labels == c].mean(dim=(0, 2, 3)) for c in range(3)])
-    for image, source in zip(sets.swapped, sets.objects.tolist(), strict=True):
+    sets = Counterfactuals(images, labels, masks, n_donors=2, seed=0)
+    swaps = getattr(sets, kind)
+    pasted = sets.paste(swaps)
+    assert pasted.shape == (18, 3, 96, 96)
+    assert swaps.objects.tolist() == [i for i in range(9) for _ in range(2)]
+    ground = torch.stack([means(sets.background[labels == c]) for c in range(3)])
+    for image, source in zip(pasted, swaps.objects.tolist(), strict=True):
         assert torch.equal(image[:, masks[source]], images[source][:, masks[source]])
         outside = image[:, ~masks[source]].mean(dim=1)
-        assert int((ground - outside).norm(dim=1).argmin()) != int(labels[source])
+        is_own = int((ground - outside).norm(dim=1).argmin()) == int(labels[source])
+        assert is_own == (kind == "same_class")
+
+
+def test_the_control_is_pasted_as_the_swap_is(toys):
+    """Both paint out the donor and cut the object with the same mask, so that only the background differs."""
+    images, labels, masks = toys
+    sets = Counterfactuals(images, labels, masks)
+    for swaps in (sets.same_class, sets.other_class):
+        for image, i, j in zip(sets.paste(swaps), swaps.objects.tolist(), swaps.donors.tolist(), strict=True):
+            assert i != j, "never its own background"
+            assert torch.equal(image, torch.where(masks[i], images[i], sets.background[j]))
+
+
+def test_a_part_of_the_swaps_gives_a_part_of_the_images(toys):
+    sets = Counterfactuals(*toys)
+    swaps = sets.other_class
+    assert torch.equal(sets.paste(swaps[3:7]), sets.paste(swaps)[3:7]) and len(swaps[3:7]) == 4
 
 
 def test_donors_are_fixed_by_the_seed(toys):
-    first, again = make_counterfactuals(*toys, seed=4).swapped, make_counterfactuals(*toys, seed=4).swapped
-    assert torch.equal(first, again)
-    assert not torch.equal(first, make_counterfactuals(*toys, seed=5).swapped)
+    for kind in ("same_class", "other_class"):
+        first, again, other = (getattr(Counterfactuals(*toys, seed=seed), kind).donors for seed in (4, 4, 5))
+        assert torch.equal(first, again)
+        assert not torch.equal(first, other) or kind == "same_class", "of two images of the class, both are taken"
 
 
 def test_the_other_classes_take_turns_as_donors_of_an_object(toys):
-    sets = make_counterfactuals(*toys, n_donors=4, seed=1)
+    swaps = Counterfactuals(*toys, n_donors=4, seed=1).other_class
     labels = toys[1]
     for i in range(9):
-        donors = sets.donors[sets.objects == i]
+        donors = swaps.donors[swaps.objects == i]
         assert len(set(donors.tolist())) == 4, "four different images"
         others = sorted({0, 1, 2} - {int(labels[i])})
         assert sorted(labels[donors].tolist()) == [others[0]] * 2 + [others[1]] * 2
@@ -82,14 +107,44 @@ def test_the_other_classes_take_turns_as_donors_of_an_object(toys):
 
 def test_foreground_has_the_same_colour_around_every_object(toys):
     images, labels, masks = toys
-    foreground = make_counterfactuals(images, labels, masks).foreground
+    foreground = Counterfactuals(images, labels, masks).foreground
     outside = torch.cat([image[:, ~mask] for image, mask in zip(foreground, masks, strict=True)], dim=1)
     assert (outside.amax(dim=1) - outside.amin(dim=1)).max() < 1e-5
     assert torch.equal(foreground[0][:, masks[0]], images[0][:, masks[0]])
 
 
-def test_objects_of_one_class_cannot_be_swapped(toys):
+def test_objects_of_one_class_have_a_control_only(toys):
     images, labels, masks = toys
     one = labels == 0
-    sets = make_counterfactuals(images[one], labels[one], masks[one])
-    assert sets.swapped is None and len(sets.objects) == len(sets.donors) == 0
+    sets = Counterfactuals(images[one], labels[one], masks[one])
+    assert len(sets.other_class) == 0 and len(sets.paste(sets.other_class)) == 0
+    assert sets.same_class.objects.tolist() == [0, 0, 1, 1, 2, 2], "a class of three images has two donors"
+
+
+def test_a_class_with_a_single_image_has_no_control(toys):
+    images, _, masks = toys
+    sets = Counterfactuals(images[:5], torch.tensor([0, 0, 1, 2, 2]), masks[:5])
+    assert set(sets.same_class.objects.tolist()) == {0, 1, 3, 4}
+    assert set(sets.other_class.objects.tolist()) == set(range(5))
+
+
+def pairs_of(swaps):
+    return set(zip(swaps.objects.tolist(), swaps.donors.tolist(), strict=True))
+
+
+def test_with_several_labels_no_donor_shows_the_object_a_second_time(toys):
+    images, _, masks = toys
+    labels = torch.tensor([0, 0, 1, 0, 1])
+    # The third and the fourth are one photograph that holds both classes.
+    present = torch.tensor([[1, 0], [1, 0], [1, 1], [1, 1], [0, 1]]).bool()
+    sets = Counterfactuals(images[[0, 1, 2, 2, 3]], labels, masks[:5], present=present)
+    # An object of class 0 is put on images whose own object of class 0 is painted out, and not on its own photograph.
+    assert pairs_of(sets.same_class) == {(0, 1), (0, 3), (1, 0), (1, 3), (3, 0), (3, 1), (2, 4), (4, 2)}
+    assert pairs_of(sets.other_class) == {(0, 4), (1, 4), (3, 4), (2, 0), (2, 1), (4, 0), (4, 1)}
+
+
+def test_a_photograph_is_no_donor_of_its_other_object(toys):
+    images, _, masks = toys
+    # Two objects of one class on the first photograph, each with its own mask.
+    sets = Counterfactuals(images[[0, 0, 1]], torch.tensor([0, 0, 0]), masks[:3])
+    assert pairs_of(sets.same_class) == {(0, 2), (1, 2), (2, 0), (2, 1)}

@@ -132,8 +132,9 @@ def test_training_is_bit_identical_with_and_without_the_callback(case, fit, toys
         for frozen in list(module.features.children())[:7]:
             frozen.requires_grad_(False)
         module.features[1].eval()
-        # Every image is drawn in one case; the others are about what comes of the maps.
-        callback = GradCAMCallback(probe, log_before_training=True, views="all" if case == "plain" else VIEWS)
+        # Every image of every layer is drawn in one case; the others are about what comes of the maps.
+        layers, views = ("all", "all") if case == "plain" else (["block1_conv2", "block5"], VIEWS)
+        callback = GradCAMCallback(probe, layers, log_before_training=True, views=views)
         callbacks = [make() for make in companions] + [callback] * watched
         options = {**options, "logger": TensorBoardLogger(tmp_path, name=f"watched-{watched}", version="")}
         if watched and case == "exception in the map":

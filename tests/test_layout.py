@@ -9,15 +9,17 @@ from PIL import ImageChops
 
 from gradcam_callback.drawing import (
     Animation,
+    AnswerRow,
     Caption,
     EvolutionStrip,
+    Group,
     InputImage,
     LayerPanel,
     ProbePanel,
     Style,
+    answer_sheet,
     canvas,
     caption,
-    contact_sheet,
     panels,
     sheets,
     strips,
@@ -142,9 +144,21 @@ def animation(layers=ALL, **options):
     return frames(1, layers, **options)[0]
 
 
-def contact(count=4, shape="square", title="What the swap test asks", name="star-1", heading="as it is"):
-    row = [np.zeros((*SHAPES[shape], 3), np.uint8)] * count
-    return contact_sheet(title, [heading] * count, [(name, row)] * 3, 120)
+def answers(
+    counts=(1, 2, 3), rows=3, shape="square", headline="NO SIGN", answer=STAR, name="star-1", heading="as it is"
+):
+    """Draw rows of as many images per group, the first pixel of each the number of the image."""
+    cells = iter(range(1000))
+    row = [
+        AnswerRow(
+            name,
+            answer.label,
+            [[np.full((*SHAPES[shape], 3), next(cells), np.uint8) for _ in range(count)] for count in counts],
+            [[answer] * count for count in counts],
+        )
+        for _ in range(rows)
+    ]
+    return answer_sheet(headline, False, "a note", [Group((heading, "50 % right"), count) for count in counts], row)
 
 
 SHEETS = {
@@ -186,11 +200,14 @@ SHEETS = {
     "animation, tall": lambda: animation(shape="tall"),
     "animation, wide": lambda: animation(shape="wide"),
     "animation, long names": lambda: animation(["z" * 200, "v" * 200], name="x" * 200, explained="y" * 200),
-    "contact sheet": contact,
-    "contact sheet, wide": lambda: contact(shape="wide"),
-    "contact sheet, tall": lambda: contact(shape="tall", heading="x"),
-    "contact sheet of one column": lambda: contact(1),
-    "contact sheet, long names": lambda: contact(title="x" * 300, name="y" * 200, heading="z" * 200),
+    "answers": answers,
+    "answers, wide": lambda: answers(shape="wide"),
+    "answers, tall": lambda: answers(shape="tall"),
+    "answers of one column": lambda: answers((1,)),
+    "answers of one column, tall": lambda: answers((1, 1), shape="tall"),
+    "answers, letters with tails": lambda: answers(answer=Caption("jpg", "yogi", "jumpy", True, 0.5, "", None)),
+    "answers, long names": lambda: answers((1, 2), headline="x " * 300, answer=LONG, name="y" * 200, heading="z" * 200),
+    "answers, a long word": lambda: answers((1, 2), headline="x" * 300),
 }
 
 
@@ -521,47 +538,63 @@ def test_long_names_of_an_animation_take_the_room_that_there_is(drawn, shape):
         assert -8 < heading.right - cell.left - max(cell.size[0], 104) <= 0
 
 
-def test_long_names_of_a_contact_sheet_take_the_room_that_there_is(drawn):
-    image = contact_sheet("i" * 400, ["i" * 200] * 2, [("i" * 200, [np.zeros((60, 60, 3), np.uint8)] * 2)], 120)
-    _, cells, (title, *headings, name) = split(drawn)
-    assert image.width - MARGIN - 8 < title.right <= image.width - MARGIN
-    for cell, heading in zip(cells, headings, strict=True):
-        assert cell.right - 8 < heading.right <= cell.right
-    assert cells[0].left - 3 * GAP - 4 < name.right < cells[0].left
+def test_long_texts_of_an_answer_sheet_take_the_room_that_there_is(drawn):
+    image = answers((1, 2), 1, answer=LONG, name="i" * 200, heading="l" * 200)
+    _, cells, texts = split(drawn)
+    long = [w for w in texts if "…" in w.text]
+    name, label = (next(w for w in long if w.text[0] == letter) for letter in "iy")
+    assert name.left == label.left == MARGIN and name.right < cells[0].left and label.right < cells[0].left
+    headings = [w for w in long if w.text[0] == "l"]
+    assert [w.left for w in headings] == [cells[0].left, cells[1].left]
+    assert headings[0].right <= cells[1].left and headings[1].right <= image.width
+    predictions = [w for w in long if w.text[0] == "z"]
+    for cell, prediction in zip(cells, predictions, strict=True):
+        assert prediction.left == cell.left and -8 < prediction.right - cell.left - sheets.LEAST_COLUMN <= 0
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_contact_sheet_is_a_table(drawn, shape):
-    height, width = SHAPES[shape]
-    names = "abcd"
-    rows = [
-        (name, [np.full((height, width, 3), 10 * i + j, np.uint8) for j in range(4)]) for i, name in enumerate(names)
-    ]
-    image = contact_sheet("a title", ["p", "q", "r", "s"], rows, 120)
+def test_an_answer_sheet_has_the_answer_below_each_image_and_groups_apart(drawn, shape):
+    image = answers((1, 2, 3), 3, shape)
     _, cells, texts = split(drawn)
-    assert [int(cell.pixels[0, 0, 0]) for cell in cells] == [10 * i + j for i in range(4) for j in range(4)]
-    assert {cell.size for cell in cells} == {grey_image(shape).fit(120)}
-    across = {cells[j + 1].left - cells[j].right for j in range(3)}
-    down = {cells[4 * i + 4].top - cells[4 * i].bottom for i in range(3)}
-    assert across == down == {2 * GAP}
-    for j, heading in enumerate("pqrs"):
-        (word,) = [w for w in texts if w.text == heading]
-        assert word.left == cells[j].left == cells[4 + j].left and 0 < cells[j].top - word.bottom < GRID
-    for i, name in enumerate(names):
-        (word,) = [w for w in texts if w.text == name]
-        assert word.left == MARGIN and abs(word.middle[1] - cells[4 * i].middle[1]) <= 3
-        assert all(cell.top == cells[4 * i].top for cell in cells[4 * i : 4 * i + 4])
-    assert image.width == cells[3].right + MARGIN and image.height == cells[-1].bottom + 2 * GAP + MARGIN
-    (title,) = [w for w in texts if w.text == "a title"]
-    assert 0 < next(w for w in texts if w.text == "p").top - title.bottom < 2 * GRID
-    assert (title.left, title.top, title.colour) == (MARGIN, MARGIN, INK)
+    middles = [int(cell.pixels[cell.size[1] // 2, cell.size[0] // 2, 0]) for cell in cells]
+    height, width = SHAPES[shape]
+    assert middles == list(range(18)) and {cell.size for cell in cells} == {(width, height)}
+    column = max(width, sheets.LEAST_COLUMN)
+    for row in range(3):
+        line = cells[6 * row : 6 * row + 6]
+        assert len({cell.top for cell in line}) == 1
+        gaps = [after.left - before.left - column for before, after in zip(line, line[1:], strict=False)]
+        assert gaps == [BLOCK_GAP, 2 * GAP, BLOCK_GAP, 2 * GAP, 2 * GAP]
+        for cell in line:
+            assert (cell.pixels[0, :] == WRONG).all() and (cell.pixels[:, -1] == WRONG).all(), "a red frame"
+            below = [w for w in texts if w.left == cell.left and 0 <= w.top - cell.bottom < 2 * GRID]
+            assert [(w.text, w.colour) for w in below] == [("moon", WRONG), ("91 % ✗", WRONG)]
+        (name,) = [w for w in texts if w.text == "star-1" and line[0].top <= w.top < line[0].bottom]
+        assert name.left == MARGIN
+    assert image.width == cells[5].left + column + MARGIN
+    assert [w.left for w in texts if w.text == "as it is"] == [cells[0].left, cells[1].left, cells[3].left]
 
 
-def test_contact_sheet_is_as_wide_as_its_title_but_no_wider_than_a_page():
-    rows = [("a", [np.zeros((60, 60, 3), np.uint8)])]
-    for title in ("t" * 60, "t" * 300):
-        width = contact_sheet(title, ["p"], rows, 60).width
-        assert width == min(fonts.line_width(title, canvas.TITLE) + 2 * MARGIN, PANEL_WIDTH)
+def test_a_row_with_fewer_images_leaves_the_rest_of_its_group_empty(drawn):
+    picture = np.zeros((60, 60, 3), np.uint8)
+    rows = [AnswerRow("a", "star", [[picture] * 2], [[STAR] * 2]), AnswerRow("b", "star", [[picture]], [[STAR]])]
+    answer_sheet("NO SIGN", False, "a note", [Group(("others",), 2)], rows)
+    _, cells, _ = split(drawn)
+    assert len(cells) == 3 and cells[2].left == cells[0].left < cells[1].left and cells[2].top > cells[0].top
+
+
+@pytest.mark.parametrize("is_alarm", [False, True])
+def test_the_headline_of_an_answer_sheet_takes_the_lines_that_it_needs(drawn, is_alarm):
+    words = [f"word{i}" for i in range(60)]
+    row = AnswerRow("a", "star", [[np.zeros((60, 60, 3), np.uint8)] * 4], [[STAR] * 4])
+    image = answer_sheet(" ".join(words), is_alarm, "a note", [Group(("others",), 4)], [row])
+    _, cells, texts = split(drawn)
+    lines = [w for w in texts if w.text.startswith("word")]
+    assert len(lines) > 3 and " ".join(w.text for w in lines).split() == words
+    assert {w.colour for w in lines} == {WRONG if is_alarm else INK}
+    assert all(w.left == MARGIN and w.right <= image.width - MARGIN for w in lines)
+    (note,) = [w for w in texts if w.text == "a note"]
+    assert lines[-1].bottom < note.top and note.bottom < cells[0].top and note.colour == FAINT
 
 
 @pytest.mark.parametrize("kind", ["probe", "strip", "animation"])

@@ -18,9 +18,8 @@ from torchvision.models.vgg import make_layers
 from toys import CLASSES
 
 from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet
-from gradcam_callback.measures import metrics
-from gradcam_callback.measures.interventions import make_counterfactuals
-from gradcam_callback.run.album import captions
+from gradcam_callback.measures import Counterfactuals, metrics
+from gradcam_callback.run import caption_maps
 
 
 @dataclasses.dataclass
@@ -176,7 +175,7 @@ def test_two_callbacks_in_one_trainer_each_have_a_prefix(thin, fit, events, toys
             values = [entry[f"{prefix}/{name}"] for entry in callback.history]
             assert [event.value for event in found.Scalars(f"{prefix}/{name}")] == pytest.approx(values)
         verdict = found.Tensors(f"{prefix}/verdict")[-1].tensor_proto.string_val[0].decode()
-        assert verdict == callback.verdict.evidence
+        assert verdict == callback.verdict.text
         folder = tmp_path / "csv" / "lightning_logs" / "version_0" / prefix
         assert json.loads((folder / "history.json").read_text())["history"] == callback.history
         assert (folder / "layer" / "block4_conv3").is_dir()
@@ -279,14 +278,15 @@ def test_a_model_with_several_labels_per_image_has_a_map_for_each(fit, toys, eve
     mass = metrics.relevance_mass(seen.maps["block5_conv3"], probe.masks)
     assert entry["gradcam/relevance_mass/block5_conv3"] == pytest.approx(metrics.mean_of_defined(mass), rel=1e-5)
 
-    sets = make_counterfactuals(probe.images, probe.labels, probe.masks, present=probe.present)
-    assert not probe.present[sets.donors, probe.labels[sets.objects]].any(), "no background that holds the class"
-    swapped = model(sets.swapped)[range(len(sets.objects)), probe.labels[sets.objects]] > 0
+    sets = Counterfactuals(probe.images, probe.labels, probe.masks, present=probe.present)
+    of_swaps = probe.labels[sets.other_class.objects]
+    assert not probe.present[sets.other_class.donors, of_swaps].any(), "no background that holds the class"
+    swapped = model(sets.paste(sets.other_class))[range(len(of_swaps)), of_swaps] > 0
     assert entry["gradcam/swap_accuracy"] == pytest.approx(swapped.double().mean().item())
 
     found = events()
     assert len(found.Images("gradcam/probe/star-1")) == len(found.Images("gradcam/evolution/star-1")) == 3
-    for caption, of_label, said in zip(captions(probe, seen), logits[range(15), probe.labels], right, strict=True):
+    for caption, of_label, said in zip(caption_maps(probe, seen), logits[range(15), probe.labels], right, strict=True):
         assert caption.prediction == ("" if said else "no ") + caption.label and caption.correct == bool(said)
         assert caption.probability == pytest.approx(float(of_label.abs().sigmoid()))
         assert caption.explained_probability == pytest.approx(float(of_label.sigmoid()))
@@ -334,7 +334,7 @@ def test_a_model_with_a_single_logit_says_yes_or_no(fit, toys, events):
     assert [entry["epoch"] for entry in callback.history] == [0, 1]
     assert len(events().Images("gradcam/probe/class 0-1")) == 2
     for caption, of_label in zip(
-        captions(probe, GradCAM(model)(probe.images, probe.labels)), [-1] * 6 + [1] * 8, strict=True
+        caption_maps(probe, GradCAM(model)(probe.images, probe.labels)), [-1] * 6 + [1] * 8, strict=True
     ):
         chance = float((logit[probe.names.index(caption.name)] * of_label).sigmoid())
         assert caption.explained_probability == pytest.approx(chance)

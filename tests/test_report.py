@@ -50,7 +50,7 @@ def pictures_in(page):
 def test_page_holds_the_verdict_every_image_layer_and_epoch_and_needs_nothing_else(run, tmp_path, source):
     write_report(tmp_path / source, tmp_path / "focus.html")
     page = (tmp_path / "focus.html").read_text()
-    assert run.verdict.evidence.replace("'", "&#39;") in page
+    assert run.verdict.headline in page and run.verdict.evidence in page
     images = pictures_in(page)
     epochs = ["start", "0", "1"]
     assert json.loads(re.search(r"entries = (\[.*?\])", page)[1]) == epochs
@@ -98,11 +98,11 @@ RED, GREEN = "#c81e1e", "#15803d"
 @pytest.mark.parametrize("source", ["run", "focus"])
 @pytest.mark.filterwarnings("ignore::gradcam_callback.ShortcutWarning")
 def test_the_box_is_red_only_if_a_shortcut_is_suspected(toys, fit, tmp_path, source, epochs, colour):
-    """The first epoch's text says "if the next epoch says so too, a shortcut is suspected", which accuses nobody."""
+    """The first epoch's headline says "POSSIBLE SHORTCUT, if the next epoch says so too", which accuses nobody."""
     probe = ProbeSet.from_dataset(toys, 4)
     callback = GradCAMCallback(probe, LAYERS[1:], save_dir=tmp_path / "focus")
     fit(ReadsTheGround(toys), callback, max_epochs=epochs)
-    assert "is suspected" in callback.verdict.evidence and callback.verdict.suspected == (colour == RED)
+    assert "SHORTCUT" in callback.verdict.headline and callback.verdict.suspected == (colour == RED)
     write_report(tmp_path / source, tmp_path / "focus.html")
     (border,) = re.findall(r"border-left: 5px solid (#\w+)", (tmp_path / "focus.html").read_text())
     assert border == colour

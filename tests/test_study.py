@@ -7,7 +7,7 @@ import pytest
 import study_report
 import torch
 
-from gradcam_callback.measures.verdict import SUSPICIOUS_DROP
+from gradcam_callback.measures.verdict import SUSPICIOUS_GAP
 
 
 @pytest.mark.parametrize("kind", biased.KINDS)
@@ -24,36 +24,39 @@ def test_cues_follow_the_correlation_and_leave_the_objects_unchanged(kind):
     assert changed.flatten(1).any(dim=1).double().mean() > 0.9, "cues differ from each other"
 
 
-def row(kind, drop, lost, suspected, epoch=4, seed=1):
+def row(kind, gap, lost, suspected, epoch=4, seed=1):
     metrics = dict.fromkeys(study_report.METRICS, 0.0)
     return {
         **metrics, "kind": kind, "correlation": 1.0, "seed": seed, "epoch": epoch, "images": 64, "validation": 1.0,
-        "conflicting": 1.0 - lost, "swap_drop": drop, "swap_accuracy": 1.0 - drop, "suspected": suspected,
+        "conflicting": 1.0 - lost, "background_gap": gap, "background_gap_low": gap - 0.04, "swap_accuracy": 1.0 - gap,
+        "suspected": suspected,
     }  # fmt: skip
 
 
 def test_counts_and_thresholds_are_those_counted_by_hand():
     rows = [row("patch", 0.4, 0.5, True), row("patch", 0.1, 0.2, False), row("tint", 0.05, 0.0, False)]
-    assert study_report.auc(rows, "swap_drop") == 1.0
-    assert study_report.auc(rows[:2], "swap_drop") is None, "all of one truth"
-    undefined = {name: value for name, value in rows[0].items() if name != "swap_drop"}
-    assert study_report.auc([undefined, *rows], "swap_drop") == 1.0, "a row without the metric is left out"
+    assert study_report.auc(rows, "background_gap") == 1.0
+    assert study_report.auc(rows[:2], "background_gap") is None, "all of one truth"
+    undefined = {name: value for name, value in rows[0].items() if name != "background_gap"}
+    assert study_report.auc([undefined, *rows], "background_gap") == 1.0, "a row without the metric is left out"
     for entry in rows:
-        entry |= {"swap_drop_low": entry["swap_drop"] - 0.04, "drop_before": 0.3}
-    drops, _ = study_report.best_thresholds(rows)
-    assert 0.05 <= drops[0] < drops[-1] < 0.1
-    rows[0]["drop_before"] = 0.08
-    _, before = study_report.best_thresholds(rows)
+        entry["gap_before"] = 0.3
+    gaps, lows, _ = study_report.best_thresholds(rows)
+    # The smallest gap is told from the next by its size, or by its lower bound of 0.01.
+    assert gaps[0] < 0.05 <= gaps[-1] < 0.1 and lows[0] == 0 and 0.01 <= lows[-1] <= 0.06
+    rows[0]["gap_before"] = 0.08
+    _, _, before = study_report.best_thresholds(rows)
     assert before[-1] < 0.08
     assert study_report.count(rows, study_report.suspected, study_report.has_shortcut) == (1, 2)
     assert study_report.count(rows, study_report.suspected, study_report.has_none) == (0, 1)
+    assert [round(study_report.error(entry), 6) for entry in rows] == [0.1, 0.1, 0.05]
 
 
 def test_the_page_judges_as_the_callback_does():
-    drops = [0.3, 0.3, 0.0, 0.2, 0.16, 0.14, 0.3, 0.3]
+    gaps = [0.3, 0.3, 0.0, 0.2, 0.09, 0.07, 0.3, 0.3]
     lows = [0.1, 0.1, 0.0, 0.1, 0.1, 0.1, -0.1, 0.1]
-    rows = [row("patch", drop, 0.5, None, epoch) | {"swap_drop_low": low} for epoch, (drop, low) in
-            enumerate(zip(drops, lows, strict=True))]  # fmt: skip
+    rows = [row("patch", gap, 0.5, None, epoch) | {"background_gap_low": low} for epoch, (gap, low) in
+            enumerate(zip(gaps, lows, strict=True))]  # fmt: skip
     study_report.judge_all(rows)
     assert [entry["suspected"] for entry in rows] == [False, False, False, False, True, False, False, True]
 
@@ -74,9 +77,9 @@ def test_delays_count_from_the_epoch_in_which_the_shortcut_is_learnt():
 def test_the_page_is_written_from_the_evaluated_networks(tmp_path, capsys):
     kinds = (*study_report.CHOOSING, *study_report.JUDGED)
     rows = [
-        row(kind, drop, drop, None, epoch, seed) | {"swap_drop_low": drop / 2}
+        row(kind, gap, gap, None, epoch, seed)
         for kind in kinds
-        for seed, drop in enumerate((0.5, 0.0))
+        for seed, gap in enumerate((0.5, 0.0))
         for epoch in (3, 4)
     ]
     rows += [{**entry, "images": 16} for entry in rows]
@@ -86,7 +89,7 @@ def test_the_page_is_written_from_the_evaluated_networks(tmp_path, capsys):
     study_report.write_report(tmp_path / "out", tmp_path / "docs")
     page = (tmp_path / "docs" / "study.md").read_text()
     assert "| caught | 3 of 3 |" in page and "| false alarms | 0 of 3 |" in page
-    assert f"The package uses {SUSPICIOUS_DROP:.2f} and" in page
+    assert f"The package uses {SUSPICIOUS_GAP:.2f}, 0.00 and" in page
     assert len((tmp_path / "docs" / "study.csv").read_text().splitlines()) == 1 + len(rows)
     assert (tmp_path / "docs" / "pictures" / "study.png").stat().st_size > 1000
 

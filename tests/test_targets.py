@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet, is_watching
 from gradcam_callback.exceptions import UserCodeError
-from gradcam_callback.run import Evaluator, captions
+from gradcam_callback.run import Evaluator, caption_maps
 
 LAYERS = ["block4_conv3", "block5_conv3"]
 pytestmark = pytest.mark.sixteen_images
@@ -200,7 +200,7 @@ def test_a_wrong_prediction_shows_why_the_predicted_class_and_why_the_label(toys
     predicted = GradCAM(module, LAYERS)(probe.images, "contrast")
     for i in wrong:
         assert_close(evaluation.rivals[i], {layer: raw[i] for layer, raw in predicted.maps.items()}, 1e-4)
-    said = captions(probe, evaluation.cams, contrast=True)
+    said = caption_maps(probe, evaluation.cams, contrast=True)
     assert {text.explained for text in said if text.label == "heart"} == {"heart, not star"}
     split = [evaluator.compute_shard(rank, 2) for rank in range(2)]
     assert sorted(evaluator.merge(split).rivals) == wrong

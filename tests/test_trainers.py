@@ -19,6 +19,7 @@ from toys import CLASSES, Toys
 
 from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet, ShortcutWarning, Style
 from gradcam_callback.measures import metrics
+from gradcam_callback.writers.base import verdict_text
 
 LAYERS = ["block4_conv3", "block5_conv3"]
 
@@ -162,11 +163,11 @@ def test_validate_and_test_alone_are_looked_at_and_leave_everything_as_it_is(
     for name in ("probe/star-1", "layer/block5_conv3", "depth_profile"):
         assert len(found.Images(f"{prefix}/{name}")) == 1
     assert {tag.rpartition("/test/")[0] for tag in found.Tags()["images"]} == {"gradcam" if verb == "test" else ""}
-    evidence = found.Tensors(f"{prefix}/verdict")[0].tensor_proto.string_val[0].decode()
+    said = found.Tensors(f"{prefix}/verdict")[0].tensor_proto.string_val[0].decode()
     kept = json.loads((folder / "history.json").read_text())
-    assert len(kept["history"]) == 1 and kept["verdict"]["evidence"] == evidence
+    assert len(kept["history"]) == 1 and verdict_text(kept["verdict"]) == said
     assert len(callback.history) == (verb == "validate")
-    assert (callback.verdict and callback.verdict.evidence) == (evidence if verb == "validate" else None)
+    assert (callback.verdict and callback.verdict.text) == (said if verb == "validate" else None)
 
 
 def test_a_test_after_the_training_is_none_of_its_entries(trainer, events, tmp_path):

@@ -37,10 +37,9 @@ def pictures_of(folder):
 def expected(steps):
     """Every picture of three probe images and two layers, of two epochs."""
     each = [f"{view}/{name}" for view in ("probe", "evolution") for name in ("star-1", "heart-1", "moon-1")]
-    each += [f"layer/{layer}" for layer in LAYERS] + ["depth_profile"]
+    each += [f"layer/{layer}" for layer in LAYERS] + ["depth_profile", "counterfactuals"]
     found = {f"{name}/{step:08d}.jpg" for name in each for step in steps}
-    found |= {f"animation/{name}/{steps[-1]:08d}.gif" for name in ("star-1", "heart-1", "moon-1")}
-    return found | {f"counterfactuals/{steps[0]:08d}.jpg"}
+    return found | {f"animation/{name}/{steps[-1]:08d}.gif" for name in ("star-1", "heart-1", "moon-1")}
 
 
 def test_without_any_logger_all_is_in_a_folder(thin, fit, tmp_path, probe):
@@ -130,7 +129,7 @@ def test_mlflow_file_store(thin, fit, tmp_path, probe, monkeypatch):
         fit(thin, callback, logger=logger)
     (folder,) = (tmp_path / "mlruns").glob("*/*/artifacts/gradcam")
     assert pictures_of(folder) == expected([int(entry["step"]) for entry in callback.history])
-    assert [path.read_text() for path in sorted((folder / "verdict").iterdir())][-1] == callback.verdict.evidence
+    assert [path.read_text() for path in sorted((folder / "verdict").iterdir())][-1] == callback.verdict.text
 
 
 def test_a_logger_that_fails_does_not_keep_the_others_from_theirs(thin, fit, tmp_path, probe, monkeypatch):
@@ -168,15 +167,15 @@ def test_views_are_those_that_are_asked_for(thin, fit, events, probe):
     assert GradCAMCallback().views == VIEWS
 
 
-def test_custom_scalars_lay_out_charts_of_what_is_logged(thin, fit, events, probe):
-    fit(thin, GradCAMCallback(probe, LAYERS))
+def test_custom_scalars_lay_out_charts_of_what_is_logged(thin, fit, events, toys):
+    fit(thin, GradCAMCallback(ProbeSet.from_dataset(toys, 2), LAYERS))
     found = events()
     (event,) = found.Tensors("custom_scalars__config__")
     layout = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
     charts = {chart.title: chart for chart in layout.category[0].chart}
     scalars = set(found.Tags()["scalars"])
-    assert list(charts)[:3] == ["accuracies", "swap accuracy with its 95 % interval", "lift by layer"]
-    (series,) = charts["swap accuracy with its 95 % interval"].margin.series
+    assert list(charts)[:3] == ["accuracies", "background gap with its 95 % interval", "lift by layer"]
+    (series,) = charts["background gap with its 95 % interval"].margin.series
     assert {series.value, series.lower, series.upper} <= scalars
     for chart in charts.values():
         for pattern in chart.multiline.tag:
@@ -390,7 +389,7 @@ def test_comet_is_given_images_animations_and_the_verdict(thin, fit, probe):
     fit(thin, callback, logger=logger)
     calls = logger.experiment.calls
     texts, assets = ([call for call in calls if call[0] == kind] for kind in ("text", "asset"))
-    assert [call[1] for call in texts] == ["gradcam/verdict"] * 2 and texts[-1][3] == callback.verdict.evidence
+    assert [call[1] for call in texts] == ["gradcam/verdict"] * 2 and texts[-1][3] == callback.verdict.text
     assert {call[1] for call in assets} == {f"gradcam/animation/{name}.gif" for name in ("star-1", "heart-1", "moon-1")}
     assert all(call[3] == b"GIF" for call in assets)
     assert len({(call[1], call[2]) for call in calls if call[0] == "image"}) == len(

@@ -7,27 +7,30 @@ imports torch.
 from gradcam_callback.drawing.canvas import label_if_empty
 from gradcam_callback.drawing.caption import Caption
 from gradcam_callback.drawing.encoding import encode_gif, encode_jpeg
-from gradcam_callback.drawing.heatmap import Map, blend, scale
+from gradcam_callback.drawing.heatmap import Map, Pixels, blend, scale
 from gradcam_callback.drawing.input_image import InputImage
 from gradcam_callback.drawing.overlays import overlay
 from gradcam_callback.drawing.panels import LayerPanel, ProbePanel
 from gradcam_callback.drawing.plots import Profile, depth_profile, over_time
-from gradcam_callback.drawing.sheets import contact_sheet, stack
+from gradcam_callback.drawing.sheets import AnswerRow, Group, answer_sheet, stack
 from gradcam_callback.drawing.strips import Animation, EvolutionStrip
 from gradcam_callback.drawing.style import Style
 
 __all__ = [
     "Animation",
+    "AnswerRow",
     "Caption",
     "EvolutionStrip",
+    "Group",
     "InputImage",
     "LayerPanel",
     "Map",
+    "Pixels",
     "ProbePanel",
     "Profile",
     "Style",
+    "answer_sheet",
     "blend",
-    "contact_sheet",
     "depth_profile",
     "encode_gif",
     "encode_jpeg",

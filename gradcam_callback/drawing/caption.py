@@ -41,8 +41,13 @@ class Caption:
 
         Only the name is cut, as the sign tells if the prediction is correct.
         """
-        ending = _format_probability(self.probability) + {None: "", True: " ✓", False: " ✗"}[self.correct]
+        ending = self.certainty
         return append_left_to_right(cut(self.prediction, size, width - line_width(ending, size)), ending)
+
+    @property
+    def certainty(self) -> str:
+        """Return what follows the prediction: its probability and a sign, ``" 87 % ✓"``."""
+        return _format_probability(self.probability) + {None: "", True: " ✓", False: " ✗"}[self.correct]
 
     @property
     def title(self) -> str:

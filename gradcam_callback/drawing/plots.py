@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,14 +11,17 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
 
+from gradcam_callback.drawing.text import line_width
 from gradcam_callback.layer_names import block_of
 
 NOW, FIRST, CHANCE, BETWEEN_BLOCKS = "#c2410c", "#a1a1aa", "#52525b", "#e4e4e7"
 # With more epochs than this, their numbers would overlap below the plot.
 MOST_TICKS = 12
+# Of the depth profile: dots per inch, the angle of the names, the size of their letters, and lengths, in pixels.
+DPI, ANGLE, SIZE = 100, math.radians(40), 14
+PLOT_HEIGHT, PLOT_GAP, TOP, RIGHT = 150, 56, 40, 24
 
 
 @dataclass(frozen=True)
@@ -46,17 +50,26 @@ def depth_profile(layers: Sequence[str], profiles: Sequence[Profile]) -> Image.I
         layers: Names from input to output.
         profiles: One per metric.
     """
-    # `Figure` without pyplot: no global state, and no window on a machine with a screen.
-    figure = Figure(
-        figsize=(max(6.0, 1.8 + 0.6 * len(layers)), 1.2 + 2.2 * len(profiles)),
-        dpi=100,
-        layout=ConstrainedLayoutEngine(h_pad=0.12, w_pad=0.12),
-    )
+    # The names of the layers stand at an angle, and the first of them reaches to the left of the plot.
+    longest = max(line_width(name, SIZE) for name in layers)
+    lean, rise = longest * math.cos(ANGLE), longest * math.sin(ANGLE) + SIZE
+    plots = len(profiles) * PLOT_HEIGHT + (len(profiles) - 1) * PLOT_GAP
+    left, width, height = max(64.0, lean), max(420.0, 60.0 * len(layers)), TOP + plots + rise + 24
+    # `Figure` without pyplot: no global state, and no window on a machine with a screen. The margins are given, since a
+    # layout engine draws every text once more to find them, which takes as long as the plot itself.
+    figure = Figure(figsize=((left + width + RIGHT) / DPI, height / DPI), dpi=DPI)
     canvas = FigureCanvasAgg(figure)
-    all_axes = figure.subplots(len(profiles), sharex=True, squeeze=False)[:, 0]
+    grid = {
+        "left": left / (left + width + RIGHT),
+        "right": (left + width) / (left + width + RIGHT),
+        "top": 1 - TOP / height,
+        "bottom": (rise + 24) / height,
+        "hspace": PLOT_GAP / PLOT_HEIGHT,
+    }
+    all_axes = figure.subplots(len(profiles), sharex=True, squeeze=False, gridspec_kw=grid)[:, 0]
     for axes, profile in zip(all_axes, profiles, strict=True):
         _plot_profile(axes, layers, profile)
-    all_axes[-1].set_xticks(range(len(layers)), layers, rotation=40, ha="right", fontsize=10)
+    all_axes[-1].set_xticks(range(len(layers)), layers, rotation=math.degrees(ANGLE), ha="right", fontsize=10)
     return _to_image(canvas)
 
 

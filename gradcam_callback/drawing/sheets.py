@@ -1,18 +1,38 @@
-"""Arrange several images on one sheet: one below the other, or as a table."""
+"""Arrange several images on one sheet: one below the other, or as a table of images with the network's answers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from PIL import Image
 
-from gradcam_callback.drawing.canvas import GAP, INK, LABEL, MARGIN, PANEL_WIDTH, PAPER, TITLE, blank, put, write
+from gradcam_callback.drawing.canvas import (
+    BLOCK_GAP,
+    FAINT,
+    GAP,
+    GRID,
+    INK,
+    LABEL,
+    MARGIN,
+    PAPER,
+    SMALL,
+    TITLE,
+    WRONG,
+    blank,
+    framed,
+    put,
+    write,
+)
+from gradcam_callback.drawing.caption import Caption
 from gradcam_callback.drawing.heatmap import Pixels
-from gradcam_callback.drawing.input_image import InputImage
-from gradcam_callback.drawing.text import line_width
+from gradcam_callback.drawing.text import line_width, write_line
 
-# Height of the title and headings of a table, and width of the names at its left, in pixels.
-TABLE_HEADER, TABLE_NAMES = 66, 150
+# The width of the names at the left of a table, the height of a line of headings and of an answer of two lines, and the
+# distance of two images, in pixels.
+NAMES, LINE, ANSWER, BETWEEN = 112, 20, 36, 2 * GAP
+# The least width of a column, so that an answer can be read below a tall image.
+LEAST_COLUMN = 80
 
 
 def stack(panels: Sequence[Image.Image]) -> Image.Image:
@@ -25,31 +45,96 @@ def stack(panels: Sequence[Image.Image]) -> Image.Image:
     return sheet
 
 
-def contact_sheet(
-    title: str, headings: Sequence[str], rows: Sequence[tuple[str, Sequence[Pixels]]], cell: int
+@dataclass(frozen=True)
+class Group:
+    """Neighbouring columns of an answer sheet, under one heading.
+
+    Attributes:
+        heading: Lines of text above the columns.
+        columns: Number of columns. A row may have fewer images.
+    """
+
+    heading: tuple[str, ...]
+    columns: int
+
+
+@dataclass(frozen=True)
+class AnswerRow:
+    """A row of an answer sheet: variants of one image, each with the network's answer.
+
+    Attributes:
+        name: Name of the image.
+        label: Name of its class.
+        images: Images of each group of columns, ``(h, w, 3)`` uint8.
+        answers: What the network says of each of these images.
+    """
+
+    name: str
+    label: str
+    images: Sequence[Sequence[Pixels]]
+    answers: Sequence[Sequence[Caption]]
+
+
+def answer_sheet(
+    headline: str, is_alarm: bool, note: str, groups: Sequence[Group], rows: Sequence[AnswerRow]
 ) -> Image.Image:
-    """Arrange images as a table, with a name for each row and a heading for each column.
+    """Draw a table of images. Each has a green or red frame and the network's answer below it.
 
     Args:
-        title: Text above the table.
-        headings: One per column.
-        rows: Name and images ``(H, W, 3)`` uint8 of each row. All images have one shape.
-        cell: Longer side of an image in the table, in pixels.
+        headline: Text above the table, in as many lines as it needs.
+        is_alarm: True writes the headline in red.
+        note: A smaller line below the headline.
+        groups: Columns, from left to right.
+        rows: All images have one shape. They are drawn as large as they are.
     """
-    images = [[InputImage(pixels) for pixels in row] for _, row in rows]
-    width, height = images[0][0].fit(cell)
-    lefts = [MARGIN + TABLE_NAMES + column * (width + 2 * GAP) for column in range(len(headings))]
-    tops = [MARGIN + TABLE_HEADER + row * (height + 2 * GAP) for row in range(len(rows))]
-    # The title may widen a narrow table, but only to the width of a page.
-    least_width = min(line_width(title, TITLE) + 2 * MARGIN, PANEL_WIDTH)
-    canvas = blank(max(least_width, lefts[-1] + width + MARGIN), tops[-1] + height + 2 * GAP + MARGIN)
-    for top, row in zip(tops, images, strict=True):
-        for left, image in zip(lefts, row, strict=True):
-            put(canvas, image.resized(width, height), (left, top))
+    height, width = rows[0].images[0][0].shape[:2]
+    width = max(width, LEAST_COLUMN)
+    lefts: list[list[int]] = []
+    x = MARGIN + NAMES
+    for group in groups:
+        lefts.append([x + column * (width + BETWEEN) for column in range(group.columns)])
+        x = lefts[-1][-1] + width + BLOCK_GAP
+    page = x - BLOCK_GAP + MARGIN
+    title = wrap(headline, TITLE, page - 2 * MARGIN)
+    headings_top = MARGIN + len(title) * (TITLE + GAP) + LINE + GRID
+    top = headings_top + max(len(group.heading) for group in groups) * LINE + GAP
+    pitch = height + ANSWER + BETWEEN
+    canvas = blank(page, top + len(rows) * pitch + MARGIN)
+    for i, row in enumerate(rows):
+        for places, images, answers in zip(lefts, row.images, row.answers, strict=True):
+            # A row may have fewer images than its group has columns.
+            for left, pixels, answer in zip(places, images, answers, strict=False):
+                put(canvas, framed(pixels, answer.frame_colour), (left, top + i * pitch))
     sheet = Image.fromarray(canvas)
-    write(sheet, title, (MARGIN, MARGIN), TITLE, INK, sheet.width - 2 * MARGIN)
-    for left, heading in zip(lefts, headings, strict=True):
-        write(sheet, heading, (left, tops[0] - 24), LABEL, INK, width)
-    for top, (name, _) in zip(tops, rows, strict=True):
-        write(sheet, name, (MARGIN, top + height // 2 - 8), LABEL, INK, TABLE_NAMES - 8)
+    for i, line in enumerate(title):
+        top_of_line = MARGIN + i * (TITLE + GAP)
+        write(sheet, line, (MARGIN, top_of_line), TITLE, WRONG if is_alarm else INK, page - 2 * MARGIN)
+    write(sheet, note, (MARGIN, MARGIN + len(title) * (TITLE + GAP) + GAP), LABEL, FAINT, page - 2 * MARGIN)
+    for places, group in zip(lefts, groups, strict=True):
+        room = min(places[-1] + width + BLOCK_GAP - GAP, page - MARGIN) - places[0]
+        for i, line in enumerate(group.heading):
+            write(sheet, line, (places[0], headings_top + i * LINE), LABEL, INK if i == 0 else FAINT, room)
+    for i, row in enumerate(rows):
+        # In the middle of the image, unless the image is lower than the two lines.
+        y = top + i * pitch + max(0, height // 2 - LABEL - GAP)
+        write(sheet, row.name, (MARGIN, y), LABEL, INK, NAMES - GRID)
+        write(sheet, row.label, (MARGIN, y + LABEL + 2 * GAP), SMALL, FAINT, NAMES - GRID)
+        for places, answers in zip(lefts, row.answers, strict=True):
+            for left, answer in zip(places, answers, strict=False):
+                # Two lines, so that a name has the whole width.
+                below = top + i * pitch + height + 1
+                write(sheet, answer.prediction, (left, below), SMALL, answer.text_colour, width)
+                write_line(sheet, answer.certainty.strip(), (left, below + SMALL + 3), SMALL, answer.text_colour)
     return sheet
+
+
+def wrap(text: str, size: int, width: int) -> list[str]:
+    """Break a text into lines of a width in pixels. A word that is wider gets a line of its own."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and line_width(longer, size) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines

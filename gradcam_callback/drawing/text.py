@@ -93,16 +93,41 @@ def write_line(image: Image.Image, text: str, place: tuple[int, int], size: int,
         size: Size of the text in pixels.
         colour: RGB, 0..255.
     """
-    draw = ImageDraw.Draw(image)
-    x, baseline = float(place[0]), place[1] + _load_face(font_manager.findfont(DEFAULT), size).font.getmetrics()[0]
-    for piece, face in typeset(text, size):
-        if face.scale == 1:
-            draw.text((x, baseline), piece, colour, face.font, anchor="ls", direction=LEFT_TO_RIGHT)
-        else:
+    letters = _render(text, size)
+    image.paste(colour, (place[0] - size, place[1] - size), letters)
+    # The letters are all of one colour. Emoji have their own.
+    x, baseline = float(place[0]), place[1] + _ascent(size)
+    for piece, face in typeset(text, size) if _has_emoji(text, size) else ():
+        if face.scale != 1:
             glyphs = _draw_colour_glyphs(piece, face)
             # Emoji stand a little below the baseline, as the tails of letters do.
             image.paste(glyphs, (round(x), baseline + size // 5 - glyphs.height), glyphs)
         x += face.width(piece)
+
+
+# Cached, as most lines of a panel are the same at every entry: headings, and names of layers and images.
+@lru_cache(maxsize=2048)
+def _render(text: str, size: int) -> Image.Image:
+    """Draw the letters of a line, but for emoji, as a mask with a margin of one size to all sides."""
+    letters = Image.new("L", (line_width(text, size) + 2 * size, 4 * size))
+    draw = ImageDraw.Draw(letters)
+    x, baseline = float(size), size + _ascent(size)
+    for piece, face in typeset(text, size):
+        if face.scale == 1:
+            draw.text((x, baseline), piece, 255, face.font, anchor="ls", direction=LEFT_TO_RIGHT)
+        x += face.width(piece)
+    return letters
+
+
+@lru_cache(maxsize=2048)
+def _has_emoji(text: str, size: int) -> bool:
+    return any(face.scale != 1 for _, face in typeset(text, size))
+
+
+@cache
+def _ascent(size: int) -> int:
+    """Return the height of the baseline below the top of a line, in pixels."""
+    return _load_face(font_manager.findfont(DEFAULT), size).font.getmetrics()[0]
 
 
 def _draw_colour_glyphs(text: str, face: Face) -> Image.Image:

@@ -6,7 +6,8 @@
 
 from gradcam_callback.measures import metrics
 from gradcam_callback.measures.deletion import faithfulness
-from gradcam_callback.measures.interventions import Counterfactuals, make_counterfactuals
+from gradcam_callback.measures.focus import Focus
+from gradcam_callback.measures.interventions import LARGEST_OBJECT, Counterfactuals, Swaps
 from gradcam_callback.measures.metrics import (
     border_mass,
     centre_distance,
@@ -18,30 +19,33 @@ from gradcam_callback.measures.metrics import (
     relevance_mass,
     strength,
 )
+from gradcam_callback.measures.swaps import SwapTest, swap_test
 from gradcam_callback.measures.verdict import (
-    Focus,
-    SwapTest,
     Verdict,
     confirms,
+    drop_points_to_background,
     judge,
+    judge_without_swap,
     points_to_background,
-    swap_test,
 )
 
 __all__ = [
     "Counterfactuals",
     "Focus",
+    "LARGEST_OBJECT",
     "SwapTest",
+    "Swaps",
     "Verdict",
     "border_mass",
     "centre_distance",
     "confirms",
     "drift",
+    "drop_points_to_background",
     "entropy",
     "faithfulness",
     "judge",
+    "judge_without_swap",
     "lift",
-    "make_counterfactuals",
     "mask_area",
     "metrics",
     "pointing_game",

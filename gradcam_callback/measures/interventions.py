@@ -11,84 +11,112 @@ from torch.nn.functional import one_hot
 
 from gradcam_callback.measures.inpaint import paint_out
 
+# The largest share of an image that an object may fill. docs/study.md explains it.
+LARGEST_OBJECT = 0.6
+
 
 @dataclass(frozen=True)
-class Counterfactuals:
-    """The images of the interventions, made from the M probe images that have a mask.
-
-    Each of them has the label of its object, or of the object that was removed.
-
-    The three sets resemble the sets Mixed-Rand, Only-BG-T and Only-FG of ImageNet-9 (Xiao, Engstrom, Ilyas and Madry
-    2021, "Noise or signal: the role of image backgrounds in object recognition", arXiv 2006.09994). They differ in
-    detail: Mixed-Rand takes the background of a random class, here it is always another class. Only-BG-T covers the
-    box of the object with tiles of the background, here the object is painted out. Only-FG has a black background,
-    here it has one mean colour.
+class Swaps:
+    """Pairs of an object and the image on whose background it is put.
 
     Attributes:
-        swapped: ``(S, C, H, W)``, each object on the background of an image of another class; None if the masked
-            images are all of one class.
-        objects: ``(S,)``, the index, 0..M - 1, of the image that each object of ``swapped`` comes from.
-        donors: ``(S,)``, the index of the image that each background of ``swapped`` comes from.
+        objects: ``(S,)`` int64, the number of the image that each object comes from.
+        donors: ``(S,)`` int64, the number of the image that each background comes from.
+    """
+
+    objects: Tensor
+    donors: Tensor
+
+    def __len__(self) -> int:
+        return len(self.objects)
+
+    def __getitem__(self, part: slice) -> Swaps:
+        return Swaps(self.objects[part], self.donors[part])
+
+
+class Counterfactuals:
+    """The images of the interventions, made from M images with masks.
+
+    Each image has the label of its object, or of the object that was removed.
+
+    The four sets resemble the sets Mixed-Rand, Mixed-Same, Only-BG-T and Only-FG of ImageNet-9 (Xiao, Engstrom, Ilyas
+    and Madry 2021, "Noise or signal: the role of image backgrounds in object recognition", arXiv 2006.09994). They
+    differ in detail: Mixed-Rand takes the background of a random class, here it is always another class. The paper
+    covers the box of a removed object with tiles of the background, here the object is painted out. Only-FG has a black
+    background, here it has one mean colour.
+
+    Args:
+        images: ``(M, C, H, W)``, in any unit.
+        labels: ``(M,)`` int64.
+        masks: ``(M, H, W)`` bool, True on the object.
+        n_donors: the number of backgrounds per object, of the same class and of other classes. It is smaller if there
+            are fewer images.
+        seed: chooses the backgrounds.
+        present: ``(M, K)`` bool, all classes that each image holds, for images that may hold several. Each object of
+            such an image is an image of its own here, with its own label and mask. A background of another class comes
+            from an image that does not hold the object's class at all.
+
+    Attributes:
+        same_class: the control: pairs whose background comes from another image of the same class.
+        other_class: pairs whose background comes from an image of another class.
         background: ``(M, C, H, W)``, the object painted out.
         foreground: ``(M, C, H, W)``, everything but the object replaced by one colour.
     """
 
-    swapped: Tensor | None
-    objects: Tensor
-    donors: Tensor
-    background: Tensor
-    foreground: Tensor
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        masks: Tensor,
+        n_donors: int = 3,
+        seed: int = 0,
+        present: Tensor | None = None,
+    ) -> None:
+        self._images, self._masks = images, masks
+        self.background = paint_out(images, masks)
+        # One colour for all images: a colour per image could still tell the class by its background.
+        colour = (images * ~masks[:, None]).sum(dim=(0, 2, 3)) / (~masks).sum().clamp(min=1)
+        self.foreground = torch.where(masks[:, None], images, colour[:, None, None])
+        present = one_hot(labels).bool() if present is None else present
+        # The same photograph may stand here once for each of its objects. It is no donor of itself.
+        photographs = images.flatten(start_dim=1).unique(dim=0, return_inverse=True)[1]
+        is_same = (labels[:, None] == labels) & (photographs[:, None] != photographs)
+        rng = random.Random(seed)
+        self.other_class = _choose_pairs(labels.tolist(), ~present[:, labels].T, n_donors, rng)
+        self.same_class = _choose_pairs(labels.tolist(), is_same, n_donors, rng)
+
+    def paste(self, swaps: Swaps) -> Tensor:
+        """Put objects on backgrounds.
+
+        The donor's own object is painted out, so that the image holds a single object.
+
+        Returns:
+            ``(S, C, H, W)``, in the unit of the images.
+        """
+        objects, donors = swaps.objects, swaps.donors
+        return torch.where(self._masks[objects][:, None], self._images[objects], self.background[donors])
 
 
-def make_counterfactuals(
-    images: Tensor,
-    labels: Tensor,
-    masks: Tensor,
-    n_donors: int = 3,
-    seed: int = 0,
-    present: Tensor | None = None,
-) -> Counterfactuals:
-    """Make the images of the interventions.
-
-    Args:
-        images: ``(M, C, H, W)``, the images with a mask.
-        labels: ``(M,)``.
-        masks: ``(M, H, W)`` bool, True on the object.
-        n_donors: the number of backgrounds per object. It is smaller if there are fewer images of other classes.
-        seed: chooses the backgrounds.
-        present: ``(M, K)`` bool, all classes that each image holds, for images that may hold several. An object is put
-            on no image that holds its class.
-    """
-    background = paint_out(images, masks)
-    # One colour for all images: a colour per image could still tell the class by its background.
-    colour = (images * ~masks[:, None]).sum(dim=(0, 2, 3)) / (~masks).sum().clamp(min=1)
-    foreground = torch.where(masks[:, None], images, colour[:, None, None])
-    pairs = _choose_pairs(
-        labels.tolist(), one_hot(labels).bool() if present is None else present, n_donors, random.Random(seed)
-    )
-    # No pairs unzip to nothing, not to two empty sides.
-    objects, donors = (torch.tensor(side, dtype=torch.long) for side in (list(zip(*pairs, strict=True)) or ((), ())))
-    # The donor's own object is painted out, so that the image holds a single object.
-    swapped = torch.where(masks[objects][:, None], images[objects], background[donors]) if pairs else None
-    return Counterfactuals(swapped, objects, donors, background, foreground)
-
-
-def _choose_pairs(labels: list[int], present: Tensor, n_donors: int, rng: random.Random) -> list[tuple[int, int]]:
+def _choose_pairs(labels: list[int], allowed: Tensor, n_donors: int, rng: random.Random) -> Swaps:
     """Choose the images on whose backgrounds each object is put; their classes take turns.
 
-    Returns:
-        Pairs of the indices of an object and of a donor.
+    Args:
+        labels: of the M images.
+        allowed: ``(M, M)`` bool, True if the object of the image of a row may be put on the background of a column.
+        n_donors: per object at most.
+        rng: chooses among the images of a class.
     """
     pairs = []
-    for i, label in enumerate(labels):
+    for i in range(len(labels)):
         n_queued: dict[int, int] = {}
         queue = []
         for j in rng.sample(range(len(labels)), len(labels)):
-            if not present[j, label]:
+            if allowed[i, j]:
                 turn = n_queued.get(labels[j], 0)
                 n_queued[labels[j]] = turn + 1
                 queue.append((turn, j))
         # The sort is stable: within a turn the images keep their random order.
         queue.sort(key=lambda entry: entry[0])
         pairs += [(i, j) for _, j in queue[:n_donors]]
-    return pairs
+    table = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2)
+    return Swaps(table[:, 0], table[:, 1])

@@ -7,264 +7,255 @@ an intervention, and the maps only name the layer.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from gradcam_callback.formatting import percent
-from gradcam_callback.measures.metrics import mask_area, relevance_mass
+from gradcam_callback.measures.focus import Focus
+from gradcam_callback.measures.swaps import Interval, SwapTest
 
-# The accuracy drop that points to the background, and the smaller drop that the previous epoch must have shown. So a
-# single epoch raises no suspicion. docs/study.md explains both thresholds.
-SUSPICIOUS_DROP, CONFIRMING_DROP = 0.15, 0.05
-_RESAMPLES = 2000
-
-Interval = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class SwapTest:
-    """Accuracies before and after the objects were put on backgrounds of other classes.
-
-    Attributes:
-        probe_accuracy: 0..1, on the unchanged images.
-        swap_accuracy: 0..1, on the swapped images.
-        swap_interval: the 95 % interval of ``swap_accuracy``.
-        drop_interval: the 95 % interval of ``drop``.
-        n: the number of probe images.
-        classes: the number of their classes.
-    """
-
-    probe_accuracy: float
-    swap_accuracy: float
-    swap_interval: Interval
-    drop_interval: Interval
-    n: int
-    classes: int
-
-    @property
-    def drop(self) -> float:
-        """Return the accuracy drop, -1..1: ``probe_accuracy - swap_accuracy``.
-
-        The BG-Gap of Xiao et al. 2021 (arXiv 2006.09994) starts from images with swapped backgrounds of the same class
-        (Mixed-Same). The drop starts from unchanged images, so it includes the effect of cutting and pasting itself.
-        """
-        return self.probe_accuracy - self.swap_accuracy
-
-    @property
-    def points_to_the_background(self) -> bool:
-        """Return True if the drop is large, and not explained by the choice of the probe images."""
-        return points_to_background(self.drop, self.drop_interval[0])
-
-
-@dataclass(frozen=True)
-class Focus:
-    """The part of one layer's maps that lies on the objects.
-
-    Images whose map is empty are left out of both means, so that `lift` is their ratio.
-
-    Attributes:
-        layer: its name.
-        mass: the mean relevance mass, 0..1; NaN if every map is empty.
-        area: the mean mask area, 0..1, of the same images; NaN if every map is empty.
-        first_lift: the lift at the first entry of the run; None at the first entry, or if it was undefined there.
-    """
-
-    layer: str
-    mass: float
-    area: float
-    first_lift: float | None = None
-
-    @classmethod
-    def from_maps(cls, layer: str, maps: Tensor, masks: Tensor) -> Focus:
-        """Measure the focus of a layer.
-
-        Args:
-            layer: its name.
-            maps: ``(M, h, w)``, of the images with a mask.
-            masks: ``(M, H, W)`` bool, True on the object.
-        """
-        mass, area = relevance_mass(maps, masks), mask_area(masks)
-        defined = ~mass.isnan()
-        return cls(layer, float(mass[defined].mean()), float(area[defined].mean()))
-
-    @property
-    def lift(self) -> float:
-        """Return ``mass / area``: 1 is chance, below 1 the maps avoid the objects; NaN if every map is empty."""
-        return self.mass / self.area
-
-    @property
-    def is_empty(self) -> bool:
-        """Return True if every map of the layer is empty."""
-        return math.isnan(self.mass)
-
-    @property
-    def lost_share_of_lift(self) -> float:
-        """Return the share of the first entry's lift that is gone, 0..1; 0 if it has grown or is undefined."""
-        if not self.first_lift or self.is_empty:
-            return 0.0
-        return max(0.0, 1 - self.lift / self.first_lift)
+# The background decides if the lower bound of the gap is above the first, and the gap itself above the second. The
+# previous epoch must have shown a gap above the third, so that a single epoch raises no suspicion. docs/study.md
+# explains all numbers here.
+SURE_GAP, SUSPICIOUS_GAP, CONFIRMING_GAP = 0.0, 0.08, 0.04
+# The same without a control. Cutting and pasting costs accuracy, too, so the drop has to be larger than the gap.
+SURE_DROP, SUSPICIOUS_DROP, CONFIRMING_DROP = 0.15, 0.3, 0.15
+# A cost of pasting above this says that masks or painting are poor, or that the network knows no pasted images.
+LARGE_COST = 0.15
+# An accuracy at most so far above guessing has too little to lose for a verdict.
+ABOVE_GUESSING = 0.15
+# The share of its first lift that a layer must have lost to be named.
+NAMED_LOSS = 0.3
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The judgement, after the logged validations, of whether predictions depend on the background.
+    """The judgement, after a logged validation, of whether predictions depend on the background.
 
     Attributes:
-        suspected: True if swap accuracy lies far below probe accuracy, and lay below it in the previous epoch, too.
-        probe_accuracy: 0..1, on the probe images that have a mask.
-        swap_accuracy: 0..1, with each object on a background of another class; None if there is only one class.
+        suspected: True if the background decides, in this epoch and in the one before.
+        headline: the judgement and the accuracies that it rests on, in one sentence.
+        evidence: the rest in words: where the maps lie, how sure the judgement is, and what to do.
+        basis: what tells the object from the background: ``"masks"``.
+        probe_accuracy: 0..1, on the probe images of the swap test.
+        swap_accuracy: 0..1, with each object on backgrounds of other classes; None if there is only one class.
+        swap_interval: its 95 % interval; None if there is only one class.
+        control_accuracy: 0..1, with each object on backgrounds of its own class; None if no class has a second image.
+        background_gap: -1..1, ``control_accuracy - swap_accuracy`` of the objects that have both; None without a
+            control.
+        gap_interval: its 95 % interval; None without a control.
         lift: of the deepest chosen layer: the share of the focus on the object / the share of the image that the object
             fills; NaN if every map of the layer is empty.
-        evidence: the same in words.
-        swap_interval: the 95 % interval of ``swap_accuracy``; None if there is only one class.
-        layer: the layer that lost most of its lift since the first entry, if the swap points to the background;
-            otherwise the deepest one.
+        layer: the layer that lost most of its lift since the first entry, if a shortcut is suspected and the loss is
+            large; otherwise the deepest one.
 
     Examples:
-        The predictions on eight images are correct, but wrong on all swapped backgrounds.
+        The predictions on eight images are correct, on backgrounds of their own class, too, but wrong on all others.
 
         >>> import torch
-        >>> from gradcam_callback.measures import Focus, judge, swap_test
-        >>> correct, images = torch.ones(8, dtype=torch.bool), torch.arange(8)
-        >>> swap = swap_test(correct, ~correct, objects=images, donors=images.roll(1), labels=images % 2)
-        >>> focus = Focus("block5_conv3", mass=0.05, area=0.1)
-        >>> verdict = judge(1.0, n=8, swap=swap, foci=[focus], confirmed=True)
-        >>> verdict.suspected, verdict.swap_accuracy, verdict.swap_interval, verdict.lift, verdict.layer
-        (True, 0.0, (0.0, 0.0), 0.5, 'block5_conv3')
-        >>> verdict.evidence.split(". ")[-1]
-        'Its predictions depend on the background: a shortcut is suspected.'
+        >>> from gradcam_callback.measures import Focus, Swaps, judge, swap_test
+        >>> right, images = torch.ones(8, dtype=torch.bool), torch.arange(8)
+        >>> same, other = Swaps(images, images.roll(2)), Swaps(images, images.roll(1))
+        >>> swap = swap_test(right, images % 2, other, ~right, same, right)
+        >>> verdict = judge(swap, [Focus("block5_conv3", mass=0.05, area=0.1)], confirmed=True)
+        >>> verdict.suspected, verdict.background_gap, verdict.gap_interval, verdict.lift, verdict.layer
+        (True, 1.0, (1.0, 1.0), 0.5, 'block5_conv3')
+        >>> verdict.headline.split(": ")[0]
+        'SHORTCUT SUSPECTED'
     """
 
     suspected: bool
+    headline: str
+    evidence: str
+    basis: str
     probe_accuracy: float
     swap_accuracy: float | None
-    lift: float
-    evidence: str
     swap_interval: Interval | None
+    control_accuracy: float | None
+    background_gap: float | None
+    gap_interval: Interval | None
+    lift: float
     layer: str
 
-
-def points_to_background(drop: float, drop_low: float) -> bool:
-    """Return True if an accuracy drop by the swap is large, and its lower bound is above 0."""
-    return drop > SUSPICIOUS_DROP and drop_low > 0
-
-
-def confirms(previous_drop: float) -> bool:
-    """Return True if the accuracy drop of the previous epoch is large enough to confirm the drop of this epoch."""
-    return previous_drop > CONFIRMING_DROP
+    @property
+    def text(self) -> str:
+        """Return the headline, and the evidence as a second paragraph."""
+        return f"{self.headline}\n\n{self.evidence}"
 
 
-def swap_test(
-    correct: Tensor, correct_after: Tensor, objects: Tensor, donors: Tensor, labels: Tensor, seed: int = 0
-) -> SwapTest:
-    """Compute accuracies before and after the swap, with bootstrap intervals over the probe images (Efron 1979).
-
-    Swaps that share an object or a background are not independent of each other. So probe images are drawn, not swaps.
-    A swap counts as often as its object was drawn times as often as its donor was drawn. The pigeonhole bootstrap (Owen
-    2007) weights a table by such products, but draws its rows and its columns separately.
+def points_to_background(gap: float, low: float) -> bool:
+    """Return True if a background gap says that the background decides: significance comes first, and size second.
 
     Args:
-        correct: ``(M,)`` bool, True if the prediction on the unchanged probe image is correct.
-        correct_after: ``(S,)`` bool, True if the prediction on the swapped image is correct.
-        objects: ``(S,)``, the index of the probe image that each object comes from.
-        donors: ``(S,)``, the index of the probe image that each background comes from.
-        labels: ``(M,)``.
-        seed: of the bootstrap.
+        gap: -1..1.
+        low: the lower bound of its interval.
     """
-    m = len(correct)
-    drawn = torch.randint(m, (_RESAMPLES, m), generator=torch.Generator().manual_seed(seed))
-    # Row 0 holds every image once, for the accuracies themselves. The other rows count how often each image was drawn.
-    counts = torch.ones(_RESAMPLES + 1, m, dtype=torch.float64)
-    counts[1:] = torch.zeros(_RESAMPLES, m, dtype=torch.float64).scatter_add_(1, drawn, torch.ones_like(counts[1:]))
-    weights = counts[:, objects] * counts[:, donors]
-    # Each row of `counts` sums to M, and so gives a mean.
-    before = counts @ correct.double() / m
-    after = weights @ correct_after.double() / weights.sum(dim=1)
-    return SwapTest(
-        float(before[0]),
-        float(after[0]),
-        _interval(after[1:]),
-        _interval((before - after)[1:]),
-        m,
-        len(labels.unique()),
-    )
+    return low > SURE_GAP and gap > SUSPICIOUS_GAP
 
 
-def _interval(values: Tensor) -> Interval:
-    """Return the bounds of the middle 95 % of the values."""
-    # With few images a draw may hold no pair of an object and its donor. Its accuracy is 0 / 0 and does not count.
-    low, high = values[values.isfinite()].quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return low, high
+def drop_points_to_background(drop: float, low: float) -> bool:
+    """Return the same for the drop of a swap test without a control."""
+    return low > SURE_DROP and drop > SUSPICIOUS_DROP
 
 
-def judge(probe_accuracy: float, n: int, swap: SwapTest | None, foci: Sequence[Focus], confirmed: bool) -> Verdict:
-    """Judge one validation, and state the evidence in words.
+def confirms(previous_gap: float | None, previous_drop: float) -> bool:
+    """Return True if the previous epoch confirms what this epoch says.
 
     Args:
-        probe_accuracy: 0..1, on the ``n`` probe images that have a mask.
-        n: the number of these images.
-        swap: None if they are all of one class.
+        previous_gap: the gap of the previous epoch; None without a control.
+        previous_drop: its drop, which counts if there is no control.
+    """
+    return previous_drop > CONFIRMING_DROP if previous_gap is None else previous_gap > CONFIRMING_GAP
+
+
+def judge(swap: SwapTest, foci: Sequence[Focus], confirmed: bool, basis: str = "masks") -> Verdict:
+    """Judge one validation, and put the evidence in words.
+
+    Args:
+        swap: the accuracies.
         foci: one per chosen layer, from input to output.
-        confirmed: True if the previous epoch showed a drop, too; see `confirms`.
+        confirmed: True if the previous epoch said so, too; see `confirms`.
+        basis: what tells the object from the background.
     """
-    deepest = foci[-1]
-    points = swap is not None and swap.points_to_the_background
+    if swap.gap is None or swap.gap_interval is None:
+        points = drop_points_to_background(swap.drop, swap.drop_interval[0])
+    else:
+        points = points_to_background(swap.gap, swap.gap_interval[0])
+    suspected = points and confirmed
     # Lift also varies in networks without a shortcut, so it only names the layer of what the swap has found.
     lost_most = max(foci, key=lambda focus: focus.lost_share_of_lift)
-    is_located = points and lost_most.lost_share_of_lift > 0
-    place = lost_most if is_located else deepest
-    sentences = [f"On these {n} images the network is right in {percent(probe_accuracy)}."]
-    if swap is None:
-        sentences.append("Their objects are all of one class, so no object could be put on another class's background.")
-    else:
-        sentences.append(
-            "Put the same objects on other classes' backgrounds and it is right in "
-            f"{percent(swap.swap_accuracy)} ({_percents(swap.swap_interval)})."
-        )
-    if deepest.is_empty:
-        sentences.append(f"At {deepest.layer}, the maps of all these images are empty.")
-    else:
-        sentences.append(
-            f"At {deepest.layer}, {percent(deepest.mass)} of the focus lies on the object, which fills "
-            f"{percent(deepest.area)}."
-        )
-    if is_located:
-        sentences.append(
-            f"Since the first entry the lift at {place.layer} went from {place.first_lift:.2f} to {place.lift:.2f}."
-        )
-    suspected = points and confirmed
-    sentences.append(_conclusion(probe_accuracy, swap, suspected))
+    is_located = suspected and lost_most.lost_share_of_lift > NAMED_LOSS
+    sentences = [
+        *_say_where(foci[-1], lost_most if is_located else None),
+        *_say_how_sure(swap, points, confirmed),
+        *_say_what_to_do(swap, suspected),
+    ]
     return Verdict(
         suspected,
-        probe_accuracy,
-        None if swap is None else swap.swap_accuracy,
-        deepest.lift,
-        " ".join(sentences),
-        None if swap is None else swap.swap_interval,
-        place.layer,
+        headline=f"{_conclude(swap, points, confirmed)}: {_accuracies(swap)}.",
+        evidence=" ".join(sentences),
+        basis=basis,
+        probe_accuracy=swap.probe_accuracy,
+        swap_accuracy=swap.swap_accuracy,
+        swap_interval=swap.swap_interval,
+        control_accuracy=swap.control_accuracy,
+        background_gap=swap.gap,
+        gap_interval=swap.gap_interval,
+        lift=foci[-1].lift,
+        layer=(lost_most if is_located else foci[-1]).layer,
     )
 
 
-def _conclusion(probe_accuracy: float, swap: SwapTest | None, suspected: bool) -> str:
-    """Return the last sentence of the evidence."""
-    if suspected:
-        return "Its predictions depend on the background: a shortcut is suspected."
-    if swap is None:
-        return "It cannot be said if its predictions depend on the background."
-    if swap.points_to_the_background:
-        return "Its predictions depend on the background; if the next epoch says so too, a shortcut is suspected."
-    if swap.drop > SUSPICIOUS_DROP:
-        return "Its predictions may depend on the background, but so few images may also say so by chance."
-    # Near the accuracy of guessing there is nothing to drop, so the absence of a drop means nothing.
-    if probe_accuracy < 1 / swap.classes + SUSPICIOUS_DROP:
-        return "It hardly knows the classes yet, so nothing can be said about the background."
-    return "No sign that its predictions depend on the background."
+def judge_without_swap(probe_accuracy: float, reason: str, foci: Sequence[Focus], basis: str = "masks") -> Verdict:
+    """Say why nothing is known.
+
+    Args:
+        probe_accuracy: 0..1.
+        reason: a sentence.
+        foci: one per chosen layer, from input to output.
+        basis: what tells the object from the background.
+    """
+    return Verdict(
+        suspected=False,
+        headline=f"NOT KNOWN if the background decides: right in {percent(probe_accuracy)} as they are.",
+        evidence=" ".join([reason, *_say_where(foci[-1], None)]),
+        basis=basis,
+        probe_accuracy=probe_accuracy,
+        swap_accuracy=None,
+        swap_interval=None,
+        control_accuracy=None,
+        background_gap=None,
+        gap_interval=None,
+        lift=foci[-1].lift,
+        layer=foci[-1].layer,
+    )
 
 
-def _percents(interval: Interval) -> str:
-    """Format an interval of shares: ``(0.25, 0.43)`` -> ``"25-43 %"``."""
-    return f"{100 * interval[0]:.0f}-{percent(interval[1])}"
+def _conclude(swap: SwapTest, points: bool, confirmed: bool) -> str:
+    """Return the judgement, the first words of the headline."""
+    if points:
+        return "SHORTCUT SUSPECTED" if confirmed else "POSSIBLE SHORTCUT, if the next epoch says so too"
+    size, limit = (swap.drop, SUSPICIOUS_DROP) if swap.gap is None else (swap.gap, SUSPICIOUS_GAP)
+    if size > limit:
+        return "UNCLEAR, so few images may also say so by chance"
+    # Near the accuracy of guessing there is nothing to lose, so the absence of a gap means nothing.
+    enough = 1 / swap.classes + ABOVE_GUESSING
+    if swap.probe_accuracy < enough:
+        return "TOO EARLY, the network hardly knows the classes yet"
+    if swap.control_accuracy is not None and swap.control_accuracy < enough:
+        return "UNCLEAR, since cutting and pasting alone confuses the network"
+    return "NO SIGN OF A SHORTCUT"
+
+
+def _accuracies(swap: SwapTest) -> str:
+    """Return the accuracies in words."""
+    control = ""
+    if swap.control_accuracy is not None:
+        control = f"{percent(swap.control_accuracy)} on other backgrounds of their class, "
+    swapped = f"{percent(swap.swap_accuracy)} on backgrounds of other classes"
+    return f"right in {percent(swap.probe_accuracy)} as they are, {control}{swapped}"
+
+
+def _say_where(deepest: Focus, lost_most: Focus | None) -> list[str]:
+    """Say where the maps of the deepest layer lie, and which layer lost most of its lift if this is worth naming."""
+    if deepest.is_empty:
+        sentences = [f"At {deepest.layer}, the maps of all these images are empty."]
+    else:
+        sentences = [
+            f"At {deepest.layer}, {percent(deepest.mass)} of the focus lies on the object, which fills "
+            f"{percent(deepest.area)}: a lift of {deepest.lift:.2f}."
+        ]
+    if lost_most is not None:
+        sentences.append(
+            f"Since the first entry the lift at {lost_most.layer} went from {lost_most.first_lift:.2f} to "
+            f"{lost_most.lift:.2f}."
+        )
+    return sentences
+
+
+def _say_how_sure(swap: SwapTest, points: bool, confirmed: bool) -> list[str]:
+    sentences = []
+    if swap.gap is None or swap.gap_interval is None:
+        sentences.append(
+            f"On backgrounds of other classes the accuracy of these {swap.n} images falls by {_points(swap.drop)} "
+            f"({_range(swap.drop_interval)}). No class has a second image, so there is no control: a part of the fall "
+            "is the cutting and pasting itself, and only a large one counts."
+        )
+    else:
+        sentences.append(
+            f"The choice of the background decides {_points(swap.gap)} ({_range(swap.gap_interval)}), measured on "
+            f"{swap.n_controlled} images."
+        )
+        if swap.n_controlled < swap.n:
+            sentences.append(f"{swap.n - swap.n_controlled} more have no control, since their class has no second one.")
+    if points and confirmed:
+        sentences.append("Two epochs in a row say so: a shortcut is suspected.")
+    elif points:
+        sentences.append("A single epoch is no suspicion yet.")
+    return sentences
+
+
+def _say_what_to_do(swap: SwapTest, suspected: bool) -> list[str]:
+    sentences = []
+    if swap.pasting_cost is not None and swap.pasting_cost > LARGE_COST:
+        sentences.append(
+            f"Cutting and pasting alone costs {_points(swap.pasting_cost)}: look first if the masks and the painted "
+            "backgrounds among the counterfactuals are good."
+        )
+    elif suspected:
+        sentences.append("Look at the counterfactuals, then train with images of each class on other backgrounds.")
+    if swap.n_controlled < swap.n:
+        sentences.append("Give each class two probe images with a mask or more.")
+    return sentences
+
+
+def _points(share: float) -> str:
+    """Format a difference of accuracies: ``0.75`` -> ``"75 points"``."""
+    rounded = round(100 * share)
+    return f"{rounded} point{'' if abs(rounded) == 1 else 's'}"
+
+
+def _range(interval: Interval) -> str:
+    """Format an interval of differences: ``(0.55, 0.97)`` -> ``"95 % interval 55 to 97"``."""
+    low, high = (round(100 * bound) for bound in interval)
+    return f"95 % interval {low} to {high}"

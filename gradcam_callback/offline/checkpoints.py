@@ -163,7 +163,7 @@ def watch_checkpoints(
         cam = GradCAM(load(checkpoint.path).to(device), target_layers, **options)
         if evaluator is None or run is None:
             evaluator = Evaluator(cam, probe, target, seed=seed, by_class=by_class)
-            run = RunLogger(probe, evaluator.layers, state, writers, names, report=_fail, style=style or Style())
+            run = RunLogger(evaluator, state, writers, names, report=_fail, style=style or Style())
             run.start()
         # The probe set and its counterfactuals stay; only the model changes.
         evaluator.cam = cam

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -46,7 +46,8 @@ class LoggedRun:
 
     Attributes:
         manifest: names, labels and layers.
-        verdict: of the last entry, with ``"suspected"`` and ``"evidence"``; None without masks.
+        verdict: of the last entry, with ``"suspected"``, ``"headline"`` and ``"evidence"``; None without masks.
+        sheets: the counterfactuals with the answers of the last entry, as JPEG; empty without masks.
         scalars: name without prefix -> step -> value.
         steps: of each logged validation.
         epochs: the heading of each logged validation.
@@ -55,6 +56,7 @@ class LoggedRun:
 
     manifest: Manifest
     verdict: Mapping[str, Any] | None
+    sheets: Sequence[bytes]
     scalars: Mapping[str, Mapping[int, float]]
     steps: Sequence[int]
     epochs: Sequence[str]
@@ -175,16 +177,30 @@ def _read_folder(run: Path) -> LoggedRun:
         source = MapSource(run)
         complete = {step for step in by_step if (run / map_file(step)).exists()}
     else:
-        panels = {name: _read_panels(run, manifest, name) for name in manifest.names}
+        panels = {name: _read_images(run, manifest, tags.PROBE, name) for name in manifest.names}
         source, complete = PanelSource(manifest, panels), set.intersection(*(set(found) for found in panels.values()))
     steps = [step for step in by_step if step in complete]
     headings = [epoch_heading(by_step[step]["epoch"]) for step in steps]
-    return LoggedRun(manifest, saved["verdict"], scalars, steps, headings, source)
+    sheets = _last_sheets(max(by_step), lambda *parts: _read_images(run, manifest, *parts))
+    return LoggedRun(manifest, saved["verdict"], sheets, scalars, steps, headings, source)
 
 
-def _read_panels(run: Path, manifest: Manifest, name: str) -> dict[int, bytes]:
-    folder = run / image_path(Tags(manifest.tag_prefix)(tags.PROBE, name), manifest.tag_prefix)
+def _read_images(run: Path, manifest: Manifest, *parts: str) -> dict[int, bytes]:
+    folder = run / image_path(Tags(manifest.tag_prefix)(*parts), manifest.tag_prefix)
     return {int(path.stem): path.read_bytes() for path in folder.glob("*.jpg")}
+
+
+def _last_sheets(step: int, read: Callable[..., Mapping[int, bytes]]) -> list[bytes]:
+    """Return the sheets of counterfactuals at a step.
+
+    Args:
+        step: of the last entry.
+        read: returns step -> JPEG of the images below parts of a tag.
+    """
+    sheets: list[bytes] = []
+    while (found := read(*tags.sheet_of_counterfactuals(len(sheets) + 1)).get(step)) is not None:
+        sheets.append(found)
+    return sheets
 
 
 def _read_events(run: Path, tag_prefix: str | None) -> LoggedRun:
@@ -199,17 +215,21 @@ def _read_events(run: Path, tag_prefix: str | None) -> LoggedRun:
         for tag in found["scalars"]
         if tag.startswith(names(""))
     }
-    panels = {
-        name: {event.step: event.encoded_image_string for event in events.Images(names(tags.PROBE, name))}
-        for name in manifest.names
-        if names(tags.PROBE, name) in found["images"]
-    }
+
+    def read_images(*parts: str) -> dict[int, bytes]:
+        tag = names(*parts)
+        if tag not in found["images"]:
+            return {}
+        return {event.step: event.encoded_image_string for event in events.Images(tag)}
+
+    panels = {name: panel for name in manifest.names if (panel := read_images(tags.PROBE, name))}
     steps = sorted(set.intersection(*(set(by_step) for by_step in panels.values()))) if panels else []
     # Lightning logs the epoch beside the scalars of each step. At step 0 it is the epoch of the first training step.
     epochs = {event.step: event.value for event in events.Scalars("epoch")} if "epoch" in found["scalars"] else {}
     return LoggedRun(
         manifest,
         json.loads(_read_text(events, verdict)) if verdict in found["tensors"] else None,
+        _last_sheets(events.Tensors(verdict)[-1].step, read_images) if verdict in found["tensors"] else [],
         scalars,
         steps,
         ["start" if step == 0 else epoch_heading(epochs[step]) if step in epochs else f"step {step}" for step in steps],

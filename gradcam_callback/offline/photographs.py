@@ -16,7 +16,7 @@ from tqdm import tqdm
 from gradcam_callback.drawing import LayerPanel, ProbePanel, Style, stack
 from gradcam_callback.maps import GradCAM, concatenate
 from gradcam_callback.probes import ProbeSet, make_unique, open_image
-from gradcam_callback.run import captions, input_images
+from gradcam_callback.run import caption_maps, input_images
 
 # Mean and standard deviation per channel.
 Normalisation = tuple[Sequence[float], Sequence[float]]
@@ -90,7 +90,7 @@ def draw_sheets(
     # One by one, with the same result, so that the progress bar moves.
     cams = concatenate([cam(image[None], target) for image in tqdm(photographs.images, "maps", disable=None)])
     _check_class_names(photographs, max(2, cams.logits.shape[1]))
-    texts = captions(photographs, cams, labelled=False)
+    texts = caption_maps(photographs, cams, labelled=False)
     images = input_images(photographs)
     maps = {layer: raw.numpy() for layer, raw in cams.maps.items()}
     panel = ProbePanel(images, list(maps), style, max_width=None)

@@ -62,6 +62,7 @@ def write_report(run: str | Path, out: str | Path, max_epochs: int = 12, tag_pre
     page = environment.get_template("report.html.j2").render(
         title=run.resolve().name,
         verdict=logged.verdict,
+        sheets=[f"data:image/jpeg;base64,{base64.b64encode(sheet).decode()}" for sheet in logged.sheets],
         plots=list(_plots(logged)),
         colours=logged.source.colours,
         layers=list(manifest.layers),
@@ -74,14 +75,14 @@ def write_report(run: str | Path, out: str | Path, max_epochs: int = 12, tag_pre
 
 
 def _plots(logged: LoggedRun) -> Iterator[dict[str, str]]:
-    """Yield the plot of the accuracies with the interval of the swap, and a plot of each metric by layer."""
+    """Yield a plot of the accuracies, of the background gap with its interval, and of each metric by layer."""
     accuracies = {name.replace("_", " "): logged.values_of(name) for name in tags.ACCURACIES if name in logged.scalars}
-    band = None
-    if tags.SWAP_ACCURACY_LOW in logged.scalars:
-        band = logged.values_of(tags.SWAP_ACCURACY_LOW), logged.values_of(tags.SWAP_ACCURACY_HIGH)
     if accuracies:
-        title = "accuracies" + (", swap with its 95 % interval" if band else "")
-        yield _plot(title, logged, accuracies, band)
+        yield _plot("accuracies", logged, accuracies)
+    if tags.BACKGROUND_GAP in logged.scalars:
+        gap = {"background gap": logged.values_of(tags.BACKGROUND_GAP)}
+        band = logged.values_of(tags.BACKGROUND_GAP_LOW), logged.values_of(tags.BACKGROUND_GAP_HIGH)
+        yield _plot("background gap with its 95 % interval", logged, gap, band)
     for metric in tags.CHARTED:
         names = {layer: join(metric, layer) for layer in logged.manifest.layers}
         lines = {layer: logged.values_of(name) for layer, name in names.items() if name in logged.scalars}

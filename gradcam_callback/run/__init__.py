@@ -4,7 +4,8 @@ This wing ties the leaves together. It knows tags, state and images of a run, bu
 """
 
 from gradcam_callback.run import tags
-from gradcam_callback.run.album import Album, captions, input_images
+from gradcam_callback.run.album import Album, input_images
+from gradcam_callback.run.captions import caption_maps
 from gradcam_callback.run.evaluate import (
     BatchForward,
     Evaluation,
@@ -32,7 +33,7 @@ __all__ = [
     "Tags",
     "Target",
     "blame_forward",
-    "captions",
+    "caption_maps",
     "check_target",
     "differ_in_probe_only",
     "epoch_heading",

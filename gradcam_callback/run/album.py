@@ -7,12 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
 from PIL import Image
 
 from gradcam_callback.drawing import (
     Animation,
-    Caption,
     EvolutionStrip,
     InputImage,
     LayerPanel,
@@ -20,81 +18,22 @@ from gradcam_callback.drawing import (
     ProbePanel,
     Profile,
     Style,
-    contact_sheet,
     depth_profile,
     stack,
 )
-from gradcam_callback.maps import CAMs, class_probability, is_correct, predicted_class
-from gradcam_callback.measures import Counterfactuals, mask_area
+from gradcam_callback.maps import predicted_class
+from gradcam_callback.measures import mask_area
 from gradcam_callback.probes import ProbeSet
 from gradcam_callback.run import tags
+from gradcam_callback.run.captions import OWN_TARGET, caption_maps
+from gradcam_callback.run.counterfactual_sheets import CounterfactualSheets
 from gradcam_callback.run.evaluate import Evaluation
+from gradcam_callback.run.interventions import Interventions
 from gradcam_callback.run.state import RunState
 from gradcam_callback.run.tags import join
 
-COUNTERFACTUAL_ROWS = 12
-# What is explained by a callable target.
-OWN_TARGET = "your target"
-
 # The parts of a tag.
 Parts = tuple[str, ...]
-
-
-def explains_classes(cams: CAMs) -> bool:
-    """Return True if maps explain classes, False if they explain the scores of the user's own target."""
-    return bool((cams.targets >= 0).all())
-
-
-def captions(probe: ProbeSet, cams: CAMs, labelled: bool = True, contrast: bool = False) -> list[Caption]:
-    """Make the caption of each probe image.
-
-    Args:
-        labelled: False leaves the labels out, and with them correct and wrong.
-        contrast: True if the maps explain why a class and not the strongest other one.
-    """
-    if not explains_classes(cams):
-        scores = [f"score {score:.4g}" for score in cams.logits[:, 0].tolist()]
-        pairs = zip(probe.names, scores, strict=True)
-        return [Caption(name, None, score, None, None, OWN_TARGET, None) for name, score in pairs]
-    labelled = labelled and probe.has_labels
-    correct = is_correct(cams.logits, probe.labels, probe.multi_label)
-    explained = class_probability(cams.logits, cams.targets, probe.multi_label)
-    if probe.multi_label:
-        # The question is if the label's class is in the image; the prediction is the likelier of yes and no.
-        of_label = class_probability(cams.logits, probe.labels, multi_label=True)
-        probabilities = torch.where(correct, of_label, 1 - of_label)
-        predictions = [
-            probe.class_name(label) if found else f"no {probe.class_name(label)}"
-            for label, found in zip(probe.labels.tolist(), correct.tolist(), strict=True)
-        ]
-    else:
-        predicted = predicted_class(cams.logits)
-        probabilities = class_probability(cams.logits, predicted)
-        predictions = [probe.class_name(label) for label in predicted.tolist()]
-    return [
-        Caption(
-            name,
-            probe.class_name(int(probe.labels[i])) if labelled else None,
-            predictions[i],
-            bool(correct[i]) if labelled else None,
-            float(probabilities[i]),
-            _explained(probe, cams, i, contrast),
-            None if contrast else float(explained[i]),
-        )
-        for i, name in enumerate(probe.names)
-    ]
-
-
-def _explained(probe: ProbeSet, cams: CAMs, i: int, contrast: bool) -> str:
-    """Return the name of the class that a map explains, such as ``"heart"``, or ``"heart, not moon"``."""
-    own = int(cams.targets[i])
-    if not contrast:
-        return probe.class_name(own)
-    # A single logit knows two classes only.
-    other = 1 - own
-    if cams.logits.shape[1] > 1:
-        other = int(cams.logits[i].index_fill(0, torch.tensor([own]), -torch.inf).argmax())
-    return f"{probe.class_name(own)}, not {probe.class_name(other)}"
 
 
 def input_images(probe: ProbeSet) -> list[InputImage]:
@@ -111,10 +50,21 @@ class Album:
     All panels are laid out here, once, and later only filled in.
 
     Args:
+        probe: the images.
+        layers: their names, from input to output.
+        style: how panels are drawn.
         views: some of `gradcam_callback.run.tags.VIEWS`.
+        interventions: of the probe set; None without masks.
     """
 
-    def __init__(self, probe: ProbeSet, layers: Sequence[str], style: Style, views: Sequence[str] = tags.VIEWS) -> None:
+    def __init__(
+        self,
+        probe: ProbeSet,
+        layers: Sequence[str],
+        style: Style,
+        views: Sequence[str] = tags.VIEWS,
+        interventions: Interventions | None = None,
+    ) -> None:
         self._probe, self._layers, self._style, self._views = probe, list(layers), style, views
         images = input_images(probe)
         # Laying out text is slow, so each panel is laid out here and only filled in later.
@@ -124,6 +74,10 @@ class Album:
         self.layer_panel = LayerPanel(images, style, [*probe.names, *predictions])
         self._strip = EvolutionStrip(images, layers, style)
         self._animation = Animation(images, layers, style)
+        self._sheets = None
+        if interventions is not None and tags.COUNTERFACTUALS in views:
+            # The answers below the images need more room than a heatmap does.
+            self._sheets = CounterfactualSheets(probe, interventions, cell=style.cell * 5 // 4)
 
     def entry(
         self, evaluation: Evaluation, state: RunState, first: Mapping[str, float] | None
@@ -132,11 +86,10 @@ class Album:
 
         Args:
             state: holds this entry already.
-            first: the scalars of the first entry of the run; None if this is the first one, which also shows the
-                counterfactuals.
+            first: the scalars of the first entry of the run; None if this is the first one.
         """
         contrast, vmax = evaluation.rivals is not None, self._vmax(state)
-        texts = captions(self._probe, evaluation.cams, contrast=contrast)
+        texts = caption_maps(self._probe, evaluation.cams, contrast=contrast)
         maps = {layer: raw.numpy() for layer, raw in evaluation.cams.maps.items()}
         if tags.PROBE in self._views:
             for i, name in enumerate(self._probe.names):
@@ -150,9 +103,10 @@ class Album:
                 yield (tags.LAYER, layer), self.layer_panel.draw(layer, raw, texts, vmax)
         if evaluation.foci and tags.DEPTH_PROFILE in self._views:
             yield (tags.DEPTH_PROFILE,), draw_depth_profile(self._probe, evaluation, first)
-        if evaluation.counterfactuals is not None and first is None and tags.COUNTERFACTUALS in self._views:
-            sheet = draw_counterfactuals(self._probe, evaluation.counterfactuals, self._style.cell)
-            yield (tags.COUNTERFACTUALS,), sheet
+        if self._sheets is not None and evaluation.answers is not None and state.verdict is not None:
+            sheets = self._sheets.draw(evaluation.cams.logits, evaluation.answers, state.verdict)
+            for number, sheet in enumerate(sheets, start=1):
+                yield tags.sheet_of_counterfactuals(number), sheet
 
     def _draw_rival(self, evaluation: Evaluation, i: int) -> Image.Image:
         """Draw why the predicted class and not another, below the panel of a wrong prediction."""
@@ -161,7 +115,7 @@ class Album:
         predicted = replace(cams, targets=predicted_class(cams.logits))
         maps = {layer: raw.numpy() for layer, raw in evaluation.rivals[i].items()}
         # Another map than the run's own, so it has a scale of its own.
-        return self.probe_panel.draw(i, maps, captions(self._probe, predicted, contrast=True)[i])
+        return self.probe_panel.draw(i, maps, caption_maps(self._probe, predicted, contrast=True)[i])
 
     def strips(self, state: RunState) -> Iterator[tuple[Parts, Image.Image]]:
         """Yield one strip over the logged epochs per probe image."""
@@ -221,24 +175,3 @@ def draw_depth_profile(probe: ProbeSet, evaluation: Evaluation, first: Mapping[s
         ),
     ]
     return depth_profile(layers, rows)
-
-
-def draw_counterfactuals(probe: ProbeSet, sets: Counterfactuals, cell: int) -> Image.Image:
-    """Draw the images of the interventions, for a dozen probe images at most."""
-    masked = probe.has_mask.nonzero()[:, 0].tolist()
-    shown = sorted({round(i * (len(masked) - 1) / (COUNTERFACTUAL_ROWS - 1)) for i in range(COUNTERFACTUAL_ROWS)})
-    own, without, alone = (
-        probe.display_images(images) for images in (probe.images[masked], sets.background, sets.foreground)
-    )
-    swapped = None if sets.swapped is None else probe.display_images(sets.swapped)
-    # With few classes some objects have fewer donors than others. All rows show the same number.
-    each = 0 if swapped is None else len(swapped) // len(masked)
-    rows = []
-    for i in shown:
-        on_others = [] if swapped is None else list(swapped[(sets.objects == i).numpy()])[:each]
-        rows.append((probe.names[masked[i]], [own[i], *on_others, without[i], alone[i]]))
-    headings = ["input", *["swapped"] * each, "no object", "no ground"]
-    title = "counterfactuals: the same object on other ground, and either painted out" + (
-        f" ({len(shown)} of {len(masked)})" if len(shown) < len(masked) else ""
-    )
-    return contact_sheet(title, headings, rows, cell)

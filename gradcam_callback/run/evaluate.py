@@ -26,17 +26,10 @@ from gradcam_callback.maps import (
     look_like_probabilities,
     predicted_class,
 )
-from gradcam_callback.measures import (
-    Counterfactuals,
-    Focus,
-    SwapTest,
-    faithfulness,
-    make_counterfactuals,
-    metrics,
-    swap_test,
-)
+from gradcam_callback.measures import Focus, faithfulness, metrics
 from gradcam_callback.probes import ProbeSet, fill_row
 from gradcam_callback.run import tags
+from gradcam_callback.run.interventions import Answers, Interventions, mean
 from gradcam_callback.run.tags import by_class, by_image, join
 
 TARGETS = ("label", "predicted", CONTRAST)
@@ -53,22 +46,16 @@ class Evaluation:
     Attributes:
         cams: on the CPU.
         scalars: metric -> value; the metrics of a layer are named ``"<metric>/<layer>"``. Undefined ones are left out.
-        n_masked: the number of probe images with a mask.
-        masked_accuracy: the accuracy, 0..1, on these images; None if the images have no classes.
-        swap: None without masks, or if the masked images are all of one class.
         foci: one per chosen layer, from input to output; empty without masks.
-        counterfactuals: the images of the interventions; None without masks.
+        answers: to the interventions; None without masks, or if the images have no classes.
         rivals: with ``target="contrast"``, the maps of each image whose prediction is wrong: why the predicted class
             and not another. Number of the image -> layer -> ``(h, w)``. None with any other target.
     """
 
     cams: CAMs
     scalars: dict[str, float]
-    n_masked: int
-    masked_accuracy: float | None
-    swap: SwapTest | None
     foci: list[Focus]
-    counterfactuals: Counterfactuals | None
+    answers: Answers | None
     rivals: dict[int, dict[str, Tensor]] | None
 
 
@@ -78,17 +65,13 @@ class Shard:
 
     Attributes:
         cams: None if no image fell to the process.
-        swapped: ``(n,)`` bool, which predictions are correct on its part of the swapped images.
-        background: the same for the images with the object painted out.
-        foreground: the same for the images with the background painted out.
+        answers: set -> the logits of its part of the images of the interventions.
         faithfulness: ``(n,)``; empty unless asked for.
         rivals: those of its images, see `Evaluation`; empty unless the target is a contrast.
     """
 
     cams: CAMs | None
-    swapped: Tensor
-    background: Tensor
-    foreground: Tensor
+    answers: dict[str, Tensor]
     faithfulness: Tensor
     rivals: dict[int, dict[str, Tensor]]
 
@@ -125,26 +108,18 @@ class Evaluator:
     ) -> None:
         self.cam, self.probe, self.target = cam, probe, target
         self._forward = forward
-        self._by_class, self._check_faithfulness, self._seed = by_class, check_faithfulness, seed
+        self._by_class, self._check_faithfulness = by_class, check_faithfulness
         # A callable explains any number, so predictions are not compared with labels.
         self._has_accuracy = probe.has_labels and not callable(target)
         _check_needs(probe, target, forward, check_faithfulness)
         self._try_one_image()
         masked = probe.has_mask
         self._masks = None if probe.masks is None else probe.masks[masked]
-        # The numbers and labels of the images that have a mask.
-        self._masked = masked.nonzero()[:, 0]
         self._labels = probe.labels[masked]
-        self._counterfactuals = None
+        self.interventions: Interventions | None = None
         if self._masks is not None and self._has_accuracy:
             # Once per run: painting objects out takes longer than a forward, and the images stay comparable.
-            self._counterfactuals = make_counterfactuals(
-                probe.images[masked],
-                self._labels,
-                self._masks,
-                present=probe.present[masked] if probe.present is not None else None,
-                seed=seed,
-            )
+            self.interventions = Interventions(probe, seed)
 
     @property
     def layers(self) -> list[str]:
@@ -154,10 +129,8 @@ class Evaluator:
     def scalar_names(self) -> list[str]:
         """Return the name of every scalar that an evaluation may have, in the order of the layers."""
         names = [tags.PROBE_ACCURACY] if self._has_accuracy else []
-        if self._counterfactuals is not None:
-            names += [tags.BACKGROUND_ACCURACY, tags.FOREGROUND_ACCURACY]
-            if self._counterfactuals.swapped is not None:
-                names += tags.SWAP_SCALARS
+        if self.interventions is not None:
+            names += self.interventions.scalar_names(self._by_class)
         if self._check_faithfulness:
             names += [tags.FAITHFULNESS, *(join(by_image(tags.FAITHFULNESS), name) for name in self.probe.names)]
         names += tags.names_by_layer(self.layers, self.probe.masks is not None)
@@ -166,8 +139,6 @@ class Evaluator:
             for layer in self.layers if self._by_class else self.layers[-1:]:
                 for metric in tags.MASK_METRICS if self._by_class else (tags.LIFT,):
                     names += [join(by_class(metric), layer, name) for name in classes]
-            if self._by_class and self._counterfactuals is not None:
-                names += [join(by_class(tags.SWAP_ACCURACY), name) for name in classes]
         return names
 
     def evaluate(self, previous: Mapping[str, Tensor] | None = None) -> Evaluation:
@@ -182,23 +153,14 @@ class Evaluator:
             world_size: the number of processes; each set of images is cut into as many parts.
         """
 
-        def part(values: Tensor) -> Tensor:
-            # The parts differ by one image at most. With more processes than images, some are empty.
-            return values.tensor_split(world_size)[rank]
-
-        own = part(torch.arange(len(self.probe)))
+        # The parts differ by one image at most. With more processes than images, some are empty.
+        own = torch.arange(len(self.probe)).tensor_split(world_size)[rank]
         images = self.probe.images[own]
         cams = self._compute_maps(images, own) if len(images) else None
-        sets, none = self._counterfactuals, torch.empty(0, dtype=torch.bool)
-        swapped = background = foreground = none
-        if sets is not None:
-            background = self._are_correct(part(sets.background), part(self._masked))
-            foreground = self._are_correct(part(sets.foreground), part(self._masked))
-            if sets.swapped is not None:
-                swapped = self._are_correct(part(sets.swapped), part(self._masked[sets.objects]))
+        answers = self.interventions.ask(self._predict, rank, world_size) if self.interventions is not None else {}
         faithful = self._faithfulness_of(images, own, cams) if self._check_faithfulness and cams else torch.empty(0)
         rivals = self._compute_rivals(cams, own) if cams is not None and self.target == CONTRAST else {}
-        return Shard(cams, swapped, background, foreground, faithful, rivals)
+        return Shard(cams, answers, faithful, rivals)
 
     def merge(self, shards: Sequence[Shard], previous: Mapping[str, Tensor] | None = None) -> Evaluation:
         """Compute the metrics of all shards together.
@@ -211,7 +173,7 @@ class Evaluator:
         scalars, correct = {}, None
         if self._has_accuracy:
             correct = is_correct(cams.logits, self.probe.labels, self.probe.multi_label)
-            scalars[tags.PROBE_ACCURACY] = _mean(correct)
+            scalars[tags.PROBE_ACCURACY] = mean(correct)
         foci = self._locate_foci(cams.maps)
         for layer, maps in cams.maps.items():
             scalars |= self._map_metrics(layer, maps, previous or {})
@@ -223,27 +185,11 @@ class Evaluator:
         rivals = None
         if self.target == CONTRAST:
             rivals = {i: maps for shard in shards for i, maps in shard.rivals.items()}
-        if self._counterfactuals is None or correct is None:
-            return Evaluation(cams, _defined(scalars), 0, None, None, foci, None, rivals)
-        # The interventions are of the masked images only, so they are compared with the accuracy on these.
-        masked_correct = correct[self.probe.has_mask]
-        swapped, background, foreground = (
-            torch.cat([getattr(shard, name) for shard in shards]) for name in ("swapped", "background", "foreground")
-        )
-        scalars |= {tags.BACKGROUND_ACCURACY: _mean(background), tags.FOREGROUND_ACCURACY: _mean(foreground)}
-        swap = self._swap(masked_correct, swapped)
-        if swap is not None:
-            scalars |= self._swap_scalars(swap, swapped)
-        return Evaluation(
-            cams,
-            _defined(scalars),
-            len(masked_correct),
-            _mean(masked_correct),
-            swap,
-            foci,
-            self._counterfactuals,
-            rivals,
-        )
+        answers = None
+        if self.interventions is not None and correct is not None:
+            answers = self.interventions.judge(correct, [shard.answers for shard in shards])
+            scalars |= self.interventions.scalars(answers, self._by_class)
+        return Evaluation(cams, _defined(scalars), foci, answers, rivals)
 
     def _compute_maps(self, images: Tensor, own: Tensor) -> CAMs:
         """Compute the maps of probe images; ``own`` are their numbers."""
@@ -274,7 +220,7 @@ class Evaluator:
         values = {
             tags.ENTROPY: metrics.mean_of_defined(metrics.entropy(maps)),
             tags.STRENGTH: float(metrics.strength(maps).mean()),
-            tags.EMPTY: _mean(metrics.is_empty(maps)),
+            tags.EMPTY: mean(metrics.is_empty(maps)),
         }
         # The maps of a checkpoint are of the same layers and images, but the model may give them another size now.
         if layer in previous and previous[layer].shape == maps.shape:
@@ -310,28 +256,6 @@ class Evaluator:
     def _masked_classes(self) -> list[int]:
         return sorted(set(self._labels.tolist()))
 
-    def _swap(self, correct: Tensor, swapped_correct: Tensor) -> SwapTest | None:
-        sets = self._counterfactuals
-        if sets is None or sets.swapped is None:
-            return None
-        return swap_test(correct, swapped_correct, sets.objects, sets.donors, self._labels, self._seed)
-
-    def _swap_scalars(self, swap: SwapTest, swapped_correct: Tensor) -> dict[str, float]:
-        scalars = {
-            tags.SWAP_ACCURACY: swap.swap_accuracy,
-            tags.SWAP_ACCURACY_LOW: swap.swap_interval[0],
-            tags.SWAP_ACCURACY_HIGH: swap.swap_interval[1],
-            tags.SWAP_DROP: swap.drop,
-            tags.SWAP_DROP_LOW: swap.drop_interval[0],
-        }
-        if self._by_class:
-            assert self._counterfactuals is not None
-            labels = self._labels[self._counterfactuals.objects]
-            for label in sorted(set(labels.tolist())):
-                name = join(by_class(tags.SWAP_ACCURACY), self.probe.class_name(label))
-                scalars[name] = _mean(swapped_correct[labels == label])
-        return scalars
-
     def _targets(self, own: Tensor) -> Tensor | Contrast | ScoreFunction | int | None:
         """Return what `GradCAM` explains for the probe images with these numbers."""
         target = self.target
@@ -362,12 +286,6 @@ class Evaluator:
         each = zip(self.probe.names, values.tolist(), strict=True)
         by_name = {join(by_image(tags.FAITHFULNESS), name): value for name, value in each}
         return {tags.FAITHFULNESS: metrics.mean_of_defined(values), **by_name}
-
-    def _are_correct(self, images: Tensor, own: Tensor) -> Tensor:
-        """Return ``(N,)`` bool, which predictions are correct; ``own`` are the numbers of the probe images shown."""
-        if not len(images):
-            return torch.empty(0, dtype=torch.bool)
-        return is_correct(self._predict(images, own), self.probe.labels[own], self.probe.multi_label)
 
     def _predict(self, images: Tensor, own: Tensor) -> Tensor:
         """Return logits ``(N, K)`` on the CPU."""
@@ -462,7 +380,3 @@ def _defined(scalars: Mapping[str, float]) -> dict[str, float]:
     Lightning's EarlyStopping ends a training at the first NaN.
     """
     return {name: value for name, value in scalars.items() if not math.isnan(value)}
-
-
-def _mean(values: Tensor) -> float:
-    return float(values.double().mean())

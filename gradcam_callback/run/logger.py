@@ -12,11 +12,11 @@ import numpy as np
 from gradcam_callback.drawing import Style, encode_gif, encode_jpeg
 from gradcam_callback.encoded_image import EncodedImage
 from gradcam_callback.maps import class_probability
-from gradcam_callback.measures import Verdict, confirms, judge
-from gradcam_callback.probes import ProbeSet
+from gradcam_callback.measures import Verdict, confirms, judge, judge_without_swap
 from gradcam_callback.run import tags
-from gradcam_callback.run.album import Album, Parts, explains_classes
-from gradcam_callback.run.evaluate import Evaluation
+from gradcam_callback.run.album import Album, Parts
+from gradcam_callback.run.captions import explains_classes
+from gradcam_callback.run.evaluate import Evaluation, Evaluator
 from gradcam_callback.run.state import RunState
 from gradcam_callback.run.tags import Tags, join
 from gradcam_callback.writers import Manifest, Writer
@@ -33,8 +33,7 @@ class RunLogger:
     A writer that fails is left out until the end of the entry, and does not keep the other writers from their work.
 
     Args:
-        probe: the images.
-        layers: their names, from input to output.
+        evaluator: its probe set, layers and interventions are those of the log. Its model is not kept.
         state: of earlier entries; new entries are added to it.
         writers: where images and texts go.
         names: the tags.
@@ -45,8 +44,7 @@ class RunLogger:
 
     def __init__(
         self,
-        probe: ProbeSet,
-        layers: Sequence[str],
+        evaluator: Evaluator,
         state: RunState,
         writers: Sequence[Writer],
         names: Tags,
@@ -55,11 +53,13 @@ class RunLogger:
         style: Style,
         views: Sequence[str] = tags.VIEWS,
     ) -> None:
-        self._probe, self._layers, self._state, self._tags = probe, list(layers), state, names
+        self._probe, self._layers, self._state, self._tags = evaluator.probe, evaluator.layers, state, names
         self._writers, self._report, self._quality = list(writers), report, style.jpeg_quality
         self._working = list(writers)
         self._reported: list[Writer] = []
-        self._album = Album(probe, layers, style, views)
+        gap = tags.BACKGROUND_GAP in evaluator.scalar_names()
+        self._charts = names.charts(evaluator.probe.masks is not None, gap)
+        self._album = Album(self._probe, self._layers, style, views, evaluator.interventions)
 
     def start(self, overwrite: bool = False) -> bool:
         """Announce the run to the writers.
@@ -88,7 +88,7 @@ class RunLogger:
         images, masks = self._probe.display_images(), self._probe.masks
         pixels = np.zeros(images.shape[:3], bool) if masks is None else masks.numpy()
         for writer in self._writers:
-            writer.start(manifest, images, pixels, self._tags.charts(masks is not None), resuming)
+            writer.start(manifest, images, pixels, self._charts, resuming)
         return same
 
     def log(
@@ -134,15 +134,18 @@ class RunLogger:
         self._flush()
 
     def _judge(self, evaluation: Evaluation, epoch: int, standalone: bool) -> Verdict | None:
-        if not evaluation.foci or evaluation.masked_accuracy is None:
+        answers = evaluation.answers
+        if answers is None:
             return None
         history = self._state.history
         first = history[0] if history else {}
         foci = [replace(focus, first_lift=first.get(join(tags.LIFT, focus.layer))) for focus in evaluation.foci]
+        if isinstance(answers.swap, str):
+            return judge_without_swap(answers.accuracy, answers.swap, foci)
         # Neither another validation of this epoch nor the entry before training (-1) can confirm a suspicion.
-        earlier = (entry for entry in reversed(history) if entry["epoch"] not in (epoch, -1))
-        confirmed = standalone or confirms(next(earlier, {}).get(tags.SWAP_DROP, 0.0))
-        return judge(evaluation.masked_accuracy, evaluation.n_masked, evaluation.swap, foci, confirmed)
+        earlier = next((entry for entry in reversed(history) if entry["epoch"] not in (epoch, -1)), {})
+        previous = earlier.get(tags.BACKGROUND_GAP), earlier.get(tags.SWAP_DROP, 0.0)
+        return judge(answers.swap, foci, standalone or confirms(*previous))
 
     def _write_images(self, images: Iterator[tuple[Parts, Any]]) -> None:
         for parts, image in images:

@@ -56,8 +56,7 @@ class Session:
             ValueError: a writer cannot take this run.
         """
         logger = RunLogger(
-            evaluator.probe,
-            evaluator.layers,
+            evaluator,
             self.state,
             self._writers,
             self.tags,

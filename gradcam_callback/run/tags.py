@@ -12,7 +12,10 @@ DEFAULT_PREFIX = "gradcam"
 PROBE_ACCURACY = "probe_accuracy"
 SWAP_ACCURACY = "swap_accuracy"
 SWAP_ACCURACY_LOW, SWAP_ACCURACY_HIGH = "swap_accuracy_low", "swap_accuracy_high"
-SWAP_DROP, SWAP_DROP_LOW = "swap_drop", "swap_drop_low"
+SWAP_DROP = "swap_drop"
+SWAP_CONTROL_ACCURACY = "swap_control_accuracy"
+BACKGROUND_GAP, BACKGROUND_GAP_LOW, BACKGROUND_GAP_HIGH = "background_gap", "background_gap_low", "background_gap_high"
+PASTING_COST = "pasting_cost"
 BACKGROUND_ACCURACY = "background_accuracy"
 FOREGROUND_ACCURACY = "foreground_accuracy"
 FAITHFULNESS = "faithfulness"
@@ -22,12 +25,13 @@ RELEVANCE_MASS, LIFT, POINTING_GAME = "relevance_mass", "lift", "pointing_game"
 ENTROPY, STRENGTH, EMPTY, DRIFT = "entropy", "strength", "empty", "drift"
 BORDER_MASS, CENTRE_DISTANCE = "border_mass", "centre_distance"
 
-ACCURACIES = (PROBE_ACCURACY, SWAP_ACCURACY, BACKGROUND_ACCURACY, FOREGROUND_ACCURACY)
+ACCURACIES = (PROBE_ACCURACY, SWAP_CONTROL_ACCURACY, SWAP_ACCURACY, BACKGROUND_ACCURACY, FOREGROUND_ACCURACY)
 MASK_METRICS = (RELEVANCE_MASS, LIFT, POINTING_GAME)
 MASKLESS_METRICS = (BORDER_MASS, CENTRE_DISTANCE)
 MAP_METRICS = (ENTROPY, STRENGTH, EMPTY, DRIFT)
-SWAP_SCALARS = (SWAP_ACCURACY, SWAP_ACCURACY_LOW, SWAP_ACCURACY_HIGH, SWAP_DROP, SWAP_DROP_LOW)
-NEED_MASKS = (*MASK_METRICS, BACKGROUND_ACCURACY, FOREGROUND_ACCURACY, *SWAP_SCALARS)
+SWAP_SCALARS = (SWAP_ACCURACY, SWAP_ACCURACY_LOW, SWAP_ACCURACY_HIGH, SWAP_DROP)
+CONTROL_SCALARS = (SWAP_CONTROL_ACCURACY, BACKGROUND_GAP, BACKGROUND_GAP_LOW, BACKGROUND_GAP_HIGH, PASTING_COST)
+NEED_MASKS = (*MASK_METRICS, BACKGROUND_ACCURACY, FOREGROUND_ACCURACY, *SWAP_SCALARS, *CONTROL_SCALARS)
 # The metrics that get a chart by layer, in Custom Scalars and in the report.
 CHARTED = (LIFT, POINTING_GAME, *MASKLESS_METRICS, ENTROPY, STRENGTH, DRIFT)
 
@@ -69,6 +73,11 @@ def join(*parts: str) -> str:
     return "/".join(parts)
 
 
+def sheet_of_counterfactuals(number: int) -> tuple[str, ...]:
+    """Return the parts of the tag of a sheet; the first sheet is number 1."""
+    return (COUNTERFACTUALS,) if number == 1 else (COUNTERFACTUALS, str(number))
+
+
 class Tags:
     """Tags below one prefix.
 
@@ -102,19 +111,19 @@ class Tags:
         """Return the tags of a stage that is no part of a training, such as ``gradcam/test/...``."""
         return Tags(join(self.prefix, stage))
 
-    def charts(self, masks: bool) -> Charts:
+    def charts(self, masks: bool, gap: bool) -> Charts:
         """Return the charts of TensorBoard's Custom Scalars.
 
         Args:
             masks: True if any probe image has a mask; otherwise the metrics that need one are left out.
+            gap: True if there is a background gap.
         """
         charts: Charts = {"accuracy": ("Multiline", [self._exactly(PROBE_ACCURACY)])}
         if masks:
-            interval = [self(name) for name in (SWAP_ACCURACY, SWAP_ACCURACY_LOW, SWAP_ACCURACY_HIGH)]
-            charts = {
-                "accuracies": ("Multiline", [self._exactly(name) for name in ACCURACIES]),
-                "swap accuracy with its 95 % interval": ("Margin", interval),
-            }
+            charts = {"accuracies": ("Multiline", [self._exactly(name) for name in ACCURACIES])}
+        if gap:
+            interval = [self(name) for name in (BACKGROUND_GAP, BACKGROUND_GAP_LOW, BACKGROUND_GAP_HIGH)]
+            charts["background gap with its 95 % interval"] = ("Margin", interval)
         left_out = MASKLESS_METRICS if masks else MASK_METRICS
         for metric in CHARTED:
             if metric not in left_out:

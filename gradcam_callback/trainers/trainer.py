@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import torch
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_warn
 
@@ -77,12 +77,16 @@ def check_on_shortcut(on_shortcut: object) -> None:
         )
 
 
-def react_to_shortcut(trainer: Trainer, session: Session, on_shortcut: str | Callable[[Verdict], object]) -> None:
+def react_to_shortcut(
+    trainer: Trainer, module: LightningModule, session: Session, on_shortcut: str | Callable[[Verdict], object]
+) -> None:
     """Tell the user once per run that a shortcut is suspected, and do what ``on_shortcut`` says."""
     verdict = session.take_new_suspicion()
     if verdict is None:
         return
-    rank_zero_warn(f"GradCAM: {verdict.evidence}", category=ShortcutWarning)
+    # Lightning prints it above the progress bar, while a warning alone would begin in the middle of the bar.
+    module.print(f"GradCAM: {verdict.headline}")
+    rank_zero_warn(f"GradCAM: {verdict.text}", category=ShortcutWarning)
     if on_shortcut == "stop":
         trainer.should_stop = True
     elif callable(on_shortcut):

@@ -88,7 +88,7 @@ class Writer(Protocol):
         """Store an image."""
 
     def write_verdict(self, tag: str, verdict: Mapping[str, Any], step: int) -> None:
-        """Store a verdict: ``"evidence"`` is its text, all other values are its data."""
+        """Store a verdict: ``"headline"`` and ``"evidence"`` are its text, all other values are its data."""
 
     def write_entry(self, history: Sequence[Mapping[str, float]], maps: Mapping[str, Array]) -> None:
         """End a logged validation, after its images and its verdict.
@@ -115,3 +115,8 @@ def image_path(tag: str, prefix: str) -> str:
         digest = hashlib.sha256(name.encode()).hexdigest()[:12]
         safe = safe.encode()[: MAX_NAME_BYTES - 13].decode(errors="ignore") + "-" + digest
     return f"{kind}/{safe}" if safe else kind
+
+
+def verdict_text(verdict: Mapping[str, Any]) -> str:
+    """Return the text of a verdict: its headline, and its evidence as a second paragraph."""
+    return f"{verdict['headline']}\n\n{verdict['evidence']}"

@@ -13,7 +13,7 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
 from gradcam_callback.encoded_image import EncodedImage
-from gradcam_callback.writers.base import Array, Charts, Manifest
+from gradcam_callback.writers.base import Array, Charts, Manifest, verdict_text
 from gradcam_callback.writers.event_writer import SurvivingEventWriter
 
 # No plugin of TensorBoard's has this name, so TensorBoard shows none of its data; `write_report` reads them.
@@ -55,7 +55,7 @@ class TensorBoardWriter:
     def write_verdict(self, tag: str, verdict: Mapping[str, Any], step: int) -> None:
         # `SummaryWriter.add_text` would add ``/text_summary`` to the tag.
         metadata = create_summary_metadata(display_name="", description="")
-        self._write(tag, step, tensor=make_tensor_proto(verdict["evidence"].encode()), metadata=metadata)
+        self._write(tag, step, tensor=make_tensor_proto(verdict_text(verdict).encode()), metadata=metadata)
         self._write_data(f"{tag}_data", json.dumps(verdict), step)
 
     def write_entry(self, history: Sequence[Mapping[str, float]], maps: Mapping[str, Array]) -> None: ...

@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from gradcam_callback.encoded_image import EncodedImage
-from gradcam_callback.writers.base import Array, Charts, Manifest, image_path
+from gradcam_callback.writers.base import Array, Charts, Manifest, image_path, verdict_text
 from gradcam_callback.writers.folder import FolderWriter
 
 
@@ -38,7 +38,7 @@ class WandbWriter:
             self._log({tag: shown}, step)
 
     def write_verdict(self, tag: str, verdict: Mapping[str, Any], step: int) -> None:
-        self._log({tag: verdict["evidence"]}, step)
+        self._log({tag: verdict_text(verdict)}, step)
 
     def write_entry(self, history: Sequence[Mapping[str, float]], maps: Mapping[str, Array]) -> None: ...
 
@@ -65,7 +65,7 @@ class MLflowWriter:
             self._logger.experiment.log_artifact(self._logger.run_id, str(path), folder)
 
     def write_verdict(self, tag: str, verdict: Mapping[str, Any], step: int) -> None:
-        self._log_text(verdict["evidence"], f"{image_path(tag, self._prefix)}/{step:08d}.txt")
+        self._log_text(verdict_text(verdict), f"{image_path(tag, self._prefix)}/{step:08d}.txt")
 
     def write_entry(self, history: Sequence[Mapping[str, float]], maps: Mapping[str, Array]) -> None: ...
 
@@ -90,7 +90,7 @@ class CometWriter:
             self._logger.experiment.log_asset_data(image.data, name=f"{tag}.{image.suffix}", step=step)
 
     def write_verdict(self, tag: str, verdict: Mapping[str, Any], step: int) -> None:
-        self._logger.experiment.log_text(verdict["evidence"], step=step, metadata={"tag": tag})
+        self._logger.experiment.log_text(verdict_text(verdict), step=step, metadata={"tag": tag})
 
     def write_entry(self, history: Sequence[Mapping[str, float]], maps: Mapping[str, Array]) -> None: ...
 

@@ -1,0 +1,119 @@
+"""Draw the sheets of counterfactuals: each object on other backgrounds, with the network's answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+
+from PIL import Image
+from torch import Tensor
+
+from gradcam_callback.drawing import AnswerRow, Caption, Group, InputImage, Pixels, answer_sheet
+from gradcam_callback.formatting import percent
+from gradcam_callback.measures import Verdict
+from gradcam_callback.probes import ProbeSet
+from gradcam_callback.run.captions import caption_answers
+from gradcam_callback.run.interventions import BACKGROUND, FOREGROUND, OTHER_CLASS, SAME_CLASS, Answers, Interventions
+
+ROWS = 12
+INPUT = "input"
+HEADINGS = {
+    INPUT: "as it is",
+    SAME_CLASS: "on backgrounds of its class",
+    OTHER_CLASS: "on backgrounds of other classes",
+    BACKGROUND: "no object",
+    FOREGROUND: "object alone",
+}
+
+
+class CounterfactualSheets:
+    """The sheets of the interventions of one probe set.
+
+    Args:
+        probe: the images.
+        interventions: of this probe set.
+        cell: longer side of an image, in pixels.
+    """
+
+    def __init__(self, probe: ProbeSet, interventions: Interventions, cell: int) -> None:
+        self._probe, self._interventions, self._cell = probe, interventions, cell
+        self._numbers = interventions.numbers.tolist()
+        # Which images of each set belong to which row: object, background or unchanged image.
+        owners = {name: interventions.numbers_of(name) for name in HEADINGS if name != INPUT}
+        owners[INPUT] = interventions.numbers
+        self._places = {
+            name: [(owners[name] == number).nonzero()[:, 0].tolist() for number in self._numbers] for name in HEADINGS
+        }
+
+    def draw(self, logits: Tensor, answers: Answers, verdict: Verdict) -> Iterator[Image.Image]:
+        """Yield as many sheets as the images need. The objects whose answer the background changed come first.
+
+        Args:
+            logits: ``(N, K)``, of the unchanged probe images.
+            answers: to the interventions.
+            verdict: of these answers.
+        """
+        if not self._numbers:
+            return
+        of_set = {INPUT: logits[self._interventions.numbers], **answers.logits}
+        captions = {
+            name: caption_answers(self._probe, found, self._owners(name))
+            for name, found in of_set.items()
+            if len(found)
+        }
+        shares = {name: _share_right(found) for name, found in captions.items()}
+        if not isinstance(answers.swap, str):
+            # Every object counts the same there, however many donors it has.
+            shares[OTHER_CLASS] = answers.swap.swap_accuracy
+            if answers.swap.control_accuracy is not None:
+                shares[SAME_CLASS] = answers.swap.control_accuracy
+        groups = {
+            name: Group((heading, f"{percent(shares[name])} right"), max(map(len, self._places[name])))
+            for name, heading in HEADINGS.items()
+            if name in captions
+        }
+        order = sorted(range(len(self._numbers)), key=lambda row: -self._change(row, captions))
+        pages = [order[start : start + ROWS] for start in range(0, len(order), ROWS)]
+        for number, page in enumerate(pages, start=1):
+            note = "Green frames: right. Red frames: wrong. First those whose answer the background changed."
+            if len(pages) > 1:
+                note = f"Sheet {number} of {len(pages)}. {note}"
+            rows = [self._row(row, list(groups), captions) for row in page]
+            yield answer_sheet(verdict.headline, verdict.suspected, note, list(groups.values()), rows)
+
+    def _owners(self, name: str) -> Tensor:
+        return self._interventions.numbers if name == INPUT else self._interventions.numbers_of(name)
+
+    def _row(self, row: int, names: list[str], captions: dict[str, list[Caption]]) -> AnswerRow:
+        number = self._numbers[row]
+        return AnswerRow(
+            self._probe.names[number],
+            self._probe.class_name(int(self._probe.labels[number])),
+            [[self._thumbnails[name][place] for place in self._places[name][row]] for name in names],
+            [[captions[name][place] for place in self._places[name][row]] for name in names],
+        )
+
+    def _change(self, row: int, captions: dict[str, list[Caption]]) -> float:
+        """Return how far the answers of an object get worse on backgrounds of other classes, -1..1."""
+        own = SAME_CLASS if self._places[SAME_CLASS][row] else INPUT
+        before, after = ([captions[name][place] for place in self._places[name][row]] for name in (own, OTHER_CLASS))
+        return _share_right(before) - _share_right(after) if after else 0.0
+
+    @cached_property
+    def _thumbnails(self) -> dict[str, list[Pixels]]:
+        """The images of each set, in the size of the sheet. They stay the same over a run."""
+        images = {name: self._interventions.images_of(name) for name in HEADINGS if name != INPUT}
+        images[INPUT] = self._probe.images[self._interventions.numbers]
+        return {
+            name: [self._shrink(pixels) for pixels in self._probe.display_images(found)]
+            for name, found in images.items()
+            if len(found)
+        }
+
+    def _shrink(self, pixels: Pixels) -> Pixels:
+        image = InputImage(pixels)
+        return image.resized(*image.fit(self._cell))
+
+
+def _share_right(captions: list[Caption]) -> float:
+    return sum(caption.correct is True for caption in captions) / len(captions)

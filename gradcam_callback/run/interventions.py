@@ -1,0 +1,209 @@
+"""Ask a network about the counterfactual images of a probe set, and compare its answers with the labels."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gradcam_callback.exceptions import GradCAMWarning
+from gradcam_callback.formatting import percent
+from gradcam_callback.maps import is_correct
+from gradcam_callback.measures import LARGEST_OBJECT, Counterfactuals, SwapTest, mask_area, swap_test
+from gradcam_callback.probes import ProbeSet
+from gradcam_callback.run import tags
+from gradcam_callback.run.tags import by_class, join
+
+# The sets of images, in the order in which they are drawn.
+SAME_CLASS, OTHER_CLASS, BACKGROUND, FOREGROUND = SETS = ("same_class", "other_class", "background", "foreground")
+
+# Takes images (n, C, H, W) and, for each of them, the number (n,) of the probe image that it stands for. Returns logits
+# (n, K) on the CPU.
+Predict = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The answers of a network to the images of the interventions.
+
+    Attributes:
+        logits: set -> ``(n, K)``.
+        correct: set -> ``(n,)`` bool, True if the prediction is the label of the object.
+        accuracy: on the unchanged images, 0..1.
+        swap: the swap test, or the reason why there is none.
+    """
+
+    logits: dict[str, Tensor]
+    correct: dict[str, Tensor]
+    accuracy: float
+    swap: SwapTest | str
+
+
+class Interventions:
+    """The counterfactual images of a probe set. They are made once, and stay the same over a run.
+
+    Images whose object fills too much take no part, and are named in a warning. Too little background is left to paint
+    the object out, and on another background the image would hardly change.
+
+    Args:
+        probe: a probe set with labels, in which at least one image has a mask.
+        seed: chooses the backgrounds that objects are put on.
+
+    Attributes:
+        numbers: ``(M,)``, the numbers of the probe images that take part.
+        counterfactuals: of the images that take part; None if there are none.
+    """
+
+    def __init__(self, probe: ProbeSet, seed: int) -> None:
+        assert probe.masks is not None
+        self._probe, self._seed = probe, seed
+        fits = mask_area(probe.masks) <= LARGEST_OBJECT
+        self.numbers = (probe.has_mask & fits).nonzero()[:, 0]
+        left_out = [probe.names[i] for i in (probe.has_mask & ~fits).nonzero()[:, 0].tolist()]
+        if left_out:
+            warnings.warn(
+                f"GradCAM: these probe images take no part in the swap test, since their objects fill more than "
+                f"{percent(LARGEST_OBJECT)} of the image: {', '.join(left_out)}. Choose images that show more "
+                "background.",
+                GradCAMWarning,
+                stacklevel=2,
+            )
+        self._labels = probe.labels[self.numbers]
+        self.counterfactuals: Counterfactuals | None = None
+        if len(self.numbers):
+            present = None if probe.present is None else probe.present[self.numbers]
+            self.counterfactuals = Counterfactuals(
+                probe.images[self.numbers], self._labels, probe.masks[self.numbers], seed=seed, present=present
+            )
+
+    def numbers_of(self, name: str) -> Tensor:
+        """Return ``(n,)``, the number of the probe image whose object, or whose background, each image of a set shows.
+
+        Args:
+            name: one of `SETS`.
+        """
+        sets = self.counterfactuals
+        if sets is None or name in (BACKGROUND, FOREGROUND):
+            return self.numbers
+        return self.numbers[(sets.same_class if name == SAME_CLASS else sets.other_class).objects]
+
+    def images_of(self, name: str, part: slice = slice(None)) -> Tensor:
+        """Return some images of a set: ``(n, C, H, W)``, as the model takes them.
+
+        Args:
+            name: one of `SETS`.
+            part: which of them.
+        """
+        sets = self.counterfactuals
+        if sets is None:
+            return self._probe.images[:0]
+        if name in (BACKGROUND, FOREGROUND):
+            return (sets.background if name == BACKGROUND else sets.foreground)[part]
+        return sets.paste((sets.same_class if name == SAME_CLASS else sets.other_class)[part])
+
+    def ask(self, predict: Predict, rank: int = 0, world_size: int = 1) -> dict[str, Tensor]:
+        """Return set -> logits ``(n, K)`` of this process's part of each set."""
+        logits = {}
+        for name in SETS:
+            numbers = self.numbers_of(name)
+            # The parts differ by one image at most. With more processes than images, some are empty.
+            own = torch.arange(len(numbers)).tensor_split(world_size)[rank]
+            if len(own):
+                part = slice(int(own[0]), int(own[-1]) + 1)
+                logits[name] = predict(self.images_of(name, part), numbers[part])
+        return logits
+
+    def judge(self, correct: Tensor, shards: Sequence[Mapping[str, Tensor]]) -> Answers:
+        """Compare the answers with the labels.
+
+        Args:
+            correct: ``(N,)`` bool, for each probe image, True if its prediction is correct.
+            shards: the logits of all processes by rank, as `ask` returns them.
+        """
+        logits, right = {}, {}
+        for name in SETS:
+            parts = [shard[name] for shard in shards if name in shard]
+            logits[name] = torch.cat(parts) if parts else torch.empty(0, 1)
+            labels = self._probe.labels[self.numbers_of(name)]
+            right[name] = is_correct(logits[name], labels, self._probe.multi_label) if parts else labels.bool()
+        own = correct[self.numbers]
+        accuracy = mean(own if len(own) else correct[self._probe.has_mask])
+        return Answers(logits, right, accuracy, self._test(own, right[OTHER_CLASS], right[SAME_CLASS]))
+
+    def _test(self, correct: Tensor, correct_on_others: Tensor, correct_on_same: Tensor) -> SwapTest | str:
+        """Return the swap test, or the reason why there is none."""
+        sets = self.counterfactuals
+        if sets is None:
+            return (
+                f"All objects fill more than {percent(LARGEST_OBJECT)} of their image, so too little background is "
+                "left to put other objects on. Choose probe images that show more of it."
+            )
+        if not len(sets.other_class):
+            return (
+                "The objects are all of one class, so no object could be put on another class's background. Choose "
+                "probe images of several classes."
+            )
+        return swap_test(
+            correct, self._labels, sets.other_class, correct_on_others, sets.same_class, correct_on_same, self._seed
+        )
+
+    def scalar_names(self, split_by_class: bool) -> list[str]:
+        """Return the name of every scalar that the answers may have."""
+        sets = self.counterfactuals
+        if sets is None:
+            return []
+        names = [tags.BACKGROUND_ACCURACY, tags.FOREGROUND_ACCURACY]
+        if len(sets.other_class):
+            names += tags.SWAP_SCALARS
+            if len(sets.same_class):
+                names += tags.CONTROL_SCALARS
+            if split_by_class:
+                names += [self._of_class(label) for label in sorted(set(self._labels.tolist()))]
+        return names
+
+    def scalars(self, answers: Answers, split_by_class: bool) -> dict[str, float]:
+        """Return the accuracies under their names.
+
+        Args:
+            answers: of one validation.
+            split_by_class: True adds the swap accuracy of each class.
+        """
+        if self.counterfactuals is None:
+            return {}
+        scalars = {
+            tags.BACKGROUND_ACCURACY: mean(answers.correct[BACKGROUND]),
+            tags.FOREGROUND_ACCURACY: mean(answers.correct[FOREGROUND]),
+        }
+        swap = answers.swap
+        if isinstance(swap, str):
+            return scalars
+        scalars |= {
+            tags.SWAP_ACCURACY: swap.swap_accuracy,
+            tags.SWAP_ACCURACY_LOW: swap.swap_interval[0],
+            tags.SWAP_ACCURACY_HIGH: swap.swap_interval[1],
+            tags.SWAP_DROP: swap.drop,
+        }
+        if swap.gap is not None and swap.gap_interval is not None and swap.control_accuracy is not None:
+            scalars |= {
+                tags.SWAP_CONTROL_ACCURACY: swap.control_accuracy,
+                tags.BACKGROUND_GAP: swap.gap,
+                tags.BACKGROUND_GAP_LOW: swap.gap_interval[0],
+                tags.BACKGROUND_GAP_HIGH: swap.gap_interval[1],
+                tags.PASTING_COST: swap.probe_accuracy - swap.control_accuracy,
+            }
+        if split_by_class:
+            labels = self._probe.labels[self.numbers_of(OTHER_CLASS)]
+            for label in sorted(set(labels.tolist())):
+                scalars[self._of_class(label)] = mean(answers.correct[OTHER_CLASS][labels == label])
+        return scalars
+
+    def _of_class(self, label: int) -> str:
+        return join(by_class(tags.SWAP_ACCURACY), self._probe.class_name(label))
+
+
+def mean(values: Tensor) -> float:
+    """Return the mean of numbers or of True and False; NaN of none."""
+    return float(values.double().mean())
