@@ -252,6 +252,7 @@ class GradCAMCallback(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._session.finish()
+        trainers.announce_verdict(self.verdict)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         # A training that fails or is interrupted gets its strips, too.

@@ -5,7 +5,7 @@
 The trainings run one after the other. KIND is what gives out: ``disk`` (no file grows any further), ``folder`` (the
 log folder is deleted), ``permission`` (it may not be written to; by USER, who is not the administrator), ``memory``
 (no more than there is), or ``nothing``. ``memory`` has to be the first, as later trainings find room that an earlier
-one has left. ``permission`` has to be the last, as USER cannot become the administrator again.
+one has left.
 """
 
 import json
@@ -108,6 +108,8 @@ def train(folder, user, kind):
         "random": torch.get_rng_state().tolist(),
     }
     (folder / "knows.json").write_text(json.dumps(knows))
+    if kind == "permission" and os.getuid() == 0:
+        os.seteuid(0)
 
 
 def main():

@@ -13,10 +13,11 @@ from conftest import ThinVGG
 from PIL import Image
 from pytorch_lightning.callbacks import EarlyStopping, WeightAveraging
 from pytorch_lightning.loggers import TensorBoardLogger
+from test_suspicion import ReadsTheGround
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 from toys import CLASSES
 
-from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet
+from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet, ShortcutWarning
 from gradcam_callback.maps import predicted_class
 from gradcam_callback.measures import Counterfactuals, metrics
 from gradcam_callback.run.tags import join
@@ -502,3 +503,12 @@ def test_objects_of_one_class_cannot_be_swapped_which_is_said(thin, fit, toys):
     assert callback.verdict.swap_accuracy is None and not callback.verdict.suspected
     entry = callback.history[-1]
     assert "gradcam/background_accuracy" in entry and not any("swap" in name for name in entry)
+
+
+def test_the_headline_stands_on_a_line_of_its_own_beside_a_progress_bar(fit, toys, capsys):
+    callback = GradCAMCallback(ProbeSet.from_dataset(toys, 4), "block5_conv3", views="layer")
+    with pytest.warns(ShortcutWarning):
+        fit(ReadsTheGround(toys), callback, enable_progress_bar=True)
+    printed = capsys.readouterr()
+    assert "Epoch 1" in printed.out + printed.err, "there is a bar"
+    assert f"GradCAM: {callback.verdict.headline}" in printed.out.splitlines()

@@ -183,3 +183,13 @@ def test_long_work_shows_its_progress_to_a_person_and_nothing_to_a_file(folder, 
     main()
     quiet = capfd.readouterr()
     assert quiet.err == "" and quiet.out.encode() == printed
+
+
+def test_a_folder_that_cannot_be_written_to_is_an_error_and_no_warning(watched, probe, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("gradcam_callback.writers.folder.FolderWriter.write_image", fail)
+    found = find_checkpoints([tmp_path / "kept"])[:1]
+    with pytest.raises(OSError, match="No space left"):
+        watch_checkpoints(found, restored, probe, tmp_path / "looked", target_layers="block5_conv3")

@@ -293,8 +293,18 @@ def test_images_that_nobody_can_make_again_are_said(fit, tmp_path, toys):
     fit(Saves(classes=3), callback, val_data=data, max_epochs=1).save_checkpoint(tmp_path / "last.ckpt")
     with pytest.raises(ValueError, match="have values from -0.98 to 1. Say how they are made: --normalise imagenet"):
         read_inputs(tmp_path / "last.ckpt")
-    args = argparse.Namespace(size=None, normalise="none", classes=None)
+    args = argparse.Namespace(size=None, normalise=None, classes=None)
+    with pytest.raises(ValueError, match="Say how they are made"):
+        read_inputs_for(args, tmp_path / "last.ckpt")
+    args.normalise = "none"
     assert read_inputs_for(args, tmp_path / "last.ckpt").normalisation is None
+
+
+def test_images_between_0_and_1_need_no_normalisation(fit, tmp_path):
+    callback = GradCAMCallback(target_layers="block5", views="layer")
+    fit(Saves(classes=3), callback, max_epochs=1).save_checkpoint(tmp_path / "last.ckpt")
+    inputs = read_inputs(tmp_path / "last.ckpt")
+    assert inputs.size == (64, 64) and inputs.normalisation is None
 
 
 def test_comparing_into_a_used_folder_is_refused_before_the_work(error_of, checkpoint, tmp_path):

@@ -18,9 +18,10 @@ from toys import CLASSES, Toys
 
 from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet
 from gradcam_callback.exceptions import UserCodeError, blame
+from gradcam_callback.probes import batches
 from gradcam_callback.probes.batches import describe, find_parts, is_label, row_of
 from gradcam_callback.probes.feed import Feed
-from gradcam_callback.probes.labels import to_classes
+from gradcam_callback.probes.labels import all_classes, to_classes
 from gradcam_callback.probes.lookup import find_normalisations, undoing
 from gradcam_callback.trainers import find_difference
 
@@ -883,6 +884,7 @@ def test_a_name_without_a_value_hides_no_normalisation():
     own = transforms.Normalize(MEAN, STD)
     assert next(find_normalisations(normalises))[0] == pytest.approx(MEAN)
     assert next(undoing(torch.rand(2, 1, 8, 8), [own]), None) is None, "of three channels"
+    assert next(undoing(-100 * torch.rand(2, 3, 8, 8), [own]), None) is None, "the pixels would be no pixels"
 
 
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError(), RuntimeError("can't allocate memory")])
@@ -890,3 +892,36 @@ def test_a_lack_of_memory_is_nobodys_fault(error):
     with pytest.raises(type(error)) as caught, blame("it to work", "Correct it."):
         raise error
     assert caught.value is error
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (torch.rand(5, 7) > 0.5, True),
+        (torch.rand(5, 7), False),
+        ((torch.rand(8, 8) > 0.5).float(), True),
+        (torch.rand(8, 8), False),
+        (255 * (torch.rand(8, 8) > 0.5).byte(), True),
+        (torch.zeros(0, 8), False),
+    ],
+)
+def test_a_mask_is_true_and_false_or_two_values_of_the_size_of_the_image(given, expected):
+    assert batches.is_mask(given, torch.rand(3, 8, 8), lead=0) is expected
+
+
+def test_without_a_label_there_are_no_classes():
+    assert all_classes(None) is None and all_classes(3) is None
+    assert all_classes([0, 1, 1]).tolist() == [False, True, True]
+
+
+def test_a_file_that_is_no_image_names_no_probe_image(toys, watch):
+    class Listed(Dataset):
+        samples = [(f"{i}.npy", 0) for i in range(18)]
+
+        def __len__(self):
+            return 18
+
+        def __getitem__(self, index):
+            return toys[index]
+
+    assert ProbeSet.from_dataset(Listed(), 1).names[0] == "class 0-1"

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from gradcam_callback import GradCAM, GradCAMWarning
+from gradcam_callback.maps import chunks
 from gradcam_callback.maps.chunks import compute_in_chunks
 
 
@@ -177,3 +178,12 @@ def test_reduced_precision_keeps_the_maps(photographs):
 def test_an_unknown_precision_is_an_error(thin):
     with pytest.raises(ValueError, match=r"`precision` to be one of \['bf16', 'full'\], but got 'fp8'"):
         GradCAM(thin, precision="fp8")
+
+
+def test_memory_that_is_not_used_goes_back_to_a_gpu_only(monkeypatch):
+    released = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: released.append(True))
+    chunks._release_memory(torch.device("cpu"))
+    assert not released
+    chunks._release_memory(torch.device("cuda"))
+    assert released

@@ -11,6 +11,8 @@ from torch.nn import functional
 
 from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet, is_watching
 from gradcam_callback.exceptions import UserCodeError
+from gradcam_callback.maps import CAMs, predicted_class
+from gradcam_callback.maps.probabilities import UNKNOWN, find_ending
 from gradcam_callback.run import Evaluator, caption_maps
 
 LAYERS = ["block4_conv3", "block5_conv3"]
@@ -401,3 +403,34 @@ def test_watching_ends_after_an_error():
     with pytest.raises(LookupError):
         GradCAM(Fails())(torch.rand(1, 3, 64, 64))
     assert not is_watching()
+
+
+def test_a_single_logit_knows_two_classes_of_which_each_is_the_others_contrast(toys):
+    images, _, _ = zip(*toys.items[:2], strict=True)
+    probe = ProbeSet(torch.stack(images), [0, 1], class_names=["cat", "dog"])
+    maps = {"block5_conv3": torch.rand(2, 4, 4)}
+    cams = CAMs(maps, torch.tensor([[-1.0], [2.0]]), torch.tensor([0, 1]), torch.zeros(2, dtype=torch.bool))
+    said = caption_maps(probe, cams, contrast=True)
+    assert [caption.explained for caption in said] == ["cat, not dog", "dog, not cat"]
+    assert all(caption.correct for caption in said)
+
+
+def test_outputs_without_a_graph_do_not_tell_how_they_were_made():
+    assert find_ending(torch.rand(2, 3)).kind == UNKNOWN
+    outputs = torch.rand(2, 3, requires_grad=True)
+    assert find_ending(outputs.sigmoid()).kind != UNKNOWN != find_ending(outputs @ torch.rand(3, 3)).kind
+
+
+def test_labels_are_checked_once_the_number_of_classes_is_known(thin):
+    cam = GradCAM(thin, "block5_conv3")
+    cam.check_labels(torch.tensor([99]))
+    cam(torch.rand(1, 3, 64, 64), 0)
+    with pytest.raises(ValueError, match="99"):
+        cam.check_labels(torch.tensor([99]))
+
+
+def test_without_a_wrong_prediction_there_are_no_rivals(thin, toys):
+    images = torch.stack([image for image, _, _ in toys.items[:2]])
+    predicted = predicted_class(GradCAM(thin, "block5_conv3").predict(images))
+    evaluator = Evaluator(GradCAM(thin, "block5_conv3"), ProbeSet(images, predicted), "contrast")
+    assert evaluator.evaluate().rivals == {}

@@ -98,8 +98,7 @@ class Interventions:
             part: which of them.
         """
         sets = self.counterfactuals
-        if sets is None:
-            return self._probe.images[:0]
+        assert sets is not None  # without images nobody asks for some
         if name in (BACKGROUND, FOREGROUND):
             return (sets.background if name == BACKGROUND else sets.foreground)[part]
         return sets.paste((sets.same_class if name == SAME_CLASS else sets.other_class)[part])

@@ -15,6 +15,7 @@ from gradcam_callback.trainers.loggers import (
 from gradcam_callback.trainers.monitors import fill_missing_metrics, refuse_impossible_monitors
 from gradcam_callback.trainers.probe_source import ProbeSource
 from gradcam_callback.trainers.trainer import (
+    announce_verdict,
     check_on_shortcut,
     check_options,
     find_other_state,
@@ -32,6 +33,7 @@ from gradcam_callback.trainers.trainer import (
 __all__ = [
     "ProbeSource",
     "announce",
+    "announce_verdict",
     "check_on_shortcut",
     "check_options",
     "check_probe",

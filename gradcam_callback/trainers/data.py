@@ -94,11 +94,6 @@ class ValidationData:
         def count_classes(sample: Sample) -> int:
             return _count_classes(cam, forward, sample)
 
-        if not hasattr(self.loader, "__iter__"):
-            raise ValueError(
-                f"Expected a DataLoader or another iterable of batches, to take a probe set from, but got "
-                f"{type(self.loader).__name__}. Pass GradCAMCallback(probe=ProbeSet(...))."
-            )
         if not self.can_be_indexed:
             with self._kept_generator():
                 items = choose_from_batches(self.loader, self.feed, AUTO_IMAGES, AUTO_STREAMED, count_classes)

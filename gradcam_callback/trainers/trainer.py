@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.trainer.states import TrainerFn
-from pytorch_lightning.utilities import rank_zero_warn
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
 from gradcam_callback.exceptions import ShortcutWarning
 from gradcam_callback.maps import GradCAMOptions
@@ -95,6 +95,12 @@ def react_to_shortcut(
         except Exception:
             # The user's code failed, so the whole traceback helps to find the line.
             warn_lost(f"your on_shortcut failed:\n{traceback.format_exc()}")
+
+
+def announce_verdict(verdict: Verdict | None) -> None:
+    """Tell the user the headline of a training's last verdict."""
+    if verdict is not None:
+        rank_zero_info(f"GradCAM: {verdict.headline}")
 
 
 def validation_step(trainer: Trainer) -> int:
