@@ -5,7 +5,7 @@ import torch
 from conftest import Toys
 
 from gradcam_callback.measures.inpaint import paint_out
-from gradcam_callback.measures.interventions import Counterfactuals
+from gradcam_callback.measures.interventions import GOOD_DONOR, Counterfactuals
 
 
 @pytest.fixture(scope="module")
@@ -148,3 +148,18 @@ def test_a_photograph_is_no_donor_of_its_other_object(toys):
     # Two objects of one class on the first photograph, each with its own mask.
     sets = Counterfactuals(images[[0, 0, 1]], torch.tensor([0, 0, 0]), masks[:3])
     assert pairs_of(sets.same_class) == {(0, 2), (1, 2), (2, 0), (2, 1)}
+
+
+def test_images_with_much_true_background_are_the_first_choice_as_donors(toys):
+    images, _, masks = toys
+    large = masks[:8].clone()
+    large[::2, :40] = True  # these fill 42 % or more of the image
+    assert ((large.double().mean(dim=(1, 2)) > GOOD_DONOR) == torch.tensor([True, False] * 4)).all()
+    labels = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
+    for seed in range(4):
+        sets = Counterfactuals(images[:8], labels, large, n_donors=2, seed=seed)
+        assert (sets.other_class.donors % 2 == 1).all(), "both small ones of the other class"
+        for i in range(8):
+            own = set(sets.same_class.donors[sets.same_class.objects == i].tolist())
+            small = {1, 3} if i < 4 else {5, 7}
+            assert len(own) == 2 and (own == small if i % 2 == 0 else small - {i} < own), "as many as there are"

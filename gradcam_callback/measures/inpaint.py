@@ -28,18 +28,18 @@ def paint_out(images: Tensor, masks: Tensor) -> Tensor:
         ``(N, C, H, W)``, unchanged away from the masks.
     """
     reach = max(1, round(min(images.shape[2:]) / 40))
-    holes = _widened(masks, reach)
-    smooth = _fill_smoothly(images, holes)
+    holes = widen(masks, reach)
+    smooth = fill_smoothly(images, holes)
     patched = torch.stack([_patch(*parts) for parts in zip(images, smooth, holes, strict=True)])
     # The weight is 1 on the hole and falls to 0 over the width of the blend. Padding must not count, or else the weight
     # would also fall at the image's edges.
     blend = functional.avg_pool2d(
-        _widened(holes, reach)[:, None].to(images.dtype), 2 * reach + 1, 1, reach, count_include_pad=False
+        widen(holes, reach)[:, None].to(images.dtype), 2 * reach + 1, 1, reach, count_include_pad=False
     )
     return images + blend * (patched - images)
 
 
-def _widened(masks: Tensor, reach: int) -> Tensor:
+def widen(masks: Tensor, reach: int) -> Tensor:
     """Widen each mask by ``reach`` pixels to all sides."""
     return functional.max_pool2d(masks[:, None].float(), 2 * reach + 1, stride=1, padding=reach)[:, 0] > 0
 
@@ -58,7 +58,7 @@ def _patch(image: Tensor, smooth: Tensor, hole: Tensor) -> Tensor:
     height, width = hole.shape
     rim = max(2, min(height, width) // 20)
     # On the rim the copy and the image are both known: there the fit is judged, and there the two are blended later.
-    wanted = _widened(hole[None], rim)[0]
+    wanted = widen(hole[None], rim)[0]
     filled = torch.where(hole, smooth, image)
     missing = wanted.clone()
     ys, xs = torch.meshgrid(
@@ -127,7 +127,7 @@ def _misfit(image: Tensor, places: Tensor, shifts: Tensor, hole: Tensor) -> Tens
     return (difference * usable).sum(dim=1) / usable.sum(dim=1).clamp(min=1)
 
 
-def _fill_smoothly(images: Tensor, holes: Tensor) -> Tensor:
+def fill_smoothly(images: Tensor, holes: Tensor) -> Tensor:
     """Fill holes from coarse to fine (pull-push, Gortler et al. 1996, "The Lumigraph")."""
     known = (~holes)[:, None].to(images.dtype)
     return torch.where(holes[:, None], _pull_push(images * known, known), images)

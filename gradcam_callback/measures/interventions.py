@@ -10,9 +10,11 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from gradcam_callback.measures.inpaint import paint_out
+from gradcam_callback.measures.metrics import mask_area
 
-# The largest share of an image that an object may fill. docs/study.md explains it.
-LARGEST_OBJECT = 0.6
+# The largest share of an image that an object may fill. Up to the second share, painted ground can hardly be told from
+# true ground, so such images are the first choice as donors. docs/study.md explains both.
+LARGEST_OBJECT, GOOD_DONOR = 0.6, 0.35
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,9 @@ class Counterfactuals:
         # The same photograph may stand here once for each of its objects. It is no donor of itself.
         photographs = images.flatten(start_dim=1).unique(dim=0, return_inverse=True)[1]
         is_same = (labels[:, None] == labels) & (photographs[:, None] != photographs)
-        rng = random.Random(seed)
-        self.other_class = _choose_pairs(labels.tolist(), ~present[:, labels].T, n_donors, rng)
-        self.same_class = _choose_pairs(labels.tolist(), is_same, n_donors, rng)
+        rng, is_good = random.Random(seed), (mask_area(masks) <= GOOD_DONOR).tolist()
+        self.other_class = _choose_pairs(labels.tolist(), ~present[:, labels].T, is_good, n_donors, rng)
+        self.same_class = _choose_pairs(labels.tolist(), is_same, is_good, n_donors, rng)
 
     def paste(self, swaps: Swaps) -> Tensor:
         """Put objects on backgrounds.
@@ -97,12 +99,13 @@ class Counterfactuals:
         return torch.where(self._masks[objects][:, None], self._images[objects], self.background[donors])
 
 
-def _choose_pairs(labels: list[int], allowed: Tensor, n_donors: int, rng: random.Random) -> Swaps:
+def _choose_pairs(labels: list[int], allowed: Tensor, is_good: list[bool], n_donors: int, rng: random.Random) -> Swaps:
     """Choose the images on whose backgrounds each object is put; their classes take turns.
 
     Args:
         labels: of the M images.
         allowed: ``(M, M)`` bool, True if the object of the image of a row may be put on the background of a column.
+        is_good: True for an image that is better as a donor than the others of its class.
         n_donors: per object at most.
         rng: chooses among the images of a class.
     """
@@ -110,12 +113,12 @@ def _choose_pairs(labels: list[int], allowed: Tensor, n_donors: int, rng: random
     for i in range(len(labels)):
         n_queued: dict[int, int] = {}
         queue = []
-        for j in rng.sample(range(len(labels)), len(labels)):
+        for j in sorted(rng.sample(range(len(labels)), len(labels)), key=lambda j: not is_good[j]):
             if allowed[i, j]:
                 turn = n_queued.get(labels[j], 0)
                 n_queued[labels[j]] = turn + 1
                 queue.append((turn, j))
-        # The sort is stable: within a turn the images keep their random order.
+        # Both sorts are stable: among equals the images keep their random order.
         queue.sort(key=lambda entry: entry[0])
         pairs += [(i, j) for _, j in queue[:n_donors]]
     table = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2)
