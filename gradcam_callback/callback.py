@@ -16,7 +16,6 @@ from gradcam_callback.measures import Verdict
 from gradcam_callback.probes import BatchTransform, ProbeSet
 from gradcam_callback.run import (
     BatchForward,
-    Evaluation,
     Evaluator,
     RunState,
     Session,
@@ -24,8 +23,8 @@ from gradcam_callback.run import (
     Target,
     check_target,
     identify,
+    restore_state,
     tags,
-    warn_lost,
 )
 from gradcam_callback.trainers import ProbeSource
 
@@ -37,41 +36,33 @@ class GradCAMCallback(Callback):
     weight averaging has swapped its weights in.
 
     A fit that is neither resumed nor continued on its Trainer starts anew, with a history and an automatic probe set.
-    ``trainer.test`` and ``trainer.validate`` leave the history, the verdict and the files of a fit as they are. Their
-    tags and folders are ``<tag_prefix>/test/...`` and ``<tag_prefix>/validate/...``. Without a fit before, the
-    evaluation of ``trainer.validate`` is the one entry of the history, under the tags of a fit.
+    ``trainer.test`` and ``trainer.validate`` leave what a fit has left. Their tags and folders are
+    ``<tag_prefix>/test/...`` and ``<tag_prefix>/validate/...``. A validation without a fit before counts as one.
 
     Args:
-        probe: the images to watch. A `ProbeSet` holds them as the model takes them. A folder is read as
-            `ProbeSet.from_folder` does, with the transform and the classes of the validation dataset. None takes up to
-            16 images from the validation data, evenly over the classes, the same ones every time. Folder and data go
-            the way of a validation batch: the loader's ``collate_fn``, then the batch hooks of the Trainer.
+        probe: the images to watch: a `ProbeSet`, or a folder for `ProbeSet.from_folder`, with the transform and the
+            classes of the validation dataset. None takes up to 16 images from the validation data, evenly over the
+            classes, the same ones every time. They go the way of a validation batch: collate function and batch hooks.
         target_layers: names of layers or modules, see `GradCAM`.
         target: what a map explains: ``"label"``, ``"predicted"``, a class index, ``"contrast"`` (the label's logit
-            minus the strongest other one: why this class and not that one), or a callable ``(outputs, index) -> (N,)``
-            for anything else, such as a number of a regression. ``outputs`` is what the model returns, ``index`` holds
-            the numbers of the probe images, ``(N,)`` int64. A callable needs no labels, and logs no accuracy.
+            minus the strongest other one), or a callable ``(outputs, index) -> (N,)`` for anything else. ``outputs`` is
+            what the model returns, ``index`` holds the numbers of the probe images, ``(N,)`` int64. A callable needs no
+            labels, and logs no accuracy.
         every_n_epochs: log the first validation, then the validation of every n-th epoch after a logged one.
         batch_transform: says what is what in a batch of another form: a function from the batch, after the hooks, to
             ``(images, labels)`` or ``(images, labels, masks)``.
         forward: runs the model if ``model(images)`` does not: ``lambda net, batch: net(batch["image"], batch["age"])``.
-            Each probe image, also with its object or background exchanged, comes with all else of its batch. The images
-            then go through the model one by one.
-        tag_prefix: the first part of all tags. The second callback of a Trainer that has the default gets
-            ``"gradcam_2"``.
-        log_before_training: True also logs once before the first training step, at step 0, so that the focus of the
-            pretrained network is the first column. The epoch of this entry in ``history`` is -1.
+            Each probe image, also a changed one, comes alone and with all else of its batch.
+        tag_prefix: the first part of all tags. A second callback with the default gets ``"gradcam_2"``.
+        log_before_training: True also logs the pretrained network, at step 0. The epoch of this entry is -1.
         views: the images to log: ``"probe"``, ``"layer"``, ``"evolution"``, ``"animation"``, ``"depth_profile"``,
             ``"counterfactuals"``, or a sequence of these; ``"all"`` logs all.
         style: how panels are drawn; None is ``Style()``.
         save_dir: a folder for the images and ``history.json`` as plain files; needs no logger.
-        save_maps: True saves the raw maps of each entry as ``maps/<step>.npz``, in ``save_dir`` or else in
-            ``<tag_prefix>`` in the logger's folder.
+        save_maps: True saves the raw maps as ``maps/<step>.npz``, in ``save_dir`` or beside the logger's files.
         seed: chooses the probe images from the validation data, and the backgrounds that objects are put on.
-        by_class: True logs the mask metrics of every layer, and the swap accuracy, for each class. The lift of the
-            deepest layer is always logged by class.
-        check_faithfulness: True asks at each entry if the network relies on the hottest part of its deepest map, see
-            `gradcam_callback.measures.deletion`. This takes two more forwards per image.
+        by_class: True logs the mask metrics of every layer, and the swap accuracy, for each class.
+        check_faithfulness: True asks if the network relies on the hottest part of its deepest map; two more forwards.
         on_shortcut: what happens, once per run, when a shortcut is suspected. ``"warn"`` gives a `ShortcutWarning`.
             ``"stop"`` also ends the training after this epoch. A callable is given the `Verdict` after the warning.
         **options: ``method``, ``precision``, ``chunk_size``, ``reuse_frozen``, ``output_transform`` and
@@ -80,42 +71,25 @@ class GradCAMCallback(Callback):
     Attributes:
         probe_set: the `ProbeSet` in use; None until it has been chosen.
         history: one dict per logged validation: ``"epoch"``, ``"step"`` and every scalar under its tag.
-        verdict: the `Verdict` of the last entry; None without masks or labels. A shortcut is suspected if two epochs
-            in a row point to it. ``trainer.validate`` has no epochs, so one evaluation is enough there.
+        verdict: the `Verdict` of the last entry; None without masks or labels. It takes two epochs in a row to suspect
+            a shortcut, or one ``trainer.validate``.
 
     Raises:
-        ValueError: before training starts. The causes are a wrong argument, layers that do not resolve, labels outside
-            the logits, images that the model cannot take, a Trainer without a logger for images, a used ``save_dir``,
-            or validation data whose images and labels cannot be told for certain.
-        UserCodeError: the same for an error in code of yours: dataset, collate function, hook or forward. It is a
-            ValueError, too.
+        ValueError: before training starts: a wrong argument, layers that do not resolve, labels outside the logits,
+            images that the model cannot take, no logger for images, a used ``save_dir``, or validation data whose
+            images and labels cannot be told for certain.
+        UserCodeError: the same for an error in code of yours: dataset, collate function, hook or forward.
         TypeError: an unknown argument.
 
     Examples:
-        >>> import tempfile, torch, pytorch_lightning as pl
-        >>> from torch.utils.data import DataLoader, TensorDataset
-        >>> from torchvision.models import vgg11
+        A whole training is in docs/getting-started.md.
+
+        >>> import pytorch_lightning as pl
         >>> from gradcam_callback import GradCAMCallback
-        >>> class Net(pl.LightningModule):
-        ...     def __init__(self):
-        ...         super().__init__()
-        ...         self.vgg = vgg11(num_classes=2)
-        ...     def forward(self, images):
-        ...         return self.vgg(images)
-        ...     def training_step(self, batch, batch_idx):
-        ...         return torch.nn.functional.cross_entropy(self(batch[0]), batch[1])
-        ...     def validation_step(self, batch, batch_idx):
-        ...         pass
-        ...     def configure_optimizers(self):
-        ...         return torch.optim.SGD(self.parameters(), lr=1e-3)
-        >>> loader = DataLoader(TensorDataset(torch.rand(4, 3, 64, 64), torch.tensor([0, 1, 0, 1])), batch_size=2)
-        >>> watch = GradCAMCallback(target_layers="block5", save_dir=tempfile.mkdtemp(), log_before_training=True)
-        >>> quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-        >>> pl.Trainer(max_epochs=2, callbacks=[watch], logger=False, **quiet).fit(Net(), loader, loader)
-        >>> [(entry["epoch"], entry["step"]) for entry in watch.history]
-        [(-1, 0), (0, 1), (1, 3)]
-        >>> 0 <= watch.history[-1]["gradcam/drift/block5_conv2"] <= 1
-        True
+        >>> watch = GradCAMCallback(target_layers="block5", save_dir="focus", every_n_epochs=2)
+        >>> trainer = pl.Trainer(callbacks=[watch], logger=False)
+        >>> watch.history, watch.verdict  # filled by trainer.fit
+        ([], None)
     """
 
     def __init__(
@@ -139,12 +113,8 @@ class GradCAMCallback(Callback):
         on_shortcut: str | Callable[[Verdict], object] = "warn",
         **options: Unpack[GradCAMOptions],
     ) -> None:
-        trainers.check_probe(probe)
         check_target(target)
-        trainers.check_on_shortcut(on_shortcut)
-        trainers.check_options(options)
-        if every_n_epochs < 1:
-            raise ValueError(f"Expected `every_n_epochs` to be 1 or more, but got {every_n_epochs}. Use 1 to log each.")
+        trainers.check_arguments(probe, every_n_epochs, on_shortcut, options)
         self.probe = probe
         self.target_layers = target_layers
         self.target = target
@@ -184,10 +154,7 @@ class GradCAMCallback(Callback):
 
     def should_log(self, trainer: Trainer) -> bool:
         """Return True if the validation under way is to be logged: the first, then those of every n-th epoch."""
-        history = self._session.state.history
-        last = history[-1]["epoch"] if history else -1
-        too_soon = last >= 0 and 0 < trainer.current_epoch - last < self.every_n_epochs
-        return not trainer.sanity_checking and not too_soon
+        return not trainer.sanity_checking and self._session.state.is_due(trainer.current_epoch, self.every_n_epochs)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._stage, self._is_refusing = trainers.stage_name(stage), True
@@ -211,7 +178,7 @@ class GradCAMCallback(Callback):
             self._is_refusing = False
         self._source.warn_of_difference()
         if self.log_before_training and trainer.global_step == 0:
-            self._log_before_training(trainer)
+            trainers.log_before_training(trainer, self._session)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         session, may_raise = self._session, trainers.may_still_refuse(trainer)
@@ -241,10 +208,7 @@ class GradCAMCallback(Callback):
             with self._session.guard("every map of this run"):
                 self._start_evaluating(trainer, pl_module, self._source.finish())
                 self._session.compute_shard(trainer.global_rank, trainer.world_size)
-        evaluation = self._gather_evaluation(trainer)
-        if evaluation is not None:
-            self._log(trainer, pl_module, evaluation)
-        trainers.fill_missing_metrics(trainer, self._session, logged=evaluation is not None)
+        trainers.log_validation(trainer, pl_module, self._session, self.on_shortcut)
 
     on_test_start = on_validation_start
     on_test_batch_start = on_validation_batch_start
@@ -279,13 +243,7 @@ class GradCAMCallback(Callback):
         # Lightning restores callbacks for a test, too, from the best checkpoint. The history ends earlier there.
         if self._state.history and self._stage in ("validate", "test", "predict"):
             return
-        try:
-            self._state = RunState.from_state_dict(state_dict)
-        except (KeyError, TypeError, ValueError) as error:
-            self._state = RunState()
-            warn_lost(
-                f"the checkpoint's history and strips cannot be read; both start anew ({type(error).__name__}: {error})"
-            )
+        self._state = restore_state(state_dict)
         if not self._session.is_apart:
             self._session.state = self._state
 
@@ -297,16 +255,10 @@ class GradCAMCallback(Callback):
         self._has_run = self._has_run or self._stage in ("fit", "validate")
 
     def _open_session(self, trainer: Trainer) -> Session:
-        self._tags = names = Tags(trainers.own_prefix(trainer, self))
-        stage, state, folder = str(self._stage), self._state, self.save_dir
-        # A test has other data, and a validation after a training mostly other weights. Both have a state of their own.
-        is_apart = stage == "test" or (stage == "validate" and bool(state.history))
-        if is_apart:
-            state, names = RunState(), names.below(stage)
-            folder = None if folder is None else folder / stage
-        # The scalars of a test are worth having alone, so a test needs no place for images.
-        writers = trainers.find_writers(trainer, folder, self.save_maps, names.prefix, required=stage != "test")
-        return Session(state, names, writers, is_apart)
+        self._tags = Tags(trainers.own_prefix(trainer, self))
+        return trainers.open_session(
+            trainer, str(self._stage), self._state, self._tags, self.save_dir, save_maps=self.save_maps
+        )
 
     def _start_session(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Choose the probe set, and try everything on one image, so that errors come before training."""
@@ -337,21 +289,3 @@ class GradCAMCallback(Callback):
 
     def _make_cam(self, trainer: Trainer, pl_module: LightningModule) -> GradCAM:
         return GradCAM(pl_module, self.target_layers, **trainers.resolve_precision(self.options, trainer))
-
-    def _log_before_training(self, trainer: Trainer) -> None:
-        self._session.compute_shard(trainer.global_rank, trainer.world_size)
-        evaluation = self._gather_evaluation(trainer)
-        if evaluation is not None:
-            with self._session.guard("the scalars before training"):
-                trainers.log_outside_loops(trainer, self._session.tags.tag_all(evaluation.scalars), step=0)
-            self._session.log(evaluation, epoch=-1, step=0)
-
-    def _log(self, trainer: Trainer, pl_module: LightningModule, evaluation: Evaluation) -> None:
-        session, epoch, step = self._session, trainer.current_epoch, trainers.validation_step(trainer)
-        trainers.log_scalars(trainer, pl_module, session.tags.tag_all(evaluation.scalars))
-        session.log(evaluation, epoch, step, standalone=not trainers.is_fitting(trainer))
-        trainers.react_to_shortcut(trainer, pl_module, session, self.on_shortcut)
-
-    def _gather_evaluation(self, trainer: Trainer) -> Evaluation | None:
-        # Every rank comes here, also if its own part has failed. Otherwise the other ranks would wait for it forever.
-        return self._session.merge(trainers.gather(trainer, self._session.take_shard()), trainer.global_rank)

@@ -13,7 +13,7 @@ from gradcam_callback.measures.inpaint import paint_out
 from gradcam_callback.measures.metrics import mask_area
 
 # The largest share of an image that an object may fill. Up to the second share, painted ground can hardly be told from
-# true ground, so such images are the first choice as donors. docs/study.md explains both.
+# true ground, so such images are the first choice as donors. docs/probe-set.md has the measurement.
 LARGEST_OBJECT, GOOD_DONOR = 0.6, 0.35
 
 

@@ -15,8 +15,8 @@ from gradcam_callback.measures.focus import Focus
 from gradcam_callback.measures.swaps import Interval, SwapTest
 
 # The background decides if the lower bound of the gap is above the first, and the gap itself above the second. The
-# previous epoch must have shown a gap above the third, so that a single epoch raises no suspicion. docs/study.md
-# explains all numbers here.
+# previous epoch must have shown a gap above the third, so that a single epoch raises no suspicion. None of the numbers
+# here has been chosen by the study yet, see docs/study.md.
 SURE_GAP, SUSPICIOUS_GAP, CONFIRMING_GAP = 0.0, 0.08, 0.04
 # The same without a control. Cutting and pasting costs accuracy, too, so the drop has to be larger than the gap.
 SURE_DROP, SUSPICIOUS_DROP, CONFIRMING_DROP = 0.15, 0.3, 0.15

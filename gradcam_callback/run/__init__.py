@@ -16,7 +16,7 @@ from gradcam_callback.run.evaluate import (
     check_target,
 )
 from gradcam_callback.run.logger import RunLogger
-from gradcam_callback.run.session import Session, warn_lost
+from gradcam_callback.run.session import Session, restore_state, warn_lost
 from gradcam_callback.run.signature import differ_in_probe_only, identify
 from gradcam_callback.run.state import RunState, epoch_heading
 from gradcam_callback.run.tags import Tags
@@ -39,6 +39,7 @@ __all__ = [
     "epoch_heading",
     "identify",
     "input_images",
+    "restore_state",
     "tags",
     "warn_lost",
 ]

@@ -6,6 +6,7 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from gradcam_callback.drawing import Style
 from gradcam_callback.exceptions import GradCAMWarning, UserCodeError
@@ -179,3 +180,14 @@ class Session:
 def warn_lost(lost: str) -> None:
     """Warn that something is lost, and that the training goes on."""
     warnings.warn(f"GradCAM: {lost}. Training goes on untouched.", GradCAMWarning, stacklevel=2)
+
+
+def restore_state(saved: Any) -> RunState:
+    """Restore the state of a run from a checkpoint; a state that cannot be read starts anew, with a warning."""
+    try:
+        return RunState.from_state_dict(saved)
+    except (KeyError, TypeError, ValueError) as error:
+        warn_lost(
+            f"the checkpoint's history and strips cannot be read; both start anew ({type(error).__name__}: {error})"
+        )
+        return RunState()

@@ -94,6 +94,11 @@ class RunState:
             self._stride *= 2
         self.history.append(dict(scalars))
 
+    def is_due(self, epoch: int, every_n_epochs: int) -> bool:
+        """Return True if an epoch is the first to be logged, the one of the last entry, or n epochs behind it."""
+        last = self.history[-1]["epoch"] if self.history else -1
+        return last < 0 or not 0 < epoch - last < every_n_epochs
+
     def tagged_history(self, names: Tags) -> list[dict[str, float]]:
         """Return the history with every scalar under its tag."""
         return [

@@ -3,30 +3,20 @@
 Only this wing, the callback and `offline.checkpoints` know Lightning.
 """
 
-from gradcam_callback.trainers.data import check_probe, find_difference
-from gradcam_callback.trainers.loggers import (
-    announce,
-    find_writers,
-    log_outside_loops,
-    log_scalars,
-    own_prefix,
-    remove_empty_version,
-)
-from gradcam_callback.trainers.monitors import fill_missing_metrics, refuse_impossible_monitors
+from gradcam_callback.trainers.data import find_difference
+from gradcam_callback.trainers.evaluation import log_before_training, log_validation
+from gradcam_callback.trainers.loggers import announce, open_session, own_prefix, remove_empty_version
+from gradcam_callback.trainers.monitors import refuse_impossible_monitors
 from gradcam_callback.trainers.probe_source import ProbeSource
 from gradcam_callback.trainers.trainer import (
     announce_verdict,
-    check_on_shortcut,
-    check_options,
+    check_arguments,
     find_other_state,
-    gather,
     is_fitting,
     may_still_refuse,
-    react_to_shortcut,
     refuse_sharded,
     resolve_precision,
     stage_name,
-    validation_step,
     warn_without_validation,
 )
 
@@ -34,25 +24,19 @@ __all__ = [
     "ProbeSource",
     "announce",
     "announce_verdict",
-    "check_on_shortcut",
-    "check_options",
-    "check_probe",
-    "fill_missing_metrics",
+    "check_arguments",
     "find_difference",
     "find_other_state",
-    "find_writers",
-    "gather",
     "is_fitting",
-    "log_outside_loops",
-    "log_scalars",
+    "log_before_training",
+    "log_validation",
     "may_still_refuse",
+    "open_session",
     "own_prefix",
-    "react_to_shortcut",
     "refuse_impossible_monitors",
     "refuse_sharded",
     "remove_empty_version",
     "resolve_precision",
     "stage_name",
-    "validation_step",
     "warn_without_validation",
 ]

@@ -203,19 +203,6 @@ def _difference(probe: Tensor, batch: Tensor) -> str | None:
     return None
 
 
-def check_probe(probe: object) -> None:
-    """Check the type of a probe argument.
-
-    Raises:
-        ValueError: neither a probe set, a folder nor None.
-    """
-    if not (probe is None or isinstance(probe, (ProbeSet, str, Path))):
-        raise ValueError(
-            f"Expected `probe` to be a ProbeSet, a folder or None, but got {type(probe).__name__}. Wrap tensors in "
-            "ProbeSet(images, labels), or use None to take images from the validation data."
-        )
-
-
 def _count_classes(cam: GradCAM, forward: BatchForward | None, sample: Sample) -> int:
     """Return the number of classes of a network, from its outputs for one image."""
     image = as_input(cam.model, sample.image[None])

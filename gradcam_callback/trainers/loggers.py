@@ -19,6 +19,7 @@ from pytorch_lightning.utilities import rank_zero_info
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gradcam_callback.exceptions import GradCAMWarning
+from gradcam_callback.run import RunState, Session, Tags
 from gradcam_callback.run.tags import DEFAULT_PREFIX
 from gradcam_callback.trainers.trainer import callbacks_of, is_fitting, validation_step
 from gradcam_callback.writers import (
@@ -108,6 +109,32 @@ def has_class_named(logger: Logger, name: str) -> bool:
     installed, so `isinstance` would miss half of them.
     """
     return any(base.__name__ == name for base in type(logger).__mro__)
+
+
+def open_session(
+    trainer: Trainer, stage: str, state: RunState, names: Tags, save_dir: Path | None, *, save_maps: bool
+) -> Session:
+    """Open the session of a stage.
+
+    A test has other data, and a validation after a training mostly other weights. Both have a state of their own, and
+    tags and a folder with their name.
+
+    Args:
+        stage: ``"fit"``, ``"validate"`` or ``"test"``.
+        state: of the training.
+        names: the tags of the training.
+        save_dir: this and ``save_maps`` as in `GradCAMCallback`.
+
+    Raises:
+        ValueError: no logger takes images, and there is no ``save_dir``.
+    """
+    is_apart = stage == "test" or (stage == "validate" and bool(state.history))
+    if is_apart:
+        state, names = RunState(), names.below(stage)
+        save_dir = None if save_dir is None else save_dir / stage
+    # The scalars of a test are worth having alone, so a test needs no place for images.
+    writers = find_writers(trainer, save_dir, save_maps, names.prefix, required=stage != "test")
+    return Session(state, names, writers, is_apart)
 
 
 def announce(trainer: Trainer, n_layers: int, n_images: int) -> None:

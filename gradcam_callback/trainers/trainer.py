@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -15,6 +16,7 @@ from gradcam_callback.exceptions import ShortcutWarning
 from gradcam_callback.maps import GradCAMOptions
 from gradcam_callback.maps import check_options as check_map_options
 from gradcam_callback.measures import Verdict
+from gradcam_callback.probes import ProbeSet
 from gradcam_callback.run import Session, differ_in_probe_only, warn_lost
 
 T = TypeVar("T")
@@ -64,12 +66,17 @@ def may_still_refuse(trainer: Trainer) -> bool:
     return trainer.global_step == 0 and trainer.state.fn != TrainerFn.TESTING
 
 
-def check_on_shortcut(on_shortcut: object) -> None:
-    """Check the reaction to a shortcut.
+def check_arguments(probe: object, every_n_epochs: int, on_shortcut: object, options: GradCAMOptions) -> None:
+    """Check arguments of `GradCAMCallback` when the Trainer is not known yet.
 
     Raises:
-        ValueError: neither ``"warn"``, ``"stop"`` nor a callable.
+        TypeError: an unknown option.
+        ValueError: a wrong value.
     """
+    _check_probe(probe)
+    _check_options(options)
+    if every_n_epochs < 1:
+        raise ValueError(f"Expected `every_n_epochs` to be 1 or more, but got {every_n_epochs}. Use 1 to log each.")
     if not (on_shortcut in ("warn", "stop") or callable(on_shortcut)):
         raise ValueError(
             f"Expected `on_shortcut` to be 'warn', 'stop' or a callable, but got {on_shortcut!r}. Use 'warn' to only "
@@ -112,13 +119,16 @@ def validation_step(trainer: Trainer) -> int:
     return trainer.fit_loop.epoch_loop._batches_that_stepped
 
 
-def check_options(options: GradCAMOptions) -> None:
-    """Check the options of `GradCAM` when the Trainer is not known yet; ``precision="trainer"`` is one of them.
+def _check_probe(probe: object) -> None:
+    if not (probe is None or isinstance(probe, (ProbeSet, str, Path))):
+        raise ValueError(
+            f"Expected `probe` to be a ProbeSet, a folder or None, but got {type(probe).__name__}. Wrap tensors in "
+            "ProbeSet(images, labels), or use None to take images from the validation data."
+        )
 
-    Raises:
-        TypeError: an unknown option.
-        ValueError: a wrong value.
-    """
+
+def _check_options(options: GradCAMOptions) -> None:
+    """Check the options of `GradCAM`; ``precision="trainer"`` is one of them here."""
     unknown = sorted(set(options) - set(GradCAMOptions.__annotations__))
     if unknown:
         raise TypeError(

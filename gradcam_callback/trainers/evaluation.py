@@ -1,0 +1,41 @@
+"""Log the evaluations of a session: scalars through Lightning, images by the session's writers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pytorch_lightning import LightningModule, Trainer
+
+from gradcam_callback.measures import Verdict
+from gradcam_callback.run import Evaluation, Session
+from gradcam_callback.trainers.loggers import log_outside_loops, log_scalars
+from gradcam_callback.trainers.monitors import fill_missing_metrics
+from gradcam_callback.trainers.trainer import gather, is_fitting, react_to_shortcut, validation_step
+
+
+def log_before_training(trainer: Trainer, session: Session) -> None:
+    """Evaluate the network once, and log it at step 0 as epoch -1."""
+    session.compute_shard(trainer.global_rank, trainer.world_size)
+    evaluation = _merge_shards(trainer, session)
+    if evaluation is not None:
+        with session.guard("the scalars before training"):
+            log_outside_loops(trainer, session.tags.tag_all(evaluation.scalars), step=0)
+        session.log(evaluation, epoch=-1, step=0)
+
+
+def log_validation(
+    trainer: Trainer, module: LightningModule, session: Session, on_shortcut: str | Callable[[Verdict], object]
+) -> None:
+    """Log the evaluation of a validation, if there is one, and tell the user of a shortcut."""
+    evaluation = _merge_shards(trainer, session)
+    if evaluation is not None:
+        epoch, step = trainer.current_epoch, validation_step(trainer)
+        log_scalars(trainer, module, session.tags.tag_all(evaluation.scalars))
+        session.log(evaluation, epoch, step, standalone=not is_fitting(trainer))
+        react_to_shortcut(trainer, module, session, on_shortcut)
+    fill_missing_metrics(trainer, session, logged=evaluation is not None)
+
+
+def _merge_shards(trainer: Trainer, session: Session) -> Evaluation | None:
+    # Every rank comes here, also if its own part has failed. Otherwise the other ranks would wait for it forever.
+    return session.merge(gather(trainer, session.take_shard()), trainer.global_rank)
