@@ -37,7 +37,7 @@ class GradCAMCallback(Callback):
 
     A fit that is neither resumed nor continued on its Trainer starts anew, with a history and an automatic probe set.
     ``trainer.test`` and ``trainer.validate`` leave what a fit has left. Their tags and folders are
-    ``<tag_prefix>/test/...`` and ``<tag_prefix>/validate/...``. A validation without a fit before counts as one.
+    ``<tag_prefix>/test/...`` and ``<tag_prefix>/validate/...``. A validation without a fit before has those of a fit.
 
     Args:
         probe: the images to watch: a `ProbeSet`, or a folder for `ProbeSet.from_folder`, with the transform and the
@@ -61,7 +61,8 @@ class GradCAMCallback(Callback):
         save_dir: a folder for the images and ``history.json`` as plain files; needs no logger.
         save_maps: True saves the raw maps as ``maps/<step>.npz``, in ``save_dir`` or beside the logger's files.
         seed: chooses the probe images from the validation data, and the backgrounds that objects are put on.
-        by_class: True logs the mask metrics of every layer, and the swap accuracy, for each class.
+        by_class: True logs the mask metrics of every layer, and the swap accuracy, for each class. The lift of the
+            deepest layer is always logged by class.
         check_faithfulness: True asks if the network relies on the hottest part of its deepest map; two more forwards.
         on_shortcut: what happens, once per run, when a shortcut is suspected. ``"warn"`` gives a `ShortcutWarning`.
             ``"stop"`` also ends the training after this epoch. A callable is given the `Verdict` after the warning.

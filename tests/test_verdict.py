@@ -41,6 +41,7 @@ def found(before, control, after, low=None, classes=4, n_controlled=64):
         after,
         control,
         gap,
+        None if control is None else before - control,
         drop,
         swap_interval=(after - 0.1, after + 0.1),
         gap_interval=None if gap is None else interval,
@@ -120,7 +121,7 @@ def test_the_epoch_before_confirms_by_a_smaller_gap():
 
 def test_images_without_a_control_are_counted_and_more_are_asked_for():
     some = judge(found(1.0, 0.97, 0.22, n_controlled=60), [FOCUS], confirmed=True).evidence
-    assert "measured on 60 images. 4 more have no control, since their class has no second one." in some
+    assert "measured on 60 of 64 images; the class of the others has no second image." in some
     none = judge(found(1.0, None, 0.22), [FOCUS], confirmed=True)
     assert "No class has a second image, so there is no control" in none.evidence
     assert none.background_gap is none.gap_interval is none.control_accuracy is None
@@ -237,6 +238,8 @@ def test_the_gap_compares_the_same_objects():
     result = swap_test(torch.ones(5).bool(), labels, other, after, same, torch.ones(4).bool())
     assert result.gap == 0 and result.gap_interval == (0, 0) and result.n_controlled == 4
     assert result.swap_accuracy == pytest.approx(0.8) and result.drop == pytest.approx(0.2)
+    unknown = swap_test(torch.arange(5) < 4, labels, other, after, same, torch.ones(4).bool())
+    assert unknown.probe_accuracy == pytest.approx(0.8) and unknown.pasting_cost == 0, "of the same objects, too"
 
 
 def test_every_object_counts_the_same_however_many_donors_it_has():

@@ -27,6 +27,8 @@ class SwapTest:
         gap: -1..1, how far the accuracy falls from backgrounds of the same class to those of other classes. It is the
             BG-Gap of the paper: both images are cut and pasted alike, so that only the background differs. Objects of a
             class without a second image are left out. None without a control.
+        pasting_cost: -1..1, the accuracy that cutting and pasting costs by itself: the fall from the unchanged images
+            to backgrounds of the same class, of the objects that have a control. None without a control.
         drop: -1..1, ``probe_accuracy - swap_accuracy``. It includes the effect of cutting and pasting itself.
         swap_interval: the 95 % interval of ``swap_accuracy``.
         gap_interval: that of ``gap``; None without a control.
@@ -40,6 +42,7 @@ class SwapTest:
     swap_accuracy: float
     control_accuracy: float | None
     gap: float | None
+    pasting_cost: float | None
     drop: float
     swap_interval: Interval
     gap_interval: Interval | None
@@ -47,11 +50,6 @@ class SwapTest:
     n: int
     n_controlled: int
     classes: int
-
-    @property
-    def pasting_cost(self) -> float | None:
-        """Return the accuracy, -1..1, that cutting and pasting costs by itself; None without a control."""
-        return None if self.control_accuracy is None else self.probe_accuracy - self.control_accuracy
 
 
 def swap_test(
@@ -98,6 +96,7 @@ def swap_test(
         swap_accuracy=float(swap[0]),
         control_accuracy=float(controlled[0]) if n_controlled else None,
         gap=float(gap[0]) if n_controlled else None,
+        pasting_cost=float(_mean(counts, unchanged - control)[0]) if n_controlled else None,
         drop=float(drop[0]),
         swap_interval=_interval(swap[1:]),
         gap_interval=_interval(gap[1:]) if n_controlled else None,

@@ -222,12 +222,13 @@ def _say_how_sure(swap: SwapTest, points: bool, confirmed: bool) -> list[str]:
             "is the cutting and pasting itself, and only a large one counts."
         )
     else:
+        images = f"{swap.n_controlled} images."
+        if swap.n_controlled < swap.n:
+            images = f"{swap.n_controlled} of {swap.n} images; the class of the others has no second image."
         sentences.append(
             f"The choice of the background decides {_points(swap.gap)} ({_range(swap.gap_interval)}), measured on "
-            f"{swap.n_controlled} images."
+            f"{images}"
         )
-        if swap.n_controlled < swap.n:
-            sentences.append(f"{swap.n - swap.n_controlled} more have no control, since their class has no second one.")
     if points and confirmed:
         sentences.append("Two epochs in a row say so: a shortcut is suspected.")
     elif points:

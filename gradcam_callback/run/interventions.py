@@ -185,14 +185,15 @@ class Interventions:
             tags.SWAP_ACCURACY_HIGH: swap.swap_interval[1],
             tags.SWAP_DROP: swap.drop,
         }
-        if swap.gap is not None and swap.gap_interval is not None and swap.control_accuracy is not None:
-            scalars |= {
-                tags.SWAP_CONTROL_ACCURACY: swap.control_accuracy,
-                tags.BACKGROUND_GAP: swap.gap,
-                tags.BACKGROUND_GAP_LOW: swap.gap_interval[0],
-                tags.BACKGROUND_GAP_HIGH: swap.gap_interval[1],
-                tags.PASTING_COST: swap.probe_accuracy - swap.control_accuracy,
-            }
+        low, high = swap.gap_interval or (None, None)
+        of_control = {
+            tags.SWAP_CONTROL_ACCURACY: swap.control_accuracy,
+            tags.BACKGROUND_GAP: swap.gap,
+            tags.BACKGROUND_GAP_LOW: low,
+            tags.BACKGROUND_GAP_HIGH: high,
+            tags.PASTING_COST: swap.pasting_cost,
+        }
+        scalars |= {name: value for name, value in of_control.items() if value is not None}
         if split_by_class:
             labels = self._probe.labels[self.numbers_of(OTHER_CLASS)]
             for label in sorted(set(labels.tolist())):
