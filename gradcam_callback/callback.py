@@ -182,15 +182,12 @@ class GradCAMCallback(Callback):
             trainers.log_before_training(trainer, self._session)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        session, may_raise = self._session, trainers.may_still_refuse(trainer)
-        if session.evaluator is not None or session.gave_up:
+        if self._session.evaluator is not None or self._session.gave_up:
             return
         if trainer.sanity_checking:
             self._source.start_collecting(trainer, pl_module, lambda: self._make_cam(trainer, pl_module))
-            return
-        session.gave_up = not may_raise
-        with session.guard("every map of this run", may_raise):
-            self._start_session(trainer, pl_module)
+        else:
+            self._start_late(trainer, pl_module)
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -206,9 +203,7 @@ class GradCAMCallback(Callback):
         if trainer.sanity_checking:
             return
         if self._source.collects:
-            with self._session.guard("every map of this run"):
-                self._start_evaluating(trainer, pl_module, self._source.finish())
-                self._session.compute_shard(trainer.global_rank, trainer.world_size)
+            self._evaluate_collected(trainer, pl_module)
         trainers.log_validation(trainer, pl_module, self._session, self.on_shortcut)
 
     on_test_start = on_validation_start
@@ -270,6 +265,18 @@ class GradCAMCallback(Callback):
             return  # the sanity check has given all images
         taken = self.probe_set or self._source.take(trainer, pl_module, self._make_cam(trainer, pl_module))
         self._start_evaluating(trainer, pl_module, taken)
+
+    def _start_late(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start at a validation, such as one whose data were not there before; try only once in a training."""
+        may_raise = trainers.may_still_refuse(trainer)
+        self._session.gave_up = not may_raise
+        with self._session.guard("every map of this run", may_raise):
+            self._start_session(trainer, pl_module)
+
+    def _evaluate_collected(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        with self._session.guard("every map of this run"):
+            self._start_evaluating(trainer, pl_module, self._source.finish())
+            self._session.compute_shard(trainer.global_rank, trainer.world_size)
 
     def _start_evaluating(self, trainer: Trainer, pl_module: LightningModule, probe: ProbeSet | None) -> None:
         if probe is None:
