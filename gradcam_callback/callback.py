@@ -174,10 +174,7 @@ class GradCAMCallback(Callback):
         trainers.warn_without_validation(trainer)
         # Validation data that come later start the session later, too.
         if self.probe_set is not None or self._source.is_there(trainer):
-            self._is_refusing = True
             self._start_session(trainer, pl_module)
-            self._is_refusing = False
-        self._source.warn_of_difference()
         if self.log_before_training and trainer.global_step == 0:
             trainers.log_before_training(trainer, self._session)
 
@@ -258,13 +255,16 @@ class GradCAMCallback(Callback):
 
     def _start_session(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Choose the probe set, and try everything on one image, so that errors come before training."""
+        self._is_refusing = True
         if self._stage == "validate" and self._state.history and not self._session.is_apart:
             # A checkpoint has brought the history of a fit since `setup`.
             self._session = self._open_session(trainer)
-        if self._session.evaluator is not None:
-            return  # the sanity check has given all images
-        taken = self.probe_set or self._source.take(trainer, pl_module, self._make_cam(trainer, pl_module))
-        self._start_evaluating(trainer, pl_module, taken)
+        # The sanity check may have given all images.
+        if self._session.evaluator is None:
+            taken = self.probe_set or self._source.take(trainer, pl_module, self._make_cam(trainer, pl_module))
+            self._start_evaluating(trainer, pl_module, taken)
+        self._is_refusing = False
+        self._source.warn_of_difference()
 
     def _start_late(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start at a validation, such as one whose data were not there before; try only once in a training."""
