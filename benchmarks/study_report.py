@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score
 
 from gradcam_callback.measures import confirms, points_to_background
-from gradcam_callback.measures.verdict import CONFIRMING_GAP, SURE_GAP, SUSPICIOUS_GAP
+from gradcam_callback.measures.basis import BASES, MASKS
 
 Row = dict[str, Any]
 
@@ -188,7 +188,7 @@ def write_report(out: Path, docs: Path) -> None:
 
 def table(rows: list[Row], final: list[Row], n_images: int) -> str:
     """Format the results on the judged kinds with one number of probe images."""
-    judged = [row for row in final if row["kind"] in JUDGED]
+    judged, limits = [row for row in final if row["kind"] in JUDGED], BASES[MASKS].gap
     gaps, lows, before = best_thresholds([row for row in final if row["kind"] in CHOOSING])
     caught = count(judged, suspected, has_shortcut)
     accused = count(judged, suspected, has_none)
@@ -201,7 +201,7 @@ def table(rows: list[Row], final: list[Row], n_images: int) -> str:
             f"On the kinds for choosing ({', '.join(CHOOSING)}), most networks are judged correctly with a threshold "
             f"of {gaps[0]:.2f} to {gaps[-1]:.2f} for the gap, of {lows[0]:.2f} to {lows[-1]:.2f} for its lower bound, "
             f"and of {before[0]:.2f} to {before[-1]:.2f} for the gap of the epoch before. The package uses "
-            f"{SUSPICIOUS_GAP:.2f}, {SURE_GAP:.2f} and {CONFIRMING_GAP:.2f}. The results on the other kinds "
+            f"{limits.size:.2f}, {limits.sure:.2f} and {limits.before:.2f}. The results on the other kinds "
             f"({', '.join(JUDGED)}):\n",
             "| what | measured | goal |",
             "|---|---|---|",

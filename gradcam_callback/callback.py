@@ -49,6 +49,8 @@ class GradCAMCallback(Callback):
             what the model returns, ``index`` holds the numbers of the probe images, ``(N,)`` int64. A callable needs no
             labels, and logs no accuracy.
         every_n_epochs: log the first validation, then the validation of every n-th epoch after a logged one.
+        masks: ``"auto"`` gives probe images without a mask an automatic one, see `ProbeSet`. Without any masks, the
+            frame test takes the place of the swap test.
         batch_transform: says what is what in a batch of another form: a function from the batch, after the hooks, to
             ``(images, labels)`` or ``(images, labels, masks)``.
         forward: runs the model if ``model(images)`` does not: ``lambda net, batch: net(batch["image"], batch["age"])``.
@@ -72,8 +74,8 @@ class GradCAMCallback(Callback):
     Attributes:
         probe_set: the `ProbeSet` in use; None until it has been chosen.
         history: one dict per logged validation: ``"epoch"``, ``"step"`` and every scalar under its tag.
-        verdict: the `Verdict` of the last entry; None without masks or labels. It takes two epochs in a row to suspect
-            a shortcut, or one ``trainer.validate``.
+        verdict: the `Verdict` of the last entry; None without labels. It takes two epochs in a row to suspect a
+            shortcut, or one ``trainer.validate``. Only masks that were given can acquit.
 
     Raises:
         ValueError: before training starts: a wrong argument, layers that do not resolve, labels outside the logits,
@@ -100,6 +102,7 @@ class GradCAMCallback(Callback):
         target: Target = "label",
         every_n_epochs: int = 1,
         *,
+        masks: str | None = None,
         batch_transform: BatchTransform | None = None,
         forward: BatchForward | None = None,
         tag_prefix: str = "gradcam",
@@ -115,11 +118,12 @@ class GradCAMCallback(Callback):
         **options: Unpack[GradCAMOptions],
     ) -> None:
         check_target(target)
-        trainers.check_arguments(probe, every_n_epochs, on_shortcut, options)
+        trainers.check_arguments(probe, masks, every_n_epochs, on_shortcut, options)
         self.probe = probe
         self.target_layers = target_layers
         self.target = target
         self.every_n_epochs = every_n_epochs
+        self.masks = masks
         self.batch_transform = batch_transform
         self.forward = forward
         self.tag_prefix = tags.check_prefix(tag_prefix)
@@ -141,7 +145,7 @@ class GradCAMCallback(Callback):
         # True while an error of ours would end a training that has not begun.
         self._is_refusing = False
         self._session = Session(self._state, self._tags, [])
-        self._source = ProbeSource(probe, target, batch_transform, forward, seed)
+        self._source = ProbeSource(probe, target, batch_transform, forward, seed, masks)
 
     @property
     def history(self) -> list[dict[str, float]]:
@@ -293,7 +297,7 @@ class GradCAMCallback(Callback):
         )
         trainers.refuse_impossible_monitors(trainer, self._session.tags, evaluator)
         self._session.start(evaluator, self.style, self.views)
-        trainers.announce(trainer, len(evaluator.layers), len(probe))
+        trainers.announce(trainer, evaluator)
 
     def _make_cam(self, trainer: Trainer, pl_module: LightningModule) -> GradCAM:
         return GradCAM(pl_module, self.target_layers, **trainers.resolve_precision(self.options, trainer))

@@ -18,6 +18,9 @@ SHARED = {"encoded_image", "exceptions", "formatting", "layer_names", "random_st
 MAY_IMPORT = {
     **dict.fromkeys(SHARED, set()),
     **dict.fromkeys(LEAVES, SHARED),
+    "saliency": SHARED,
+    # Automatic masks are made where a probe set is.
+    "probes": SHARED | {"saliency"},
     "run": LEAVES | SHARED,
     "trainers": LEAVES | SHARED | {"run"},
     "callback": LEAVES | SHARED | {"run", "trainers"},

@@ -7,7 +7,7 @@ import pytest
 import study_report
 import torch
 
-from gradcam_callback.measures.verdict import SUSPICIOUS_GAP
+from gradcam_callback.measures.basis import BASES, MASKS
 
 
 @pytest.mark.parametrize("kind", biased.KINDS)
@@ -89,7 +89,7 @@ def test_the_page_is_written_from_the_evaluated_networks(tmp_path, capsys):
     study_report.write_report(tmp_path / "out", tmp_path / "docs")
     page = (tmp_path / "docs" / "study.md").read_text()
     assert "| caught | 3 of 3 |" in page and "| false alarms | 0 of 3 |" in page
-    assert f"The package uses {SUSPICIOUS_GAP:.2f}, 0.00 and" in page
+    assert f"The package uses {BASES[MASKS].gap.size:.2f}, 0.00 and" in page
     assert len((tmp_path / "docs" / "study.csv").read_text().splitlines()) == 1 + len(rows)
     assert (tmp_path / "docs" / "pictures" / "study.png").stat().st_size > 1000
 

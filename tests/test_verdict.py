@@ -17,17 +17,10 @@ from gradcam_callback.measures import (
     points_to_background,
     swap_test,
 )
-from gradcam_callback.measures.verdict import (
-    ABOVE_GUESSING,
-    CONFIRMING_DROP,
-    CONFIRMING_GAP,
-    LARGE_COST,
-    SURE_DROP,
-    SURE_GAP,
-    SUSPICIOUS_DROP,
-    SUSPICIOUS_GAP,
-)
+from gradcam_callback.measures.basis import BASES, MASKS
+from gradcam_callback.measures.verdict import ABOVE_GUESSING, LARGE_COST
 
+GAP, DROP = BASES[MASKS].gap, BASES[MASKS].drop
 FOCUS = Focus("block5_conv3", mass=0.12, area=0.10)
 
 
@@ -101,22 +94,22 @@ def test_the_headline_opens_with_the_conclusion(swap, confirmed, conclusion):
 
 def test_significance_comes_first_and_size_second():
     assert points_to_background(0.5, 0.3)
-    assert not points_to_background(0.5, SURE_GAP), "nothing is sure"
-    assert not points_to_background(SUSPICIOUS_GAP, SURE_GAP + 0.01), "sure, and too small to matter"
-    assert points_to_background(SUSPICIOUS_GAP + 0.01, SURE_GAP + 0.01)
+    assert not points_to_background(0.5, GAP.sure), "nothing is sure"
+    assert not points_to_background(GAP.size, GAP.sure + 0.01), "sure, and too small to matter"
+    assert points_to_background(GAP.size + 0.01, GAP.sure + 0.01)
 
 
 def test_without_a_control_only_a_larger_fall_counts():
-    assert drop_points_to_background(SUSPICIOUS_DROP + 0.01, SURE_DROP + 0.01)
-    assert not drop_points_to_background(SUSPICIOUS_DROP, SURE_DROP + 0.01)
-    assert not drop_points_to_background(0.5, SURE_DROP)
-    assert SUSPICIOUS_DROP > SUSPICIOUS_GAP and SURE_DROP > SURE_GAP
+    assert drop_points_to_background(DROP.size + 0.01, DROP.sure + 0.01)
+    assert not drop_points_to_background(DROP.size, DROP.sure + 0.01)
+    assert not drop_points_to_background(0.5, DROP.sure)
+    assert DROP.size > GAP.size and DROP.sure > GAP.sure
 
 
 def test_the_epoch_before_confirms_by_a_smaller_gap():
-    assert confirms(CONFIRMING_GAP + 0.01, 0.0) and not confirms(CONFIRMING_GAP, 1.0)
-    assert confirms(None, CONFIRMING_DROP + 0.01) and not confirms(None, CONFIRMING_DROP)
-    assert CONFIRMING_GAP < SUSPICIOUS_GAP and CONFIRMING_DROP < SUSPICIOUS_DROP
+    assert confirms(GAP.before + 0.01, 0.0) and not confirms(GAP.before, 1.0)
+    assert confirms(None, DROP.before + 0.01) and not confirms(None, DROP.before)
+    assert GAP.before < GAP.size and DROP.before < DROP.size
 
 
 def test_images_without_a_control_are_counted_and_more_are_asked_for():

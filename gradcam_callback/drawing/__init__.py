@@ -12,6 +12,7 @@ from gradcam_callback.drawing.input_image import InputImage
 from gradcam_callback.drawing.overlays import overlay
 from gradcam_callback.drawing.panels import LayerPanel, ProbePanel
 from gradcam_callback.drawing.plots import Profile, depth_profile, over_time
+from gradcam_callback.drawing.proposals import MaskCell, mask_sheet
 from gradcam_callback.drawing.sheets import AnswerRow, Group, answer_sheet, stack
 from gradcam_callback.drawing.strips import Animation, EvolutionStrip
 from gradcam_callback.drawing.style import Style
@@ -25,6 +26,7 @@ __all__ = [
     "InputImage",
     "LayerPanel",
     "Map",
+    "MaskCell",
     "Pixels",
     "ProbePanel",
     "Profile",
@@ -35,6 +37,7 @@ __all__ = [
     "encode_gif",
     "encode_jpeg",
     "label_if_empty",
+    "mask_sheet",
     "over_time",
     "overlay",
     "scale",

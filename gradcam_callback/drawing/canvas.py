@@ -24,6 +24,8 @@ CORRECT, WRONG = (21, 128, 61), (200, 30, 30)
 # Without the grid, text would be half of the bytes of a panel. So margins, distances and lines are multiples of 16.
 GRID, GAP = 16, 4
 MARGIN, BLOCK_GAP = GRID, GRID + GAP
+# The distance of two images of a sheet.
+BETWEEN = 2 * GAP
 # Sizes of the text in pixels.
 TITLE, LABEL, SMALL = 20, 14, 13
 # An image card of TensorBoard shows this width without scrolling in a window of ordinary size.

@@ -46,6 +46,10 @@ class InputImage:
         outlined[self._cached(self._find_outline, width, height)] = OUTLINE
         return outlined
 
+    def inside(self, width: int, height: int) -> Map:
+        """Return the mask in this size, True on the object: ``(height, width)`` bool."""
+        return self._cached(self._find_inside, width, height)
+
     def outlined(self, width: int, height: int) -> Pixels:
         """Return the image in colour with the outline of the mask: ``(height, width, 3)``."""
         return self.outline(self.resized(width, height))
@@ -63,11 +67,15 @@ class InputImage:
     def _resize_grey(self, width: int, height: int) -> Pixels:
         return np.asarray(Image.fromarray(self.resized(width, height)).convert("L"))
 
-    def _find_outline(self, width: int, height: int) -> Map:
-        """Return True for the pixels of the object that touch the background: ``(height, width)`` bool."""
+    def _find_inside(self, width: int, height: int) -> Map:
         if self.mask is None:
             return np.zeros((height, width), bool)
-        inside = scale(np.asarray(self.mask, dtype=np.float32), width, height, smooth=False) >= 0.5
+        inside: Map = scale(np.asarray(self.mask, dtype=np.float32), width, height, smooth=False) >= 0.5
+        return inside
+
+    def _find_outline(self, width: int, height: int) -> Map:
+        """Return True for the pixels of the object that touch the background: ``(height, width)`` bool."""
+        inside = self.inside(width, height)
         # The edge of the image is no edge of the object, so the padding repeats the object.
         padded = np.pad(inside, 1, mode="edge")
         interior = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]

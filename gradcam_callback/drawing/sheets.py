@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from gradcam_callback.drawing.canvas import (
+    BETWEEN,
     BLOCK_GAP,
     FAINT,
     GAP,
@@ -28,9 +29,9 @@ from gradcam_callback.drawing.caption import Caption
 from gradcam_callback.drawing.heatmap import Pixels
 from gradcam_callback.drawing.text import line_width, write_line
 
-# The width of the names at the left of a table, the height of a line of headings and of an answer of two lines, and the
-# distance of two images, in pixels.
-NAMES, LINE, ANSWER, BETWEEN = 112, 20, 36, 2 * GAP
+# The width of the names at the left of a table, and the height of a line of headings and of an answer of two lines, in
+# pixels.
+NAMES, LINE, ANSWER = 112, 20, 36
 # The least width of a column, so that an answer can be read below a tall image.
 LEAST_COLUMN = 80
 

@@ -5,9 +5,10 @@
 """
 
 from gradcam_callback.measures import metrics
+from gradcam_callback.measures.basis import AUTOMATIC_MASKS, FRAME, MASKS, NO_MASKS
 from gradcam_callback.measures.deletion import faithfulness
 from gradcam_callback.measures.focus import Focus
-from gradcam_callback.measures.interventions import LARGEST_OBJECT, Counterfactuals, Swaps
+from gradcam_callback.measures.interventions import LARGEST_OBJECT, Counterfactuals, Swaps, centre_masks
 from gradcam_callback.measures.metrics import (
     border_mass,
     centre_distance,
@@ -30,14 +31,19 @@ from gradcam_callback.measures.verdict import (
 )
 
 __all__ = [
+    "AUTOMATIC_MASKS",
     "Counterfactuals",
+    "FRAME",
     "Focus",
     "LARGEST_OBJECT",
+    "MASKS",
+    "NO_MASKS",
     "SwapTest",
     "Swaps",
     "Verdict",
     "border_mass",
     "centre_distance",
+    "centre_masks",
     "confirms",
     "drift",
     "drop_points_to_background",

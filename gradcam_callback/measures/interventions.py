@@ -15,6 +15,8 @@ from gradcam_callback.measures.metrics import mask_area
 # The largest share of an image that an object may fill. Up to the second share, painted ground can hardly be told from
 # true ground, so such images are the first choice as donors. docs/probe-set.md has the measurement.
 LARGEST_OBJECT, GOOD_DONOR = 0.6, 0.35
+# The share of an image that the frame test keeps around its centre.
+KEPT_CENTRE = 0.5
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,13 @@ class Counterfactuals:
         present: ``(M, K)`` bool, all classes that each image holds, for images that may hold several. Each object of
             such an image is an image of its own here, with its own label and mask. A background of another class comes
             from an image that does not hold the object's class at all.
+        backgrounds: ``(M, C, H, W)``, what the objects are put on. By default the images with their objects painted
+            out.
 
     Attributes:
         same_class: the control: pairs whose background comes from another image of the same class.
         other_class: pairs whose background comes from an image of another class.
-        background: ``(M, C, H, W)``, the object painted out.
+        background: ``(M, C, H, W)``, the backgrounds.
         foreground: ``(M, C, H, W)``, everything but the object replaced by one colour.
     """
 
@@ -73,9 +77,10 @@ class Counterfactuals:
         n_donors: int = 3,
         seed: int = 0,
         present: Tensor | None = None,
+        backgrounds: Tensor | None = None,
     ) -> None:
         self._images, self._masks = images, masks
-        self.background = paint_out(images, masks)
+        self.background = paint_out(images, masks) if backgrounds is None else backgrounds
         # One colour for all images: a colour per image could still tell the class by its background.
         colour = (images * ~masks[:, None]).sum(dim=(0, 2, 3)) / (~masks).sum().clamp(min=1)
         self.foreground = torch.where(masks[:, None], images, colour[:, None, None])
@@ -97,6 +102,20 @@ class Counterfactuals:
         """
         objects, donors = swaps.objects, swaps.donors
         return torch.where(self._masks[objects][:, None], self._images[objects], self.background[donors])
+
+
+def centre_masks(images: Tensor, kept: float = KEPT_CENTRE) -> Tensor:
+    """Return ``(N, H, W)`` bool, True in a rectangle around the centre of each image, with the shape of the image.
+
+    Args:
+        images: ``(N, C, H, W)``.
+        kept: the share of the image that the rectangle fills, 0..1.
+    """
+    masks = torch.zeros(len(images), *images.shape[2:], dtype=torch.bool)
+    height, width = (max(1, round(side * kept**0.5)) for side in images.shape[2:])
+    top, left = (images.shape[2] - height) // 2, (images.shape[3] - width) // 2
+    masks[:, top : top + height, left : left + width] = True
+    return masks
 
 
 def _choose_pairs(labels: list[int], allowed: Tensor, is_good: list[bool], n_donors: int, rng: random.Random) -> Swaps:

@@ -11,15 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gradcam_callback.formatting import percent
+from gradcam_callback.measures.basis import BASES, MASKS, Basis
 from gradcam_callback.measures.focus import Focus
 from gradcam_callback.measures.swaps import Interval, SwapTest
 
-# The background decides if the lower bound of the gap is above the first, and the gap itself above the second. The
-# previous epoch must have shown a gap above the third, so that a single epoch raises no suspicion. None of the numbers
-# here has been chosen by the study yet, see docs/study.md.
-SURE_GAP, SUSPICIOUS_GAP, CONFIRMING_GAP = 0.0, 0.08, 0.04
-# The same without a control. Cutting and pasting costs accuracy, too, so the drop has to be larger than the gap.
-SURE_DROP, SUSPICIOUS_DROP, CONFIRMING_DROP = 0.15, 0.3, 0.15
 # A cost of pasting above this says that masks or painting are poor, or that the network knows no pasted images.
 LARGE_COST = 0.15
 # An accuracy at most so far above guessing has too little to lose for a verdict.
@@ -36,18 +31,22 @@ class Verdict:
         suspected: True if the background decides, in this epoch and in the one before.
         headline: the judgement and the accuracies that it rests on, in one sentence.
         evidence: the rest in words: where the maps lie, how sure the judgement is, and what to do.
-        basis: what tells the object from the background: ``"masks"``.
+        basis: what tells the object from the background: ``"masks"``, ``"automatic masks"``, or ``"frame"``. The
+            frame test keeps the centre of each image, and exchanges the frame around it. With the last two,
+            ``suspected=False`` is no acquittal.
         probe_accuracy: 0..1, on the probe images of the swap test.
-        swap_accuracy: 0..1, with each object on backgrounds of other classes; None if there is only one class.
+        swap_accuracy: 0..1, with each object on backgrounds, or in frames, of other classes; None if there is only one
+            class.
         swap_interval: its 95 % interval; None if there is only one class.
-        control_accuracy: 0..1, with each object on backgrounds of its own class; None if no class has a second image.
+        control_accuracy: 0..1, with each object on backgrounds, or in frames, of its own class; None if no class has a
+            second image.
         background_gap: -1..1, ``control_accuracy - swap_accuracy`` of the objects that have both; None without a
             control.
         gap_interval: its 95 % interval; None without a control.
         lift: of the deepest chosen layer: the share of the focus on the object / the share of the image that the object
-            fills; NaN if every map of the layer is empty.
+            fills; NaN if every map of the layer is empty. None without masks.
         layer: the layer that lost most of its lift since the first entry, if a shortcut is suspected and the loss is
-            large; otherwise the deepest one.
+            large; otherwise the deepest one. None without masks.
 
     Examples:
         The predictions on eight images are correct, on backgrounds of their own class, too, but wrong on all others.
@@ -74,8 +73,8 @@ class Verdict:
     control_accuracy: float | None
     background_gap: float | None
     gap_interval: Interval | None
-    lift: float
-    layer: str
+    lift: float | None
+    layer: str | None
 
     @property
     def text(self) -> str:
@@ -83,57 +82,62 @@ class Verdict:
         return f"{self.headline}\n\n{self.evidence}"
 
 
-def points_to_background(gap: float, low: float) -> bool:
+def points_to_background(gap: float, low: float, basis: str = MASKS) -> bool:
     """Return True if a background gap says that the background decides: significance comes first, and size second.
 
     Args:
         gap: -1..1.
         low: the lower bound of its interval.
+        basis: what tells the object from the background.
     """
-    return low > SURE_GAP and gap > SUSPICIOUS_GAP
+    limits = BASES[basis].gap
+    return low > limits.sure and gap > limits.size
 
 
-def drop_points_to_background(drop: float, low: float) -> bool:
+def drop_points_to_background(drop: float, low: float, basis: str = MASKS) -> bool:
     """Return the same for the drop of a swap test without a control."""
-    return low > SURE_DROP and drop > SUSPICIOUS_DROP
+    limits = BASES[basis].drop
+    return low > limits.sure and drop > limits.size
 
 
-def confirms(previous_gap: float | None, previous_drop: float) -> bool:
+def confirms(previous_gap: float | None, previous_drop: float, basis: str = MASKS) -> bool:
     """Return True if the previous epoch confirms what this epoch says.
 
     Args:
         previous_gap: the gap of the previous epoch; None without a control.
         previous_drop: its drop, which counts if there is no control.
+        basis: what tells the object from the background.
     """
-    return previous_drop > CONFIRMING_DROP if previous_gap is None else previous_gap > CONFIRMING_GAP
+    of = BASES[basis]
+    return previous_drop > of.drop.before if previous_gap is None else previous_gap > of.gap.before
 
 
-def judge(swap: SwapTest, foci: Sequence[Focus], confirmed: bool, basis: str = "masks") -> Verdict:
+def judge(swap: SwapTest, foci: Sequence[Focus], confirmed: bool, basis: str = MASKS) -> Verdict:
     """Judge one validation, and put the evidence in words.
 
     Args:
         swap: the accuracies.
-        foci: one per chosen layer, from input to output.
+        foci: one per chosen layer, from input to output; empty without masks.
         confirmed: True if the previous epoch said so, too; see `confirms`.
-        basis: what tells the object from the background.
+        basis: what tells the object from the background: ``"masks"``, ``"automatic masks"`` or ``"frame"``.
     """
     if swap.gap is None or swap.gap_interval is None:
-        points = drop_points_to_background(swap.drop, swap.drop_interval[0])
+        points = drop_points_to_background(swap.drop, swap.drop_interval[0], basis)
     else:
-        points = points_to_background(swap.gap, swap.gap_interval[0])
-    suspected = points and confirmed
-    # Lift also varies in networks without a shortcut, so it only names the layer of what the swap has found.
-    lost_most = max(foci, key=lambda focus: focus.lost_share_of_lift)
-    is_located = suspected and lost_most.lost_share_of_lift > NAMED_LOSS
+        points = points_to_background(swap.gap, swap.gap_interval[0], basis)
+    suspected, words = points and confirmed, BASES[basis]
+    named = _lost_most(foci) if suspected else None
     sentences = [
-        *_say_where(foci[-1], lost_most if is_located else None),
-        *_say_how_sure(swap, points, confirmed),
-        *_say_what_to_do(swap, suspected),
+        *_say_where(foci, named),
+        *_say_how_sure(swap, points, confirmed, words),
+        words.caution,
+        *_say_what_to_do(swap, suspected, words),
     ]
+    located = named or (foci[-1] if foci else None)
     return Verdict(
         suspected,
-        headline=f"{_conclude(swap, points, confirmed)}: {_accuracies(swap)}.",
-        evidence=" ".join(sentences),
+        headline=f"{_conclude(swap, points, confirmed, words)}: {_accuracies(swap, words)}.",
+        evidence=_join(sentences),
         basis=basis,
         probe_accuracy=swap.probe_accuracy,
         swap_accuracy=swap.swap_accuracy,
@@ -141,24 +145,24 @@ def judge(swap: SwapTest, foci: Sequence[Focus], confirmed: bool, basis: str = "
         control_accuracy=swap.control_accuracy,
         background_gap=swap.gap,
         gap_interval=swap.gap_interval,
-        lift=foci[-1].lift,
-        layer=(lost_most if is_located else foci[-1]).layer,
+        lift=foci[-1].lift if foci else None,
+        layer=located.layer if located else None,
     )
 
 
-def judge_without_swap(probe_accuracy: float, reason: str, foci: Sequence[Focus], basis: str = "masks") -> Verdict:
+def judge_without_swap(probe_accuracy: float, reason: str, foci: Sequence[Focus], basis: str = MASKS) -> Verdict:
     """Say why nothing is known.
 
     Args:
         probe_accuracy: 0..1.
         reason: a sentence.
-        foci: one per chosen layer, from input to output.
+        foci: one per chosen layer, from input to output; empty without masks.
         basis: what tells the object from the background.
     """
     return Verdict(
         suspected=False,
         headline=f"NOT KNOWN if the background decides: right in {percent(probe_accuracy)} as they are.",
-        evidence=" ".join([reason, *_say_where(foci[-1], None)]),
+        evidence=_join([reason, *_say_where(foci, None), BASES[basis].caution]),
         basis=basis,
         probe_accuracy=probe_accuracy,
         swap_accuracy=None,
@@ -166,16 +170,25 @@ def judge_without_swap(probe_accuracy: float, reason: str, foci: Sequence[Focus]
         control_accuracy=None,
         background_gap=None,
         gap_interval=None,
-        lift=foci[-1].lift,
-        layer=foci[-1].layer,
+        lift=foci[-1].lift if foci else None,
+        layer=foci[-1].layer if foci else None,
     )
 
 
-def _conclude(swap: SwapTest, points: bool, confirmed: bool) -> str:
+def _lost_most(foci: Sequence[Focus]) -> Focus | None:
+    """Return the layer that lost most of its lift; None if none lost enough to be named.
+
+    Lift also varies in networks without a shortcut, so it only names the layer of what the swap has found.
+    """
+    most = max(foci, key=lambda focus: focus.lost_share_of_lift, default=None)
+    return most if most is not None and most.lost_share_of_lift > NAMED_LOSS else None
+
+
+def _conclude(swap: SwapTest, points: bool, confirmed: bool, words: Basis) -> str:
     """Return the judgement, the first words of the headline."""
     if points:
-        return "SHORTCUT SUSPECTED" if confirmed else "POSSIBLE SHORTCUT, if the next epoch says so too"
-    size, limit = (swap.drop, SUSPICIOUS_DROP) if swap.gap is None else (swap.gap, SUSPICIOUS_GAP)
+        return words.suspicion if confirmed else "POSSIBLE SHORTCUT, if the next epoch says so too"
+    size, limit = (swap.drop, words.drop.size) if swap.gap is None else (swap.gap, words.gap.size)
     if size > limit:
         return "UNCLEAR, so few images may also say so by chance"
     # Near the accuracy of guessing there is nothing to lose, so the absence of a gap means nothing.
@@ -183,21 +196,24 @@ def _conclude(swap: SwapTest, points: bool, confirmed: bool) -> str:
     if swap.probe_accuracy < enough:
         return "TOO EARLY, the network hardly knows the classes yet"
     if swap.control_accuracy is not None and swap.control_accuracy < enough:
-        return "UNCLEAR, since cutting and pasting alone confuses the network"
-    return "NO SIGN OF A SHORTCUT"
+        return f"UNCLEAR, since {words.pasting[0].lower()}{words.pasting[1:]} confuses the network"
+    return words.no_sign
 
 
-def _accuracies(swap: SwapTest) -> str:
+def _accuracies(swap: SwapTest, words: Basis) -> str:
     """Return the accuracies in words."""
     control = ""
     if swap.control_accuracy is not None:
-        control = f"{percent(swap.control_accuracy)} on other backgrounds of their class, "
-    swapped = f"{percent(swap.swap_accuracy)} on backgrounds of other classes"
+        control = f"{percent(swap.control_accuracy)} {words.of_same_class}, "
+    swapped = f"{percent(swap.swap_accuracy)} {words.of_other_class}"
     return f"right in {percent(swap.probe_accuracy)} as they are, {control}{swapped}"
 
 
-def _say_where(deepest: Focus, lost_most: Focus | None) -> list[str]:
+def _say_where(foci: Sequence[Focus], lost_most: Focus | None) -> list[str]:
     """Say where the maps of the deepest layer lie, and which layer lost most of its lift if this is worth naming."""
+    if not foci:
+        return []
+    deepest = foci[-1]
     if deepest.is_empty:
         sentences = [f"At {deepest.layer}, the maps of all these images are empty."]
     else:
@@ -213,11 +229,11 @@ def _say_where(deepest: Focus, lost_most: Focus | None) -> list[str]:
     return sentences
 
 
-def _say_how_sure(swap: SwapTest, points: bool, confirmed: bool) -> list[str]:
+def _say_how_sure(swap: SwapTest, points: bool, confirmed: bool, words: Basis) -> list[str]:
     sentences = []
     if swap.gap is None or swap.gap_interval is None:
         sentences.append(
-            f"On backgrounds of other classes the accuracy of these {swap.n} images falls by {_points(swap.drop)} "
+            f"The accuracy of these {swap.n} images {words.of_other_class} falls by {_points(swap.drop)} "
             f"({_range(swap.drop_interval)}). No class has a second image, so there is no control: a part of the fall "
             "is the cutting and pasting itself, and only a large one counts."
         )
@@ -226,8 +242,7 @@ def _say_how_sure(swap: SwapTest, points: bool, confirmed: bool) -> list[str]:
         if swap.n_controlled < swap.n:
             images = f"{swap.n_controlled} of {swap.n} images; the class of the others has no second image."
         sentences.append(
-            f"The choice of the background decides {_points(swap.gap)} ({_range(swap.gap_interval)}), measured on "
-            f"{images}"
+            f"{words.what_decides} decides {_points(swap.gap)} ({_range(swap.gap_interval)}), measured on {images}"
         )
     if points and confirmed:
         sentences.append("Two epochs in a row say so: a shortcut is suspected.")
@@ -236,18 +251,19 @@ def _say_how_sure(swap: SwapTest, points: bool, confirmed: bool) -> list[str]:
     return sentences
 
 
-def _say_what_to_do(swap: SwapTest, suspected: bool) -> list[str]:
+def _say_what_to_do(swap: SwapTest, suspected: bool, words: Basis) -> list[str]:
     sentences = []
     if swap.pasting_cost is not None and swap.pasting_cost > LARGE_COST:
-        sentences.append(
-            f"Cutting and pasting alone costs {_points(swap.pasting_cost)}: look first if the masks and the painted "
-            "backgrounds among the counterfactuals are good."
-        )
+        sentences.append(f"{words.pasting} costs {_points(swap.pasting_cost)}: {words.look_first}.")
     elif suspected:
         sentences.append("Look at the counterfactuals, then train with images of each class on other backgrounds.")
     if swap.n_controlled < swap.n:
-        sentences.append("Give each class two probe images with a mask or more.")
+        sentences.append(f"Give each class {words.two_images} or more.")
     return sentences
+
+
+def _join(sentences: Sequence[str]) -> str:
+    return " ".join(filter(None, sentences))
 
 
 def _points(share: float) -> str:

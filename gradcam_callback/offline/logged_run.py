@@ -46,7 +46,7 @@ class LoggedRun:
 
     Attributes:
         manifest: names, labels and layers.
-        verdict: of the last entry, with ``"suspected"``, ``"headline"`` and ``"evidence"``; None without masks.
+        verdict: of the last entry, with ``"suspected"``, ``"headline"`` and ``"evidence"``; None without labels.
         sheets: the counterfactuals with the answers of the last entry, as JPEG; empty without masks.
         scalars: name without prefix -> step -> value.
         steps: of each logged validation.

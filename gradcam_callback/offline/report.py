@@ -79,10 +79,10 @@ def _plots(logged: LoggedRun) -> Iterator[dict[str, str]]:
     accuracies = {name.replace("_", " "): logged.values_of(name) for name in tags.ACCURACIES if name in logged.scalars}
     if accuracies:
         yield _plot("accuracies", logged, accuracies)
-    if tags.BACKGROUND_GAP in logged.scalars:
-        gap = {"background gap": logged.values_of(tags.BACKGROUND_GAP)}
-        band = logged.values_of(tags.BACKGROUND_GAP_LOW), logged.values_of(tags.BACKGROUND_GAP_HIGH)
-        yield _plot("background gap with its 95 % interval", logged, gap, band)
+    for gap, low, high in (tags.GAP, tags.FRAME_GAPS):
+        if gap in logged.scalars:
+            name, band = gap.replace("_", " "), (logged.values_of(low), logged.values_of(high))
+            yield _plot(f"{name} with its 95 % interval", logged, {name: logged.values_of(gap)}, band)
     for metric in tags.CHARTED:
         names = {layer: join(metric, layer) for layer in logged.manifest.layers}
         lines = {layer: logged.values_of(name) for layer, name in names.items() if name in logged.scalars}

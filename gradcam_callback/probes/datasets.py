@@ -13,16 +13,19 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from gradcam_callback.probes.automatic import propose_of_file
 from gradcam_callback.probes.batches import IMAGE_SUFFIXES, file_name, find_parts
 from gradcam_callback.probes.checks import check_per_class
 from gradcam_callback.probes.feed import Feed, Sample
+from gradcam_callback.probes.image_files import open_image
 from gradcam_callback.probes.items import ClassCount, CountClasses, Item, choose_per_class
 from gradcam_callback.probes.labels import all_classes, stored_labels, to_classes
 from gradcam_callback.probes.lookup import find_transform, unwrap
 from gradcam_callback.probes.masks import from_image
 from gradcam_callback.probes.pets import is_pets, leaves_masks_untransformed, trimap_to_mask
 from gradcam_callback.probes.transforms import mask_to_image, transform_mask
-from gradcam_callback.random_state import preserved_random_state
+from gradcam_callback.random_state import preserved_random_state, seed_everything
+from gradcam_callback.saliency import Proposal, SaliencyNetwork
 
 # The largest number of items that are collated at once.
 BATCH = 16
@@ -51,6 +54,7 @@ def choose_items(
     max_images: int | None,
     max_scanned: int | None,
     count_classes: CountClasses | None = None,
+    automatic: bool = False,
 ) -> Choice:
     """Choose items of a map-style dataset, see `ProbeSet.from_dataset`.
 
@@ -58,6 +62,7 @@ def choose_items(
         feed: the way of the items to the model.
         per_class: the number of images of each class; None fills ``max_images`` evenly.
         count_classes: with it, labels are read only until every class has its images.
+        automatic: True proposes masks for chosen items without one, if the dataset names the files of its images.
     """
     check_per_class(1 if per_class is None else per_class)
     if not isinstance(dataset, Sized) or not hasattr(dataset, "__getitem__"):
@@ -67,12 +72,13 @@ def choose_items(
         )
     if not len(dataset):
         raise ValueError("Expected `dataset` to hold at least one item (image, label), but it is empty.")
+    network = SaliencyNetwork() if automatic else None
     with preserved_random_state():
         # Datasets are often sorted, and neighbours are often alike.
         order = random.Random(seed).sample(range(len(dataset)), len(dataset))
         if not feed.needs_labels:
             some = sorted(order[: max_images or per_class])
-            return Choice(_read_items(dataset, feed, [(index, 0) for index in some], seed), labels_fit=False)
+            return Choice(_read_items(dataset, feed, [(index, 0) for index in some], seed, network), labels_fit=False)
         stored = stored_labels(dataset)
 
         def are_stored(items: Sequence[Item], chosen: Sequence[tuple[int, int]]) -> bool:
@@ -81,13 +87,13 @@ def choose_items(
 
         if stored is not None and not _transforms_labels(dataset):
             chosen = choose_per_class([(index, int(stored[index])) for index in order], per_class, max_images)
-            items = [item._replace(present=None) for item in _read_items(dataset, feed, chosen, seed)]
+            items = [item._replace(present=None) for item in _read_items(dataset, feed, chosen, seed, network)]
             if are_stored(items, chosen):
                 return Choice(items, labels_fit=True)
         count = ClassCount(per_class, max_images)
         pairs, one_hot = _scan(dataset, feed, order[:max_scanned], seed, count, count_classes)
         chosen = choose_per_class(pairs, per_class, max_images)
-        items = _read_items(dataset, feed, chosen, seed)
+        items = _read_items(dataset, feed, chosen, seed, network)
         if one_hot:
             items = [item._replace(present=None) for item in items]
         return Choice(items, labels_fit=are_stored(items, chosen))
@@ -133,16 +139,25 @@ def _scan(
     return pairs, one_hot
 
 
-def _read_items(dataset: Any, feed: Feed, chosen: Sequence[tuple[int, int]], seed: int) -> list[Item]:
-    """Read the chosen pairs of index and label, a batch at a time."""
+def _read_items(
+    dataset: Any, feed: Feed, chosen: Sequence[tuple[int, int]], seed: int, network: SaliencyNetwork | None
+) -> list[Item]:
+    """Read the chosen pairs of index and label, a batch at a time.
+
+    Args:
+        network: proposes masks for items without one; None leaves them as they are.
+    """
     items = []
     for start in range(0, len(chosen), BATCH):
         pairs = chosen[start : start + BATCH]
         # The seed belongs to the item, so a random transform gives the same image every time.
         loaded = [feed.load(dataset, index, seed + index) for index, _ in pairs]
         samples = feed.samples(loaded, [index for index, _ in pairs])
-        for (index, label), item, sample in zip(pairs, loaded, samples, strict=True):
-            items.append(_to_item(dataset, feed, index, label, item, sample, seed + index))
+        for (index, label), loaded_item, sample in zip(pairs, loaded, samples, strict=True):
+            item = _to_item(dataset, feed, index, label, loaded_item, sample, seed + index)
+            if network is not None and item.mask is None:
+                item = item._replace(proposal=_propose(dataset, index, loaded_item, network, seed + index))
+            items.append(item)
     return items
 
 
@@ -160,7 +175,8 @@ def _to_item(dataset: Any, feed: Feed, index: int, label: int, item: Any, sample
         except ValueError:
             mask = None  # the item has another form than its batch, in which everything else was found
     mask = _read_mask(dataset, index, mask, sample.image, label, present, seed)
-    name = _find_file(dataset, index) or file_name(item)
+    path = _find_path(dataset, index)
+    name = file_name(item) if path is None else path.stem
     return Item(sample.image, label, mask, f"item {index}", present, name, sample.row)
 
 
@@ -188,14 +204,34 @@ def _read_mask(
     return mask
 
 
-def _find_file(dataset: Any, index: int) -> str | None:
-    """Return the name of the file of an item without its ending; None if the dataset does not know it."""
+def _propose(dataset: Any, index: int, item: Any, network: SaliencyNetwork, seed: int) -> Proposal | None:
+    """Propose a mask from the file of an item.
+
+    Returns:
+        None unless `dataset.transform` alone makes the image of the item out of the file. The mask would not fit.
+    """
+    path, transform = _find_path(dataset, index), find_transform(dataset)
+    if path is None or transform is None or not path.is_file():
+        return None
+    try:
+        photograph = open_image(path, "RGB")
+        seed_everything(seed)
+        image = torch.as_tensor(transform(photograph))
+        own = find_parts(item, "", batched=False, needs_labels=False).images
+    except Exception:
+        # The user's transform may need more than an image. The probe image itself serves as well.
+        return None
+    return propose_of_file(network, photograph, transform, seed) if torch.equal(image, torch.as_tensor(own)) else None
+
+
+def _find_path(dataset: Any, index: int) -> Path | None:
+    """Return the path of the file of an item, as the dataset has it; None if the dataset does not know it."""
     if isinstance(dataset, torch.utils.data.Subset):
-        return _find_file(dataset.dataset, dataset.indices[index])
+        return _find_path(dataset.dataset, dataset.indices[index])
     for name in _PATHS:
         paths = getattr(dataset, name, None)
         if isinstance(paths, (list, tuple, np.ndarray)) and len(paths) == len(dataset):
             path = paths[index][0] if isinstance(paths[index], (list, tuple)) else paths[index]
             if isinstance(path, (str, Path)) and str(path).lower().endswith(IMAGE_SUFFIXES):
-                return Path(path).stem
+                return Path(path)
     return None

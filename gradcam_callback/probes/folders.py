@@ -7,20 +7,25 @@ from pathlib import Path
 
 from torch import Tensor
 
+from gradcam_callback.probes.automatic import propose_of_file
 from gradcam_callback.probes.batches import IMAGE_SUFFIXES
 from gradcam_callback.probes.image_files import open_image
 from gradcam_callback.probes.items import Item
 from gradcam_callback.probes.masks import from_image
 from gradcam_callback.probes.transforms import Transform, mask_to_image, read_transformed, to_tensor, transform_mask
 from gradcam_callback.random_state import preserved_random_state
+from gradcam_callback.saliency import SaliencyNetwork
 
 MASK_SUFFIX = ".mask.png"
 
 
 def read_folder(
-    root: Path, transform: Transform | None, class_names: Sequence[str] | None
+    root: Path, transform: Transform | None, class_names: Sequence[str] | None, automatic: bool = False
 ) -> tuple[list[Item], list[str]]:
     """Read every image of ``root/<class>/`` with its mask, see `ProbeSet.from_folder`.
+
+    Args:
+        automatic: True proposes masks for the images without one.
 
     Returns:
         The images, and the names of the classes by index.
@@ -42,11 +47,15 @@ def read_folder(
             f"Expected `folder` to hold <class>/<image>, but {str(root)!r} holds no images. Their names have to end in "
             f"{', '.join(IMAGE_SUFFIXES)}."
         )
+    network = SaliencyNetwork() if automatic and any(mask is None for _, mask in files) else None
     items = []
     with preserved_random_state():
         for path, mask_path in files:
             image, mask = _read(path, mask_path, transform or to_tensor)
-            items.append(Item(image, classes.index(path.parent.name), mask, str(path), name=path.stem))
+            item = Item(image, classes.index(path.parent.name), mask, str(path), name=path.stem)
+            if network is not None and mask is None:
+                item = item._replace(proposal=propose_of_file(network, open_image(path, "RGB"), transform or to_tensor))
+            items.append(item)
     return items, classes
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
+from gradcam_callback.saliency import Proposal
+
 if TYPE_CHECKING:
     from gradcam_callback.probes.feed import Sample
 
@@ -25,6 +27,7 @@ class Item(NamedTuple):
         present: ``(K,)`` bool, all classes of the image if it may hold several, otherwise None.
         name: of its file, without folder and ending; None if it is not known.
         row: see `gradcam_callback.probes.feed.Sample`.
+        proposal: an automatic mask ``(H, W)`` that was made of the untransformed file, or None.
     """
 
     image: Tensor
@@ -34,6 +37,7 @@ class Item(NamedTuple):
     present: Tensor | None = None
     name: str | None = None
     row: Any = None
+    proposal: Proposal | None = None
 
 
 def choose_per_class(

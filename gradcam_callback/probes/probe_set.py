@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from gradcam_callback.probes.automatic import add_automatic_masks, wants_automatic
 from gradcam_callback.probes.batches import BatchTransform
 from gradcam_callback.probes.checks import (
     check_images,
@@ -28,6 +29,7 @@ from gradcam_callback.probes.items import Item
 from gradcam_callback.probes.lookup import find_class_names, undoing
 from gradcam_callback.probes.names import make_unique, name_image
 from gradcam_callback.probes.transforms import Transform
+from gradcam_callback.saliency import Proposal
 
 
 class ProbeSet:
@@ -43,6 +45,8 @@ class ProbeSet:
             An entry is a mask ``(H, W)`` of bool or of 0 and 1; a black and white ``PIL.Image``; a box ``(4,)`` or
             boxes ``(B, 4)`` as ``x1, y1, x2, y2`` in pixels (`gradcam_callback.probes.from_boxes`); or None for an
             image without a mask. With labels ``(N, K)``, an entry may be ``(K, H, W)`` with one mask per class.
+            ``"auto"`` lets a saliency network make the masks, which needs ``pip install 'gradcam-callback[masks]'``.
+            Doubtful masks are left out, with a warning.
         names: one unique name per image. By default ``"<class>-<i>"``, or ``"image-<i>"`` without labels.
         class_names: the name of each class by its index. By default ``"class <index>"``.
         mean: one value per channel, or one for all channels. This normalisation of the images is undone for display.
@@ -56,6 +60,8 @@ class ProbeSet:
         has_labels: True if labels were given.
         masks: ``(M, H, W)`` bool, all False for an image without a mask. None if no image has a mask.
         has_mask: ``(M,)`` bool, True for images with a mask.
+        proposals: with automatic masks, the number of each image without another mask -> the `Proposal` for it, also a
+            doubtful one. Otherwise None.
         present: ``(M, K)`` bool, all classes of each image. None unless an image may hold several classes.
         names: the M names.
         class_names: the names of the classes, or None.
@@ -63,6 +69,8 @@ class ProbeSet:
         std: ``(C,)``, or None.
 
     Raises:
+        ImportError: ``masks="auto"`` without onnxruntime.
+        OSError: ``masks="auto"``, and the weights of the network are found nowhere.
         ValueError: an argument has a wrong type, shape or length; ``images`` is empty or not finite; a mask marks
             nothing; or a name is repeated.
 
@@ -81,12 +89,14 @@ class ProbeSet:
         self,
         images: Tensor,
         labels: Tensor | Sequence[int] | None = None,
-        masks: Tensor | Sequence[Any] | None = None,
+        masks: Tensor | Sequence[Any] | str | None = None,
         names: Sequence[str] | None = None,
         class_names: Sequence[str] | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> None:
+        automatic = wants_automatic(masks)
+        masks = None if isinstance(masks, str) else masks
         self.images = check_images(images)
         self.present = None
         # Masks and names are given per image, so they are repeated before they are checked.
@@ -106,6 +116,9 @@ class ProbeSet:
         # With each image, the batch of this image alone, for a `forward` that takes more than the image.
         self.rows: list[Any] | None = None
         self.mean, self.std = check_normalisation(mean, std, self.images.shape[1])
+        self.proposals: dict[int, Proposal] | None = None
+        if automatic:
+            add_automatic_masks(self, {})
 
     def __len__(self) -> int:
         return len(self.images)
@@ -114,6 +127,11 @@ class ProbeSet:
     def multi_label(self) -> bool:
         """Return True if an image may hold several classes."""
         return self.present is not None
+
+    @property
+    def has_automatic_masks(self) -> bool:
+        """Return True if a saliency network has made some of the masks."""
+        return any(proposal.doubt is None for proposal in (self.proposals or {}).values())
 
     def class_name(self, label: int) -> str:
         """Return the name of a class, or ``"class <label>"`` if it has none.
@@ -174,6 +192,7 @@ class ProbeSet:
         *,
         max_images: int | None = None,
         max_scanned: int | None = None,
+        masks: str | None = None,
         batch_transform: BatchTransform | None = None,
     ) -> ProbeSet:
         """Choose ``per_class`` images of each class from a dataset, the same images every time.
@@ -196,6 +215,8 @@ class ProbeSet:
             max_images: the largest number of images. If there are more classes, the chosen classes are spread evenly
                 over their indices.
             max_scanned: the largest number of items to load for their labels. Stored labels have no limit.
+            masks: ``"auto"`` gives images without a mask an automatic one, see `ProbeSet`. It is made of the file if
+                the dataset names it, as an ``ImageFolder`` does.
             batch_transform: for items of any other form: a function from the items of a batch, after torch's
                 ``default_collate``, to ``(images, labels)`` or ``(images, labels, masks)``.
 
@@ -215,10 +236,11 @@ class ProbeSet:
             >>> torch.equal(probe.images, ProbeSet.from_dataset(dataset, per_class=2).images)
             True
         """
+        automatic = wants_automatic(masks)
         feed = Feed(collate=default_collate if batch_transform else None, batch_transform=batch_transform)
-        chosen = choose_items(dataset, feed, per_class, seed, max_images, max_scanned)
+        chosen = choose_items(dataset, feed, per_class, seed, max_images, max_scanned, automatic=automatic)
         names = find_class_names(dataset) if chosen.labels_fit else None
-        return make_probe_set(chosen.items, class_names=names, sources=[dataset])
+        return make_probe_set(chosen.items, class_names=names, sources=[dataset], automatic=automatic)
 
     @classmethod
     def from_folder(
@@ -226,6 +248,7 @@ class ProbeSet:
         folder: str | Path,
         transform: Transform | None = None,
         *,
+        masks: str | None = None,
         class_names: Sequence[str] | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
@@ -238,6 +261,8 @@ class ProbeSet:
                 object, black elsewhere, and has the size of its untransformed image.
             transform: the validation transform, from an RGB ``PIL.Image`` to a tensor ``(C, H, W)``. By default pixels
                 are scaled to 0..1. Masks follow its geometry, such as resizing and cropping.
+            masks: ``"auto"`` gives images without a mask beside them an automatic one, see `ProbeSet`. It is made of
+                the untransformed image.
             class_names: the classes by index, if they are not the sorted names of the folders.
             mean: as in `ProbeSet`. By default found in the transform, if it holds a torchvision ``Normalize``.
             std: as ``mean``.
@@ -263,8 +288,9 @@ class ProbeSet:
             >>> probe.names, tuple(probe.images.shape), probe.masks.float().mean(dim=(1, 2)).tolist()
             (['cat-a', 'dog-a'], (2, 3, 24, 32), [0.0, 0.5])
         """
-        items, classes = read_folder(Path(folder), transform, class_names)
-        return cls._from_files(items, classes, transform, mean, std)
+        automatic = wants_automatic(masks)
+        items, classes = read_folder(Path(folder), transform, class_names, automatic)
+        return cls._from_files(items, classes, transform, mean, std, automatic)
 
     @classmethod
     def from_coco(
@@ -324,11 +350,16 @@ class ProbeSet:
 
     @staticmethod
     def _from_files(
-        items: Sequence[Item], classes: Sequence[str], transform: Transform | None, mean: Any, std: Any
+        items: Sequence[Item],
+        classes: Sequence[str],
+        transform: Transform | None,
+        mean: Any,
+        std: Any,
+        automatic: bool = False,
     ) -> ProbeSet:
         if mean is not None or std is not None:
-            return make_probe_set(items, class_names=classes, mean=mean, std=std)
-        return make_probe_set(items, class_names=classes, sources=[transform])
+            return make_probe_set(items, class_names=classes, mean=mean, std=std, automatic=automatic)
+        return make_probe_set(items, class_names=classes, sources=[transform], automatic=automatic)
 
 
 def make_probe_set(
@@ -339,6 +370,7 @@ def make_probe_set(
     labelled: bool = True,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    automatic: bool = False,
 ) -> ProbeSet:
     """Make a probe set of chosen items.
 
@@ -348,6 +380,7 @@ def make_probe_set(
         labelled: False leaves the labels out.
         mean: as in `ProbeSet`.
         std: as in `ProbeSet`.
+        automatic: True gives images without a mask an automatic one.
     """
     first = items[0]
     # The constructor would find these mistakes, too, but cannot name the file or item.
@@ -379,4 +412,7 @@ def make_probe_set(
         probe.present = torch.stack([item.present for item in items if item.present is not None])
     if all(item.row is not None for item in items):
         probe.rows = [item.row for item in items]
+    if automatic:
+        known = {number: item.proposal for number, item in enumerate(items) if item.proposal is not None}
+        add_automatic_masks(probe, known)
     return probe

@@ -15,10 +15,12 @@ from gradcam_callback.drawing import (
     InputImage,
     LayerPanel,
     Map,
+    MaskCell,
     ProbePanel,
     Profile,
     Style,
     depth_profile,
+    mask_sheet,
     stack,
 )
 from gradcam_callback.maps import predicted_class
@@ -54,7 +56,7 @@ class Album:
         layers: their names, from input to output.
         style: how panels are drawn.
         views: some of `gradcam_callback.run.tags.VIEWS`.
-        interventions: of the probe set; None without masks.
+        interventions: of the probe set; None without labels.
     """
 
     def __init__(
@@ -103,6 +105,8 @@ class Album:
                 yield (tags.LAYER, layer), self.layer_panel.draw(layer, raw, texts, vmax)
         if evaluation.foci and tags.DEPTH_PROFILE in self._views:
             yield (tags.DEPTH_PROFILE,), draw_depth_profile(self._probe, evaluation, first)
+        if first is None and self._probe.proposals and tags.MASKS in self._views:
+            yield (tags.MASKS,), draw_masks(self._probe)
         if self._sheets is not None and evaluation.answers is not None and state.verdict is not None:
             sheets = self._sheets.draw(evaluation.cams.logits, evaluation.answers, state.verdict)
             for number, sheet in enumerate(sheets, start=1):
@@ -144,6 +148,19 @@ class Album:
 
     def _vmax(self, state: RunState) -> Mapping[str, float] | None:
         return state.vmax if self._style.scaling == "run" else None
+
+
+def draw_masks(probe: ProbeSet) -> Image.Image:
+    """Draw every automatic mask, those that were left out, too."""
+    pixels, proposals = probe.display_images(), probe.proposals or {}
+    cells = [
+        MaskCell(probe.names[i], InputImage(pixels[i], proposal.mask.numpy()), proposal.doubt)
+        for i, proposal in proposals.items()
+    ]
+    used = sum(cell.doubt is None for cell in cells)
+    title = f"Automatic masks: {used} of {len(cells)} used"
+    note = "Bright: what the network takes for the object. If a mask is wrong, the verdict may be wrong, too."
+    return mask_sheet(title, note, sorted(cells, key=lambda cell: cell.doubt is None))
 
 
 def draw_depth_profile(probe: ProbeSet, evaluation: Evaluation, first: Mapping[str, float] | None) -> Image.Image:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradcam_callback.drawing import AnswerRow, Caption, Group, InputImage, Pixels, answer_sheet
 from gradcam_callback.formatting import percent
-from gradcam_callback.measures import Verdict
+from gradcam_callback.measures import FRAME, Verdict
 from gradcam_callback.probes import ProbeSet
 from gradcam_callback.run.captions import caption_answers
 from gradcam_callback.run.interventions import BACKGROUND, FOREGROUND, OTHER_CLASS, SAME_CLASS, Answers, Interventions
@@ -23,6 +23,11 @@ HEADINGS = {
     OTHER_CLASS: "on backgrounds of other classes",
     BACKGROUND: "no object",
     FOREGROUND: "object alone",
+}
+FRAME_HEADINGS = {
+    INPUT: "as it is",
+    SAME_CLASS: "in frames of its class",
+    OTHER_CLASS: "in frames of other classes",
 }
 
 
@@ -39,10 +44,10 @@ class CounterfactualSheets:
         self._probe, self._interventions, self._cell = probe, interventions, cell
         self._numbers = interventions.numbers.tolist()
         # Which images of each set belong to which row: object, background or unchanged image.
-        owners = {name: interventions.numbers_of(name) for name in HEADINGS if name != INPUT}
-        owners[INPUT] = interventions.numbers
+        self._headings = FRAME_HEADINGS if interventions.basis == FRAME else HEADINGS
         self._places = {
-            name: [(owners[name] == number).nonzero()[:, 0].tolist() for number in self._numbers] for name in HEADINGS
+            name: [(self._owners(name) == number).nonzero()[:, 0].tolist() for number in self._numbers]
+            for name in self._headings
         }
 
     def draw(self, logits: Tensor, answers: Answers, verdict: Verdict) -> Iterator[Image.Image]:
@@ -69,7 +74,7 @@ class CounterfactualSheets:
                 shares[SAME_CLASS] = answers.swap.control_accuracy
         groups = {
             name: Group((heading, f"{percent(shares[name])} right"), max(map(len, self._places[name])))
-            for name, heading in HEADINGS.items()
+            for name, heading in self._headings.items()
             if name in captions
         }
         order = sorted(range(len(self._numbers)), key=lambda row: -self._change(row, captions))
@@ -102,7 +107,7 @@ class CounterfactualSheets:
     @cached_property
     def _thumbnails(self) -> dict[str, list[Pixels]]:
         """The images of each set, in the size of the sheet. They stay the same over a run."""
-        images = {name: self._interventions.images_of(name) for name in HEADINGS if name != INPUT}
+        images = {name: self._interventions.images_of(name) for name in self._interventions.sets}
         images[INPUT] = self._probe.images[self._interventions.numbers]
         return {
             name: [self._shrink(pixels) for pixels in self._probe.display_images(found)]

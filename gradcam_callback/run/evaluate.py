@@ -47,7 +47,7 @@ class Evaluation:
         cams: on the CPU.
         scalars: metric -> value; the metrics of a layer are named ``"<metric>/<layer>"``. Undefined ones are left out.
         foci: one per chosen layer, from input to output; empty without masks.
-        answers: to the interventions; None without masks, or if the images have no classes.
+        answers: to the interventions; None if the images have no classes.
         rivals: with ``target="contrast"``, the maps of each image whose prediction is wrong: why the predicted class
             and not another. Number of the image -> layer -> ``(h, w)``. None with any other target.
     """
@@ -117,7 +117,7 @@ class Evaluator:
         self._masks = None if probe.masks is None else probe.masks[masked]
         self._labels = probe.labels[masked]
         self.interventions: Interventions | None = None
-        if self._masks is not None and self._has_accuracy:
+        if self._has_accuracy:
             # Once per run: painting objects out takes longer than a forward, and the images stay comparable.
             self.interventions = Interventions(probe, seed)
 

@@ -12,12 +12,22 @@ from torch import Tensor
 from gradcam_callback.exceptions import GradCAMWarning
 from gradcam_callback.formatting import percent
 from gradcam_callback.maps import is_correct
-from gradcam_callback.measures import LARGEST_OBJECT, Counterfactuals, SwapTest, mask_area, swap_test
+from gradcam_callback.measures import (
+    AUTOMATIC_MASKS,
+    FRAME,
+    LARGEST_OBJECT,
+    MASKS,
+    Counterfactuals,
+    SwapTest,
+    centre_masks,
+    mask_area,
+    swap_test,
+)
 from gradcam_callback.probes import ProbeSet
 from gradcam_callback.run import tags
 from gradcam_callback.run.tags import by_class, join
 
-# The sets of images, in the order in which they are drawn.
+# The sets of images, in the order in which they are drawn. A frame test has the first two.
 SAME_CLASS, OTHER_CLASS, BACKGROUND, FOREGROUND = SETS = ("same_class", "other_class", "background", "foreground")
 
 # Takes images (n, C, H, W) and, for each of them, the number (n,) of the probe image that it stands for. Returns logits
@@ -34,34 +44,62 @@ class Answers:
         correct: set -> ``(n,)`` bool, True if the prediction is the label of the object.
         accuracy: on the unchanged images, 0..1.
         swap: the swap test, or the reason why there is none.
+        basis: what tells the object from the background.
     """
 
     logits: dict[str, Tensor]
     correct: dict[str, Tensor]
     accuracy: float
     swap: SwapTest | str
+    basis: str
 
 
 class Interventions:
     """The counterfactual images of a probe set. They are made once, and stay the same over a run.
 
-    Images whose object fills too much take no part, and are named in a warning. Too little background is left to paint
-    the object out, and on another background the image would hardly change.
+    With masks, each object is put on other backgrounds. Images whose object fills too much take no part, and are named
+    in a warning. Too little background is left to paint the object out, and on another background the image would
+    hardly change.
+
+    Without masks, the centre of each image is kept, and the frame around it is that of another image. This frame test
+    is blind to cues in the centre, and to cues of the whole image such as a tint. It takes an object that reaches the
+    frame for a part of it.
 
     Args:
-        probe: a probe set with labels, in which at least one image has a mask.
-        seed: chooses the backgrounds that objects are put on.
+        probe: a probe set with labels.
+        seed: chooses the backgrounds, or frames, that objects are put on.
 
     Attributes:
+        basis: what tells the object from the background, as in `Verdict`.
+        sets: the names of the sets of images, some of `SETS`.
         numbers: ``(M,)``, the numbers of the probe images that take part.
         counterfactuals: of the images that take part; None if there are none.
     """
 
     def __init__(self, probe: ProbeSet, seed: int) -> None:
-        assert probe.masks is not None
         self._probe, self._seed = probe, seed
-        fits = mask_area(probe.masks) <= LARGEST_OBJECT
-        self.numbers = (probe.has_mask & fits).nonzero()[:, 0]
+        automatic = AUTOMATIC_MASKS if probe.has_automatic_masks else MASKS
+        self.basis = FRAME if probe.masks is None else automatic
+        self.sets = SETS if probe.masks is not None else (SAME_CLASS, OTHER_CLASS)
+        masks = centre_masks(probe.images) if probe.masks is None else probe.masks
+        self.numbers = torch.arange(len(probe)) if probe.masks is None else self._choose(probe.masks)
+        self._labels = probe.labels[self.numbers]
+        self.counterfactuals: Counterfactuals | None = None
+        if len(self.numbers):
+            images = probe.images[self.numbers]
+            self.counterfactuals = Counterfactuals(
+                images,
+                self._labels,
+                masks[self.numbers],
+                seed=seed,
+                present=None if probe.present is None else probe.present[self.numbers],
+                backgrounds=images if probe.masks is None else None,
+            )
+
+    def _choose(self, masks: Tensor) -> Tensor:
+        """Return the numbers of the probe images whose object leaves enough background, and warn of the others."""
+        probe = self._probe
+        fits = mask_area(masks) <= LARGEST_OBJECT
         left_out = [probe.names[i] for i in (probe.has_mask & ~fits).nonzero()[:, 0].tolist()]
         if left_out:
             warnings.warn(
@@ -71,13 +109,7 @@ class Interventions:
                 GradCAMWarning,
                 stacklevel=2,
             )
-        self._labels = probe.labels[self.numbers]
-        self.counterfactuals: Counterfactuals | None = None
-        if len(self.numbers):
-            present = None if probe.present is None else probe.present[self.numbers]
-            self.counterfactuals = Counterfactuals(
-                probe.images[self.numbers], self._labels, probe.masks[self.numbers], seed=seed, present=present
-            )
+        return (probe.has_mask & fits).nonzero()[:, 0]
 
     def numbers_of(self, name: str) -> Tensor:
         """Return ``(n,)``, the number of the probe image whose object, or whose background, each image of a set shows.
@@ -106,7 +138,7 @@ class Interventions:
     def ask(self, predict: Predict, rank: int = 0, world_size: int = 1) -> dict[str, Tensor]:
         """Return set -> logits ``(n, K)`` of this process's part of each set."""
         logits = {}
-        for name in SETS:
+        for name in self.sets:
             numbers = self.numbers_of(name)
             # The parts differ by one image at most. With more processes than images, some are empty.
             own = torch.arange(len(numbers)).tensor_split(world_size)[rank]
@@ -123,14 +155,14 @@ class Interventions:
             shards: the logits of all processes by rank, as `ask` returns them.
         """
         logits, right = {}, {}
-        for name in SETS:
+        for name in self.sets:
             parts = [shard[name] for shard in shards if name in shard]
             logits[name] = torch.cat(parts) if parts else torch.empty(0, 1)
             labels = self._probe.labels[self.numbers_of(name)]
             right[name] = is_correct(logits[name], labels, self._probe.multi_label) if parts else labels.bool()
         own = correct[self.numbers]
         accuracy = mean(own if len(own) else correct[self._probe.has_mask])
-        return Answers(logits, right, accuracy, self._test(own, right[OTHER_CLASS], right[SAME_CLASS]))
+        return Answers(logits, right, accuracy, self._test(own, right[OTHER_CLASS], right[SAME_CLASS]), self.basis)
 
     def _test(self, correct: Tensor, correct_on_others: Tensor, correct_on_same: Tensor) -> SwapTest | str:
         """Return the swap test, or the reason why there is none."""
@@ -154,11 +186,12 @@ class Interventions:
         sets = self.counterfactuals
         if sets is None:
             return []
-        names = [tags.BACKGROUND_ACCURACY, tags.FOREGROUND_ACCURACY]
+        frame = self.basis == FRAME
+        names = [] if frame else [tags.BACKGROUND_ACCURACY, tags.FOREGROUND_ACCURACY]
         if len(sets.other_class):
-            names += tags.SWAP_SCALARS
+            names += [tags.FRAME_ACCURACY] if frame else tags.SWAP_SCALARS
             if len(sets.same_class):
-                names += tags.CONTROL_SCALARS
+                names += [tags.FRAME_CONTROL_ACCURACY, *tags.FRAME_GAPS] if frame else tags.CONTROL_SCALARS
             if split_by_class:
                 names += [self._of_class(label) for label in sorted(set(self._labels.tolist()))]
         return names
@@ -172,36 +205,47 @@ class Interventions:
         """
         if self.counterfactuals is None:
             return {}
-        scalars = {
-            tags.BACKGROUND_ACCURACY: mean(answers.correct[BACKGROUND]),
-            tags.FOREGROUND_ACCURACY: mean(answers.correct[FOREGROUND]),
-        }
-        swap = answers.swap
-        if isinstance(swap, str):
-            return scalars
-        scalars |= {
+        scalars: dict[str, float | None] = {}
+        if self.basis != FRAME:
+            scalars[tags.BACKGROUND_ACCURACY] = mean(answers.correct[BACKGROUND])
+            scalars[tags.FOREGROUND_ACCURACY] = mean(answers.correct[FOREGROUND])
+        if not isinstance(answers.swap, str):
+            scalars |= self._swap_scalars(answers.swap)
+            if split_by_class:
+                scalars |= self._swap_by_class(answers)
+        return {name: value for name, value in scalars.items() if value is not None}
+
+    def _swap_scalars(self, swap: SwapTest) -> dict[str, float | None]:
+        """Return the accuracies of a swap test; None without a control."""
+        low, high = swap.gap_interval or (None, None)
+        if self.basis == FRAME:
+            return {
+                tags.FRAME_ACCURACY: swap.swap_accuracy,
+                tags.FRAME_CONTROL_ACCURACY: swap.control_accuracy,
+                tags.FRAME_GAP: swap.gap,
+                tags.FRAME_GAP_LOW: low,
+                tags.FRAME_GAP_HIGH: high,
+            }
+        return {
             tags.SWAP_ACCURACY: swap.swap_accuracy,
             tags.SWAP_ACCURACY_LOW: swap.swap_interval[0],
             tags.SWAP_ACCURACY_HIGH: swap.swap_interval[1],
             tags.SWAP_DROP: swap.drop,
-        }
-        low, high = swap.gap_interval or (None, None)
-        of_control = {
             tags.SWAP_CONTROL_ACCURACY: swap.control_accuracy,
             tags.BACKGROUND_GAP: swap.gap,
             tags.BACKGROUND_GAP_LOW: low,
             tags.BACKGROUND_GAP_HIGH: high,
             tags.PASTING_COST: swap.pasting_cost,
         }
-        scalars |= {name: value for name, value in of_control.items() if value is not None}
-        if split_by_class:
-            labels = self._probe.labels[self.numbers_of(OTHER_CLASS)]
-            for label in sorted(set(labels.tolist())):
-                scalars[self._of_class(label)] = mean(answers.correct[OTHER_CLASS][labels == label])
-        return scalars
+
+    def _swap_by_class(self, answers: Answers) -> dict[str, float]:
+        labels = self._probe.labels[self.numbers_of(OTHER_CLASS)]
+        correct = answers.correct[OTHER_CLASS]
+        return {self._of_class(label): mean(correct[labels == label]) for label in sorted(set(labels.tolist()))}
 
     def _of_class(self, label: int) -> str:
-        return join(by_class(tags.SWAP_ACCURACY), self._probe.class_name(label))
+        name = tags.FRAME_ACCURACY if self.basis == FRAME else tags.SWAP_ACCURACY
+        return join(by_class(name), self._probe.class_name(label))
 
 
 def mean(values: Tensor) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 from gradcam_callback.drawing import Style, encode_gif, encode_jpeg
 from gradcam_callback.encoded_image import EncodedImage
 from gradcam_callback.maps import class_probability
-from gradcam_callback.measures import Verdict, confirms, judge, judge_without_swap
+from gradcam_callback.measures import FRAME, Verdict, confirms, judge, judge_without_swap
 from gradcam_callback.run import tags
 from gradcam_callback.run.album import Album, Parts
 from gradcam_callback.run.captions import explains_classes
@@ -57,8 +57,7 @@ class RunLogger:
         self._writers, self._report, self._quality = list(writers), report, style.jpeg_quality
         self._working = list(writers)
         self._reported: list[Writer] = []
-        gap = tags.BACKGROUND_GAP in evaluator.scalar_names()
-        self._charts = names.charts(evaluator.probe.masks is not None, gap)
+        self._charts = names.charts(evaluator.scalar_names())
         self._album = Album(self._probe, self._layers, style, views, evaluator.interventions)
 
     def start(self, overwrite: bool = False) -> bool:
@@ -103,7 +102,7 @@ class RunLogger:
             strips: False never draws strips.
 
         Returns:
-            The verdict, which is also the state's; None without masks.
+            The verdict, which is also the state's; None without labels.
         """
         # The first entry before this one is added: the first column is not compared with itself.
         state, first = self._state, next(iter(self._state.history), None)
@@ -141,11 +140,14 @@ class RunLogger:
         first = history[0] if history else {}
         foci = [replace(focus, first_lift=first.get(join(tags.LIFT, focus.layer))) for focus in evaluation.foci]
         if isinstance(answers.swap, str):
-            return judge_without_swap(answers.accuracy, answers.swap, foci)
+            return judge_without_swap(answers.accuracy, answers.swap, foci, answers.basis)
         # Neither another validation of this epoch nor the entry before training (-1) can confirm a suspicion.
         earlier = next((entry for entry in reversed(history) if entry["epoch"] not in (epoch, -1)), {})
-        previous = earlier.get(tags.BACKGROUND_GAP), earlier.get(tags.SWAP_DROP, 0.0)
-        return judge(answers.swap, foci, standalone or confirms(*previous))
+        gap, drop = earlier.get(tags.BACKGROUND_GAP), earlier.get(tags.SWAP_DROP, 0.0)
+        if answers.basis == FRAME:
+            gap = earlier.get(tags.FRAME_GAP)
+            drop = earlier.get(tags.PROBE_ACCURACY, 0.0) - earlier.get(tags.FRAME_ACCURACY, 0.0)
+        return judge(answers.swap, foci, standalone or confirms(gap, drop, answers.basis), answers.basis)
 
     def _write_images(self, images: Iterator[tuple[Parts, Any]]) -> None:
         for parts, image in images:

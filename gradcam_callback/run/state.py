@@ -33,7 +33,7 @@ class RunState:
         history: one dict per entry: ``"epoch"``, ``"step"`` and every scalar under its name without prefix.
         previous: layer -> raw maps ``(N, h, w)`` of the last entry; empty before the first one.
         vmax: layer -> the largest value of any of its maps so far.
-        verdict: of the last entry; None without masks.
+        verdict: of the last entry; None without labels.
         warned: True once the user has been told of a suspected shortcut.
     """
 

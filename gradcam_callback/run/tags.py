@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 
 DEFAULT_PREFIX = "gradcam"
@@ -18,6 +18,8 @@ BACKGROUND_GAP, BACKGROUND_GAP_LOW, BACKGROUND_GAP_HIGH = "background_gap", "bac
 PASTING_COST = "pasting_cost"
 BACKGROUND_ACCURACY = "background_accuracy"
 FOREGROUND_ACCURACY = "foreground_accuracy"
+FRAME_ACCURACY, FRAME_CONTROL_ACCURACY = "frame_accuracy", "frame_control_accuracy"
+FRAME_GAP, FRAME_GAP_LOW, FRAME_GAP_HIGH = "frame_gap", "frame_gap_low", "frame_gap_high"
 FAITHFULNESS = "faithfulness"
 
 # Scalars of one layer, ``<metric>/<layer>``.
@@ -25,20 +27,25 @@ RELEVANCE_MASS, LIFT, POINTING_GAME = "relevance_mass", "lift", "pointing_game"
 ENTROPY, STRENGTH, EMPTY, DRIFT = "entropy", "strength", "empty", "drift"
 BORDER_MASS, CENTRE_DISTANCE = "border_mass", "centre_distance"
 
-ACCURACIES = (PROBE_ACCURACY, SWAP_CONTROL_ACCURACY, SWAP_ACCURACY, BACKGROUND_ACCURACY, FOREGROUND_ACCURACY)
+# The accuracies of the interventions, with masks and without, and the gap with its interval.
+MASK_ACCURACIES = (SWAP_CONTROL_ACCURACY, SWAP_ACCURACY, BACKGROUND_ACCURACY, FOREGROUND_ACCURACY)
+FRAME_ACCURACIES = (FRAME_CONTROL_ACCURACY, FRAME_ACCURACY)
+ACCURACIES = (PROBE_ACCURACY, *MASK_ACCURACIES, *FRAME_ACCURACIES)
+GAP, FRAME_GAPS = (BACKGROUND_GAP, BACKGROUND_GAP_LOW, BACKGROUND_GAP_HIGH), (FRAME_GAP, FRAME_GAP_LOW, FRAME_GAP_HIGH)
 MASK_METRICS = (RELEVANCE_MASS, LIFT, POINTING_GAME)
 MASKLESS_METRICS = (BORDER_MASS, CENTRE_DISTANCE)
 MAP_METRICS = (ENTROPY, STRENGTH, EMPTY, DRIFT)
 SWAP_SCALARS = (SWAP_ACCURACY, SWAP_ACCURACY_LOW, SWAP_ACCURACY_HIGH, SWAP_DROP)
-CONTROL_SCALARS = (SWAP_CONTROL_ACCURACY, BACKGROUND_GAP, BACKGROUND_GAP_LOW, BACKGROUND_GAP_HIGH, PASTING_COST)
+CONTROL_SCALARS = (SWAP_CONTROL_ACCURACY, *GAP, PASTING_COST)
+FRAME_SCALARS = (*FRAME_ACCURACIES, *FRAME_GAPS)
 NEED_MASKS = (*MASK_METRICS, BACKGROUND_ACCURACY, FOREGROUND_ACCURACY, *SWAP_SCALARS, *CONTROL_SCALARS)
 # The metrics that get a chart by layer, in Custom Scalars and in the report.
 CHARTED = (LIFT, POINTING_GAME, *MASKLESS_METRICS, ENTROPY, STRENGTH, DRIFT)
 
 # Images, and the choices of ``views``.
 PROBE, LAYER, EVOLUTION = "probe", "layer", "evolution"
-ANIMATION, DEPTH_PROFILE, COUNTERFACTUALS = "animation", "depth_profile", "counterfactuals"
-VIEWS = (PROBE, LAYER, EVOLUTION, ANIMATION, DEPTH_PROFILE, COUNTERFACTUALS)
+ANIMATION, DEPTH_PROFILE, COUNTERFACTUALS, MASKS = "animation", "depth_profile", "counterfactuals", "masks"
+VIEWS = (PROBE, LAYER, EVOLUTION, ANIMATION, DEPTH_PROFILE, COUNTERFACTUALS, MASKS)
 # The views that show several epochs.
 OVER_EPOCHS = (EVOLUTION, ANIMATION)
 
@@ -111,22 +118,22 @@ class Tags:
         """Return the tags of a stage that is no part of a training, such as ``gradcam/test/...``."""
         return Tags(join(self.prefix, stage))
 
-    def charts(self, masks: bool, gap: bool) -> Charts:
+    def charts(self, loggable: Collection[str]) -> Charts:
         """Return the charts of TensorBoard's Custom Scalars.
 
         Args:
-            masks: True if any probe image has a mask; otherwise the metrics that need one are left out.
-            gap: True if there is a background gap.
+            loggable: the names of all scalars that an entry may have.
         """
-        charts: Charts = {"accuracy": ("Multiline", [self._exactly(PROBE_ACCURACY)])}
-        if masks:
-            charts = {"accuracies": ("Multiline", [self._exactly(name) for name in ACCURACIES])}
-        if gap:
-            interval = [self(name) for name in (BACKGROUND_GAP, BACKGROUND_GAP_LOW, BACKGROUND_GAP_HIGH)]
-            charts["background gap with its 95 % interval"] = ("Margin", interval)
-        left_out = MASKLESS_METRICS if masks else MASK_METRICS
+        charts: Charts = {}
+        accuracies = [self._exactly(name) for name in ACCURACIES if name in loggable]
+        if accuracies:
+            charts["accuracies"] = ("Multiline", accuracies)
+        for gap in (GAP, FRAME_GAPS):
+            if gap[0] in loggable:
+                charts[f"{gap[0].replace('_', ' ')} with its 95 % interval"] = ("Margin", [self(name) for name in gap])
+        metrics = {name.partition("/")[0] for name in loggable}
         for metric in CHARTED:
-            if metric not in left_out:
+            if metric in metrics:
                 charts[f"{metric.replace('_', ' ')} by layer"] = ("Multiline", [f"^{re.escape(self(metric))}/.*"])
         return charts
 

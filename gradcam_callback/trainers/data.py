@@ -48,12 +48,18 @@ class ValidationData:
         module: the model.
         batch_transform: the user's ``(images, labels)`` or ``(images, labels, masks)`` of a batch.
         needs_labels: False takes images without labels.
+        automatic_masks: True gives images without a mask an automatic one.
     """
 
     def __init__(
-        self, trainer: Trainer, module: LightningModule, batch_transform: BatchTransform | None, needs_labels: bool
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        batch_transform: BatchTransform | None,
+        needs_labels: bool,
+        automatic_masks: bool = False,
     ) -> None:
-        self._trainer, self._module = trainer, module
+        self._trainer, self._module, self._automatic = trainer, module, automatic_masks
         is_test = trainer.state.fn == TrainerFn.TESTING
         self.loader = _first(trainer.test_dataloaders if is_test else trainer.val_dataloaders)
         self.dataset = getattr(self.loader, "dataset", None)
@@ -81,7 +87,7 @@ class ValidationData:
 
     def without_labels(self) -> ValidationData:
         """Return the same data, of which no labels are needed."""
-        return ValidationData(self._trainer, self._module, self.feed.batch_transform, needs_labels=False)
+        return ValidationData(self._trainer, self._module, self.feed.batch_transform, False, self._automatic)
 
     def take_probe_set(self, cam: GradCAM, forward: BatchForward | None, seed: int) -> ProbeSet:
         """Choose up to 16 images evenly over the classes.
@@ -99,7 +105,9 @@ class ValidationData:
                 items = choose_from_batches(self.loader, self.feed, AUTO_IMAGES, AUTO_STREAMED, count_classes)
             # Each process reads a part of its own of such data.
             return self._share(self._make(items, find_class_names(self.dataset)))
-        chosen = choose_items(self.dataset, self.feed, None, seed, AUTO_IMAGES, AUTO_SCANNED, count_classes)
+        chosen = choose_items(
+            self.dataset, self.feed, None, seed, AUTO_IMAGES, AUTO_SCANNED, count_classes, self._automatic
+        )
         return self._make(chosen.items, find_class_names(self.dataset) if chosen.labels_fit else None)
 
     def collector(self, cam: GradCAM, forward: BatchForward | None) -> Collector:
@@ -124,7 +132,8 @@ class ValidationData:
                 f"probe={str(folder)!r} alike, but {type(self.dataset).__name__} {lacking}. Pass "
                 "GradCAMCallback(probe=ProbeSet.from_folder(folder, transform=...))."
             )
-        return self._send(ProbeSet.from_folder(folder, transform, class_names=find_class_names(self.dataset)))
+        masks, names = "auto" if self._automatic else None, find_class_names(self.dataset)
+        return self._send(ProbeSet.from_folder(folder, transform, masks=masks, class_names=names))
 
     def _send(self, probe: ProbeSet) -> ProbeSet:
         """Send images that the transform of the data has made through its collate function and the hooks."""
@@ -134,17 +143,23 @@ class ValidationData:
         samples = self.feed.samples([replace(item, own, image) for image in probe.images], range(len(probe)))
         items = []
         for i, sample in enumerate(samples):
-            mask = probe.masks[i] if probe.masks is not None and probe.has_mask[i] else None
-            items.append(
-                Item(sample.image, int(probe.labels[i]), mask, probe.names[i], None, probe.names[i], sample.row)
-            )
+            name, proposal = probe.names[i], (probe.proposals or {}).get(i)
+            drawn = probe.masks is not None and bool(probe.has_mask[i]) and proposal is None
+            mask = probe.masks[i] if probe.masks is not None and drawn else None
+            items.append(Item(sample.image, int(probe.labels[i]), mask, name, None, name, sample.row, proposal))
         return self._make(items, probe.class_names)
 
     def _make(self, items: list[Item], class_names: list[str] | None) -> ProbeSet:
         # A hook may normalise with a transform that the module or the data module holds.
         data_module = getattr(self._trainer, "datamodule", None)
         sources = [self.dataset, self.feed.collate, data_module and vars(data_module), self._module]
-        return make_probe_set(items, class_names=class_names, sources=sources, labelled=self.feed.needs_labels)
+        return make_probe_set(
+            items,
+            class_names=class_names,
+            sources=sources,
+            labelled=self.feed.needs_labels,
+            automatic=self._automatic,
+        )
 
     def _share(self, probe: ProbeSet) -> ProbeSet:
         if self._trainer.world_size == 1:

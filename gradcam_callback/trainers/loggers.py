@@ -19,7 +19,8 @@ from pytorch_lightning.utilities import rank_zero_info
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gradcam_callback.exceptions import GradCAMWarning
-from gradcam_callback.run import RunState, Session, Tags
+from gradcam_callback.measures import FRAME, NO_MASKS
+from gradcam_callback.run import Evaluator, RunState, Session, Tags
 from gradcam_callback.run.tags import DEFAULT_PREFIX
 from gradcam_callback.trainers.trainer import callbacks_of, is_fitting, validation_step
 from gradcam_callback.writers import (
@@ -137,8 +138,11 @@ def open_session(
     return Session(state, names, writers, is_apart)
 
 
-def announce(trainer: Trainer, n_layers: int, n_images: int) -> None:
-    """Tell the user how to open TensorBoard, if the Trainer logs to it."""
+def announce(trainer: Trainer, evaluator: Evaluator) -> None:
+    """Tell the user how to open TensorBoard, if the Trainer logs to it, and what is not known without masks."""
+    n_layers, n_images = len(evaluator.layers), len(evaluator.probe)
+    if evaluator.interventions is not None and evaluator.interventions.basis == FRAME:
+        rank_zero_info(f"GradCAM: {NO_MASKS}")
     for logger in trainer.loggers:
         if has_class_named(logger, "TensorBoardLogger"):
             rank_zero_info(

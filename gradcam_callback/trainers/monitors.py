@@ -65,7 +65,7 @@ def refuse_impossible_monitors(trainer: Trainer, names: Tags, evaluator: Evaluat
 def _reason_against(metric: str, probe: ProbeSet) -> str:
     if metric in tags.NEED_MASKS and probe.masks is None:
         return "the probe set has no masks; give some, such as <name>.mask.png beside the images of a folder"
-    if metric in tags.MASKLESS_METRICS and probe.masks is not None:
+    if metric in (*tags.MASKLESS_METRICS, *tags.FRAME_SCALARS) and probe.masks is not None:
         return "it is logged if no probe image has a mask"
     return "there is no such scalar; check its name, the layer, and the options of the callback"
 

@@ -30,8 +30,9 @@ class ProbeSource:
         batch_transform: BatchTransform | None,
         forward: BatchForward | None,
         seed: int,
+        masks: str | None,
     ) -> None:
-        self._probe, self._target, self._forward, self._seed = probe, target, forward, seed
+        self._probe, self._target, self._forward, self._seed, self._masks = probe, target, forward, seed, masks
         self._batch_transform = batch_transform
         self._data: ValidationData | None = None
         self._collector: Collector | None = None
@@ -132,5 +133,5 @@ class ProbeSource:
 
     def _open(self, trainer: Trainer, module: LightningModule) -> ValidationData:
         needs_labels = not (callable(self._target) or isinstance(self._probe, ProbeSet))
-        self._data = ValidationData(trainer, module, self._batch_transform, needs_labels)
+        self._data = ValidationData(trainer, module, self._batch_transform, needs_labels, self._masks is not None)
         return self._data

@@ -66,7 +66,9 @@ def may_still_refuse(trainer: Trainer) -> bool:
     return trainer.global_step == 0 and trainer.state.fn != TrainerFn.TESTING
 
 
-def check_arguments(probe: object, every_n_epochs: int, on_shortcut: object, options: GradCAMOptions) -> None:
+def check_arguments(
+    probe: object, masks: str | None, every_n_epochs: int, on_shortcut: object, options: GradCAMOptions
+) -> None:
     """Check arguments of `GradCAMCallback` when the Trainer is not known yet.
 
     Raises:
@@ -74,6 +76,16 @@ def check_arguments(probe: object, every_n_epochs: int, on_shortcut: object, opt
         ValueError: a wrong value.
     """
     _check_probe(probe)
+    if masks not in (None, "auto"):
+        raise ValueError(
+            f"Expected `masks` to be None or 'auto', but got {type(masks).__name__} {masks!r}. Give masks with the "
+            "images: probe=ProbeSet(images, labels, masks)."
+        )
+    if masks is not None and isinstance(probe, ProbeSet):
+        raise ValueError(
+            "Expected masks='auto' with images that the callback chooses, but `probe` is a ProbeSet. Pass masks='auto' "
+            "to the ProbeSet instead."
+        )
     _check_options(options)
     if every_n_epochs < 1:
         raise ValueError(f"Expected `every_n_epochs` to be 1 or more, but got {every_n_epochs}. Use 1 to log each.")

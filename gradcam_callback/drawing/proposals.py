@@ -1,0 +1,89 @@
+"""Draw a sheet of automatic masks, so that a person can see at a glance which are right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from gradcam_callback.drawing.canvas import (
+    BETWEEN,
+    CORRECT,
+    FAINT,
+    GAP,
+    GRID,
+    INK,
+    LABEL,
+    MARGIN,
+    PANEL_WIDTH,
+    SMALL,
+    TITLE,
+    WRONG,
+    blank,
+    framed,
+    put,
+    write,
+)
+from gradcam_callback.drawing.heatmap import Pixels
+from gradcam_callback.drawing.input_image import InputImage
+from gradcam_callback.drawing.sheets import wrap
+
+# The longer side of an image, and the lines of text below it, in pixels.
+_CELL, _NAME, _LINE, _LINES = 184, LABEL + GAP, SMALL + 3, 3
+# The brightness of what lies outside of a mask.
+_DIM = 0.35
+
+
+@dataclass(frozen=True)
+class MaskCell:
+    """An image with its automatic mask.
+
+    Attributes:
+        name: Name of the image.
+        image: The image and the mask.
+        doubt: Reason why the mask was left out, or None.
+    """
+
+    name: str
+    image: InputImage
+    doubt: str | None
+
+
+def mask_sheet(title: str, note: str, cells: Sequence[MaskCell]) -> Image.Image:
+    """Draw images in rows. What lies outside of the mask is dim, and a frame says if the mask is used.
+
+    Args:
+        title: Text above the images.
+        note: A smaller line below the title.
+        cells: All images have one shape.
+    """
+    width, height = cells[0].image.fit(_CELL)
+    columns = max(1, min(len(cells), (PANEL_WIDTH - 2 * MARGIN + BETWEEN) // (_CELL + BETWEEN)))
+    pitch_x, pitch_y = _CELL + BETWEEN, height + _NAME + _LINES * _LINE + GRID
+    top = MARGIN + TITLE + GAP + LABEL + GRID
+    rows = -(-len(cells) // columns)
+    page = 2 * MARGIN + columns * pitch_x - BETWEEN
+    canvas = blank(page, top + rows * pitch_y + MARGIN)
+    places = [(MARGIN + i % columns * pitch_x, top + i // columns * pitch_y) for i in range(len(cells))]
+    for cell, place in zip(cells, places, strict=True):
+        colour = CORRECT if cell.doubt is None else WRONG
+        put(canvas, framed(_dim_outside(cell.image, width, height), colour), place)
+    sheet = Image.fromarray(canvas)
+    write(sheet, title, (MARGIN, MARGIN), TITLE, INK, page - 2 * MARGIN)
+    write(sheet, note, (MARGIN, MARGIN + TITLE + GAP), LABEL, FAINT, page - 2 * MARGIN)
+    for cell, (left, y) in zip(cells, places, strict=True):
+        below = y + height + GAP
+        write(sheet, cell.name, (left, below), LABEL, INK, _CELL)
+        verdict, colour = ("used", CORRECT) if cell.doubt is None else (f"left out: {cell.doubt}", WRONG)
+        for i, line in enumerate(wrap(verdict, SMALL, _CELL)[:_LINES]):
+            write(sheet, line, (left, below + _NAME + i * _LINE), SMALL, colour, _CELL)
+    return sheet
+
+
+def _dim_outside(image: InputImage, width: int, height: int) -> Pixels:
+    """Return the image with the outline of its mask, and dim outside of the mask: ``(height, width, 3)``."""
+    pixels = image.resized(width, height)
+    dimmed = np.where(image.inside(width, height)[..., None], pixels, (pixels * _DIM).astype(np.uint8))
+    return image.outline(dimmed)

