@@ -1,13 +1,14 @@
 """Fine-tune a VGG16 on your own photographs, and watch where it looks.
 
-    python examples/finetune_vgg16.py PHOTOGRAPHS [--probe PROBE]
+    python examples/finetune_vgg16.py PHOTOGRAPHS [--probe PROBE] [--masks auto]
 
 PHOTOGRAPHS holds a folder per class, or the folders ``train`` and ``val`` with a folder per class each. Without
 ``train`` and ``val``, every fifth photograph of a class is used for validation. PROBE holds a folder per class with a
 few photographs. The mask of ``<name>.jpg`` is ``<name>.mask.png``, white on the object.
 
-With masks the verdict says how much the background decides. The training stops if the lift at block5_conv3 does not
-improve, and the best checkpoint is the one with the highest lift. Without masks the validation loss decides both.
+With masks the verdict says how much the background decides; ``--masks auto`` makes them. Without masks it says only
+if the frame of the picture decides. The training stops if the lift at block5_conv3 does not improve, and the best
+checkpoint is the one with the highest lift. Without masks in PROBE the validation loss decides both.
 """
 
 from __future__ import annotations
@@ -166,6 +167,7 @@ def train(args: argparse.Namespace) -> GradCAMCallback:
 
     Raises:
         FileNotFoundError: there are no photographs.
+        ImportError: ``--masks auto`` without onnxruntime.
         ValueError: photographs or options do not fit.
         WeightsUnavailable: the pretrained weights cannot be loaded.
     """
@@ -173,8 +175,10 @@ def train(args: argparse.Namespace) -> GradCAMCallback:
     photographs = Photographs(args.photographs, args.size, args.batch_size, args.workers)
     probe = None
     if args.probe is not None:
-        probe = ProbeSet.from_folder(args.probe, transform_for(args.size), class_names=photographs.names)
-    watch = GradCAMCallback(probe, args.layers, log_before_training=True)
+        transform, names = transform_for(args.size), photographs.names
+        probe = ProbeSet.from_folder(args.probe, transform, masks=args.masks, class_names=names)
+    masks = args.masks if probe is None else None
+    watch = GradCAMCallback(probe, args.layers, masks=masks, log_before_training=True)
     watched, mode = ("val_loss", "min")
     if probe is not None and probe.masks is not None:
         watched, mode = f"gradcam/lift/{LAYER}", "max"
@@ -209,6 +213,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--probe", type=Path, help="photographs with masks; default: up to 16 validation photographs, without masks"
     )
+    parser.add_argument("--masks", choices=("auto",), help="give photographs without a mask an automatic one")
     parser.add_argument("--resume", type=Path, metavar="FILE", help="go on from a checkpoint, such as last.ckpt")
     parser.add_argument("--patience", type=int, default=4, help="epochs without improvement before the training stops")
     add_options(parser)
@@ -242,17 +247,17 @@ def watches_the_last_layer(layers: Sequence[str]) -> bool:
 
 
 def launch(train: Callable[[argparse.Namespace], GradCAMCallback], args: argparse.Namespace) -> None:
-    """Train, then print the verdict and the command of TensorBoard. Errors that the user can fix become one line."""
+    """Train, then print the command of TensorBoard and the verdict. Errors that the user can fix become one line."""
     for noise in (".*does not have many workers.*", ".*LeafSpec.*", ".*in eval mode at the start of training.*"):
         warnings.filterwarnings("ignore", noise)
     try:
         watch = train(args)
-    except (FileNotFoundError, ValueError, WeightsUnavailable) as error:
+    except (ImportError, OSError, ValueError, WeightsUnavailable) as error:
         sys.exit(str(error))
-    if watch.verdict is not None:
-        print(f"{watch.verdict.headline}\n{watch.verdict.evidence}")
     folder = shlex.quote(str(args.out))
     print(f"\nOpen TensorBoard:\n\n    tensorboard --logdir {folder} --samples_per_plugin images=100\n")
+    if watch.verdict is not None:
+        print(f"{watch.verdict.headline}\n{watch.verdict.evidence}")
 
 
 def main() -> None:

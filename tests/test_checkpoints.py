@@ -163,11 +163,11 @@ def test_the_table_shows_what_there_is(tmp_path, toys):
     probe = ProbeSet(torch.stack([image for image, _, _ in toys.items[:4]]), toys.targets[:4])
     one = [Checkpoint(Path("a"), 3, 40)]
     looks = watch_checkpoints(one, lambda path: ThinVGG(3), probe, tmp_path / "out", target_layers="block5_conv3")
-    assert looks[0].verdict is None
+    assert looks[0].verdict.basis == "frame"
     heading, row = format_table(looks).splitlines()
-    assert heading.split() == ["epoch", "step", "accuracy", "checkpoint"]
-    right = looks[0].entry["gradcam/probe_accuracy"]
-    assert row.split() == ["3", "40", f"{100 * right:.0f}", "%", "a"]
+    assert heading.split("   ")[-3:] == ["accuracy", "in other frames", "checkpoint"]
+    shares = (looks[0].entry[f"gradcam/{name}"] for name in ("probe_accuracy", "frame_accuracy"))
+    assert row.split() == ["3", "40", *(word for share in shares for word in (f"{100 * share:.0f}", "%")), "a"]
 
 
 def test_long_work_shows_its_progress_to_a_person_and_nothing_to_a_file(folder, tmp_path, monkeypatch, capfd):

@@ -91,10 +91,10 @@ def test_a_person_sees_how_far_it_is(run, tmp_path):
     assert printed == b"focus.html\n" and re.search(r"epochs: 100%.* 3/3", seen), seen
 
 
-RED, GREEN = "#c81e1e", "#15803d"
+RED, GREEN, GREY = "#c81e1e", "#15803d", "#71717a"
 
 
-@pytest.mark.parametrize(("epochs", "colour"), [(1, GREEN), (2, RED)])
+@pytest.mark.parametrize(("epochs", "colour"), [(1, GREY), (2, RED)])
 @pytest.mark.parametrize("source", ["run", "focus"])
 @pytest.mark.filterwarnings("ignore::gradcam_callback.ShortcutWarning")
 def test_the_box_is_red_only_if_a_shortcut_is_suspected(toys, fit, tmp_path, source, epochs, colour):
@@ -108,6 +108,24 @@ def test_the_box_is_red_only_if_a_shortcut_is_suspected(toys, fit, tmp_path, sou
     assert border == colour
 
 
+@pytest.mark.parametrize(
+    ("basis", "headline", "colour"),
+    [
+        ("masks", "NO SIGN OF A SHORTCUT: right in 100 % as they are", GREEN),
+        ("automatic masks", "NO SIGN OF A SHORTCUT, as far as automatic masks can tell: right", GREY),
+        ("frame", "NOT KNOWN, only the frame of the picture was tried", GREY),
+        ("masks", "UNCLEAR, so few images may also say so by chance: right", GREY),
+    ],
+)
+def test_the_box_is_green_only_if_given_masks_acquit(run, tmp_path, basis, headline, colour):
+    shutil.copytree(tmp_path / "maps", tmp_path / "changed")
+    history = json.loads((tmp_path / "changed" / "history.json").read_text())
+    history["verdict"] |= {"basis": basis, "headline": headline, "suspected": False}
+    (tmp_path / "changed" / "history.json").write_text(json.dumps(history))
+    write_report(tmp_path / "changed", tmp_path / "focus.html")
+    assert re.findall(r"border-left: 5px solid (#\w+)", (tmp_path / "focus.html").read_text()) == [colour]
+
+
 def test_of_two_callbacks_the_page_shows_the_one_that_is_asked_for(thin, fit, tmp_path, probe):
     first, second = GradCAMCallback(probe, LAYERS[0]), GradCAMCallback(probe, LAYERS[1])
     fit(thin, first, second, max_epochs=1)
@@ -118,12 +136,14 @@ def test_of_two_callbacks_the_page_shows_the_one_that_is_asked_for(thin, fit, tm
         write_report(tmp_path / "run", tmp_path / "focus.html", tag_prefix="x")
 
 
-def test_without_masks_there_is_a_page_without_verdict(thin, fit, tmp_path, probe):
+def test_without_masks_the_page_says_what_is_not_known(thin, fit, tmp_path, probe):
     bare = ProbeSet(probe.images, probe.labels)
     fit(thin, GradCAMCallback(bare, LAYERS))
     write_report(tmp_path / "run", tmp_path / "focus.html")
     page = (tmp_path / "focus.html").read_text()
-    assert 'id="verdict"' not in page and page.count('<img alt="entropy by layer"') == 1
+    assert "No masks: whether the background decides is known from the frame only." in page
+    assert "border-left: 5px solid #71717a" in page, "neither red nor green"
+    assert page.count('<img alt="entropy by layer"') == 1
     assert 'alt="lift by layer"' not in page
 
 

@@ -179,11 +179,12 @@ def watch_checkpoints(
 
 
 def format_table(results: Sequence[CheckpointResult]) -> str:
-    """Format a line per checkpoint: its accuracies, and its lift at the deepest layer if there are masks."""
+    """Format a line per checkpoint: its accuracies, by the swap and its lift if there are masks, or by the frame."""
     layer, names = results[0].layer, Tags()
     columns: list[tuple[str, str, Callable[[float], str]]] = [
         ("accuracy", names(tags.PROBE_ACCURACY), percent),
         ("after the swap", names(tags.SWAP_ACCURACY), percent),
+        ("in other frames", names(tags.FRAME_ACCURACY), percent),
         (f"lift at {layer}", names(join(tags.LIFT, layer)), "{:.2f}".format),
     ]
     columns = [column for column in columns if any(column[1] in result.entry for result in results)]

@@ -9,12 +9,14 @@ import base64
 import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 from tqdm import tqdm
 
 from gradcam_callback.drawing import encode_jpeg, over_time
+from gradcam_callback.measures import MASKS
 from gradcam_callback.offline.logged_run import LoggedRun, read_run
 from gradcam_callback.run import tags
 from gradcam_callback.run.tags import join
@@ -62,6 +64,7 @@ def write_report(run: str | Path, out: str | Path, max_epochs: int = 12, tag_pre
     page = environment.get_template("report.html.j2").render(
         title=run.resolve().name,
         verdict=logged.verdict,
+        colour=_colour(logged.verdict),
         sheets=[f"data:image/jpeg;base64,{base64.b64encode(sheet).decode()}" for sheet in logged.sheets],
         plots=list(_plots(logged)),
         colours=logged.source.colours,
@@ -72,6 +75,14 @@ def write_report(run: str | Path, out: str | Path, max_epochs: int = 12, tag_pre
         overlays=overlays,
     )
     out.write_text(page, encoding="utf-8")
+
+
+def _colour(verdict: Mapping[str, Any] | None) -> str:
+    """Return the colour of a verdict: red for a suspicion, green for no sign by given masks, grey for anything else."""
+    if verdict is not None and verdict["suspected"]:
+        return "#c81e1e"
+    acquits = verdict is not None and verdict["basis"] == MASKS and verdict["headline"].startswith("NO SIGN")
+    return "#15803d" if acquits else "#71717a"
 
 
 def _plots(logged: LoggedRun) -> Iterator[dict[str, str]]:

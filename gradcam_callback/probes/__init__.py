@@ -8,7 +8,7 @@ from gradcam_callback.probes.batches import BatchTransform, contains, describe, 
 from gradcam_callback.probes.datasets import choose_items
 from gradcam_callback.probes.feed import Feed, Sample, fill_row
 from gradcam_callback.probes.image_files import open_image
-from gradcam_callback.probes.items import CountClasses, Item
+from gradcam_callback.probes.items import CountClasses, Item, choose_per_class
 from gradcam_callback.probes.lookup import find_class_names, find_transform
 from gradcam_callback.probes.masks import from_boxes
 from gradcam_callback.probes.names import make_unique
@@ -27,6 +27,7 @@ __all__ = [
     "Transform",
     "choose_from_batches",
     "choose_items",
+    "choose_per_class",
     "contains",
     "describe",
     "fill_row",

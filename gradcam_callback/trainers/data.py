@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sized
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from pytorch_lightning.trainer.states import RunningStage, TrainerFn
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from gradcam_callback.exceptions import GradCAMWarning
 from gradcam_callback.maps import GradCAM, as_input, borrowed
 from gradcam_callback.probes import (
     BatchTransform,
@@ -23,6 +25,7 @@ from gradcam_callback.probes import (
     Sample,
     choose_from_batches,
     choose_items,
+    choose_per_class,
     fill_row,
     find_class_names,
     find_parts,
@@ -35,6 +38,8 @@ from gradcam_callback.run import BatchForward, blame_forward
 # The automatic probe set: images at most, and images at most that are read for their labels, from a dataset by index or
 # from the batches of a loader.
 AUTO_IMAGES, AUTO_SCANNED, AUTO_STREAMED = 16, 2048, 512
+# With automatic masks so many times as many images are tried, since about a quarter of the masks are doubtful.
+SPARE = 1.5
 # Images look normalised otherwise if a channel's mean is off by so many deviations, or its deviation by this factor.
 # Between images that are both normalised, more is needed by the third factor.
 FAR_MEAN, FAR_DEVIATION, LENIENT = 1.0, 1.9, 4.0
@@ -102,21 +107,21 @@ class ValidationData:
 
         if not self.can_be_indexed:
             with self._kept_generator():
-                items = choose_from_batches(self.loader, self.feed, AUTO_IMAGES, AUTO_STREAMED, count_classes)
+                items = choose_from_batches(self.loader, self.feed, self._candidates, AUTO_STREAMED, count_classes)
             # Each process reads a part of its own of such data.
-            return self._share(self._make(items, find_class_names(self.dataset)))
+            return self._share(self._choose(items, find_class_names(self.dataset)))
         chosen = choose_items(
-            self.dataset, self.feed, None, seed, AUTO_IMAGES, AUTO_SCANNED, count_classes, self._automatic
+            self.dataset, self.feed, None, seed, self._candidates, AUTO_SCANNED, count_classes, self._automatic
         )
-        return self._make(chosen.items, find_class_names(self.dataset) if chosen.labels_fit else None)
+        return self._choose(chosen.items, find_class_names(self.dataset) if chosen.labels_fit else None)
 
     def collector(self, cam: GradCAM, forward: BatchForward | None) -> Collector:
         """Return a collector for batches that pass by."""
-        return Collector(self.feed, AUTO_IMAGES, lambda sample: _count_classes(cam, forward, sample))
+        return Collector(self.feed, self._candidates, lambda sample: _count_classes(cam, forward, sample))
 
     def finish(self, collector: Collector) -> ProbeSet:
         """Return the probe set of a collector."""
-        return self._share(self._make(collector.items(), find_class_names(self.dataset)))
+        return self._share(self._choose(collector.items(), find_class_names(self.dataset)))
 
     def read_folder(self, folder: str | Path) -> ProbeSet:
         """Read a folder of images with the transform of the data, and send them the way of its items.
@@ -148,6 +153,24 @@ class ValidationData:
             mask = probe.masks[i] if probe.masks is not None and drawn else None
             items.append(Item(sample.image, int(probe.labels[i]), mask, name, None, name, sample.row, proposal))
         return self._make(items, probe.class_names)
+
+    @property
+    def _candidates(self) -> int:
+        """Return the number of images that the probe set is chosen from."""
+        return round(AUTO_IMAGES * SPARE) if self._automatic else AUTO_IMAGES
+
+    def _choose(self, items: list[Item], class_names: list[str] | None) -> ProbeSet:
+        """Make a probe set of the candidates; those with a good mask come first."""
+        if len(items) <= AUTO_IMAGES:
+            return self._make(items, class_names)
+        with warnings.catch_warnings():
+            # Only what is wrong with the chosen images matters.
+            warnings.simplefilter("ignore", GradCAMWarning)
+            tried = self._make(items, class_names)
+        proposals = tried.proposals or {}
+        order = sorted(range(len(items)), key=lambda i: not tried.has_mask[i])
+        chosen = choose_per_class([(i, items[i].label) for i in order], None, AUTO_IMAGES)
+        return self._make([items[i]._replace(proposal=proposals.get(i)) for i, _ in chosen], class_names)
 
     def _make(self, items: list[Item], class_names: list[str] | None) -> ProbeSet:
         # A hook may normalise with a transform that the module or the data module holds.
