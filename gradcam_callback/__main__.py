@@ -1,4 +1,4 @@
-"""The command line: ``python -m gradcam_callback layers | panel | compare | report``."""
+"""The command line: ``python -m gradcam_callback layers | panel | compare | report | masks``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import matplotlib
 
 from gradcam_callback.drawing import Style, encode_jpeg
 from gradcam_callback.maps import RESHAPES, find_vggs
+from gradcam_callback.masking import copy_photographs, mask_automatically, mask_by_hand
 from gradcam_callback.offline import (
     IMAGENET,
     Inputs,
@@ -32,6 +33,8 @@ from gradcam_callback.writers import holds_run
 CELL, QUALITY = 112, 90
 # The side of the images of torchvision's VGGs in pixels.
 SIZE = 224
+# The photographs that `masks --from` takes of each class.
+PER_CLASS = 8
 
 
 def read_inputs_for(args: argparse.Namespace, checkpoint: Path | None) -> Inputs:
@@ -117,6 +120,24 @@ def report(args: argparse.Namespace) -> None:
     print(args.out)
 
 
+def masks(args: argparse.Namespace) -> None:
+    """Mask photographs on a local page, or automatically."""
+    if args.dataset is None and (args.per_class is not None or args.seed is not None):
+        raise ValueError(
+            "Expected --per-class and --seed beside --from, but got them alone. Add --from DATASET_FOLDER, or leave "
+            "them out."
+        )
+    if args.dataset is not None:
+        per_class = PER_CLASS if args.per_class is None else args.per_class
+        for line in copy_photographs(args.dataset, args.folder, per_class, args.seed or 0):
+            print(line)
+    if args.auto:
+        for line in mask_automatically(args.folder):
+            print(line, flush=True)
+    else:
+        mask_by_hand(args.folder, not args.no_browser)
+
+
 def parse() -> argparse.Namespace:
     """Read the arguments of the command line."""
     parser = argparse.ArgumentParser(prog="python -m gradcam_callback", description="Grad-CAM without a training.")
@@ -186,6 +207,30 @@ def parse() -> argparse.Namespace:
     )
     command.add_argument("--prefix", help="the tag_prefix of the callback, if several logged (default: the first)")
     command.set_defaults(run_command=report)
+
+    command = commands.add_parser("masks", help="mask the photographs of a probe set on a page in the browser")
+    command.add_argument(
+        "folder",
+        type=Path,
+        metavar="FOLDER",
+        help="photographs, or one folder per class; it gets <name>.mask.png beside each photograph",
+    )
+    command.add_argument(
+        "--auto", action="store_true", help="without a page: accept all automatic masks that pass the checks"
+    )
+    command.add_argument(
+        "--from",
+        dest="dataset",
+        type=Path,
+        metavar="DATASET_FOLDER",
+        help="first copy photographs from here, evenly over its classes; nothing is overwritten",
+    )
+    command.add_argument(
+        "--per-class", type=int, metavar="N", help=f"with --from: how many of each class (default: {PER_CLASS})"
+    )
+    command.add_argument("--seed", type=int, help="with --from: another seed takes other photographs (default: 0)")
+    command.add_argument("--no-browser", action="store_true", help="only print the address of the page")
+    command.set_defaults(run_command=masks)
     return parser.parse_args()
 
 

@@ -23,10 +23,11 @@ MAY_IMPORT = {
     "probes": SHARED | {"saliency"},
     "run": LEAVES | SHARED,
     "trainers": LEAVES | SHARED | {"run"},
+    "masking": SHARED | {"drawing", "probes", "saliency"},
     "callback": LEAVES | SHARED | {"run", "trainers"},
     "offline": LEAVES | SHARED | {"run"},
     "__init__": LEAVES | SHARED | {"callback", "offline"},
-    "__main__": LEAVES | SHARED | {"offline"},
+    "__main__": LEAVES | SHARED | {"masking", "offline"},
 }
 KNOW_LIGHTNING = {"callback.py", "offline/checkpoints.py"}
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
@@ -98,7 +99,7 @@ def test_few_files_know_lightning_and_drawing_knows_no_torch(path):
     assert place_of(path) not in {"drawing", *SHARED - {"random_state"}} or "torch" not in roots
 
 
-@pytest.mark.parametrize("wing", sorted(LEAVES | {"run", "trainers", "offline"}))
+@pytest.mark.parametrize("wing", sorted(LEAVES | {"masking", "run", "trainers", "offline"}))
 def test_a_wing_says_in_a_few_lines_what_lives_there(wing):
     tree = ast.parse((PACKAGE / wing / "__init__.py").read_text())
     assert 2 <= len(ast.get_docstring(tree).splitlines()) <= 6

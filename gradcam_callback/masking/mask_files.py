@@ -1,0 +1,105 @@
+"""Masks as PNG files, and what else is remembered of the photographs of a folder."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from gradcam_callback.masking.photographs import Photograph, write_whole
+
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+# Hidden, so that `ProbeSet.from_folder` passes it by.
+RECORD = ".masks.json"
+_NO_OBJECT = "no_object"
+# White in masks of 0 and 1, of 8 bits and of 16 bits, and the void of labels.
+_WHITES, _VOID = (1, 255, 65535), 255
+
+
+def encode_mask(mask: Mask) -> bytes:
+    """Return a mask as a PNG of one bit: white on the object, black elsewhere."""
+    buffer = io.BytesIO()
+    Image.fromarray(mask).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def decode_mask(data: bytes, size: tuple[int, int]) -> Mask:
+    """Return the mask in a PNG, True above half of white.
+
+    Args:
+        data: the file.
+        size: width and height that it must have, in pixels.
+
+    Raises:
+        ValueError: it is no PNG, has another size, or marks nothing.
+    """
+    try:
+        image = Image.open(io.BytesIO(data), formats=["PNG"])
+        # The size is in the first bytes. It is asked before the pixels take memory.
+        if image.size == size:
+            image.load()
+    except Exception as error:  # Pillow raises many kinds of errors for broken files.
+        raise ValueError(f"Expected a mask as PNG, but it cannot be read ({error}). Draw it again.") from error
+    if image.size != size:
+        raise ValueError(
+            f"Expected a mask of {size[0]} x {size[1]} pixels, as the photograph is shown, but got {image.width} x "
+            f"{image.height}. Draw it again."
+        )
+    mask = _find_marked(image)
+    if not mask.any():
+        raise ValueError("Expected a mask that marks the object, but it marks nothing. Press N if there is no object.")
+    return mask
+
+
+def _find_marked(image: Image.Image) -> Mask:
+    """Return True on the object, as `ProbeSet.from_folder` reads black and white images, and labels with colours."""
+    if image.mode == "P" and np.ptp(np.asarray(image.convert("RGB")), axis=2).any():
+        labels = np.asarray(image)
+        marked: Mask = (labels != 0) & (labels != _VOID)
+        return marked
+    levels = np.asarray(image if image.mode.startswith("I") else image.convert("L"))
+    white = next((white for white in _WHITES if levels.max() <= white), _WHITES[-1])
+    above: Mask = levels > white / 2
+    return above
+
+
+class Record:
+    """The photographs of a folder that show no object, in a hidden file of the folder.
+
+    Args:
+        folder: holds the photographs.
+
+    Raises:
+        ValueError: the file is there and cannot be read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / RECORD
+        self._keys: set[str] = set()
+        if self._path.exists():
+            try:
+                self._keys = {str(key) for key in json.loads(self._path.read_text("utf-8"))[_NO_OBJECT]}
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise ValueError(
+                    f"Expected {str(self._path)!r} to hold the photographs without an object, but it cannot be read "
+                    f"({type(error).__name__}: {error}). Delete it, and mark these photographs again."
+                ) from error
+
+    def __contains__(self, photograph: Photograph) -> bool:
+        return photograph.key in self._keys
+
+    def set(self, photograph: Photograph, shows_nothing: bool) -> None:
+        """Remember if a photograph shows no object.
+
+        Raises:
+            OSError: it could not be written. Then it is not remembered either.
+        """
+        keys = self._keys | {photograph.key} if shows_nothing else self._keys - {photograph.key}
+        if keys != self._keys:
+            text = json.dumps({_NO_OBJECT: sorted(keys)}, indent=1, ensure_ascii=False)
+            write_whole(self._path, text.encode())
+            self._keys = keys

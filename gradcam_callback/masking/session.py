@@ -1,0 +1,281 @@
+"""The masking of a folder: what is proposed, decided, written and undone."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Container, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+from gradcam_callback.masking.mask_files import Mask, Record, decode_mask, encode_mask
+from gradcam_callback.masking.network import LazyNetwork
+from gradcam_callback.masking.photographs import list_photographs, remove, write_whole
+from gradcam_callback.probes import open_image
+
+# How many photographs stay decoded: that on the page, and one or two that the background is at.
+_KEPT = 3
+
+
+class Status(StrEnum):
+    """How far a photograph is."""
+
+    WAITING = "waiting"
+    OPEN = "open"
+    PROPOSED = "proposed"
+    DOUBTFUL = "doubtful"
+    DONE = "done"
+    NOTHING = "nothing"
+    UNREADABLE = "unreadable"
+
+
+@dataclass
+class Progress:
+    """What is known of a photograph.
+
+    Attributes:
+        status: How far it is.
+        reason: Why its proposal is doubtful, or why it cannot be read.
+        proposal: The mask of the network as PNG.
+        version: It changes whenever the photograph looks different.
+    """
+
+    status: Status = Status.WAITING
+    reason: str | None = None
+    proposal: bytes | None = None
+    version: int = 0
+
+
+class _Before(NamedTuple):
+    """What a decision has changed, to undo it."""
+
+    photograph: int
+    mask: bytes | None
+    shows_nothing: bool
+    progress: Progress
+
+
+class Session:
+    """The masking of the photographs of a folder, safe for several threads.
+
+    Masks that lie there count as done.
+
+    Args:
+        folder: holds photographs, or one folder per class.
+
+    Raises:
+        ValueError: the folder holds no photographs, or its names clash.
+        OSError: the folder is none.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.photographs = list_photographs(folder)
+        self.network = LazyNetwork()
+        self._record = Record(folder)
+        self._lock = threading.RLock()
+        self._progress = [Progress() for _ in self.photographs]
+        self._decoded: dict[int, Image.Image] = {}
+        self._undoable: list[list[_Before]] = []
+        for index in range(len(self.photographs)):
+            self._settle(index)
+
+    def __len__(self) -> int:
+        return len(self.photographs)
+
+    @property
+    def has_classes(self) -> bool:
+        """True for one folder per class."""
+        return bool(self.photographs[0].class_name)
+
+    def count(self, *statuses: Status) -> int:
+        """Return how many photographs have one of some statuses."""
+        return sum(progress.status in statuses for progress in self._progress)
+
+    @property
+    def done(self) -> int:
+        """The number of photographs that need no more work."""
+        return self.count(Status.DONE, Status.NOTHING)
+
+    def progress(self, index: int) -> Progress:
+        """Return what is known of a photograph."""
+        return self._progress[index]
+
+    def describe(self) -> dict[str, Any]:
+        """Return all that the page has to know, ready for JSON."""
+        with self._lock:
+            return {
+                "done": self.done,
+                "undoable": len(self._undoable),
+                "photographs": [
+                    {
+                        "name": photograph.key,
+                        "status": progress.status.value,
+                        "reason": progress.reason,
+                        "version": progress.version,
+                    }
+                    for photograph, progress in zip(self.photographs, self._progress, strict=True)
+                ],
+            }
+
+    def read(self, index: int) -> Image.Image:
+        """Return a photograph in RGB, as it is shown.
+
+        Raises:
+            ValueError: it cannot be read.
+        """
+        with self._lock:
+            if index not in self._decoded:
+                try:
+                    decoded = open_image(self.photographs[index].path, "RGB")
+                except ValueError as error:
+                    self._change(index, Status.UNREADABLE, str(error))
+                    raise
+                while len(self._decoded) >= _KEPT:
+                    del self._decoded[next(iter(self._decoded))]
+                self._decoded[index] = decoded
+            return self._decoded[index]
+
+    def mask(self, index: int) -> Mask | None:
+        """Return the mask that a photograph has, else the one that is proposed, else None."""
+        with self._lock:
+            size, progress = self.read(index).size, self._progress[index]
+            if progress.status is Status.DONE:
+                try:
+                    return decode_mask(self.photographs[index].mask_path.read_bytes(), size)
+                except (OSError, ValueError) as error:
+                    # No probe set could read it either.
+                    self._change(index, Status.DOUBTFUL, f"the mask that is there cannot be used: {error}")
+                    return None
+            if progress.proposal is None or progress.status is Status.NOTHING:
+                return None
+            return decode_mask(progress.proposal, size)
+
+    def propose(self, index: int) -> None:
+        """Let the network look at a photograph that waits. A photograph that cannot be read says why."""
+        try:
+            photograph = self.read(index)
+            # A mask that was there before may be broken.
+            self.mask(index)
+        except (OSError, ValueError) as error:
+            self._change(index, Status.UNREADABLE, str(error))
+            return
+        if self._progress[index].status is not Status.WAITING:
+            return
+        proposal, failure = None, None
+        try:
+            proposal = self.network.propose(photograph)
+        except Exception as error:  # onnxruntime raises errors of its own. Box and brush remain.
+            failure = f"the network failed ({type(error).__name__}: {error})"
+        with self._lock:
+            # A person may have been faster.
+            if self._progress[index].status is not Status.WAITING:
+                return
+            if proposal is None:
+                self._change(index, Status.OPEN, failure)
+            else:
+                if proposal.mask.any():
+                    self._progress[index].proposal = encode_mask(proposal.mask.numpy())
+                self._change(index, Status.DOUBTFUL if proposal.doubt else Status.PROPOSED, proposal.doubt)
+
+    def accept(self, index: int, data: bytes) -> None:
+        """Write the mask that a person has accepted.
+
+        Args:
+            index: of the photograph.
+            data: PNG in the size of the photograph as it is shown.
+
+        Raises:
+            ValueError: it is no such PNG, or marks nothing.
+            OSError: the file could not be written. Then nothing has changed.
+        """
+        mask = encode_mask(decode_mask(data, self.read(index).size))
+        self._decide([index], lambda _: self._write(index, mask, shows_nothing=False))
+
+    def accept_proposals(self, without: Container[int] = ()) -> int:
+        """Write all proposals that passed the gates, and return how many.
+
+        Args:
+            without: photographs to leave as they are.
+
+        Raises:
+            OSError: one could not be written. Those before it are written.
+        """
+        with self._lock:
+            passed = [i for i, progress in enumerate(self._progress) if progress.status is Status.PROPOSED]
+            proposed = [i for i in passed if i not in without]
+            self._decide(proposed, lambda i: self._write(i, self._progress[i].proposal, shows_nothing=False))
+            return len(proposed)
+
+    def reject(self, index: int) -> None:
+        """Remember that a photograph shows no object. A mask that it has is removed.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        self._decide([index], lambda _: self._write(index, None, shows_nothing=True))
+
+    def undo(self) -> int | None:
+        """Undo the last decision, and return the photograph, or None if there is nothing to undo.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        with self._lock:
+            if not self._undoable:
+                return None
+            for before in self._undoable[-1]:
+                self._write(before.photograph, before.mask, before.shows_nothing)
+                version = self._progress[before.photograph].version + 1
+                self._progress[before.photograph] = before.progress
+                self._progress[before.photograph].version = version
+            return self._undoable.pop()[0].photograph
+
+    def _decide(self, indices: Iterable[int], write: Callable[[int], None]) -> None:
+        with self._lock:
+            undoable: list[_Before] = []
+            try:
+                for index in indices:
+                    before = self._remember(index)
+                    write(index)
+                    undoable.append(before)
+                    self._settle(index)
+            finally:
+                # What was written before an error can be undone, too.
+                if undoable:
+                    self._undoable.append(undoable)
+
+    def _remember(self, index: int) -> _Before:
+        photograph = self.photographs[index]
+        there = photograph.mask_path.read_bytes() if photograph.mask_path.exists() else None
+        progress = self._progress[index]
+        kept = Progress(progress.status, progress.reason, progress.proposal, progress.version)
+        return _Before(index, there, photograph in self._record, kept)
+
+    def _write(self, index: int, mask: bytes | None, shows_nothing: bool) -> None:
+        photograph = self.photographs[index]
+        if shows_nothing:
+            self._record.set(photograph, True)
+        if mask is not None:
+            write_whole(photograph.mask_path, mask)
+        else:
+            remove(photograph.mask_path)
+        if not shows_nothing:
+            self._record.set(photograph, False)
+
+    def _settle(self, index: int) -> None:
+        """Set the status of a photograph that is done, as its files say."""
+        photograph = self.photographs[index]
+        if photograph.mask_path.exists():
+            self._change(index, Status.DONE)
+        elif photograph in self._record:
+            self._change(index, Status.NOTHING)
+
+    def _change(self, index: int, status: Status, reason: str | None = None) -> None:
+        with self._lock:
+            progress = self._progress[index]
+            progress.status, progress.reason = status, reason
+            progress.version += 1
