@@ -379,8 +379,8 @@ def test_masks_without_an_image_or_of_another_format_are_refused(lion):
     Image.fromarray(square()).save(lion / "b.mask.png")
     refuses(lion, "an image beside the mask", "b.mask.png', such as b.jpg, but there is none")
     (lion / "b.mask.png").unlink()
-    Image.fromarray(square()).save(lion / "a.mask.jpg")
-    refuses(lion, "a mask to be a PNG, <image>.mask.png, but got", "a.mask.jpg'")
+    Image.fromarray(colours()).save(lion / "a.mask.jpg")
+    refuses(lion, "a mask in JPEG to be black and white, but", "is grey", "a.mask.jpg'", "Rename the file if it is a")
     (lion / "a.mask.jpg").unlink()
     (lion / "a.mask.png").symlink_to(lion / "nowhere.png")
     refuses(lion, "a.mask.png' as an image", "Cannot read", "broken link")
@@ -439,7 +439,7 @@ def test_names_that_are_no_utf8_are_refused(lion):
 
 def test_files_of_the_system_are_ignored(lion):
     write_image(lion)
-    for name in ("Thumbs.db", ".DS_Store", "._a.png", ".hidden.png", "desktop.ini", "notes.txt", "a.json"):
+    for name in ("Thumbs.db", ".DS_Store", "._a.png", ".hidden.png", "desktop.ini", "notes.txt", "b.json", "a"):
         (lion / name).write_bytes(b"\0\5\26\7 no image")
         (lion.parent / name).write_bytes(b"\0\5\26\7 no image")
     (lion.parent / ".ipynb_checkpoints").mkdir()

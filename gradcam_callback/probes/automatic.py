@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,6 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from gradcam_callback.exceptions import GradCAMWarning
+from gradcam_callback.probes.annotations import Box
+from gradcam_callback.probes.prompts import refine_boxes
 from gradcam_callback.probes.transforms import Transform, mask_to_image, transform_mask
 from gradcam_callback.saliency import Proposal, SaliencyNetwork
 
@@ -45,12 +47,16 @@ def propose_of_file(network: SaliencyNetwork, photograph: Image.Image, transform
     return Proposal(mask, proposal.doubt or (None if mask.any() else "the transform cuts the object off"))
 
 
-def add_automatic_masks(probe: ProbeSet, known: Mapping[int, Proposal]) -> None:
+def add_automatic_masks(
+    probe: ProbeSet, known: Mapping[int, Proposal], prompts: Mapping[int, Sequence[Box]] | None = None
+) -> None:
     """Give the images without a mask an automatic one, and warn of the doubtful ones, which are left out.
 
     Args:
         probe: gets masks and proposals.
         known: proposals by the number of the image. All others are made of the probe images themselves.
+        prompts: the boxes that are the mask of an image so far, by its number. Where the network has a good mask for
+            each of them, the boxes give way to it.
 
     Raises:
         ImportError: onnxruntime is not installed.
@@ -59,10 +65,15 @@ def add_automatic_masks(probe: ProbeSet, known: Mapping[int, Proposal]) -> None:
     missing = (~probe.has_mask).nonzero()[:, 0].tolist()
     unknown = [number for number in missing if number not in known]
     found = {number: known[number] for number in missing if number in known}
-    if unknown:
+    refined: dict[int, Proposal] = {}
+    if unknown or prompts:
         network, pixels = SaliencyNetwork(), probe.display_images()
         found |= {number: network.propose(Image.fromarray(pixels[number])) for number in unknown}
-    probe.proposals = {number: _doubt_several(probe, number, found[number]) for number in missing}
+        for number, boxes in (prompts or {}).items():
+            mask = refine_boxes(network, Image.fromarray(pixels[number]), boxes)
+            if mask is not None:
+                refined[number], probe.box_masks[number] = Proposal(mask, None), False
+    probe.proposals = {number: _doubt_several(probe, number, found[number]) for number in missing} | refined
     masks = torch.zeros(len(probe), *probe.images.shape[2:], dtype=torch.bool) if probe.masks is None else probe.masks
     has_mask = probe.has_mask.clone()
     for number, proposal in probe.proposals.items():

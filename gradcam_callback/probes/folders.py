@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch import Tensor
-
 from gradcam_callback.probes.automatic import propose_of_file
 from gradcam_callback.probes.batches import IMAGE_SUFFIXES
+from gradcam_callback.probes.beside import Marked, Photograph, pair_files, read_marked
 from gradcam_callback.probes.image_files import open_image
 from gradcam_callback.probes.items import Item
-from gradcam_callback.probes.masks import from_image
+from gradcam_callback.probes.masks import looks_inverted, warn_of_inverted
+from gradcam_callback.probes.prompts import refine_boxes
 from gradcam_callback.probes.transforms import Transform, mask_to_image, read_transformed, to_tensor, transform_mask
 from gradcam_callback.random_state import preserved_random_state
-from gradcam_callback.saliency import SaliencyNetwork
-
-MASK_SUFFIX = ".mask.png"
+from gradcam_callback.saliency import Proposal, SaliencyNetwork
 
 
 def read_folder(
@@ -41,22 +39,48 @@ def read_folder(
             f"Expected `class_names` to name every folder in {str(root)!r}, but {classes} lacks {unknown}. Add these "
             "names, or move the folders away."
         )
-    files = [pair for folder in folders for pair in _list_images(folder)]
-    if not files:
+    photographs = [photograph for folder in folders for photograph in pair_files(_list_visible(folder))]
+    if not photographs:
         raise ValueError(
             f"Expected `folder` to hold <class>/<image>, but {str(root)!r} holds no images. Their names have to end in "
             f"{', '.join(IMAGE_SUFFIXES)}."
         )
-    network = SaliencyNetwork() if automatic and any(mask is None for _, mask in files) else None
-    items = []
+    items, inverted = list[Item](), list[str]()
+    network: SaliencyNetwork | None = None
     with preserved_random_state():
-        for path, mask_path in files:
-            image, mask = _read(path, mask_path, transform or to_tensor)
-            item = Item(image, classes.index(path.parent.name), mask, str(path), name=path.stem)
-            if network is not None and mask is None:
-                item = item._replace(proposal=propose_of_file(network, open_image(path, "RGB"), transform or to_tensor))
+        for photograph in photographs:
+            image, marked = read_transformed(photograph.path, transform or to_tensor), read_marked(photograph)
+            item = Item(
+                image, classes.index(photograph.path.parent.name), None, str(photograph.path), name=photograph.path.stem
+            )
+            if automatic and (marked is None or marked.annotation is not None):
+                network = network or SaliencyNetwork()
+                item = item._replace(proposal=_propose(network, photograph, marked, transform or to_tensor))
+            if marked is not None and item.proposal is None:
+                mask = transform_mask(mask_to_image(marked.mask), transform or to_tensor)
+                item = item._replace(mask=mask, boxed=marked.annotation is not None)
+                inverted += [str(marked.source)] if marked.annotation is None and looks_inverted(marked.mask) else []
             items.append(item)
+    warn_of_inverted(inverted)
     return items, classes
+
+
+def _propose(
+    network: SaliencyNetwork, photograph: Photograph, marked: Marked | None, transform: Transform
+) -> Proposal | None:
+    """Propose the mask of a photograph, or of the objects inside of its boxes.
+
+    Returns:
+        None if the network has no good mask for one of the boxes.
+    """
+    opened = open_image(photograph.path, "RGB")
+    if marked is None or marked.annotation is None:
+        return propose_of_file(network, opened, transform)
+    refined = refine_boxes(network, opened, marked.annotation.boxes)
+    if refined is None:
+        return None
+    mask = transform_mask(mask_to_image(refined | marked.annotation.outlined), transform)
+    return Proposal(mask, None) if mask.any() else None
 
 
 def _list_visible(folder: Path) -> list[Path]:
@@ -89,47 +113,3 @@ def _is_class(path: Path, root: Path) -> bool:
         return path.is_dir()
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13.
         raise ValueError(f"Cannot follow {str(path)!r} ({error}). Repair or remove it.") from error
-
-
-def _list_images(folder: Path) -> list[tuple[Path, Path | None]]:
-    """Return the images of a class, each with the path of its mask or None. Suffixes may be in capitals."""
-    files = [path for path in _list_visible(folder) if path.name.lower().endswith(IMAGE_SUFFIXES)]
-    images = [path for path in files if not path.stem.lower().endswith(".mask")]
-    masks = {path.name[: -len(MASK_SUFFIX)]: path for path in files if path.name.lower().endswith(MASK_SUFFIX)}
-    # A mask under another name would be ignored silently, and its image would be left out of the metrics.
-    not_png = sorted(set(files) - set(images) - set(masks.values()))
-    if not_png:
-        raise ValueError(f"Expected a mask to be a PNG, <image>{MASK_SUFFIX}, but got {str(not_png[0])!r}.")
-    for stem in sorted(set(masks) - {path.stem for path in images}):
-        raise ValueError(
-            f"Expected an image beside the mask {str(masks[stem])!r}, such as {stem}.jpg, but there is none. Rename or "
-            "remove the mask."
-        )
-    return [(path, masks.get(path.stem)) for path in images]
-
-
-def _read(path: Path, mask_path: Path | None, transform: Transform) -> tuple[Tensor, Tensor | None]:
-    """Return the transformed image, and its mask after the same transform."""
-    image = read_transformed(path, transform)
-    if mask_path is None:
-        return image, None
-    # The size before the transform, which the transformed image no longer has.
-    mask_image, (width, height) = open_image(mask_path), open_image(path, "RGB").size
-    if mask_image.size != (width, height):
-        # Many programs show a photograph rotated, and some store the mask without this rotation.
-        turned = mask_image.size == (height, width)
-        hint = "Draw it on the image as it is shown, after the rotation in its EXIF data." if turned else "Resize it."
-        raise ValueError(
-            f"Expected the mask {str(mask_path)!r} to have the size of its image, {width} x {height}, but got "
-            f"{mask_image.width} x {mask_image.height}. {hint}"
-        )
-    try:
-        mask = from_image(mask_image)
-    except ValueError as error:
-        raise ValueError(f"Cannot read the mask {str(mask_path)!r}. {error}") from error
-    if not mask.any():
-        raise ValueError(
-            f"Expected the mask {str(mask_path)!r} to mark the object in white, but it marks nothing. Remove the file "
-            "if the image has no mask."
-        )
-    return image, transform_mask(mask_to_image(mask), transform)

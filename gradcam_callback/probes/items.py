@@ -28,6 +28,7 @@ class Item(NamedTuple):
         name: of its file, without folder and ending; None if it is not known.
         row: see `gradcam_callback.probes.feed.Sample`.
         proposal: an automatic mask ``(H, W)`` that was made of the untransformed file, or None.
+        boxed: True if the mask is made of plain boxes, in part at least. Boxes in ``mask`` need not say so.
     """
 
     image: Tensor
@@ -38,6 +39,7 @@ class Item(NamedTuple):
     name: str | None = None
     row: Any = None
     proposal: Proposal | None = None
+    boxed: bool = False
 
 
 def choose_per_class(

@@ -1,7 +1,8 @@
-"""Make bool masks from boxes and from mask images."""
+"""Make bool masks from boxes, from mask images and from cut-outs."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,10 +13,24 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.ops import box_convert
 
+from gradcam_callback.exceptions import GradCAMWarning
+from gradcam_callback.formatting import percent
+
 # The label of object outlines and of unlabelled pixels in Pascal VOC and in many annotation tools.
 _VOID = 255
 # White in a mask of 0 and 1, of 8 bits and of 16 bits.
 _WHITES = (1, 255, 65535)
+# The same void in images of coloured labels, as CVAT and VOC write them.
+_VOID_COLOUR = (224, 224, 192)
+# A coloured image of more colours is a photograph, or it was painted with soft edges. Greys differ less in a channel.
+_MOST_COLOURS, _LEAST_CHROMA = 256, 32
+# Alpha is nearly clear or nearly solid up to and from these levels. It cuts an object out if each has this share of the
+# image, and both together have most of it.
+_CLEAR, _SOLID, _LEAST_SHARE, _LEAST_EXTREME = 16, 240, 0.02, 0.75
+# Levels so near to black or white are black and white: in a JPEG, edges have others. At most this share may be grey.
+_NEAR, _MOST_GREY = 64, 0.1
+
+_Array = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 def from_boxes(boxes: Tensor | Sequence[Any], height: int, width: int) -> Tensor:
@@ -39,19 +54,11 @@ def from_boxes(boxes: Tensor | Sequence[Any], height: int, width: int) -> Tensor
         >>> from_boxes([1, 0, 3, 2], height=3, width=4).int().tolist()
         [[0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
     """
-    corners: Any = boxes
-    if isinstance(boxes, tv_tensors.BoundingBoxes):
-        corners = box_convert(boxes.as_subclass(Tensor), boxes.format.value.lower(), "xyxy")
-    corners = torch.as_tensor(corners, dtype=torch.float64)
-    if corners.ndim not in (1, 2) or corners.shape[-1] != 4 or not len(corners):
-        raise ValueError(
-            f"Expected `boxes` to have shape (4,) or (B, 4), but got {tuple(corners.shape)}. Give x1, y1, x2, y2 of "
-            "each box, in pixels."
-        )
+    corners = to_corners(boxes)
     # The centres of the pixels. A centre on the edge between two boxes belongs to one of them.
     y, x = torch.arange(height)[:, None] + 0.5, torch.arange(width)[None] + 0.5
     mask = torch.zeros(height, width, dtype=torch.bool)
-    for x1, y1, x2, y2 in corners.reshape(-1, 4).tolist():
+    for x1, y1, x2, y2 in corners:
         inside = (x1 <= x) & (x < x2) & (y1 <= y) & (y < y2)
         if not inside.any():
             raise ValueError(
@@ -62,20 +69,48 @@ def from_boxes(boxes: Tensor | Sequence[Any], height: int, width: int) -> Tensor
     return mask
 
 
-def is_box(value: Any) -> bool:
-    """Return True if a value has the shape of a box ``(4,)`` or of boxes ``(B, 4)`` and is not bool, as masks are."""
+def to_corners(boxes: Tensor | Sequence[Any]) -> list[tuple[float, float, float, float]]:
+    """Return ``x1, y1, x2, y2`` of each box, see `from_boxes`.
+
+    Raises:
+        ValueError: the boxes have another shape.
+    """
+    corners: Any = boxes
+    if isinstance(boxes, tv_tensors.BoundingBoxes):
+        corners = box_convert(boxes.as_subclass(Tensor), boxes.format.value.lower(), "xyxy")
+    corners = torch.as_tensor(corners, dtype=torch.float64)
+    if corners.ndim not in (1, 2) or corners.shape[-1] != 4 or not len(corners):
+        raise ValueError(
+            f"Expected `boxes` to have shape (4,) or (B, 4), but got {tuple(corners.shape)}. Give x1, y1, x2, y2 of "
+            "each box, in pixels."
+        )
+    return [(x1, y1, x2, y2) for x1, y1, x2, y2 in corners.reshape(-1, 4).tolist()]
+
+
+def is_box(value: Any, size: Sequence[int] | None = None) -> bool:
+    """Return True if a value has the shape of a box ``(4,)`` or of boxes ``(B, 4)`` and is not bool, as masks are.
+
+    Args:
+        value: a mask in any form, or None.
+        size: height and width of the image. A value of this shape is a mask.
+    """
+    if value is None or isinstance(value, Image.Image):
+        return False
     given = value if isinstance(value, Tensor) else np.asarray(value)
     shape = tuple(given.shape)
-    return given.dtype not in (torch.bool, np.bool_) and (shape == (4,) or (len(shape) == 2 and shape[1] == 4))
+    box_like = shape == (4,) or (len(shape) == 2 and shape[1] == 4)
+    return given.dtype not in (torch.bool, np.bool_) and box_like and (size is None or shape != tuple(size))
 
 
 def from_image(image: Image.Image) -> Tensor:
-    """Make a mask from a black and white image, or from an image of labels with a palette.
+    """Make a mask from a black and white image, an image of labels, or a cut-out.
 
     - Black and white: the object is where a level is above half of white. White is the smallest of 1, 255 and 65535
       that no level exceeds, which fits masks of 0 and 1, of 8 bits and of 16 bits.
-    - Labels, as Pascal VOC and most annotation tools write them: the palette has colours, and its indices are labels.
-      The object is every label except 0, the background, and 255, the void of VOC.
+    - Labels with a palette, as Pascal VOC and most annotation tools write them: its colours stand for indices. The
+      object is every index except 0, the background, and 255, the void of VOC.
+    - Labels in colour, as CVAT writes them: the object is every colour except black and the void of VOC.
+    - A cut-out: if alpha cuts an object out of a photograph, the object is where it is opaque.
 
     A pixel that is more than half transparent is background.
 
@@ -84,18 +119,87 @@ def from_image(image: Image.Image) -> Tensor:
 
     Raises:
         ValueError: the levels are below 0 or above 65535; they look like labels with void but have no palette; or the
-            palette has colours and does not start with black.
+            palette has colours and does not start with black; or coloured labels have no black.
     """
+    cut = cut_out(image)
+    if cut is not None and not _is_black_and_white(image):
+        return cut
     deep = image.mode.startswith(("I", "F"))
-    marked = _read_labels(image) if image.mode == "P" else None
+    marked = _read_labels(image) if image.mode == "P" else _read_coloured(image)
     if marked is None:
         marked = _read_black_and_white(np.asarray(image if deep else image.convert("L")))
     if image.has_transparency_data and not deep:
-        marked = marked & (np.asarray(image.convert("RGBA"))[..., 3] >= 128)
+        marked = marked & (_alpha(image) >= 128)
     return torch.from_numpy(marked)
 
 
-def _read_labels(image: Image.Image) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
+def from_lossy_image(image: Image.Image) -> Tensor:
+    """Make a mask from a black and white image that was saved as JPEG, which adds levels of grey along edges.
+
+    Raises:
+        ValueError: much of it is grey. It is a photograph, or an image of labels, which JPEG does not keep.
+    """
+    levels = np.asarray(image.convert("L"))
+    grey = float(((levels > _NEAR) & (levels < 255 - _NEAR)).mean())
+    if grey > _MOST_GREY:
+        raise ValueError(
+            f"Expected a mask in JPEG to be black and white, but {percent(grey)} of it is grey. Rename the file if it "
+            "is a photograph. Otherwise save the mask as PNG."
+        )
+    return torch.from_numpy(levels >= 128)
+
+
+def cut_out(image: Image.Image) -> Tensor | None:
+    """Return where a cut-out is opaque as a mask ``(H, W)`` bool.
+
+    Returns:
+        None if the image has no alpha, or if alpha does not cut anything out: nearly all of it is opaque, nearly all is
+        transparent, much of it lies between, or it only takes corners off (`looks_inverted`).
+    """
+    if not image.has_transparency_data or image.mode.startswith(("I", "F")):
+        return None
+    alpha = _alpha(image)
+    clear, solid = float((alpha < _CLEAR).mean()), float((alpha >= _SOLID).mean())
+    if min(clear, solid) < _LEAST_SHARE or clear + solid < _LEAST_EXTREME:
+        return None
+    opaque = torch.from_numpy(alpha >= 128)
+    return None if looks_inverted(opaque) else opaque
+
+
+def looks_inverted(mask: Tensor) -> bool:
+    """Return True if a mask ``(H, W)`` fills more than half of its image and touches all four sides."""
+    sides = (mask[0], mask[-1], mask[:, 0], mask[:, -1])
+    return bool(mask.float().mean() > 0.5) and all(bool(side.any()) for side in sides)
+
+
+def warn_of_inverted(names: Sequence[str]) -> None:
+    """Warn of masks that look inverted.
+
+    Args:
+        names: of the masks' files or items; without any there is no warning.
+    """
+    if names:
+        warnings.warn(
+            f"GradCAM: {len(names)} masks may be inverted ({', '.join(names)}): they fill more than half of the image "
+            "and touch all four sides. Swapped images then keep the background and lose the object. A mask is white on "
+            "the object; invert them if they are not.",
+            GradCAMWarning,
+            stacklevel=2,
+        )
+
+
+def _alpha(image: Image.Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.asarray(image.convert("RGBA").getchannel("A"))
+
+
+def _is_black_and_white(image: Image.Image) -> bool:
+    """Return True if all that is opaque is black or white, with some of each: a painted mask, and no photograph."""
+    levels = np.asarray(image.convert("RGBA").convert("RGB"))[_alpha(image) >= 128]
+    black, white = float((levels <= 8).all(axis=1).mean()), float((levels >= 247).all(axis=1).mean())
+    return black + white > 0.99 and min(black, white) > 0
+
+
+def _read_labels(image: Image.Image) -> _Array | None:
     """Return True at the labels of objects, or None if the palette is grey and its indices are no labels."""
     colours = np.asarray(image.convert("RGBA"))[..., :3]
     if not np.ptp(colours, axis=2).any():
@@ -106,11 +210,27 @@ def _read_labels(image: Image.Image) -> np.ndarray[Any, np.dtype[np.bool_]] | No
             "Save the mask in black and white, or with label 0 in black."
         )
     labels = np.asarray(image)
-    marked: np.ndarray[Any, np.dtype[np.bool_]] = (labels != 0) & (labels != _VOID)
-    return marked
+    return np.asarray((labels != 0) & (labels != _VOID))
 
 
-def _read_black_and_white(levels: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def _read_coloured(image: Image.Image) -> _Array | None:
+    """Return True at the coloured labels of objects, or None if the image has no or too many colours."""
+    if image.mode not in ("RGB", "RGBA"):
+        return None
+    found = image.convert("RGB").getcolors(_MOST_COLOURS)
+    colours = [colour for _, colour in found or [] if isinstance(colour, tuple)]
+    if all(max(colour) - min(colour) <= _LEAST_CHROMA for colour in colours if colour != _VOID_COLOUR):
+        return None
+    if (0, 0, 0) not in colours:
+        raise ValueError(
+            f"Expected a mask in colour to have a black background, but got the colours {colours[:4]} without black. "
+            "Save the mask in black and white, or with the background in black."
+        )
+    pixels = np.asarray(image.convert("RGB"))
+    return np.asarray(pixels.any(axis=2) & (pixels != _VOID_COLOUR).any(axis=2))
+
+
+def _read_black_and_white(levels: np.ndarray[Any, Any]) -> _Array:
     """Return True at the levels above half of white."""
     white = next((white for white in _WHITES if levels.max() <= white), None)
     # Written so that NaN fails, too.
@@ -119,7 +239,7 @@ def _read_black_and_white(levels: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dt
             f"Expected levels of 0 to 1, 255 or 65535 in a mask, but got {levels.min()} to {levels.max()}. Save the "
             "mask in black and white."
         )
-    marked: np.ndarray[Any, np.dtype[np.bool_]] = levels > white / 2
+    marked: _Array = levels > white / 2
     grey = levels[(levels > 0) & (levels < white)]
     # Soft edges have light greys, too. Labels without a palette are all dark: only their void would be the object.
     if white == _VOID and levels.max() == _VOID and grey.size and not (grey > white / 2).any():

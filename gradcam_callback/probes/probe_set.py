@@ -27,6 +27,7 @@ from gradcam_callback.probes.feed import Feed
 from gradcam_callback.probes.folders import read_folder
 from gradcam_callback.probes.items import Item
 from gradcam_callback.probes.lookup import find_class_names, undoing
+from gradcam_callback.probes.masks import is_box, to_corners
 from gradcam_callback.probes.names import make_unique, name_image
 from gradcam_callback.probes.transforms import Transform
 from gradcam_callback.saliency import Proposal
@@ -60,8 +61,9 @@ class ProbeSet:
         has_labels: True if labels were given.
         masks: ``(M, H, W)`` bool, all False for an image without a mask. None if no image has a mask.
         has_mask: ``(M,)`` bool, True for images with a mask.
+        box_masks: ``(M,)`` bool, True for images whose mask is made of plain boxes, in part at least.
         proposals: with automatic masks, the number of each image without another mask -> the `Proposal` for it, also a
-            doubtful one. Otherwise None.
+            doubtful one. The same for an image whose boxes the network has refined. Otherwise None.
         present: ``(M, K)`` bool, all classes of each image. None unless an image may hold several classes.
         names: the M names.
         class_names: the names of the classes, or None.
@@ -107,6 +109,8 @@ class ProbeSet:
         self.has_labels = labels is not None
         self.labels = check_labels([0] * len(self.images) if labels is None else labels, len(self.images), class_names)
         self.masks, self.has_mask = check_masks(masks, self.images)
+        size = self.images.shape[2:]
+        self.box_masks = torch.tensor([masks is not None and is_box(masks[i], size) for i in range(len(self.images))])
         self.class_names = None
         if class_names is not None:
             # An empty name would make an empty tag.
@@ -132,6 +136,11 @@ class ProbeSet:
     def has_automatic_masks(self) -> bool:
         """Return True if a saliency network has made some of the masks."""
         return any(proposal.doubt is None for proposal in (self.proposals or {}).values())
+
+    @property
+    def has_box_masks(self) -> bool:
+        """Return True if some masks are plain boxes, which hold old background and read too kindly."""
+        return bool(self.box_masks.any())
 
     def class_name(self, label: int) -> str:
         """Return the name of a class, or ``"class <label>"`` if it has none.
@@ -216,7 +225,7 @@ class ProbeSet:
                 over their indices.
             max_scanned: the largest number of items to load for their labels. Stored labels have no limit.
             masks: ``"auto"`` gives images without a mask an automatic one, see `ProbeSet`. It is made of the file if
-                the dataset names it, as an ``ImageFolder`` does.
+                the dataset names it, as an ``ImageFolder`` does. Boxes are refined, as in `from_folder`.
             batch_transform: for items of any other form: a function from the items of a batch, after torch's
                 ``default_collate``, to ``(images, labels)`` or ``(images, labels, masks)``.
 
@@ -255,6 +264,11 @@ class ProbeSet:
     ) -> ProbeSet:
         """Read all images ``<folder>/<class>/<name>.jpg``, with their masks ``<name>.mask.png`` if these exist.
 
+        The mask of an image is the first of these that exists: a mask ``<name>.mask.png``, ``<name>_mask.png`` or
+        ``<name>-mask.png``; the image's own alpha, if it is a cut-out; ``<name>.json`` of labelme; ``<name>.txt`` of
+        YOLO; ``<name>.xml`` of Pascal VOC. Of an annotation, the objects with the name of the folder count, or all
+        objects if none has it. Masks that look inverted are warned of.
+
         Args:
             folder: holds one folder per class. The index of a class is its place among the sorted names, as in
                 torchvision's ``ImageFolder``. Images may be BMP, JPEG, PNG, TIFF or WebP. A mask is white on the
@@ -262,7 +276,8 @@ class ProbeSet:
             transform: the validation transform, from an RGB ``PIL.Image`` to a tensor ``(C, H, W)``. By default pixels
                 are scaled to 0..1. Masks follow its geometry, such as resizing and cropping.
             masks: ``"auto"`` gives images without a mask beside them an automatic one, see `ProbeSet`. It is made of
-                the untransformed image.
+                the untransformed image. A box of an annotation is then only the place to look for the object. It
+                remains the mask if no good one is found in it.
             class_names: the classes by index, if they are not the sorted names of the folders.
             mean: as in `ProbeSet`. By default found in the transform, if it holds a torchvision ``Normalize``.
             std: as ``mean``.
@@ -270,7 +285,7 @@ class ProbeSet:
         Raises:
             FileNotFoundError: the folder does not exist.
             ValueError: the folder holds no images; a file cannot be read; ``class_names`` lacks a folder; the images
-                differ in shape; or a mask marks nothing or differs in size from its image.
+                differ in shape; or a mask or annotation marks nothing or differs in size from its image.
 
         Examples:
             >>> import tempfile
@@ -396,6 +411,12 @@ def make_probe_set(
                 f"Expected the mask of {item.source} to mark the object, but it marks nothing after the transform. "
                 "Use a transform that keeps the object, remove the mask, or choose other images by `seed`."
             )
+    if automatic:
+        # Boxes that were refined before have given way.
+        items = [
+            item._replace(mask=None) if item.proposal is not None and is_box(item.mask, item.image.shape[1:]) else item
+            for item in items
+        ]
     images = torch.stack([torch.as_tensor(item.image) for item in items])
     labels = [item.label for item in items] if labelled else None
     if class_names is not None and (labels is None or max(labels) >= len(class_names)):
@@ -403,6 +424,8 @@ def make_probe_set(
     if mean is None and std is None:
         mean, std = next(undoing(images, sources), (None, None))
     probe = ProbeSet(images, labels, [item.mask for item in items], class_names=class_names, mean=mean, std=std)
+    prompts = {number: to_corners(items[number].mask) for number in probe.box_masks.nonzero()[:, 0].tolist()}
+    probe.box_masks |= torch.tensor([item.boxed for item in items])
     stems = [item.name for item in items if item.name]
     if len(stems) == len(items):
         words = [probe.class_name(item.label) if class_names else "" for item in items]
@@ -414,5 +437,5 @@ def make_probe_set(
         probe.rows = [item.row for item in items]
     if automatic:
         known = {number: item.proposal for number, item in enumerate(items) if item.proposal is not None}
-        add_automatic_masks(probe, known)
+        add_automatic_masks(probe, known, prompts)
     return probe

@@ -1,0 +1,157 @@
+"""Find what lies beside a photograph, a mask or an annotation, and read the object from it or from its own alpha."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor
+
+from gradcam_callback.probes.annotations import Annotation
+from gradcam_callback.probes.batches import IMAGE_SUFFIXES
+from gradcam_callback.probes.image_files import open_image
+from gradcam_callback.probes.labelme import read_labelme
+from gradcam_callback.probes.masks import cut_out, from_image, from_lossy_image
+from gradcam_callback.probes.voc import read_voc
+from gradcam_callback.probes.yolo import read_yolo
+
+# What the stem of a mask ends with, after the stem of its photograph. The first is never a photograph.
+MARK = ".mask"
+_MARKS = (MARK, "_mask", "-mask", " mask")
+_LOSSY = (".jpg", ".jpeg")
+# The readers of annotations by the ending of the file, in the order in which they are tried.
+_READERS: dict[str, Callable[[Path, str, tuple[int, int]], Annotation | None]] = {
+    ".json": read_labelme,
+    ".txt": read_yolo,
+    ".xml": read_voc,
+}
+
+
+class Photograph(NamedTuple):
+    """A photograph of a folder, and the files beside it that may mark its object.
+
+    Attributes:
+        path: of the photograph.
+        mask: of its mask, or None.
+        annotations: of files with its name, in the order in which they are tried.
+    """
+
+    path: Path
+    mask: Path | None
+    annotations: tuple[Path, ...]
+
+
+class Marked(NamedTuple):
+    """The object of a photograph.
+
+    Attributes:
+        mask: ``(H, W)`` bool, True on the object, with the size of the upright photograph.
+        source: the file that it was read from.
+        annotation: the objects of an annotation, of which some are boxes; otherwise None.
+    """
+
+    mask: Tensor
+    source: Path
+    annotation: Annotation | None = None
+
+
+def pair_files(files: Sequence[Path]) -> list[Photograph]:
+    """Tell photographs, masks and annotations of one folder apart. Endings may be in capitals.
+
+    Args:
+        files: of the folder, by name.
+
+    Raises:
+        ValueError: a mask ``<name>.mask.png`` has no photograph.
+    """
+    images, masks = list[Path](), dict[str, list[Path]]()
+    # Shorter names come first, so that the photograph is known before its mask.
+    for path in sorted((path for path in files if path.name.lower().endswith(IMAGE_SUFFIXES)), key=_stem_length):
+        stem = next((path.stem[: -len(mark)] for mark in _MARKS if path.stem.lower().endswith(mark)), None)
+        if stem is not None and (path.stem.lower().endswith(MARK) or stem in {image.stem for image in images}):
+            masks.setdefault(stem, []).append(path)
+        else:
+            images.append(path)
+    for stem in sorted(set(masks) - {image.stem for image in images}):
+        raise ValueError(
+            f"Expected an image beside the mask {str(masks[stem][0])!r}, such as {stem}.jpg, but there is none. Rename "
+            "or remove the mask."
+        )
+    beside = {(path.stem, path.suffix.lower()): path for path in reversed(files) if not path.is_dir()}
+    images.sort(key=lambda path: path.name)
+    return [
+        Photograph(
+            path,
+            min(masks.get(path.stem, []), key=_rank, default=None),
+            tuple(beside[path.stem, suffix] for suffix in _READERS if (path.stem, suffix) in beside),
+        )
+        for path in images
+    ]
+
+
+def read_marked(photograph: Photograph) -> Marked | None:
+    """Read the object of a photograph: from the mask beside it, its own alpha, or an annotation beside it.
+
+    The first of these that marks anything wins. The folder of the photograph names its class.
+
+    Returns:
+        None if nothing marks the object.
+
+    Raises:
+        ValueError: a file cannot be read, does not fit to the photograph, or marks nothing.
+    """
+    path = photograph.path
+    own = open_image(path)
+    if photograph.mask is not None:
+        return Marked(_read_mask(photograph.mask, own.size), photograph.mask)
+    alpha = cut_out(own)
+    if alpha is not None:
+        return Marked(alpha, path)
+    for source in photograph.annotations:
+        annotation = _READERS[source.suffix.lower()](source, path.parent.name, own.size)
+        if annotation is not None:
+            try:
+                mask = annotation.mask
+            except ValueError as error:
+                raise ValueError(f"Cannot read the annotation {str(source)!r}. {error}") from error
+            _check_marks(mask, source, "annotation")
+            return Marked(mask, source, annotation if annotation.boxes else None)
+    return None
+
+
+def _read_mask(path: Path, size: tuple[int, int]) -> Tensor:
+    image, (width, height) = open_image(path), size
+    if image.size != size:
+        # Many programs show a photograph rotated, and some store the mask without this rotation.
+        turned = image.size == (height, width)
+        hint = "Draw it on the image as it is shown, after the rotation in its EXIF data." if turned else "Resize it."
+        raise ValueError(
+            f"Expected the mask {str(path)!r} to have the size of its image, {width} x {height}, but got "
+            f"{image.width} x {image.height}. {hint}"
+        )
+    try:
+        mask = from_lossy_image(image) if path.suffix.lower() in _LOSSY else from_image(image)
+    except ValueError as error:
+        raise ValueError(f"Cannot read the mask {str(path)!r}. {error}") from error
+    _check_marks(mask, path, "mask")
+    return mask
+
+
+def _check_marks(mask: Tensor, path: Path, kind: str) -> None:
+    if not mask.any():
+        how = " in white" if kind == "mask" else ""
+        raise ValueError(
+            f"Expected the {kind} {str(path)!r} to mark the object{how}, but it marks nothing. Remove the file if the "
+            "image has no mask."
+        )
+
+
+def _stem_length(path: Path) -> tuple[int, str]:
+    return len(path.stem), path.name
+
+
+def _rank(path: Path) -> tuple[int, bool, str]:
+    """Return the place of a mask among several of one photograph: by its mark, PNG first."""
+    mark = next(number for number, mark in enumerate(_MARKS) if path.stem.lower().endswith(mark))
+    return mark, path.suffix.lower() != ".png", path.name

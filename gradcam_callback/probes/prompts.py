@@ -1,0 +1,57 @@
+"""Boxes as prompts of the saliency network, which marks the object inside of each box."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from gradcam_callback.probes.annotations import Box
+from gradcam_callback.probes.masks import from_boxes
+from gradcam_callback.saliency import SaliencyNetwork
+
+# The network sees this share of a box's sides around it, too, so that the object stands out from something.
+_MARGIN = 0.1
+# The share of the box that the object fills at least, and how sure the network is at least: the overlap of its soft and
+# its hard mask, as for whole photographs.
+_LEAST_SHARE, _LEAST_SURE = 0.15, 0.78
+
+
+def refine_boxes(network: SaliencyNetwork, photograph: Image.Image, boxes: Sequence[Box]) -> Tensor | None:
+    """Mark the objects inside of boxes.
+
+    Args:
+        network: sees each box's crop on its own.
+        photograph: in RGB.
+        boxes: each holds a pixel of the photograph.
+
+    Returns:
+        ``(H, W)`` bool, True on the objects and False outside of all boxes. None without a good mask for one of the
+        boxes: the mask fills less than 15 % of the box, or the network is not sure.
+    """
+    mask = torch.zeros(photograph.height, photograph.width, dtype=torch.bool)
+    for box in boxes:
+        found = _refine(network, photograph, box)
+        if found is None:
+            return None
+        mask |= found
+    return mask
+
+
+def _refine(network: SaliencyNetwork, photograph: Image.Image, box: Box) -> Tensor | None:
+    x1, y1, x2, y2 = box
+    dx, dy = _MARGIN * (x2 - x1), _MARGIN * (y2 - y1)
+    left, top = max(0, math.floor(x1 - dx)), max(0, math.floor(y1 - dy))
+    right, bottom = min(photograph.width, math.ceil(x2 + dx)), min(photograph.height, math.ceil(y2 + dy))
+    saliency = network.saliency(photograph.crop((left, top, right, bottom)))
+    hard = saliency > 0.5
+    inside = from_boxes(box, photograph.height, photograph.width)
+    found = torch.zeros_like(inside)
+    found[top:bottom, left:right] = torch.from_numpy(hard)
+    found &= inside
+    sure = np.minimum(saliency, hard).sum() / max(float(np.maximum(saliency, hard).sum()), 1e-6)
+    return found if found.sum() >= _LEAST_SHARE * inside.sum() and sure >= _LEAST_SURE else None
