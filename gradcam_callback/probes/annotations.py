@@ -60,11 +60,11 @@ def collect(shapes: Sequence[Shape], class_name: str, width: int, height: int) -
 
     Args:
         shapes: the objects.
-        class_name: of the image. Capitals, spaces, hyphens and underscores do not matter.
+        class_name: of the image.
         width: of the image, in pixels.
         height: of the image, in pixels.
     """
-    own = [shape for shape in shapes if shape.label is not None and _plain(shape.label) == _plain(class_name)]
+    own = [shape for shape in shapes if is_same_class(shape.label, class_name)]
     chosen = own or shapes
     if not chosen:
         return None
@@ -73,6 +73,11 @@ def collect(shapes: Sequence[Shape], class_name: str, width: int, height: int) -
         if shape.outline is not None:
             outlined |= shape.outline()
     return Annotation(outlined, [shape.box for shape in chosen if shape.box is not None])
+
+
+def is_same_class(label: object, class_name: str) -> bool:
+    """Return True if a label is a text that names a class. Capitals, spaces, hyphens and underscores do not matter."""
+    return isinstance(label, str) and _plain(label) == _plain(class_name)
 
 
 def check_size(path: Path, stored: tuple[int, int], size: tuple[int, int]) -> None:

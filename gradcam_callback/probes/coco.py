@@ -17,6 +17,7 @@ from torch import Tensor
 from gradcam_callback.probes.checks import check_per_class
 from gradcam_callback.probes.image_files import open_image
 from gradcam_callback.probes.items import Item, choose_per_class
+from gradcam_callback.probes.masks import from_boxes
 from gradcam_callback.probes.transforms import Transform, mask_to_image, read_transformed, to_tensor, transform_mask
 from gradcam_callback.random_state import preserved_random_state
 
@@ -50,7 +51,9 @@ def read_coco(
         if found is not None:
             objects[image_id] = found
     if not objects:
-        raise ValueError(f"Expected objects of {classes} in {str(annotations)!r}, but there are none.")
+        crowds = len(coco.getAnnIds(iscrowd=True))
+        hint = f" beside {crowds} crowds. Set iscrowd to 0 if these are single objects" if crowds else ""
+        raise ValueError(f"Expected objects of {classes} in {str(annotations)!r}, but there are none{hint}.")
     order = random.Random(seed).sample(list(objects), len(objects))
     pairs = [(image_id, classes.index(objects[image_id][0])) for image_id in order]
     items = []
@@ -59,13 +62,15 @@ def read_coco(
             path = folder / coco.loadImgs([image_id])[0]["file_name"]
             pixels = read_transformed(path, transform or to_tensor)
             mask = mask_to_image(_draw_mask(coco, objects[image_id][1]))
+            boxed = not all(_has_outline(annotation) for annotation in objects[image_id][1])
             width, height = open_image(path, "RGB").size
             if mask.size != (width, height):
                 raise ValueError(
                     f"Expected {str(path)!r} to have the size in its annotations, {mask.width} x {mask.height}, but "
                     f"got {width} x {height}. Use the images that were annotated."
                 )
-            items.append(Item(pixels, label, transform_mask(mask, transform or to_tensor), str(path), name=path.stem))
+            mask_after = transform_mask(mask, transform or to_tensor)
+            items.append(Item(pixels, label, mask_after, str(path), name=path.stem, boxed=boxed))
     return items, classes
 
 
@@ -90,9 +95,19 @@ def _largest_category(
     # A crowd is a single annotation with a coarse outline of many objects.
     for annotation in coco.loadAnns(coco.getAnnIds(imgIds=[image_id], iscrowd=False)):
         name = names[annotation["category_id"]]
-        if name in classes and annotation["area"] > 0:
+        if name in classes and _area(annotation) > 0:
             by_name.setdefault(name, []).append(annotation)
-    return max(by_name.items(), key=lambda pair: sum(part["area"] for part in pair[1])) if by_name else None
+    return max(by_name.items(), key=lambda pair: sum(_area(part) for part in pair[1])) if by_name else None
+
+
+def _area(annotation: Any) -> float:
+    """Return the area of an annotation, or of its box if the file has none."""
+    return float(annotation.get("area") or annotation["bbox"][2] * annotation["bbox"][3])
+
+
+def _has_outline(annotation: Any) -> bool:
+    """Return False for an annotation that is a box alone, as programs write it for a drawn rectangle."""
+    return bool(annotation.get("segmentation"))
 
 
 def _draw_mask(coco: Any, annotations: Sequence[Any]) -> Tensor:
@@ -100,4 +115,11 @@ def _draw_mask(coco: Any, annotations: Sequence[Any]) -> Tensor:
     with warnings.catch_warnings():
         # pycocotools calls NumPy in a way that NumPy 2 deprecates.
         warnings.simplefilter("ignore", DeprecationWarning)
-        return torch.from_numpy(np.any([coco.annToMask(annotation) for annotation in annotations], axis=0))
+        return torch.from_numpy(np.any([_draw(coco, annotation) for annotation in annotations], axis=0))
+
+
+def _draw(coco: Any, annotation: Any) -> Any:
+    if _has_outline(annotation):
+        return coco.annToMask(annotation)
+    image, (x, y, width, height) = coco.imgs[annotation["image_id"]], annotation["bbox"]
+    return from_boxes([x, y, x + width, y + height], image["height"], image["width"]).numpy()

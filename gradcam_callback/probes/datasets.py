@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Sequence, Sized
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,17 +12,20 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision import tv_tensors
 from tqdm import tqdm
 
+from gradcam_callback.exceptions import GradCAMWarning
 from gradcam_callback.probes.automatic import propose_of_file
 from gradcam_callback.probes.batches import IMAGE_SUFFIXES, file_name, find_parts
 from gradcam_callback.probes.checks import check_per_class
+from gradcam_callback.probes.columns import Boxes, find_boxes, find_mask_column, fit_boxes
 from gradcam_callback.probes.feed import Feed, Sample
 from gradcam_callback.probes.image_files import open_image
 from gradcam_callback.probes.items import ClassCount, CountClasses, Item, choose_per_class
 from gradcam_callback.probes.labels import all_classes, stored_labels, to_classes
-from gradcam_callback.probes.lookup import find_transform, unwrap
-from gradcam_callback.probes.masks import from_image
+from gradcam_callback.probes.lookup import find_class_names, find_transform, unwrap
+from gradcam_callback.probes.masks import from_image, is_box, looks_inverted, to_corners, warn_of_inverted
 from gradcam_callback.probes.pets import is_pets, leaves_masks_untransformed, trimap_to_mask
 from gradcam_callback.probes.transforms import mask_to_image, transform_mask
 from gradcam_callback.random_state import preserved_random_state, seed_everything
@@ -147,7 +151,7 @@ def _read_items(
     Args:
         network: proposes masks for items without one; None leaves them as they are.
     """
-    items = []
+    items = list[Item]()
     for start in range(0, len(chosen), BATCH):
         pairs = chosen[start : start + BATCH]
         # The seed belongs to the item, so a random transform gives the same image every time.
@@ -158,7 +162,20 @@ def _read_items(
             if network is not None and item.mask is None:
                 item = item._replace(proposal=_propose(dataset, index, loaded_item, network, seed + index))
             items.append(item)
+    warn_of_inverted([item.source for item in items if _looks_inverted(item)])
     return items
+
+
+def _looks_inverted(item: Item) -> bool:
+    mask, size = item.mask, item.image.shape[1:]
+    if (
+        not isinstance(mask, Tensor)
+        or is_box(mask, size)
+        or mask.shape[-2:] != size
+        or mask.shape.numel() != size.numel()
+    ):
+        return False
+    return looks_inverted(mask.reshape(size) != 0)
 
 
 def _to_item(dataset: Any, feed: Feed, index: int, label: int, item: Any, sample: Sample, seed: int) -> Item:
@@ -174,10 +191,37 @@ def _to_item(dataset: Any, feed: Feed, index: int, label: int, item: Any, sample
             mask = find_parts(item, "", batched=False, needs_labels=False).masks
         except ValueError:
             mask = None  # the item has another form than its batch, in which everything else was found
+        if mask is None:
+            mask = find_mask_column(item, sample.image)
+        if mask is None:
+            mask = _find_boxes(dataset, index, label, item, sample.image, seed)
     mask = _read_mask(dataset, index, mask, sample.image, label, present, seed)
     path = _find_path(dataset, index)
     name = file_name(item) if path is None else path.stem
     return Item(sample.image, label, mask, f"item {index}", present, name, sample.row)
+
+
+def _find_boxes(dataset: Any, index: int, label: int, item: Any, image: Tensor, seed: int) -> Tensor | None:
+    """Return the boxes in the columns of an item, in pixels of its image; None without any, or if they may not fit."""
+    names = find_class_names(dataset) or []
+    boxes = find_boxes(item, names[label] if label < len(names) else "")
+    fitted = None if boxes is None else _fit(dataset, index, boxes, image, seed)
+    if boxes is not None and fitted is None:
+        warnings.warn(
+            "GradCAM: boxes in item['objects'] are left out. They belong to the untransformed image, whose size or "
+            "transform is not known. Give them as torchvision.tv_tensors.BoundingBoxes in pixels of the transformed "
+            "image.",
+            GradCAMWarning,
+            stacklevel=2,
+        )
+    return fitted
+
+
+def _fit(dataset: Any, index: int, boxes: Boxes, image: Tensor, seed: int) -> Tensor | None:
+    try:
+        return fit_boxes(boxes, image, find_transform(dataset), seed)
+    except ValueError as error:
+        raise ValueError(f"Cannot read the boxes of item {index}. {error}") from error
 
 
 def _read_mask(
@@ -196,10 +240,13 @@ def _read_mask(
     elif present is not None and np.shape(mask)[:-2] == present.shape:
         # One mask per class: (K, H, W).
         mask = mask[label]
-    transform = find_transform(dataset)
-    if isinstance(mask, Tensor) and mask.ndim == 2 and transform is not None:
+    transform, size = find_transform(dataset), image.shape[1:]
+    if isinstance(mask, tv_tensors.BoundingBoxes) and transform is not None and mask.canvas_size != tuple(size):
+        # `dataset.transform` is for the image alone, and the boxes have not gone through it.
+        mask = _fit(dataset, index, Boxes(to_corners(mask), mask.canvas_size[::-1]), image, seed)
+    elif isinstance(mask, Tensor) and mask.ndim == 2 and not is_box(mask, size) and transform is not None:
         # `dataset.transform` is for the image alone. A mask of another size has not gone through it.
-        if mask.shape != image.shape[1:] or leaves_masks_untransformed(dataset):
+        if mask.shape != size or leaves_masks_untransformed(dataset):
             mask = transform_mask(mask_to_image(mask.cpu()), transform, seed)
     return mask
 

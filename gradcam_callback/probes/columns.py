@@ -1,0 +1,119 @@
+"""Find masks and boxes in the columns of an item, as datasets of Hugging Face name them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from gradcam_callback.probes.annotations import Box, is_same_class, to_numbers
+from gradcam_callback.probes.batches import IMAGE_KEYS, is_mask
+from gradcam_callback.probes.masks import from_boxes
+from gradcam_callback.probes.transforms import Transform, mask_to_image, transform_mask
+
+# More names of masks. They are asked for only if the item has no mask under a usual name.
+_MASK_COLUMNS = ("segmentation", "label_mask")
+_OBJECTS, _BOXES, _CATEGORIES = "objects", "bbox", ("category", "label", "name")
+
+
+class Boxes(NamedTuple):
+    """The boxes in an item.
+
+    Attributes:
+        corners: ``x1, y1, x2, y2`` of each, in pixels of the untransformed image.
+        size: the width and height of the untransformed image; None if they are not known.
+    """
+
+    corners: list[Box]
+    size: tuple[int, int] | None
+
+
+def find_mask_column(item: Any, image: Tensor) -> Any:
+    """Return the mask in a column ``"segmentation"`` or ``"label_mask"`` of an item, or None.
+
+    Args:
+        item: of a dataset. Only a mapping has columns.
+        image: of the item, ``(C, H, W)``.
+    """
+    columns = item if isinstance(item, Mapping) else {}
+    return next((columns[name] for name in _MASK_COLUMNS if is_mask(columns.get(name), image, 0)), None)
+
+
+def find_boxes(item: Any, class_name: str) -> Boxes | None:
+    """Return the boxes in ``item["objects"]["bbox"]``, which are x, y, width and height in pixels, as in COCO.
+
+    Args:
+        item: of a dataset. The size of its image is that of a ``PIL.Image`` in it, or its ``"width"`` and ``"height"``.
+        class_name: of the image. If the objects' categories are texts, and some are this class, only they count.
+
+    Returns:
+        None without boxes.
+    """
+    columns = item if isinstance(item, Mapping) else {}
+    boxes, categories = _read_objects(columns.get(_OBJECTS))
+    numbers = [to_numbers(torch.as_tensor(box).tolist()) for box in boxes]
+    corners = [(x, y, x + width, y + height) for x, y, width, height in (row for row in numbers if row is not None)]
+    if not corners or len(corners) != len(boxes):
+        return None
+    if len(categories) == len(corners):
+        own = [is_same_class(category, class_name) for category in categories]
+        corners = [box for box, is_own in zip(corners, own, strict=True) if is_own or not any(own)]
+    pictures = [columns[key] for key in IMAGE_KEYS if isinstance(columns.get(key), Image.Image)]
+    if pictures:
+        return Boxes(corners, pictures[0].size)
+    size = to_numbers([columns.get("width"), columns.get("height")])
+    return Boxes(corners, None if size is None else (int(size[0]), int(size[1])))
+
+
+def fit_boxes(boxes: Boxes, image: Tensor, transform: Transform | None, seed: int) -> Tensor | None:
+    """Bring boxes into the pixels of the transformed image.
+
+    Args:
+        boxes: of the untransformed image.
+        image: as the model takes it, ``(C, H, W)``.
+        transform: of the image; None if it is not known. Boxes then fit only if the image has kept its size.
+        seed: of the image's random steps.
+
+    Returns:
+        ``(B, 4)`` as ``x1, y1, x2, y2``, or None if the geometry is not known.
+
+    Raises:
+        ValueError: a box holds no pixel, or the transform cuts all boxes off.
+    """
+    if boxes.size is None or (transform is None and boxes.size != (image.shape[2], image.shape[1])):
+        return None
+    if transform is None:
+        return torch.tensor(boxes.corners)
+    width, height = boxes.size
+    moved = []
+    for mask in [from_boxes(box, height, width) for box in boxes.corners]:
+        try:
+            rows, columns = transform_mask(mask_to_image(mask), transform, seed).nonzero().T
+        except Exception:
+            # The user's transform may need more than an image.
+            return None
+        if len(rows):
+            moved.append([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+    if not moved:
+        raise ValueError(
+            "Expected the transform to keep an object, but it cuts all boxes off. Use another transform, or choose "
+            "other images by `seed`."
+        )
+    return torch.tensor(moved)
+
+
+def _read_objects(objects: Any) -> tuple[Sequence[Any], Sequence[Any]]:
+    """Return boxes and categories, of a mapping of lists or of a list of mappings."""
+    if isinstance(objects, (list, tuple)) and objects and all(isinstance(one, Mapping) for one in objects):
+        objects = {key: [one.get(key) for one in objects] for key in objects[0]}
+    if not isinstance(objects, Mapping):
+        return [], []
+    boxes = objects.get(_BOXES)
+    categories = next((objects[name] for name in _CATEGORIES if isinstance(objects.get(name), (list, tuple))), ())
+    if not isinstance(boxes, (list, tuple, Tensor)) or not all(np.shape(box) == (4,) for box in boxes):
+        return [], []
+    return list(boxes), list(categories)
