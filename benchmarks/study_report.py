@@ -120,17 +120,21 @@ def suspected(row: Row) -> bool:
 
 
 def judge_all(rows: list[Row]) -> None:
-    """Add the gap of the epoch before to each row, and if the callback would suspect a shortcut."""
+    """Add the gap of the epoch before to each row, and if the callback would suspect a shortcut.
+
+    A row without a basis is by masks.
+    """
     gaps = {key(row): row["background_gap"] for row in rows if row["epoch"] > 0}
     for row in rows:
         row["gap_before"] = gaps.get(key({**row, "epoch": row["epoch"] - 1}), 0.0)
-        points = points_to_background(row["background_gap"], row["background_gap_low"])
-        row["suspected"] = points and confirms(row["gap_before"], 0.0)
+        basis = row.get("basis", MASKS)
+        points = points_to_background(row["background_gap"], row["background_gap_low"], basis)
+        row["suspected"] = points and confirms(row["gap_before"], 0.0, basis)
 
 
 def key(row: Row) -> tuple[Any, ...]:
     """Return the values that identify a row."""
-    return tuple(row[name] for name in ("kind", "correlation", "seed", "images", "epoch"))
+    return (*(row[name] for name in ("kind", "correlation", "seed", "images", "epoch")), row.get("basis", MASKS))
 
 
 def best_thresholds(rows: list[Row]) -> tuple[list[float], list[float], list[float]]:
@@ -157,17 +161,9 @@ def best_thresholds(rows: list[Row]) -> tuple[list[float], list[float], list[flo
 
 def write_report(out: Path, docs: Path) -> None:
     """Write ``study.csv``, ``study.md`` and its plot into ``docs``."""
-    rows = [row for path in sorted(out.glob(f"*/{RESULT}")) for row in json.loads(path.read_text())]
-    if not rows:
-        raise SystemExit(
-            f"Expected evaluated networks in {str(out)!r}, but found none. Run the parts train and evaluate first."
-        )
+    rows = read_rows(out)
     judge_all(rows)
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    with (docs / "study.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    write_rows(rows, docs / "study.csv")
     last = max(row["epoch"] for row in rows)
     final = {n: [r for r in rows if r["images"] == n and r["epoch"] == last] for n in (64, 16)}
     plot(final[64], docs / "pictures" / "study.png")
@@ -184,6 +180,29 @@ def write_report(out: Path, docs: Path) -> None:
     ]
     (docs / "study.md").write_text("\n".join(sections))
     print("\n".join(sections))
+
+
+def read_rows(out: Path) -> list[Row]:
+    """Read the rows of all evaluated networks.
+
+    Raises:
+        SystemExit: there are none.
+    """
+    rows = [row for path in sorted(out.glob(f"*/{RESULT}")) for row in json.loads(path.read_text())]
+    if not rows:
+        raise SystemExit(
+            f"Expected evaluated networks in {str(out)!r}, but found none. Run the parts train and evaluate first."
+        )
+    return rows
+
+
+def write_rows(rows: list[Row], path: Path) -> None:
+    """Write rows as CSV."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()} for row in rows)
 
 
 def table(rows: list[Row], final: list[Row], n_images: int) -> str:

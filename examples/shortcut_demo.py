@@ -74,7 +74,7 @@ class Result:
         control: accuracy on probe images with other grounds of the same class, 0..1.
         swapped: the same with the grounds of other classes.
         lift: at `LAYER`; 1 is chance.
-        headline: of the callback's verdict.
+        headlines: of the callback's verdicts, by what tells the toys from the ground.
     """
 
     name: str
@@ -83,7 +83,7 @@ class Result:
     control: float
     swapped: float
     lift: float
-    headline: str
+    headlines: dict[str, str]
 
 
 def train(name: str, bias: float, args: argparse.Namespace) -> Result:
@@ -94,7 +94,8 @@ def train(name: str, bias: float, args: argparse.Namespace) -> Result:
     unbiased = Toys(args.images // 3, 0.0, seed=3)
     for earlier in (Path(args.out) / name).glob("events.out.tfevents.*"):
         earlier.unlink()  # TensorBoard shows two runs in one folder as one
-    watch = GradCAMCallback(ProbeSet.from_dataset(validation, PROBE_PER_CLASS), log_before_training=True)
+    probe = ProbeSet.from_dataset(validation, PROBE_PER_CLASS)
+    watch = GradCAMCallback(probe, log_before_training=True)
     trainer = pl.Trainer(
         max_epochs=args.epochs,
         accelerator="auto",
@@ -110,6 +111,7 @@ def train(name: str, bias: float, args: argparse.Namespace) -> Result:
     model = FineTuning(network).to(memory_format=torch.channels_last)
     trainer.fit(model, _loader(training, shuffle=True), _loader(validation))
     torch.save(network.state_dict(), Path(args.out) / name / "vgg16.pt")
+    own = {} if watch.verdict is None else {watch.verdict.basis: watch.verdict.headline}
     return Result(
         name,
         float(trainer.callback_metrics["val_acc"]),
@@ -117,8 +119,33 @@ def train(name: str, bias: float, args: argparse.Namespace) -> Result:
         watch.history[-1]["gradcam/swap_control_accuracy"],
         watch.history[-1]["gradcam/swap_accuracy"],
         watch.history[-1][f"gradcam/lift/{LAYER}"],
-        watch.verdict.headline if watch.verdict is not None else "",
+        {**own, **judge_without_masks(model, probe, _loader(validation), Path(args.out) / name)},
     )
+
+
+def judge_without_masks(
+    model: FineTuning, probe: ProbeSet, validation: DataLoader[Item], folder: Path
+) -> dict[str, str]:
+    """Judge a trained network as if nobody had drawn masks: by automatic masks, and by the frame of the images.
+
+    Returns:
+        The headline of the verdict by each basis.
+    """
+
+    def watch(masks: str | None, prefix: str) -> GradCAMCallback:
+        same = ProbeSet(probe.images, probe.labels, masks, probe.names, probe.class_names)
+        return GradCAMCallback(same, LAYER, tag_prefix=prefix, views=["counterfactuals", "masks"])
+
+    watches = [watch("auto", "automatic"), watch(None, "frame")]
+    trainer = pl.Trainer(
+        accelerator="auto",
+        devices=1,
+        callbacks=[*watches],
+        logger=TensorBoardLogger(folder.parent, name=folder.name, version=""),
+        enable_progress_bar=False,
+    )
+    trainer.validate(model, validation, verbose=False)
+    return {watch.verdict.basis: watch.verdict.headline for watch in watches if watch.verdict is not None}
 
 
 def _loader(toys: Toys, shuffle: bool = False) -> DataLoader[Item]:
@@ -145,7 +172,7 @@ def report(shortcut: Result, clean: Result) -> str:
         ),
         "",
         "The callback's verdicts, from validation images alone:",
-        *(f"  {r.name}: {r.headline}" for r in (shortcut, clean)),
+        *(f"  {r.name}, by {basis}: {words}" for r in (shortcut, clean) for basis, words in r.headlines.items()),
         "",
     ]
     if shortcut.unbiased < clean.unbiased - 0.15 and shortcut.lift < clean.lift:
