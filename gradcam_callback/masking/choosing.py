@@ -56,8 +56,8 @@ def _copy_class(name: str, images: list[Path], target: Path, per_class: int, see
     there = {path.stem for path in list_images(target)}
     new = [path for path in chosen if path.stem not in there]
     for path in new:
-        mask = path.with_name(path.stem + MASK_SUFFIX)
         # The mask first: a photograph without it would look new.
+        mask = path.with_name(path.stem + MASK_SUFFIX)
         if mask.is_file() and not (target / mask.name).exists():
             write_whole(target / mask.name, mask.read_bytes())
         write_whole(target / path.name, path.read_bytes())

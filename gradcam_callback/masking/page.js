@@ -124,13 +124,16 @@ async function goOn() {
   const after = [...photographs.keys()].map((step) => (step + (current ?? -1) + 1) % photographs.length);
   const next = after.find((index) => !isDone(index) && photographs[index].status !== "unreadable");
   if (next !== undefined) return open(next);
-  const left = photographs.length - state.done;
   await toSheet();
-  return say(
-    left
-      ? `All that can be read are done. ${left} cannot be read: repair or remove them.`
-      : `All ${photographs.length} are done. Stop the command with Ctrl-C in the terminal; it says what to do next.`,
-  );
+  return say(finish());
+}
+
+function finish() {
+  const { photographs, done } = state;
+  const left = photographs.length - done;
+  return left
+    ? `All that can be read are done. ${left} cannot be read: repair or remove them.`
+    : `All ${photographs.length} are done. Stop the command with Ctrl-C in the terminal; it says what to do next.`;
 }
 
 async function accept() {
@@ -164,8 +167,8 @@ async function acceptAll() {
   const news = await server.acceptAll([...drafts.keys()]);
   show(news);
   const left = state.photographs.length - state.done;
-  const rest = left ? `${left} are left: press Enter to go through them.` : "All are done.";
-  say(`Accepted ${news.accepted}. ${rest} U undoes it.`);
+  const rest = left ? `${left} left: press Enter to go through them.` : finish();
+  say(`Accepted ${news.accepted}. U undoes it. ${rest}`);
 }
 
 async function undo() {

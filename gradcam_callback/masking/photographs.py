@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 # As `ProbeSet.from_folder` reads them.
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 MASK_SUFFIX = ".mask.png"
+# What the stem of a mask ends with. The first is never a photograph.
+_MARKS = (".mask", "_mask", "-mask", " mask")
+# Annotations of labelme, YOLO and Pascal VOC.
+_ANNOTATIONS = (".json", ".txt", ".xml")
 
 
 class Photograph(NamedTuple):
@@ -19,11 +23,14 @@ class Photograph(NamedTuple):
         path: Its file.
         class_name: The name of its folder, or "" in a folder without classes.
         mask_path: Where its mask lies, or will lie.
+        other: A mask of another name or an annotation beside it, which counts if there is no mask. None if there is
+            none.
     """
 
     path: Path
     class_name: str
     mask_path: Path
+    other: Path | None
 
     @property
     def key(self) -> str:
@@ -58,11 +65,9 @@ def list_photographs(folder: Path) -> list[Photograph]:
             f"Their names have to end in {', '.join(SUFFIXES)}."
         )
     _refuse_shared_masks(images)
-    masks = {parent: _find_masks(parent) for parent in {path.parent for path in images}}
+    beside = {parent: _find_beside(parent) for parent in {path.parent for path in images}}
     return [
-        Photograph(
-            path, "" if path.parent == folder else path.parent.name, masks[path.parent].get(path.stem, _mask_of(path))
-        )
+        Photograph(path, "" if path.parent == folder else path.parent.name, *_choose(path, beside[path.parent]))
         for path in images
     ]
 
@@ -74,8 +79,14 @@ def list_classes(folder: Path) -> list[Path]:
 
 def list_images(folder: Path) -> list[Path]:
     """Return the visible images in a folder by name, without masks."""
-    names = [path for path in _list_visible(folder) if path.name.lower().endswith(SUFFIXES) and not path.is_dir()]
-    return [path for path in names if not path.stem.lower().endswith(".mask")]
+    files = [path for path in _list_visible(folder) if path.name.lower().endswith(SUFFIXES) and not path.is_dir()]
+    images: dict[str, list[Path]] = {}
+    # Shorter names come first, so that a photograph is known before its mask.
+    for path in sorted(files, key=lambda path: len(path.stem)):
+        stem = next((path.stem[: -len(mark)] for mark in _MARKS if path.stem.lower().endswith(mark)), None)
+        if stem is None or (stem not in images and not path.stem.lower().endswith(_MARKS[0])):
+            images.setdefault(path.stem, []).append(path)
+    return sorted((path for paths in images.values() for path in paths), key=lambda path: path.name)
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -146,7 +157,15 @@ def _mask_of(path: Path) -> Path:
     return path.with_name(path.stem + MASK_SUFFIX)
 
 
-def _find_masks(folder: Path) -> dict[str, Path]:
-    """Return the masks in a folder by the stems of their photographs. Their suffix may be in capitals."""
-    visible = _list_visible(folder)
-    return {path.name[: -len(MASK_SUFFIX)]: path for path in visible if path.name.lower().endswith(MASK_SUFFIX)}
+def _find_beside(folder: Path) -> dict[str, Path]:
+    """Return the visible files of a folder by their names in lower case."""
+    return {path.name.lower(): path for path in _list_visible(folder)}
+
+
+def _choose(path: Path, beside: Mapping[str, Path]) -> tuple[Path, Path | None]:
+    """Return where the mask of a photograph lies or will lie, and what else marks its object."""
+    stem = path.stem.lower()
+    names = [f"{stem}{mark}{suffix}" for mark in _MARKS for suffix in SUFFIXES if mark + suffix != MASK_SUFFIX]
+    names += [stem + suffix for suffix in _ANNOTATIONS]
+    own = beside.get(stem + MASK_SUFFIX, _mask_of(path))
+    return own, next((beside[name] for name in names if name in beside), None)

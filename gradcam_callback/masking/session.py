@@ -14,6 +14,7 @@ from PIL import Image
 from gradcam_callback.masking.mask_files import Mask, Record, decode_mask, encode_mask
 from gradcam_callback.masking.network import LazyNetwork
 from gradcam_callback.masking.photographs import list_photographs, remove, write_whole
+from gradcam_callback.masking.pixels import is_cut_out
 from gradcam_callback.probes import open_image
 
 # How many photographs stay decoded: that on the page, and one or two that the background is at.
@@ -38,7 +39,7 @@ class Progress:
 
     Attributes:
         status: How far it is.
-        reason: Why its proposal is doubtful, or why it cannot be read.
+        reason: Why its proposal is doubtful, why it cannot be read, or what but a mask marks its object.
         proposal: The mask of the network as PNG.
         version: It changes whenever the photograph looks different.
     """
@@ -143,7 +144,7 @@ class Session:
         """Return the mask that a photograph has, else the one that is proposed, else None."""
         with self._lock:
             size, progress = self.read(index).size, self._progress[index]
-            if progress.status is Status.DONE:
+            if progress.status is Status.DONE and self.photographs[index].mask_path.exists():
                 try:
                     return decode_mask(self.photographs[index].mask_path.read_bytes(), size)
                 except (OSError, ValueError) as error:
@@ -160,6 +161,8 @@ class Session:
             photograph = self.read(index)
             # A mask that was there before may be broken.
             self.mask(index)
+            if self._progress[index].status is Status.WAITING and is_cut_out(self.photographs[index].path):
+                self._change(index, Status.DONE, "its background is transparent")
         except (OSError, ValueError) as error:
             self._change(index, Status.UNREADABLE, str(error))
             return
@@ -214,8 +217,15 @@ class Session:
         """Remember that a photograph shows no object. A mask that it has is removed.
 
         Raises:
+            ValueError: something else marks an object, which is not for this page to remove.
             OSError: it could not be written.
         """
+        photograph = self.photographs[index]
+        if self._progress[index].status is Status.DONE and not photograph.mask_path.exists():
+            raise ValueError(
+                f"Expected a photograph without an object, but {(photograph.other or photograph.path).name!r} marks "
+                "one. Remove or change this file first."
+            )
         self._decide([index], lambda _: self._write(index, None, shows_nothing=True))
 
     def undo(self) -> int | None:
@@ -271,6 +281,8 @@ class Session:
         photograph = self.photographs[index]
         if photograph.mask_path.exists():
             self._change(index, Status.DONE)
+        elif photograph.other is not None:
+            self._change(index, Status.DONE, f"by {photograph.other.name}")
         elif photograph in self._record:
             self._change(index, Status.NOTHING)
 

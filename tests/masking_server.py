@@ -1,0 +1,100 @@
+"""The server of the masks, started in a thread, and photographs with known masks."""
+
+import contextlib
+import http.client
+import io
+import json
+import threading
+
+import numpy as np
+from conftest import Toys
+from PIL import Image
+
+from gradcam_callback.masking.background import Background
+from gradcam_callback.masking.server import Server
+from gradcam_callback.masking.session import Session
+
+
+@contextlib.contextmanager
+def serving(folder):
+    """The session and the server of a folder, until the block ends."""
+    session = Session(folder)
+    with Background(session) as background:
+        server = Server(session, background)
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        try:
+            yield session, server
+        finally:
+            server.stop()
+            thread.join()
+
+
+def save_toys(folder, count=16, size=160):
+    """Save toys as JPEG in folders of classes, and return the mask of each by the path of its photograph."""
+    toys, masks = Toys(count, bias=1.0, seed=5, size=size), {}
+    for i, (image, label, mask) in enumerate(toys.items):
+        path = folder / toys.classes[label] / f"{i:02}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = (image * 255).round().byte().permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(path, quality=95)
+        masks[path] = mask.numpy()
+    return masks
+
+
+def mask_of(path):
+    return path.with_name(f"{path.stem}.mask.png")
+
+
+def read_mask(path):
+    with Image.open(path) as image:
+        return np.asarray(image.convert("L")) > 127
+
+
+def overlap(one, other):
+    return (one & other).sum() / (one | other).sum()
+
+
+def png(mask):
+    buffer = io.BytesIO()
+    Image.fromarray(mask).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+class Client:
+    """What a browser sends that has the cookie of a server."""
+
+    def __init__(self, server):
+        self.server = server
+        self.own = {"Host": f"127.0.0.1:{server.port}", "Origin": f"http://127.0.0.1:{server.port}"}
+        answer = self.ask("GET", server.address.partition(str(server.port))[2])
+        self.said = answer.headers["Set-Cookie"]
+        self.own["Cookie"] = self.said.partition(";")[0]
+
+    def ask(self, method, path, body=None, **headers):
+        """Send a request; a header that is None is left out. The answer has its body in `content`."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=60)
+        sent = {name: value for name, value in (self.own | headers).items() if value is not None}
+        connection.putrequest(method, path, skip_host=True)
+        for name, value in sent.items():
+            connection.putheader(name.replace("_", "-"), value)
+        if body is not None:
+            connection.putheader("Content-Length", str(len(body)))
+        connection.endheaders(body)
+        answer = connection.getresponse()
+        answer.content = answer.read()
+        connection.close()
+        return answer
+
+    def get(self, path):
+        return self.ask("GET", path)
+
+    def post(self, path, body=b""):
+        return json.loads(self.ask("POST", path, body).content)
+
+    def wait(self):
+        """Until all proposals are made."""
+        while True:
+            state = json.loads(self.get("/state").content)
+            if not state["working"]:
+                return state

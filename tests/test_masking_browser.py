@@ -1,0 +1,308 @@
+"""The page of the masks, used by keyboard and mouse in a real browser."""
+
+import errno
+import os
+import shutil
+
+import numpy as np
+import pytest
+from masking_server import mask_of, overlap, read_mask, save_toys, serving
+from PIL import Image, ImageDraw
+
+from gradcam_callback import ProbeSet
+from gradcam_callback.saliency import judge_proposal
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+pytestmark = [
+    pytest.mark.skipif(
+        CHROMIUM is None and "CI" not in os.environ,
+        reason="no Chromium on this machine: install it, as with 'apt install chromium', to see what a person sees",
+    ),
+    # Of the driver, when it is closed.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+# How often a state is asked for, at most, with a tenth of a second between: two minutes.
+TRIES = 1200
+
+
+class Person:
+    """What a person sees and does on a page."""
+
+    def __init__(self, page):
+        self.page = page
+        self.errors = []
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("console", lambda said: self.errors.append(said.text))
+
+    def until(self, holds):
+        """Wait. Playwright's own waiting runs code that the policy of the page forbids."""
+        for _ in range(TRIES):
+            if holds():
+                return
+            self.page.wait_for_timeout(100)
+        raise AssertionError(f"{self.count()}; {self.said()}; {self.title()}; {self.errors}")
+
+    def look(self, server):
+        self.page.goto(server.address)
+        self.until(lambda: self.states() and not any("waiting" in state for state in self.states()))
+        self.until(lambda: self.page.evaluate("[...document.images].every(image => image.hidden || image.complete)"))
+
+    def idle(self):
+        self.until(lambda: self.page.evaluate("document.body.getAttribute('aria-busy') === 'false'"))
+
+    def press(self, *keys):
+        for key in keys:
+            self.page.keyboard.press(key)
+            self.idle()
+
+    def states(self):
+        return self.page.locator(".tile .state").all_text_contents()
+
+    def names(self):
+        return self.page.locator(".tile .name").all_text_contents()
+
+    def count(self):
+        return self.page.locator("#count").inner_text()
+
+    def said(self):
+        return self.page.locator("#message").inner_text()
+
+    def title(self):
+        return self.page.locator("#name").inner_text() if self.page.locator("#editor").is_visible() else "sheet"
+
+    def open(self, name):
+        self.page.locator(".tile", has=self.page.get_by_text(name, exact=True)).click()
+        self.idle()
+        assert self.title().endswith(name)
+
+    def drag(self, start, end, width, button="left"):
+        """Drag between two points in pixels of a photograph of some width."""
+        place = self.page.locator("#canvas").bounding_box()
+        scale = place["width"] / width
+        at = [(place["x"] + x * scale, place["y"] + y * scale) for x, y in (start, end)]
+        self.page.mouse.move(*at[0])
+        self.page.mouse.down(button=button)
+        self.page.mouse.move(*at[1], steps=3)
+        self.page.mouse.up(button=button)
+        self.idle()
+
+    def label(self):
+        return self.page.locator("#canvas").get_attribute("aria-label")
+
+
+@pytest.fixture
+def person():
+    from playwright.sync_api import sync_playwright
+
+    assert CHROMIUM is not None, "CI installs Chromium"
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield Person(browser.new_page(viewport={"width": 1280, "height": 860}))
+        browser.close()
+
+
+class Bright:
+    """A network that marks what is brighter than half, and is sure of it."""
+
+    def saliency(self, photograph):
+        return (np.asarray(photograph.convert("L")) > 127).astype(np.float32)
+
+    def propose(self, photograph):
+        return judge_proposal(self.saliency(photograph))
+
+
+@pytest.fixture
+def bright(monkeypatch):
+    monkeypatch.setattr("gradcam_callback.masking.network.SaliencyNetwork", Bright)
+
+
+def white_box(path, box=(20, 10, 50, 40)):
+    image = Image.new("RGB", (80, 60))
+    ImageDraw.Draw(image).rectangle((box[0], box[1], box[2] - 1, box[3] - 1), "white")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+    return path
+
+
+def paint(person, mask, brush=8):
+    """Paint a mask from left to right with a brush, whose diameter is in pixels of the photograph."""
+    height, width = mask.shape
+    slider = person.page.locator("#size")
+    wanted = brush * person.page.locator("#canvas").bounding_box()["width"] / width
+    slider.fill(str(round(wanted)))
+    for row in range(brush // 2, height, 5):
+        columns = np.nonzero(mask[row])[0]
+        for run in np.split(columns, np.nonzero(np.diff(columns) > 1)[0] + 1):
+            if len(run) > brush - 2:
+                person.drag((run[0] + 4, row + 0.5), (run[-1] - 3, row + 0.5), width)
+
+
+def test_sixteen_photographs_are_masked_by_keyboard_and_mouse(person, tmp_path):
+    masks = save_toys(tmp_path)
+    boxed, painted, bare = (next((tmp_path / kind).iterdir()) for kind in ("star", "heart", "moon"))
+    # The ground alone.
+    with Image.open(bare) as image:
+        ground = image.crop((0, 0, 24, 24)).resize((160, 160))
+    ground.save(bare)
+    name = {path: f"{path.parent.name}/{path.name}" for path in masks}
+    with serving(tmp_path) as (_, server):
+        person.look(server)
+        assert person.count() == "0 of 16 done" and person.names() == sorted(name.values())
+
+        person.open(name[bare])
+        person.press("n")
+        assert person.count() == "1 of 16 done" and not mask_of(bare).exists()
+
+        person.press("Escape")
+        person.open(name[boxed])
+        rows, columns = np.nonzero(masks[boxed])
+        person.press("c")
+        assert "covers nothing" in person.label()
+        person.press("Enter")
+        assert person.said().startswith("Nothing is marked.") and person.count() == "1 of 16 done"
+        person.drag((columns.min() - 2, rows.min() - 2), (columns.max() + 3, rows.max() + 3), 160)
+        person.press("Enter")
+        assert overlap(read_mask(mask_of(boxed)), masks[boxed]) > 0.9
+
+        person.press("u")
+        assert person.title().endswith(name[boxed]) and person.count() == "1 of 16 done"
+        assert not mask_of(boxed).exists()
+        person.press("Enter")
+        assert overlap(read_mask(mask_of(boxed)), masks[boxed]) > 0.9, "the box is kept after the undo"
+
+        person.press("Escape")
+        person.open(name[painted])
+        person.press("c", "p")
+        paint(person, masks[painted])
+        person.press("Enter")
+        assert overlap(read_mask(mask_of(painted)), masks[painted]) > 0.75
+
+        person.press("Escape", "a")
+        assert "U undoes it" in person.said()
+        for _ in range(16):
+            if person.title() != "sheet" or person.count() != "16 of 16 done":
+                person.press("Enter")
+        assert person.count() == "16 of 16 done" and person.title() == "sheet" and "Ctrl-C" in person.said()
+        assert all(state.startswith("✓") for state in person.states())
+    with serving(tmp_path) as (_, server):
+        person.look(server)
+        assert person.count() == "16 of 16 done"
+        assert [name for name, state in zip(person.names(), person.states(), strict=True) if "no object" in state] == [
+            name[bare]
+        ]
+    probe = ProbeSet.from_folder(tmp_path)
+    assert probe.has_mask.sum() == 15
+    overlaps = [overlap(read_mask(mask_of(path)), mask) for path, mask in masks.items() if path != bare]
+    assert np.mean(overlaps) >= 0.9
+    assert person.errors == []
+
+
+def test_brush_adds_and_removes_and_undo_goes_back_step_by_step(person, bright, tmp_path):
+    path = white_box(tmp_path / "cat/a.png")
+    for name in "bc":
+        white_box(tmp_path / f"cat/{name}.png")
+    with serving(tmp_path) as (_, server):
+        person.look(server)
+        person.press("Enter")
+        assert person.title() == "1 of 3: cat/a.png" and "covers 19 %" in person.label()
+        person.press("p", "]")
+        person.drag((60, 50), (75, 50), 80)
+        added = person.label()
+        person.drag((20, 25), (50, 25), 80, button="right")
+        removed = person.label()
+        person.press("x")
+        person.drag((20, 35), (50, 35), 80)
+        assert len({added, removed, person.label()}) == 3
+        person.press("u")
+        assert person.label() == removed
+        # Another photograph and back: what was drawn stays, though it is not accepted.
+        person.press("ArrowRight", "ArrowLeft")
+        assert person.title() == "1 of 3: cat/a.png" and person.label() == removed and not mask_of(path).exists()
+        person.press("Escape")
+        assert person.states() == ["✎ changed, not accepted yet", "○ proposal", "○ proposal"]
+        person.press("a")
+        assert person.count() == "2 of 3 done" and not mask_of(path).exists(), "what a person has changed is theirs"
+        person.press("Enter", "Enter")
+        mask = read_mask(mask_of(path))
+        assert mask[50, 60:75].all() and not mask[25, 20:50].any() and mask[39, 22:48].all()
+        # The mouse can do the same.
+        person.open("cat/b.png")
+        person.page.get_by_role("button", name="No object").click()
+        person.until(lambda: not mask_of(tmp_path / "cat/b.png").exists())
+        person.page.get_by_role("button", name="Undo").click()
+        person.until(lambda: mask_of(tmp_path / "cat/b.png").exists())
+    assert person.errors == []
+
+
+def test_without_the_network_box_and_brush_remain(person, monkeypatch, tmp_path):
+    def missing():
+        raise ImportError("Install onnxruntime.")
+
+    monkeypatch.setattr("gradcam_callback.masking.network.SaliencyNetwork", missing)
+    path = white_box(tmp_path / "a.png")
+    with serving(tmp_path) as (_, server):
+        person.look(server)
+        assert person.page.locator("#network").inner_text() == "Box and brush alone. Install onnxruntime."
+        person.press("Enter")
+        person.drag((20, 10), (50, 40), 80)
+        person.press("Enter")
+    expected = np.zeros((60, 80), bool)
+    expected[10:40, 20:50] = True
+    assert overlap(read_mask(mask_of(path)), expected) > 0.93
+    assert person.errors == []
+
+
+def test_names_of_files_run_nothing(person, bright, tmp_path):
+    names = ['"><img src=x onerror=document.title=1>.png', "<script>document.title=2<!script>.png", "企鹅 ' & 50%.png"]
+    for name in names:
+        white_box(tmp_path / "<b>class" / name)
+    with serving(tmp_path) as (_, server):
+        person.look(server)
+        assert sorted(person.names()) == sorted(f"<b>class/{name}" for name in names)
+        person.press("a", "u", "Enter", "Enter", "n", "Enter")
+        assert person.count() == "3 of 3 done"
+        assert person.page.title() == "Masks"
+    assert person.errors == []
+
+
+def test_a_write_that_fails_is_told_and_can_be_tried_again(person, bright, monkeypatch, tmp_path):
+    path = white_box(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"broken")
+
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with serving(tmp_path) as (_, server):
+        person.look(server)
+        assert person.states()[1].startswith("! cannot be read: Cannot read ")
+        with monkeypatch.context() as patched:
+            patched.setattr("os.replace", fail)
+            person.press("Enter", "Enter")
+            assert "Error: Cannot write" in person.said() and "No space left on device" in person.said()
+            assert person.title() == "1 of 2: a.png" and person.count() == "0 of 2 done"
+            assert {inner.name for inner in tmp_path.iterdir()} == {"a.png", "b.png"}
+        person.press("Enter")
+        assert person.count() == "1 of 2 done" and mask_of(path).exists()
+        person.open("b.png")
+        assert person.said().startswith("Error: Cannot read ")
+    assert person.errors == []
+
+
+@pytest.mark.parametrize("width", [1280, 800])
+def test_all_of_the_page_fits_into_its_width(person, bright, tmp_path, width):
+    for i in range(6):
+        white_box(tmp_path / "a class with a long name" / f"{'long ' * 12}{i}.png")
+    person.page.set_viewport_size({"width": width, "height": 800})
+    with serving(tmp_path) as (_, server):
+        person.look(server)
+        for _ in range(2):
+            assert person.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+            unnamed = "[...document.querySelectorAll('button, input, canvas')].filter(one => !(one.textContent.trim()"
+            unnamed += " || one.getAttribute('aria-label') || one.labels?.length)).length"
+            assert person.page.evaluate(unnamed) == 0
+            person.press("Enter")
+        place = person.page.locator("#canvas").bounding_box()
+        assert place["width"] > width / 2 and place["y"] + place["height"] <= 800
+    assert person.errors == []
