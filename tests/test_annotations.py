@@ -80,7 +80,7 @@ def test_polygons_are_filled_as_pycocotools_and_pillow_fill_them(seed):
     # Pillow draws eight times as large, where its rounding to whole pixels hardly counts.
     large = Image.new("1", (1600, 1280))
     ImageDraw.Draw(large).polygon([tuple(point) for point in points * 8], fill=1)
-    shares = torch.from_numpy(np.asarray(large)).float().view(160, 8, 200, 8).mean(dim=(1, 3))
+    shares = torch.from_numpy(np.array(large)).float().view(160, 8, 200, 8).mean(dim=(1, 3))
     assert torch.equal(filled[shares > 0.9], torch.ones(int((shares > 0.9).sum())).bool())
     assert not filled[shares < 0.1].any()
 

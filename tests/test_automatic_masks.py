@@ -10,13 +10,16 @@ import pytest
 import torch
 from conftest import Toys
 from PIL import Image, ImageDraw
-from torchvision import transforms
+from torchvision import transforms, tv_tensors
 from torchvision.datasets import ImageFolder
+from torchvision.ops import masks_to_boxes
 
 from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet
 from gradcam_callback.drawing import InputImage, MaskCell, mask_sheet
 from gradcam_callback.drawing.canvas import CORRECT, WRONG
 from gradcam_callback.measures import AUTOMATIC_MASKS, Swaps, judge, swap_test
+from gradcam_callback.probes import Item, from_boxes, make_probe_set
+from gradcam_callback.probes.prompts import refine_boxes
 from gradcam_callback.run import Evaluator
 from gradcam_callback.saliency import Proposal, SaliencyNetwork, judge_proposal, weights
 from gradcam_callback.saliency.proposals import LARGEST, LARGEST_BORDER, LEAST_SURE, SMALLEST, SMALLEST_MAIN
@@ -105,8 +108,11 @@ class Bright:
         return self
 
     def propose(self, photograph):
+        return judge_proposal(self.saliency(photograph))
+
+    def saliency(self, photograph):
         self.seen.append(photograph.size)
-        return judge_proposal((np.asarray(photograph.convert("L")) > 127).astype(np.float32))
+        return (np.asarray(photograph.convert("L")) > 127).astype(np.float32)
 
 
 @pytest.fixture
@@ -204,6 +210,85 @@ def test_a_dataset_that_does_more_than_its_transform_has_masks_of_its_own_images
     probe = ProbeSet.from_dataset(Flipped(folder, TRANSFORM), 1, masks="auto")
     assert bright.seen == [(20, 20)] * 2
     assert torch.equal(probe.masks, probe.images[:, 0] > 0.5)
+
+
+def write_box(folder, name, x1, y1, x2, y2):
+    """Write a box in YOLO's format beside a photograph of 80 x 40 pixels."""
+    numbers = ((x1 + x2) / 160, (y1 + y2) / 80, (x2 - x1) / 80, (y2 - y1) / 40)
+    (folder / name).write_text("0 " + " ".join(f"{number:.6f}" for number in numbers) + "\n")
+
+
+def test_boxes_beside_photographs_are_prompts_only_with_automatic_masks(bright, folder):
+    write_box(folder, "dog/0.txt", 34, 6, 62, 34)
+    write_box(folder, "dog/1.txt", 0, 0, 30, 40)
+    plain = ProbeSet.from_folder(folder)
+    assert bright.seen == [] and plain.box_masks.tolist() == [False, False, True, True] and plain.has_box_masks
+    assert plain.masks[2].sum() == 28 * 28 and plain.proposals is None
+    probe = ProbeSet.from_folder(folder, masks="auto")
+    assert bright.seen == [(80, 40), (28 + 2 * 3, 28 + 2 * 3), (33, 40)], "a tenth more on each side"
+    assert torch.equal(probe.masks[2], probe.images[2, 0] > 0.5) and probe.proposals[2].doubt is None
+    assert torch.equal(probe.masks[3], plain.masks[3]) and 3 not in probe.proposals, "nothing in it is bright"
+    assert probe.box_masks.tolist() == [False, False, False, True] and probe.has_automatic_masks
+    steps = ProbeSet.from_folder(folder, TRANSFORM, masks="auto")
+    assert overlap(steps.masks[2], steps.images[2, 0] > 0.5) > 0.9
+
+
+def test_outlines_are_no_prompts_and_all_boxes_of_a_photograph_must_be_good(bright, folder):
+    write_box(folder, "dog/0.txt", 34, 6, 62, 34)
+    with open(folder / "dog" / "0.txt", "a") as file:
+        file.write("0 0 0 0.1 0 0.1 0.1 0 0.1\n")
+    (folder / "dog" / "1.txt").write_text("0 0.2 0.2 0.6 0.2 0.6 0.9 0.2 0.9\n")
+    probe = ProbeSet.from_folder(folder, masks="auto")
+    assert not probe.has_box_masks and set(probe.proposals) == {1, 2}
+    assert torch.equal(probe.masks[2, 10:], probe.images[2, 0, 10:] > 0.5) and probe.masks[2, :4, :8].all()
+    write_box(folder, "dog/0.txt", 34, 6, 62, 34)
+    with open(folder / "dog" / "0.txt", "a") as file:
+        file.write("0 0.1 0.5 0.1 0.1\n")
+    probe = ProbeSet.from_folder(folder, masks="auto")
+    assert probe.box_masks.tolist() == [False, False, True, False] and probe.masks[2].sum() == 28 * 28 + 8 * 4
+
+
+def test_boxes_of_a_dataset_are_prompts_in_its_images(bright):
+    images = [square(10, 12, 15), square(5, 5, 20)]
+    boxes = [
+        tv_tensors.BoundingBoxes([corners], format="XYXY", canvas_size=(40, 40))
+        for corners in ([8, 6, 30, 30], [30, 30, 38, 38])
+    ]
+    data = [(image, i, box) for i, (image, box) in enumerate(zip(images, boxes, strict=True))]
+    plain = ProbeSet.from_dataset(data)
+    assert bright.seen == [] and plain.box_masks.all()
+    probe = ProbeSet.from_dataset(data, masks="auto")
+    assert torch.equal(probe.masks[0], images[0][0].bool()) and set(probe.proposals) == {0}
+    assert torch.equal(probe.masks[1], plain.masks[1]) and probe.box_masks.tolist() == [False, True]
+    assert bright.seen == [(28, 30), (10, 10)]
+    # Several classes in an image are no doubt, as the box says which object it is.
+    several = [(image, torch.tensor([1.0, 1.0]), box) for image, _, box in data]
+    assert ProbeSet.from_dataset(several, masks="auto").proposals[0].doubt is None
+
+
+def test_items_carry_boxes_and_what_came_of_them():
+    """A probe set is made anew where its images go through the hooks of a training."""
+    image, mask = square(5, 5, 20), torch.zeros(40, 40, dtype=torch.bool)
+    mask[5:30, 5:30] = True
+    items = [Item(image, 0, mask, "a", boxed=True), Item(image, 1, [5, 5, 30, 30], "b", proposal=Proposal(mask, None))]
+    assert make_probe_set(items).box_masks.tolist() == [True, True]
+    probe = make_probe_set(items, automatic=True)
+    assert probe.box_masks.tolist() == [True, False] and torch.equal(probe.masks[1], mask)
+
+
+def test_the_network_marks_the_objects_inside_of_boxes(network, large_toys):
+    images, _, masks = large_toys
+    better, refined = [], 0
+    for image, mask in zip(images, masks, strict=True):
+        (box,) = masks_to_boxes(mask[None]).tolist()
+        corners = (box[0] - 2, box[1] - 2, box[2] + 3, box[3] + 3)
+        found = refine_boxes(network, to_picture(image), [corners])
+        if found is not None:
+            plain = from_boxes(corners, *mask.shape)
+            assert not (found & ~plain).any()
+            better.append(overlap(found, mask) - overlap(plain, mask))
+            refined += 1
+    assert refined >= 5 and np.mean(better) > 0.1
 
 
 def test_another_word_or_a_second_place_is_refused(toys):

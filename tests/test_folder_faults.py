@@ -11,7 +11,7 @@ from PIL import Image, ImageFile
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from gradcam_callback import ProbeSet
+from gradcam_callback import GradCAMWarning, ProbeSet
 from gradcam_callback.probes import masks
 
 WIDTH, HEIGHT = 24, 16
@@ -283,6 +283,22 @@ def voc_palette():
 def as_mask(kind):
     """Return the same object in one of the forms in which people save masks."""
     marked = square()
+    if kind == "colours on black, and void":
+        # As CVAT writes its labels: in the colours of VOC, without a palette.
+        coloured = np.where(marked[..., None], (128, 0, 0), (0, 0, 0))
+        coloured[2], coloured[4, 8] = (224, 224, 192), (0, 0, 128)
+        return Image.fromarray(coloured.astype(np.uint8))
+    if kind in ("a cut-out", "a dark cut-out of greys", "a black silhouette"):
+        pixels = {"a cut-out": colours(), "a black silhouette": colours() * 0}.get(
+            kind, colours(size=(HEIGHT, WIDTH)) // 9
+        )
+        image = Image.fromarray(pixels)
+        image.putalpha(Image.fromarray(marked.astype(np.uint8) * 255))
+        return image.convert("LA") if "greys" in kind else image
+    if kind == "black and white, erased in part":
+        erased = np.zeros((*marked.shape, 4), np.uint8)
+        erased[marked], erased[:, :4, 3] = 255, 255
+        return Image.fromarray(erased)
     if kind == "16 bits":
         return Image.fromarray(marked.astype(np.uint16) * 65535)
     if kind == "16 bits, white as of 8":
@@ -314,7 +330,8 @@ def as_mask(kind):
 KINDS = [
     "bool", "0 and 1", "0 and 255", "0 and 1 in colour", "white in colour", "grey and alpha", "palette of greys",
     "16 bits", "16 bits, white as of 8", "white on transparent white", "soft edges", "labels of 1", "labels of 15",
-    "labels and void", "palette, white first",
+    "labels and void", "palette, white first", "colours on black, and void", "a cut-out", "a dark cut-out of greys",
+    "a black silhouette", "black and white, erased in part",
 ]  # fmt: skip
 
 
@@ -337,13 +354,18 @@ def test_masks_of_every_kind_mark_the_object_in_a_folder_and_as_an_image(lion, k
         (square().astype(np.uint8) * 100, "L", ["marks nothing"]),
         (np.where(square(), 12, 255).astype(np.uint8), "L", ["[0, 12, 255]", "labels and the void of VOC"]),
         (square().astype(np.uint8), "red and black", ["palette of a mask to start with black", "label 0 in black"]),
+        (
+            square()[..., None] * np.array([255, 0, 0]) + np.array([0, 0, 9]),
+            "RGB",
+            ["black background", "without black"],
+        ),
         (square()[:-1].astype(np.uint8), "L", ["to have the size of its image", f"but got {WIDTH} x {HEIGHT - 1}"]),
     ],
 )
 def test_masks_that_make_no_sense_are_refused_by_their_own_name(lion, levels, mode, words):
     write_image(lion)
-    image = Image.fromarray(levels)
-    if mode != "L":
+    image = Image.fromarray(levels.astype(np.uint8))
+    if mode not in ("L", "RGB"):
         image.putpalette(voc_palette() if mode == "voc" else [255, 0, 0, 0, 0, 0])
     image.save(lion / "a.mask.png")
     refuses(lion, str(lion / "a.mask.png"), *words)
@@ -388,6 +410,96 @@ def test_masks_without_an_image_or_of_another_format_are_refused(lion):
     (lion / "a.mask.png").mkdir()
     refuses(lion, "a.mask.png' as an image", "Cannot read")
     assert path.exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a.mask.png", "a_mask.png", "a-mask.png", "a mask.png", "a_MASK.PNG", "a_mask.jpg", "a.mask.jpeg", "a_mask.bmp"],
+)
+def test_masks_have_one_of_several_names(lion, name):
+    """None of them becomes an image of its own. JPEG adds greys along the edges."""
+    write_image(lion)
+    image = Image.fromarray(square().astype(np.uint8) * 255)
+    image.save(lion / name, quality=60) if name[-4:] in (".jpg", "jpeg") else image.save(lion / name)
+    probe = read(lion)
+    assert probe.names == ["lion-a"] and np.array_equal(probe.masks[0].numpy(), square())
+
+
+def test_the_first_name_counts_if_there_are_several_masks(lion):
+    write_image(lion)
+    for i, name in enumerate(["a-mask.png", "a_mask.jpg", "a_mask.png", "a.mask.bmp", "a.mask.png"]):
+        image = Image.new("L", (WIDTH, HEIGHT))
+        image.paste(255, (0, 0, WIDTH // 2, i + 3))
+        image.save(lion / name)
+        assert int(read(lion).masks.sum()) == WIDTH // 2 * (i + 3) and len(read(lion)) == 1, name
+
+
+def test_photographs_called_mask_stay_photographs(lion):
+    for name in ("face_mask.png", "mask.png", "_mask.png", "b_mask_mask.png", "b_masked.png", "b.png"):
+        write_image(lion, name)
+    Image.fromarray(square()).save(lion / "b_mask.png")
+    assert len(read(lion)) == 6 and read(lion).has_mask.sum() == 1
+
+
+def test_masks_that_look_inverted_are_warned_of_and_kept(lion):
+    for name in ("a", "b"):
+        write_image(lion, f"{name}.png")
+    Image.fromarray(~square()).save(lion / "a.mask.png")
+    Image.fromarray(square()).save(lion / "b.mask.png")
+    with pytest.warns(GradCAMWarning, match=r"1 masks may be inverted \(.*a.mask.png\): they fill more than") as caught:
+        probe = read(lion)
+    assert len(caught) == 1 and np.array_equal(probe.masks[0].numpy(), ~square())
+    # An object that fills most of the image, or one that is small and touches all sides, is none.
+    large, cross = np.zeros((2, HEIGHT, WIDTH), bool)
+    large[1:, 1:], cross[7], cross[:, 9] = True, True, True
+    for mask in (large, cross):
+        Image.fromarray(mask).save(lion / "a.mask.png")
+        assert np.array_equal(read(lion).masks[0].numpy(), mask)
+
+
+# Cut-outs.
+
+
+def cut_out(mode, alpha):
+    photograph = Image.fromarray(colours() // 6)
+    photograph.putalpha(Image.fromarray(alpha))
+    if mode == "P":
+        # One colour of the palette is transparent.
+        indexed = np.asarray(photograph.convert("RGB").quantize(15)).copy()
+        indexed[alpha < 128] = 15
+        image = Image.fromarray(indexed)
+        image.putpalette(list(range(48)))
+        return image
+    return photograph.convert(mode)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "webp"])
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_the_alpha_of_a_cut_out_is_its_mask_however_dark_it_is(lion, mode, suffix):
+    alpha = square().astype(np.uint8) * 255
+    alpha[3, 5:20] = 200  # soft fur
+    options = {"transparency": 15} if mode == "P" else {"lossless": True} if suffix == "webp" else {}
+    if mode == "P" and suffix != "png":
+        return
+    cut_out(mode, alpha).save(lion / f"a.{suffix}", **options)
+    probe = read(lion)
+    assert np.array_equal(probe.masks[0].numpy(), square()) and not probe.has_box_masks
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        (expected, _), *_ = ImageFolder(str(lion.parent))
+    assert np.array_equal(probe.display_images()[0], np.asarray(expected)), "the image itself is what it was"
+
+
+def test_alpha_that_cuts_nothing_out_is_no_mask(lion):
+    solid = np.full((HEIGHT, WIDTH), 255, np.uint8)
+    corner, frame, noise, half = (solid.copy() for _ in range(4))
+    corner[0, 0] = 0
+    frame[:2, :6] = frame[-2:, -6:] = 0  # a screenshot with round corners
+    noise[:] = np.random.default_rng(0).integers(0, 256, noise.shape)
+    half[:] = 128
+    for alpha in (solid, corner, frame, noise, half, solid * 0):
+        cut_out("RGBA", alpha).save(lion / "a.png")
+        assert read(lion).masks is None
 
 
 def test_two_images_that_differ_in_the_suffix_share_their_mask(lion):

@@ -10,7 +10,7 @@ from PIL import Image
 from torchvision import transforms, tv_tensors
 from torchvision.datasets import OxfordIIITPet
 
-from gradcam_callback import ProbeSet
+from gradcam_callback import GradCAMWarning, ProbeSet
 from gradcam_callback.probes import masks
 
 
@@ -217,6 +217,75 @@ def test_coco_says_what_is_missing(coco, monkeypatch):
     monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
     with pytest.raises(ImportError, match=r"needs pycocotools. .* pip install 'gradcam-callback\[coco\]'"):
         ProbeSet.from_coco(path, coco / "images")
+
+
+def test_coco_boxes_without_an_outline_are_boxes(coco):
+    """Annotation tools export drawn rectangles so, some without an area."""
+    content = json.loads((coco / "instances.json").read_text())
+    content["annotations"][0]["segmentation"] = []
+    for annotation in content["annotations"][:2]:
+        del annotation["area"]
+    (coco / "boxes.json").write_text(json.dumps(content))
+    probe = ProbeSet.from_coco(coco / "boxes.json", coco / "images")
+    assert_masks_lie_on_red(probe)
+    assert probe.box_masks.tolist() == [True, False] and probe.has_box_masks
+    assert not ProbeSet.from_coco(coco / "instances.json", coco / "images").has_box_masks
+
+
+def test_coco_of_crowds_alone_says_that_they_are_crowds(coco):
+    content = json.loads((coco / "instances.json").read_text())
+    content["annotations"] = content["annotations"][-1:]
+    (coco / "crowd.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="but there are none beside 1 crowds. Set iscrowd to 0 if these are single"):
+        ProbeSet.from_coco(coco / "crowd.json", coco / "images")
+
+
+def test_a_probe_set_knows_which_masks_are_boxes():
+    mask = torch.ones(8, 10, dtype=torch.bool)
+    given = [mask, (5, 2, 9, 4), np.array([[5, 2, 7, 4], [7, 2, 9, 4]]), None]
+    probe = ProbeSet(torch.rand(4, 3, 8, 10), [0] * 4, given)
+    assert probe.box_masks.tolist() == [False, True, True, False] and probe.has_box_masks
+    several = ProbeSet(torch.rand(4, 3, 8, 10), torch.tensor([[1, 1], [0, 1], [1, 0], [1, 1]]), given)
+    assert several.box_masks.tolist() == [False, False, True, True, False, False], "repeated with the images"
+    assert not ProbeSet(torch.rand(1, 3, 8, 10), [0], [mask]).has_box_masks
+    assert not ProbeSet(torch.rand(1, 3, 8, 10), [0]).has_box_masks
+    assert not ProbeSet(torch.rand(1, 3, 4, 4), [0], torch.eye(4)[None]).has_box_masks, "a mask of 4 x 4"
+    assert ProbeSet(torch.rand(2, 3, 8, 10), [0, 1], torch.tensor([[5, 2, 9, 4], [1, 1, 2, 2]])).box_masks.all()
+
+
+def test_boxes_of_the_untransformed_image_follow_its_transform():
+    class WithBoxes(torch.utils.data.Dataset):
+        transform = transforms.Compose([transforms.CenterCrop(20), transforms.Resize(40), transforms.ToTensor()])
+
+        def __init__(self, size):
+            self.size = size
+
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            mask = Image.new("L", (32, 24))
+            mask.paste(255, (4, 8, 20, 14))
+            red = Image.composite(Image.new("RGB", (32, 24), "red"), Image.new("RGB", (32, 24), "gray"), mask)
+            numbers = [4, 8, 20, 14] if self.size == (24, 32) else [0, 12, 28, 24]
+            box = tv_tensors.BoundingBoxes([numbers], format="XYXY", canvas_size=self.size)
+            return self.transform(red), index, box
+
+    for size in ((24, 32), (40, 40)):
+        probe = ProbeSet.from_dataset(WithBoxes(size))
+        assert_masks_lie_on_red(probe)
+        assert probe.has_box_masks
+
+
+def test_masks_of_a_dataset_that_look_inverted_are_warned_of():
+    inverted = torch.ones(8, 10, dtype=torch.bool)
+    inverted[2:5, 3:6] = False
+    data = [(torch.rand(3, 8, 10), i, ~inverted if i else inverted) for i in range(2)]
+    with pytest.warns(GradCAMWarning, match=r"1 masks may be inverted \(item 0\)"):
+        assert torch.equal(ProbeSet.from_dataset(data).masks[0], inverted)
+    ProbeSet.from_dataset(
+        [(torch.rand(3, 8, 10), 0, tv_tensors.BoundingBoxes([[0, 0, 10, 8]], format="XYXY", canvas_size=(8, 10)))]
+    )
 
 
 def test_a_mask_may_have_a_channel():
