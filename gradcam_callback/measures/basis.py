@@ -59,7 +59,10 @@ _SUSPICION, _NO_SIGN = "SHORTCUT SUSPECTED", "NO SIGN OF A SHORTCUT"
 _GOOD_MASKS = "look first if the masks and the painted backgrounds among the counterfactuals are good"
 _ON_SAME, _ON_OTHER = "on other backgrounds of their class", "on backgrounds of other classes"
 # Said wherever a verdict by the frame stands, and when a training begins.
-NO_MASKS = 'No masks: whether the background decides is known from the frame only. Pass masks="auto", or draw masks.'
+NO_MASKS = (
+    'No masks: whether the background decides is known from the frame only. Pass masks="auto", or draw masks: '
+    "python -m gradcam_callback masks probe/"
+)
 
 BASES = {
     MASKS: Basis(

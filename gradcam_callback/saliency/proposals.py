@@ -11,7 +11,7 @@ from torch.nn.functional import max_pool2d
 
 from gradcam_callback.formatting import percent
 
-# The gates. They were chosen on 50 photographs graded by eye, and judged on 50 others, see docs/automatic-masks.md.
+# The gates. They were chosen on 50 photographs graded by eye, and judged on 50 others, see docs/without-masks.md.
 SMALLEST, LARGEST = 0.02, 0.6
 LARGEST_BORDER, SMALLEST_MAIN, LEAST_SURE = 0.35, 0.75, 0.78
 # Parts of the object are told apart on cells of so many pixels, so that a gap of a few pixels parts nothing.
