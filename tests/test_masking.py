@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from masking_server import Client, mask_of, overlap, png, read_mask, save_toys, serving
+from masking_server import Client, overlap, png, read_mask, save_toys, serving
 from PIL import Image, ImageDraw
 
 from gradcam_callback import ProbeSet
@@ -16,9 +16,9 @@ from gradcam_callback.__main__ import main
 from gradcam_callback.masking import copy_photographs
 from gradcam_callback.masking.automatic import SHEET
 from gradcam_callback.masking.mask_files import RECORD
+from gradcam_callback.masking.network import LazyNetwork
 from gradcam_callback.masking.photographs import MASK_SUFFIX, SUFFIXES
 from gradcam_callback.probes import batches, beside
-from gradcam_callback.saliency import judge_proposal
 
 
 class Bright:
@@ -33,9 +33,6 @@ class Bright:
     def saliency(self, photograph):
         self.crops.append(photograph.size)
         return (np.asarray(photograph.convert("L")) > 127).astype(np.float32)
-
-    def propose(self, photograph):
-        return judge_proposal(self.saliency(photograph))
 
 
 @pytest.fixture
@@ -436,12 +433,10 @@ def test_the_server_is_loaded_by_this_command_alone():
 
 
 def test_the_network_masks_toys_from_their_boxes(tmp_path):
-    masks, overlaps = save_toys(tmp_path, 6), []
-    with serving(tmp_path) as (session, _):
-        for index, photograph in enumerate(session.photographs):
-            mask = masks[photograph.path]
-            rows, columns = np.nonzero(mask)
-            box = (columns.min() - 4, rows.min() - 4, columns.max() + 4, rows.max() + 4)
-            overlaps.append(overlap(session.network.mask_box(session.read(index), box), mask))
-            assert not mask_of(photograph.path).exists()
+    network, overlaps = LazyNetwork(), []
+    for path, mask in save_toys(tmp_path, 6).items():
+        rows, columns = np.nonzero(mask)
+        box = (columns.min() - 4, rows.min() - 4, columns.max() + 4, rows.max() + 4)
+        with Image.open(path) as photograph:
+            overlaps.append(overlap(network.mask_box(photograph, box), mask))
     assert np.mean(overlaps) > 0.85

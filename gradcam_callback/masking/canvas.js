@@ -92,6 +92,8 @@ export class MaskCanvas {
     this.pen.lineTo(...to);
     this.pen.stroke();
     this.pen.globalCompositeOperation = "source-over";
+    // It is counted at the end of the stroke.
+    if (this.isEmpty && !removes) this.share = Number.EPSILON;
     this.draw();
   }
 
@@ -191,8 +193,11 @@ export class MaskCanvas {
     layer.drawImage(inside, 0, 0);
 
     context.drawImage(base, 0, 0);
-    context.drawImage(veil, 0, 0);
-    context.drawImage(ring, 0, 0);
+    // Without a mask the whole photograph is shown as it is, to look for the object.
+    if (!this.isEmpty) {
+      context.drawImage(veil, 0, 0);
+      context.drawImage(ring, 0, 0);
+    }
     const ratio = width / this.mask.width;
     if (this.rubber) {
       const [left, top, right, bottom] = this.rubber.map((side) => side * ratio);

@@ -55,7 +55,7 @@ function show(news) {
   const ready = photographs.filter(({ status }, index) => status === "proposed" && !drafts.has(index)).length;
   byId("accept-all").disabled = !ready;
   byId("accept-all").firstElementChild.textContent = ready ? `Accept all ${ready} proposals` : "Accept all proposals";
-  byId("open-next").disabled = done === total;
+  byId("open-next").disabled = findNext() === undefined;
   byId("undo-sheet").disabled = !state.undoable;
   sheet.show(photographs, drafts);
   if (current !== null) describeCurrent();
@@ -119,10 +119,15 @@ async function toSheet() {
   sheet.focus(from);
 }
 
-async function goOn() {
+// The next photograph that is not done, after the open one.
+function findNext() {
   const { photographs } = state;
   const after = [...photographs.keys()].map((step) => (step + (current ?? -1) + 1) % photographs.length);
-  const next = after.find((index) => !isDone(index) && photographs[index].status !== "unreadable");
+  return after.find((index) => !isDone(index) && photographs[index].status !== "unreadable");
+}
+
+async function goOn() {
+  const next = findNext();
   if (next !== undefined) return open(next);
   await toSheet();
   return say(finish());
@@ -132,7 +137,7 @@ function finish() {
   const { photographs, done } = state;
   const left = photographs.length - done;
   return left
-    ? `All that can be read are done. ${left} cannot be read: repair or remove them.`
+    ? `All others are done. ${left} cannot be read: repair or remove the file, and start the command again.`
     : `All ${photographs.length} are done. Stop the command with Ctrl-C in the terminal; it says what to do next.`;
 }
 
@@ -173,11 +178,18 @@ async function acceptAll() {
 
 async function undo() {
   if (current !== null && editor.undo()) return say("");
+  if (drafts.delete(current)) {
+    editor.canvas.close();
+    await open(current);
+    return say("Undone: all changes of this mask.");
+  }
   const news = await server.undo();
   if (news.undone === null) return say("There is nothing to undo.");
   const wasAll = current === null;
-  if (sent.has(news.undone)) drafts.set(news.undone, sent.get(news.undone));
-  sent.delete(news.undone);
+  if (sent.has(news.undone) && news.photographs[news.undone].status !== "done") {
+    drafts.set(news.undone, sent.get(news.undone));
+    sent.delete(news.undone);
+  }
   if (current === news.undone) editor.canvas.close();
   show(news);
   if (!wasAll) await open(news.undone);

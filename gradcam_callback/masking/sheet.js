@@ -30,7 +30,8 @@ export class Sheet {
       button.className = `tile ${status}`;
       name.textContent = name.title = photograph.name;
       said.textContent = drafts.has(index) ? "✎ changed, not accepted yet" : describe(photograph);
-      const visible = status !== "waiting" && status !== "unreadable";
+      said.title = said.textContent;
+      const visible = status !== "unreadable";
       picture.hidden = !visible;
       const source = `/small/${index}?version=${version}`;
       if (visible && picture.getAttribute("src") !== source) picture.src = source;
@@ -46,6 +47,7 @@ export class Sheet {
     name.className = "name";
     said.className = "state";
     picture.alt = "";
+    picture.loading = "lazy";
     frame.append(picture);
     button.append(frame, name, said);
     button.addEventListener("click", () => this.open(index));
