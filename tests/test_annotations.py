@@ -14,8 +14,11 @@ from pycocotools import mask as coco_mask
 from torchvision import transforms
 
 from gradcam_callback import GradCAMWarning, ProbeSet
+from gradcam_callback.probes.labelme import read_labelme
 from gradcam_callback.probes.masks import from_boxes
 from gradcam_callback.probes.outlines import fill_circle, fill_polygon
+from gradcam_callback.probes.voc import read_voc
+from gradcam_callback.probes.yolo import read_yolo
 
 WIDTH, HEIGHT = 60, 40
 SQUARE = [(10, 5), (40, 5), (40, 30), (10, 30)]
@@ -208,12 +211,12 @@ def test_yolos_boxes_and_polygons_are_shares_of_the_image(lion):
 def test_yolos_classes_are_known_by_classes_txt(lion):
     write_yolo(lion, "0 0.1 0.1 0.1 0.1", "1 0.5 0.5 0.5 0.5")
     assert torch.equal(mask_of(lion), box(3, 2, 9, 6) | box(15, 10, 45, 30)), "all, without names"
-    for place in (lion.parent, lion):
-        (place / "classes.txt").write_text("dog\nmountain lion\n")
+    for names in (lion.parent / "classes.txt", lion / "classes.txt", lion.parent / "obj.names"):
+        names.write_text("dog\nmountain lion\n")
         assert torch.equal(mask_of(lion), box(15, 10, 45, 30))
-        (place / "classes.txt").write_text("dog\n")
+        names.write_text("dog\n")
         assert mask_of(lion).sum() > 20 * 30, "a class without a name is another class"
-        (place / "classes.txt").unlink()
+        names.unlink()
 
 
 @pytest.mark.parametrize(
@@ -343,6 +346,30 @@ def test_annotations_follow_the_transform_and_the_rotation_of_the_photograph(lio
     exif[0x0112] = 6
     Image.new("RGB", (HEIGHT, WIDTH)).save(lion / "a.jpg", exif=exif)
     assert torch.equal(mask_of(lion), box(10, 5, 40, 30)), "labelme shows the photograph upright"
+
+
+@pytest.mark.parametrize("kind", ["json", "txt", "xml"])
+def test_bytes_that_are_overwritten_give_objects_or_a_refusal(lion, kind):
+    path, chance = lion / f"a.{kind}", np.random.default_rng(0)
+    write_labelme(lion, shape("rectangle", SQUARE), shape("mask", [(1, 1)], mask=png(np.ones((9, 9)))))
+    write_yolo(lion, "0 0.5 0.5 0.5 0.5", "1 0.1 0.1 0.2 0.1 0.2 0.2")
+    (lion / "a.xml").write_text(voc(("lion", 1, 1, 9, 9)))
+    whole, reader = path.read_bytes(), {"json": read_labelme, "txt": read_yolo, "xml": read_voc}[kind]
+    refused = 0
+    for _ in range(400):
+        changed = bytearray(whole)
+        start, length = int(chance.integers(len(whole))), int(chance.integers(1, 4))
+        changed[start : start + length] = bytes(chance.integers(256, size=int(chance.integers(0, 4)), dtype=np.uint8))
+        if chance.random() < 0.5:
+            changed[start : start + 1] = str(chance.integers(10)).encode()
+        path.write_bytes(changed)
+        try:
+            found = reader(path, "lion", (WIDTH, HEIGHT))
+            assert found is None or found.mask.shape == (HEIGHT, WIDTH)
+        except ValueError as error:
+            assert str(error).startswith(("Expected", "Cannot read"))
+            refused += 1
+    assert refused > 20
 
 
 def test_annotations_need_no_package_of_an_extra(lion, monkeypatch):

@@ -50,7 +50,7 @@ def read_labelme(path: Path, class_name: str, size: tuple[int, int]) -> Annotati
         ValueError: the file is no JSON, belongs to an image of another size, or has a broken shape.
     """
     try:
-        content = json.loads(read_bytes(path).decode())
+        content = json.loads(read_bytes(path).decode("utf-8-sig"))
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise complain(path, "JSON, as labelme writes it,", f"{type(error).__name__}: {error}") from error
     if not isinstance(content, Mapping) or not isinstance(content.get("shapes"), list):

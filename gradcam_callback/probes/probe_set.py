@@ -85,6 +85,8 @@ class ProbeSet:
         ['cat-1', 'cat-2', 'dog-1', 'dog-2']
         >>> probe.has_mask.tolist(), int(probe.masks[0].sum())  # 16 x 24 pixels
         ([True, False, False, False], 384)
+        >>> probe.has_box_masks
+        True
     """
 
     def __init__(
@@ -217,8 +219,10 @@ class ProbeSet:
                 The image is a tensor ``(C, H, W)``. The label is a class, or ``(K,)`` of 0 and 1: one-hot, or several
                 classes, for one of which the image is chosen. A mask is bool or 0 and 1 of the image's size, a
                 ``PIL.Image``, or a mask or boxes of ``torchvision.tv_tensors``. A mask ``(H, W)`` or ``PIL.Image`` of
-                another size than its image goes through ``dataset.transform``. Also torchvision's ``OxfordIIITPet``
-                with ``target_types=("category", "segmentation")``.
+                another size than its image goes through ``dataset.transform``. So do boxes of another ``canvas_size``,
+                and boxes ``item["objects"]["bbox"]`` of Hugging Face, which are x, y, width and height in the
+                untransformed image. Also torchvision's ``OxfordIIITPet`` with ``target_types=("category",
+                "segmentation")``.
             per_class: the number of images per class, 1 or more.
             seed: chooses the images, and seeds random steps of the transform.
             max_images: the largest number of images. If there are more classes, the chosen classes are spread evenly
@@ -322,8 +326,8 @@ class ProbeSet:
     ) -> ProbeSet:
         """Choose ``per_class`` images of each category from COCO annotations, with their masks.
 
-        The class of an image is the category that fills most of it. Its mask holds all objects of that category. Crowds
-        are ignored. This needs ``pip install 'gradcam-callback[coco]'``.
+        The class of an image is the category that fills most of it. Its mask holds all objects of that category. An
+        object without an outline is its box. Crowds are ignored. This needs ``pip install 'gradcam-callback[coco]'``.
 
         Args:
             annotations: the JSON file.

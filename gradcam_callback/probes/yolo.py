@@ -8,8 +8,8 @@ from pathlib import Path
 from gradcam_callback.probes.annotations import Annotation, Shape, collect, complain, read_bytes, to_numbers
 from gradcam_callback.probes.outlines import fill_polygon
 
-# Programs list the names of the classes in this file, one a line.
-_NAMES = "classes.txt"
+# Programs list the names of the classes in one of these files, one a line. The second is CVAT's.
+_NAMES = ("classes.txt", "obj.names")
 # Rounding leaves 0..1 by this much.
 _SLACK = 0.01
 
@@ -18,8 +18,8 @@ def read_yolo(path: Path, class_name: str, size: tuple[int, int]) -> Annotation 
     """Read boxes and polygons from a text file of YOLO.
 
     Args:
-        path: of the text file. The names of the classes come from a file ``classes.txt`` beside it or one folder above.
-            Without this file, every object counts.
+        path: of the text file. The names of the classes come from ``classes.txt`` or ``obj.names``, beside it or one
+            folder above. Without such a file, every object counts.
         class_name: of the image.
         size: the width and height of the photograph, upright.
 
@@ -73,8 +73,6 @@ def _read_line(path: Path, number: int, line: list[str], names: list[str], size:
 
 
 def _read_names(path: Path) -> list[str]:
-    for folder in (path.parent, path.parent.parent):
-        names = folder / _NAMES
-        if names.is_file() and names != path:
-            return [line.strip() for line in read_bytes(names).decode(errors="replace").splitlines()]
-    return []
+    places = [folder / name for folder in (path.parent, path.parent.parent) for name in _NAMES]
+    found = next((place for place in places if place.is_file() and place != path), None)
+    return [] if found is None else [line.strip() for line in read_bytes(found).decode(errors="replace").splitlines()]
