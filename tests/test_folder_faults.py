@@ -402,7 +402,11 @@ def test_masks_without_an_image_or_of_another_format_are_refused(lion):
     refuses(lion, "an image beside the mask", "b.mask.png', such as b.jpg, but there is none")
     (lion / "b.mask.png").unlink()
     Image.fromarray(colours()).save(lion / "a.mask.jpg")
-    refuses(lion, "a mask in JPEG to be black and white, but", "is grey", "a.mask.jpg'", "Rename the file if it is a")
+    refuses(lion, "a mask in black and white, but", "is grey", "a.mask.jpg'", "Rename the file if it is a photo")
+    (lion / "a.mask.jpg").unlink()
+    Image.fromarray(colours()).save(lion / "a_mask.png")
+    refuses(lion, "is grey", "a_mask.png'", "Rename the file if it is a photograph")
+    (lion / "a_mask.png").rename(lion / "a.mask.jpg")
     (lion / "a.mask.jpg").unlink()
     (lion / "a.mask.png").symlink_to(lion / "nowhere.png")
     refuses(lion, "a.mask.png' as an image", "Cannot read", "broken link")
@@ -446,7 +450,7 @@ def test_masks_that_look_inverted_are_warned_of_and_kept(lion):
         write_image(lion, f"{name}.png")
     Image.fromarray(~square()).save(lion / "a.mask.png")
     Image.fromarray(square()).save(lion / "b.mask.png")
-    with pytest.warns(GradCAMWarning, match=r"1 masks may be inverted \(.*a.mask.png\): they fill more than") as caught:
+    with pytest.warns(GradCAMWarning, match=r"look inverted, .* sides: \S*a.mask.png. An") as caught:
         probe = read(lion)
     assert len(caught) == 1 and np.array_equal(probe.masks[0].numpy(), ~square())
     # An object that fills most of the image, or one that is small and touches all sides, is none.

@@ -27,8 +27,8 @@ _MOST_COLOURS, _LEAST_CHROMA = 256, 32
 # Alpha is nearly clear or nearly solid up to and from these levels. It cuts an object out if each has this share of the
 # image, and both together have most of it.
 _CLEAR, _SOLID, _LEAST_SHARE, _LEAST_EXTREME = 16, 240, 0.02, 0.75
-# Levels so near to black or white are black and white: in a JPEG, edges have others. At most this share may be grey.
-_NEAR, _MOST_GREY = 64, 0.1
+# The largest share of a mask between a quarter and three quarters of white. Soft edges have less, photographs more.
+_MOST_GREY = 0.25
 
 _Array = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -118,8 +118,8 @@ def from_image(image: Image.Image) -> Tensor:
         ``(H, W)`` bool, True on the object.
 
     Raises:
-        ValueError: the levels are below 0 or above 65535; they look like labels with void but have no palette; or the
-            palette has colours and does not start with black; or coloured labels have no black.
+        ValueError: the levels are below 0 or above 65535, look like labels with void but have no palette, or are grey
+            as in a photograph; the palette has colours and does not start with black; or coloured labels have no black.
     """
     cut = cut_out(image)
     if cut is not None and not _is_black_and_white(image):
@@ -137,16 +137,9 @@ def from_lossy_image(image: Image.Image) -> Tensor:
     """Make a mask from a black and white image that was saved as JPEG, which adds levels of grey along edges.
 
     Raises:
-        ValueError: much of it is grey. It is a photograph, or an image of labels, which JPEG does not keep.
+        ValueError: much of it is grey: it is a photograph, or an image of labels, which JPEG does not keep.
     """
-    levels = np.asarray(image.convert("L"))
-    grey = float(((levels > _NEAR) & (levels < 255 - _NEAR)).mean())
-    if grey > _MOST_GREY:
-        raise ValueError(
-            f"Expected a mask in JPEG to be black and white, but {percent(grey)} of it is grey. Rename the file if it "
-            "is a photograph. Otherwise save the mask as PNG."
-        )
-    return torch.from_numpy(levels >= 128)
+    return torch.from_numpy(_cut_levels(np.asarray(image.convert("L")), 255))
 
 
 def cut_out(image: Image.Image) -> Tensor | None:
@@ -180,9 +173,9 @@ def warn_of_inverted(names: Sequence[str]) -> None:
     """
     if names:
         warnings.warn(
-            f"GradCAM: {len(names)} masks may be inverted ({', '.join(names)}): they fill more than half of the image "
-            "and touch all four sides. Swapped images then keep the background and lose the object. A mask is white on "
-            "the object; invert them if they are not.",
+            "GradCAM: these masks look inverted, as they fill more than half of the image and touch all four sides: "
+            f"{', '.join(names)}. An inverted mask keeps the background and loses the object. Invert the masks if they "
+            "are black on the object.",
             GradCAMWarning,
             stacklevel=2,
         )
@@ -239,7 +232,6 @@ def _read_black_and_white(levels: np.ndarray[Any, Any]) -> _Array:
             f"Expected levels of 0 to 1, 255 or 65535 in a mask, but got {levels.min()} to {levels.max()}. Save the "
             "mask in black and white."
         )
-    marked: _Array = levels > white / 2
     grey = levels[(levels > 0) & (levels < white)]
     # Soft edges have light greys, too. Labels without a palette are all dark: only their void would be the object.
     if white == _VOID and levels.max() == _VOID and grey.size and not (grey > white / 2).any():
@@ -247,4 +239,15 @@ def _read_black_and_white(levels: np.ndarray[Any, Any]) -> _Array:
             f"Expected a mask in black and white, but its levels {[0, *np.unique(grey).tolist(), _VOID]} look like "
             "labels and the void of VOC. Save only the object in white, or save the mask as 0 and 1."
         )
-    return marked
+    return _cut_levels(levels, white)
+
+
+def _cut_levels(levels: np.ndarray[Any, Any], white: int) -> _Array:
+    """Return True at the levels above half of white, of an image that is black and white but for soft edges."""
+    grey = float(((levels > white / 4) & (levels < white * 3 / 4)).mean())
+    if grey > _MOST_GREY:
+        raise ValueError(
+            f"Expected a mask in black and white, but {percent(grey)} of it is grey. Save the object in white, or give "
+            "labels a palette. Rename the file if it is a photograph."
+        )
+    return np.asarray(levels > white / 2)
