@@ -72,8 +72,12 @@ def test_demo_finetunes_the_real_vgg16_and_ends_with_table_sentence_and_command(
 
 def test_the_report_depends_on_the_results():
     clean = Result("clean", 0.97, 0.95, 0.96, 0.96, 2.0, {"masks": "NO SIGN"})
-    assert "has learnt the ground" in report(Result("shortcut", 0.98, 0.35, 0.95, 0.1, 0.8, {"masks": "SUSPECTED"}), clean)
-    assert "has not learnt a shortcut" in report(Result("shortcut", 0.98, 0.93, 0.93, 0.9, 1.9, {"frame": "NOT KNOWN"}), clean)
+    assert "has learnt the ground" in report(
+        Result("shortcut", 0.98, 0.35, 0.95, 0.1, 0.8, {"masks": "SUSPECTED"}), clean
+    )
+    assert "has not learnt a shortcut" in report(
+        Result("shortcut", 0.98, 0.93, 0.93, 0.9, 1.9, {"frame": "NOT KNOWN"}), clean
+    )
 
 
 def test_the_error_of_unavailable_weights_has_no_traceback(tmp_path, monkeypatch):

@@ -4,8 +4,11 @@ import pytest
 import torch
 from conftest import Toys
 
+from gradcam_callback import ProbeSet
+from gradcam_callback.measures import BOXES, FRAME, MASKS
 from gradcam_callback.measures.inpaint import paint_out
 from gradcam_callback.measures.interventions import GOOD_DONOR, Counterfactuals
+from gradcam_callback.run.interventions import Interventions
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +53,15 @@ def test_painting_out_large_objects_gives_finite_colours_of_the_surroundings(sha
     assert painted.isfinite().all()
     if share < 1:
         torch.testing.assert_close(painted, torch.full_like(painted, 0.25), atol=1e-4, rtol=0)
+
+
+def test_the_basis_says_what_told_the_object_from_the_background():
+    images, labels = torch.rand(4, 3, 16, 16), [0, 0, 1, 1]
+    mask = torch.zeros(16, 16, dtype=torch.bool)
+    mask[4:10, 4:10] = True
+    box = (4, 4, 10, 10)
+    for masks, basis in (([mask] * 4, MASKS), ([mask, mask, mask, box], BOXES), (None, FRAME)):
+        assert Interventions(ProbeSet(images, labels, masks), seed=0).basis == basis
 
 
 def means(images):

@@ -113,6 +113,7 @@ def test_the_box_is_red_only_if_a_shortcut_is_suspected(toys, fit, tmp_path, sou
     [
         ("masks", "NO SIGN OF A SHORTCUT: right in 100 % as they are", GREEN),
         ("automatic masks", "NO SIGN OF A SHORTCUT, as far as automatic masks can tell: right", GREY),
+        ("masks", "NO SIGN OF A SHORTCUT, as far as boxes can tell: right", GREY),
         ("frame", "NOT KNOWN, only the frame of the picture was tried", GREY),
         ("masks", "UNCLEAR, so few images may also say so by chance: right", GREY),
     ],

@@ -17,7 +17,7 @@ from gradcam_callback.measures import (
     points_to_background,
     swap_test,
 )
-from gradcam_callback.measures.basis import BASES, MASKS
+from gradcam_callback.measures.basis import BASES, BOXES, MASKS
 from gradcam_callback.measures.verdict import ABOVE_GUESSING, LARGE_COST
 
 GAP, DROP = BASES[MASKS].gap, BASES[MASKS].drop
@@ -90,6 +90,14 @@ def test_the_headline_opens_with_the_conclusion(swap, confirmed, conclusion):
     verdict = judge(swap, [FOCUS], confirmed)
     assert verdict.headline.split(": ")[0] == conclusion
     assert verdict.suspected == (conclusion == "SHORTCUT SUSPECTED") == ("a shortcut is suspected" in verdict.evidence)
+
+
+def test_boxes_read_too_kindly_so_they_may_suspect_and_not_acquit():
+    accused = judge(SHORTCUT, [FOCUS], confirmed=True, basis=BOXES)
+    assert accused.suspected and accused.headline.startswith("SHORTCUT SUSPECTED: ") and accused.basis == "masks"
+    unsure = judge(found(0.98, 0.97, 0.97, low=-0.02), [FOCUS], confirmed=True, basis=BOXES)
+    assert unsure.headline.startswith("NO SIGN OF A SHORTCUT, as far as boxes can tell: ")
+    assert "Some masks are boxes, which carry old background along, so this reads too kindly." in unsure.evidence
 
 
 def test_significance_comes_first_and_size_second():

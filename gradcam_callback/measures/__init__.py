@@ -5,7 +5,7 @@
 """
 
 from gradcam_callback.measures import metrics
-from gradcam_callback.measures.basis import AUTOMATIC_MASKS, FRAME, MASKS, NO_MASKS
+from gradcam_callback.measures.basis import AUTOMATIC_MASKS, BOXES, FRAME, MASKS, NO_MASKS
 from gradcam_callback.measures.deletion import faithfulness
 from gradcam_callback.measures.focus import Focus
 from gradcam_callback.measures.interventions import LARGEST_OBJECT, Counterfactuals, Swaps, centre_masks
@@ -32,6 +32,7 @@ from gradcam_callback.measures.verdict import (
 
 __all__ = [
     "AUTOMATIC_MASKS",
+    "BOXES",
     "Counterfactuals",
     "FRAME",
     "Focus",

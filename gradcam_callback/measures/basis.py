@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MASKS, AUTOMATIC_MASKS, FRAME = "masks", "automatic masks", "frame"
+# Masks of which some are plain boxes. A verdict calls this basis masks, too.
+BOXES = "boxes"
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,20 @@ BASES = {
         _GOOD_MASKS,
         "two probe images with a mask",
         "",
+    ),
+    BOXES: Basis(
+        _GAP,
+        _DROP,
+        _SUSPICION,
+        f"{_NO_SIGN}, as far as boxes can tell",
+        _ON_SAME,
+        _ON_OTHER,
+        "The choice of the background",
+        "Cutting and pasting alone",
+        _GOOD_MASKS,
+        "two probe images with a mask",
+        'Some masks are boxes, which carry old background along, so this reads too kindly. Pass masks="auto" to find '
+        "the objects inside of them.",
     ),
     AUTOMATIC_MASKS: Basis(
         _GAP,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gradcam_callback.formatting import percent
-from gradcam_callback.measures.basis import BASES, MASKS, Basis
+from gradcam_callback.measures.basis import BASES, BOXES, MASKS, Basis
 from gradcam_callback.measures.focus import Focus
 from gradcam_callback.measures.swaps import Interval, SwapTest
 
@@ -119,7 +119,7 @@ def judge(swap: SwapTest, foci: Sequence[Focus], confirmed: bool, basis: str = M
         swap: the accuracies.
         foci: one per chosen layer, from input to output; empty without masks.
         confirmed: True if the previous epoch said so, too; see `confirms`.
-        basis: what tells the object from the background: ``"masks"``, ``"automatic masks"`` or ``"frame"``.
+        basis: what tells the object from the background: a key of `gradcam_callback.measures.basis.BASES`.
     """
     if swap.gap is None or swap.gap_interval is None:
         points = drop_points_to_background(swap.drop, swap.drop_interval[0], basis)
@@ -138,7 +138,7 @@ def judge(swap: SwapTest, foci: Sequence[Focus], confirmed: bool, basis: str = M
         suspected,
         headline=f"{_conclude(swap, points, confirmed, words)}: {_accuracies(swap, words)}.",
         evidence=_join(sentences),
-        basis=basis,
+        basis=MASKS if basis == BOXES else basis,
         probe_accuracy=swap.probe_accuracy,
         swap_accuracy=swap.swap_accuracy,
         swap_interval=swap.swap_interval,
@@ -163,7 +163,7 @@ def judge_without_swap(probe_accuracy: float, reason: str, foci: Sequence[Focus]
         suspected=False,
         headline=f"NOT KNOWN if the background decides: right in {percent(probe_accuracy)} as they are.",
         evidence=_join([reason, *_say_where(foci, None), BASES[basis].caution]),
-        basis=basis,
+        basis=MASKS if basis == BOXES else basis,
         probe_accuracy=probe_accuracy,
         swap_accuracy=None,
         swap_interval=None,

@@ -81,7 +81,9 @@ def _colour(verdict: Mapping[str, Any] | None) -> str:
     """Return the colour of a verdict: red for a suspicion, green for no sign by given masks, grey for anything else."""
     if verdict is not None and verdict["suspected"]:
         return "#c81e1e"
-    acquits = verdict is not None and verdict["basis"] == MASKS and verdict["headline"].startswith("NO SIGN")
+    acquits = (
+        verdict is not None and verdict["basis"] == MASKS and verdict["headline"].startswith("NO SIGN OF A SHORTCUT:")
+    )
     return "#15803d" if acquits else "#71717a"
 
 

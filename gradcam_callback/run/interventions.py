@@ -14,6 +14,7 @@ from gradcam_callback.formatting import percent
 from gradcam_callback.maps import is_correct
 from gradcam_callback.measures import (
     AUTOMATIC_MASKS,
+    BOXES,
     FRAME,
     LARGEST_OBJECT,
     MASKS,
@@ -70,7 +71,7 @@ class Interventions:
         seed: chooses the backgrounds, or frames, that objects are put on.
 
     Attributes:
-        basis: what tells the object from the background, as in `Verdict`.
+        basis: what tells the object from the background: a key of `gradcam_callback.measures.basis.BASES`.
         sets: the names of the sets of images, some of `SETS`.
         numbers: ``(M,)``, the numbers of the probe images that take part.
         counterfactuals: of the images that take part; None if there are none.
@@ -78,8 +79,7 @@ class Interventions:
 
     def __init__(self, probe: ProbeSet, seed: int) -> None:
         self._probe, self._seed = probe, seed
-        automatic = AUTOMATIC_MASKS if probe.has_automatic_masks else MASKS
-        self.basis = FRAME if probe.masks is None else automatic
+        self.basis = _basis_of(probe)
         self.sets = SETS if probe.masks is not None else (SAME_CLASS, OTHER_CLASS)
         masks = centre_masks(probe.images) if probe.masks is None else probe.masks
         self.numbers = torch.arange(len(probe)) if probe.masks is None else self._choose(probe.masks)
@@ -246,6 +246,14 @@ class Interventions:
     def _of_class(self, label: int) -> str:
         name = tags.FRAME_ACCURACY if self.basis == FRAME else tags.SWAP_ACCURACY
         return join(by_class(name), self._probe.class_name(label))
+
+
+def _basis_of(probe: ProbeSet) -> str:
+    if probe.masks is None:
+        return FRAME
+    if probe.has_automatic_masks:
+        return AUTOMATIC_MASKS
+    return BOXES if probe.has_box_masks else MASKS
 
 
 def mean(values: Tensor) -> float:

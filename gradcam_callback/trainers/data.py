@@ -151,7 +151,8 @@ class ValidationData:
             name, proposal = probe.names[i], (probe.proposals or {}).get(i)
             drawn = probe.masks is not None and bool(probe.has_mask[i]) and proposal is None
             mask = probe.masks[i] if probe.masks is not None and drawn else None
-            items.append(Item(sample.image, int(probe.labels[i]), mask, name, None, name, sample.row, proposal))
+            label, is_box = int(probe.labels[i]), bool(probe.box_masks[i])
+            items.append(Item(sample.image, label, mask, name, None, name, sample.row, proposal, is_box))
         return self._make(items, probe.class_names)
 
     @property
