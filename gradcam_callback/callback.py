@@ -58,7 +58,7 @@ class GradCAMCallback(Callback):
         tag_prefix: the first part of all tags. A second callback with the default gets ``"gradcam_2"``.
         log_before_training: True also logs the pretrained network, at step 0. The epoch of this entry is -1.
         views: the images to log: ``"probe"``, ``"layer"``, ``"evolution"``, ``"animation"``, ``"depth_profile"``,
-            ``"counterfactuals"``, or a sequence of these; ``"all"`` logs all.
+            ``"counterfactuals"``, ``"masks"``, or a sequence of these; ``"all"`` logs all.
         style: how panels are drawn; None is ``Style()``.
         save_dir: a folder for the images and ``history.json`` as plain files; needs no logger.
         save_maps: True saves the raw maps as ``maps/<step>.npz``, in ``save_dir`` or beside the logger's files.
@@ -74,8 +74,7 @@ class GradCAMCallback(Callback):
     Attributes:
         probe_set: the `ProbeSet` in use; None until it has been chosen.
         history: one dict per logged validation: ``"epoch"``, ``"step"`` and every scalar under its tag.
-        verdict: the `Verdict` of the last entry; None without labels. It takes two epochs in a row to suspect a
-            shortcut, or one ``trainer.validate``. Only masks that were given can acquit.
+        verdict: the `Verdict` of the last entry; None without labels. To suspect a shortcut takes two epochs in a row.
 
     Raises:
         ValueError: before training starts: a wrong argument, layers that do not resolve, labels outside the logits,
@@ -85,8 +84,6 @@ class GradCAMCallback(Callback):
         TypeError: an unknown argument.
 
     Examples:
-        A whole training is in docs/getting-started.md.
-
         >>> import pytorch_lightning as pl
         >>> from gradcam_callback import GradCAMCallback
         >>> watch = GradCAMCallback(target_layers="block5", save_dir="focus", every_n_epochs=2)
@@ -141,9 +138,8 @@ class GradCAMCallback(Callback):
         self._tags = Tags(tag_prefix)
         self._state = RunState()
         self._stage: str | None = None
-        self._has_run = False
-        # True while an error of ours would end a training that has not begun.
-        self._is_refusing = False
+        # The second is True while an error of ours would end a training that has not begun.
+        self._has_run = self._is_refusing = False
         self._session = Session(self._state, self._tags, [])
         self._source = ProbeSource(probe, target, batch_transform, forward, seed, masks)
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 
 import gradcam_callback
 
@@ -89,6 +90,19 @@ def test_a_wing_is_used_by_what_it_exports(path):
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_no_file_uses_a_private_name_of_another(path):
     assert [name for _, _, name in own_imports(path) if name and name.startswith("_")] == []
+
+
+def test_the_callback_only_delegates():
+    source = (PACKAGE / "callback.py").read_text()
+    lines = source.splitlines()
+    assert len(lines) < 300
+    (callback,) = (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef))
+    hooks = [node for node in callback.body if isinstance(node, ast.FunctionDef) and hasattr(pl.Callback, node.name)]
+    hooks = [hook for hook in hooks if hook.name.startswith("on_") or hook.name in ("setup", "teardown")]
+    assert len(hooks) >= 9
+    for hook in hooks:
+        body = [line.strip() for line in lines[hook.body[0].lineno - 1 : hook.end_lineno]]
+        assert len([line for line in body if line and not line.startswith("#")]) <= 6, hook.name
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
