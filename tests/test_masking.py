@@ -151,6 +151,7 @@ def test_masks_are_black_and_white_and_a_probe_set_reads_them(client, folder):
         (png(np.ones((60, 80), bool))[:-30], "Expected a mask as PNG, but it cannot be read"),
         (b"", "Expected a mask as PNG"),
     ],
+    ids=["empty", "turned", "GIF", "cut off", "nothing"],
 )
 def test_another_mask_is_refused_in_a_sentence(client, folder, body, said):
     before = files_of(folder)
@@ -227,7 +228,9 @@ def test_a_large_photograph_is_shown_smaller_and_masked_in_full(bright, tmp_path
             with Image.open(tmp_path / "shown.png.part") as shown:
                 assert shown.size == (2048, 1024)
         assert client.post("/accept", b"[]")["done"] == 1
-    assert read_mask(tmp_path / "a.mask.png").shape == (1500, 3000)
+    # The last that was shown is the mask, which is 2048 / 3000 as large.
+    assert overlap(read_mask(tmp_path / "shown.png.part"), inside((683, 137, 1365, 819), (2048, 1024))) > 0.98
+    assert overlap(read_mask(tmp_path / "a.mask.png"), inside((1000, 200, 2000, 1200), (3000, 1500))) > 0.98
 
 
 def fail(*_):

@@ -252,6 +252,20 @@ def test_without_the_network_box_and_brush_remain(person, monkeypatch, tmp_path)
     assert person.errors == []
 
 
+def test_a_mask_that_is_drawn_smaller_is_written_in_full(person, bright, tmp_path):
+    with Image.open(white_box(tmp_path / "a.png")) as image:
+        image.resize((2800, 2100), Image.Resampling.NEAREST).save(tmp_path / "a.png")
+    with serving(tmp_path) as (_, server):
+        person.look(server)
+        person.press("Enter", "p")
+        person.drag((60, 20), (60, 40), 80)
+        person.press("Enter")
+    mask = read_mask(mask_of(tmp_path / "a.png"))
+    assert mask.shape == (2100, 2800) and mask[700:1400, 2090:2110].all(), "the stroke"
+    assert overlap(mask[:, :1800], np.pad(np.ones((1050, 1050), bool), ((350, 700), (700, 50)))) > 0.98
+    assert person.errors == []
+
+
 def test_names_of_files_run_nothing(person, bright, tmp_path):
     names = ['"><img src=x onerror=document.title=1>.png', "<script>document.title=2<!script>.png", "企鹅 ' & 50%.png"]
     for name in names:
