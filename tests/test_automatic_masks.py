@@ -98,6 +98,14 @@ def test_parts_that_a_thin_gap_parts_are_one():
     assert judge_proposal(saliency((10, 10, 30, 30), (32, 10, 52, 30))).doubt is None
 
 
+@pytest.mark.parametrize("times", [1, 10, 40])
+def test_a_large_photograph_is_judged_like_a_small_one(times):
+    for boxes in ([(10, 10, 30, 30), (32, 10, 52, 30)], [(4, 4, 24, 24), (36, 44, 56, 64)]):
+        small = saliency(*boxes)
+        large = np.kron(small, np.ones((times, times), np.float32))
+        assert judge_proposal(large).doubt == judge_proposal(small).doubt
+
+
 class Bright:
     """Marks what is brighter than half, and is sure of it. It remembers the sizes of what it saw."""
 

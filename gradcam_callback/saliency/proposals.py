@@ -14,8 +14,9 @@ from gradcam_callback.formatting import percent
 # The gates. They were chosen on 50 photographs graded by eye, and judged on 50 others, see docs/without-masks.md.
 SMALLEST, LARGEST = 0.02, 0.6
 LARGEST_BORDER, SMALLEST_MAIN, LEAST_SURE = 0.35, 0.75, 0.78
-# Parts of the object are told apart on cells of so many pixels, so that a gap of a few pixels parts nothing.
-_CELL = 4
+# Parts of the object are told apart on cells of so many pixels, so that a gap of a few pixels parts nothing. A large
+# photograph has larger cells: at most so many a side.
+_CELL, _MOST_CELLS = 4, 80
 
 
 class Proposal(NamedTuple):
@@ -61,7 +62,8 @@ def _find_doubt(saliency: np.ndarray[Any, Any], mask: np.ndarray[Any, np.dtype[n
 
 def _share_of_main_part(mask: Tensor) -> float:
     """Return the share of a mask that its largest connected part has, 0..1."""
-    cells = max_pool2d(mask[None, None].float(), _CELL, ceil_mode=True)[0, 0]
+    size = max(_CELL, -(-max(mask.shape) // _MOST_CELLS))
+    cells = max_pool2d(mask[None, None].float(), size, ceil_mode=True)[0, 0]
     # Each part takes the largest number of its cells: numbers spread to neighbours until nothing changes.
     numbers = torch.arange(1, cells.numel() + 1, dtype=torch.float32).view_as(cells) * cells
     while True:
