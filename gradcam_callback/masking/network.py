@@ -5,20 +5,15 @@ from __future__ import annotations
 import threading
 
 import numpy as np
-import torch
 from PIL import Image
 
 from gradcam_callback.masking.mask_files import Mask
-from gradcam_callback.masking.pixels import fit
-from gradcam_callback.saliency import Proposal, SaliencyNetwork, judge_proposal
+from gradcam_callback.saliency import Proposal, SaliencyNetwork
 
 # People drag close to the object, or a little inside of it. The mask may leave the box by this share of its sides. The
 # network sees more, so that the object stands out from something: on toys, this raised the IoU from 0.92 to 0.96.
 _MARGIN, _SEEN = 0.1, 0.25
 _INSIDE = 0.5
-# The longer side of what the gates see, in pixels. The map of the network is smaller still, and to tell the parts of a
-# mask of 12 megapixels would take most of a minute.
-_JUDGED = 640
 
 # Left, top, right and bottom in pixels of the photograph as it is shown.
 Box = tuple[float, float, float, float]
@@ -47,11 +42,7 @@ class LazyNetwork:
     def propose(self, photograph: Image.Image) -> Proposal | None:
         """Return a proposal for a photograph in RGB, or None without a network."""
         self.load()
-        if self._network is None:
-            return None
-        saliency = self._network.saliency(photograph)
-        judged = Image.fromarray(saliency).resize(fit(photograph.size, _JUDGED), Image.Resampling.BILINEAR)
-        return Proposal(torch.from_numpy(saliency > _INSIDE), judge_proposal(np.asarray(judged)).doubt)
+        return None if self._network is None else self._network.propose(photograph)
 
     def mask_box(self, photograph: Image.Image, box: Box) -> Mask:
         """Return the mask of the object in a box; without a network, the box itself.

