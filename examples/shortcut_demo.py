@@ -119,14 +119,16 @@ def train(name: str, bias: float, args: argparse.Namespace) -> Result:
         watch.history[-1]["gradcam/swap_control_accuracy"],
         watch.history[-1]["gradcam/swap_accuracy"],
         watch.history[-1][f"gradcam/lift/{LAYER}"],
-        {**own, **judge_without_masks(model, probe, _loader(validation), Path(args.out) / name)},
+        {**own, **judge_without_masks(model, probe, _loader(validation), f"{name}_without_masks", args)},
     )
 
 
 def judge_without_masks(
-    model: FineTuning, probe: ProbeSet, validation: DataLoader[Item], folder: Path
+    model: FineTuning, probe: ProbeSet, validation: DataLoader[Item], name: str, args: argparse.Namespace
 ) -> dict[str, str]:
     """Judge a trained network as if nobody had drawn masks: by automatic masks, and by the frame of the images.
+
+    This is logged as a run of its own, so that the scalars of the training stay as they are.
 
     Returns:
         The headline of the verdict by each basis.
@@ -136,12 +138,14 @@ def judge_without_masks(
         same = ProbeSet(probe.images, probe.labels, masks, probe.names, probe.class_names)
         return GradCAMCallback(same, LAYER, tag_prefix=prefix, views=["counterfactuals", "masks"])
 
+    for earlier in (Path(args.out) / name).glob("events.out.tfevents.*"):
+        earlier.unlink()
     watches = [watch("auto", "automatic"), watch(None, "frame")]
     trainer = pl.Trainer(
         accelerator="auto",
         devices=1,
         callbacks=[*watches],
-        logger=TensorBoardLogger(folder.parent, name=folder.name, version=""),
+        logger=TensorBoardLogger(args.out, name=name, version=""),
         enable_progress_bar=False,
     )
     trainer.validate(model, validation, verbose=False)

@@ -65,8 +65,12 @@ def test_demo_finetunes_the_real_vgg16_and_ends_with_table_sentence_and_command(
         assert not torch.equal(state["features.28.weight"], base["features.28.weight"]), "block 5 is tuned"
         lift = found.Scalars(f"gradcam/lift/{LAYER}")[-1].value
         assert re.search(rf"^{name} .*{lift:.2f}$", done.stdout, flags=re.M), "the table shows what was logged"
-        said = found.Tensors("gradcam/verdict")[-1].tensor_proto.string_val[0].decode()
-        assert f"\n  {name}: {said.splitlines()[0]}\n" in done.stdout
+        bare = events(tmp_path / f"{name}_without_masks")
+        assert set(bare.Tags()["images"]) == {"automatic/masks", "automatic/counterfactuals", "frame/counterfactuals"}
+        of_run = {"masks": (found, "gradcam"), "automatic masks": (bare, "automatic"), "frame": (bare, "frame")}
+        for basis, (log, prefix) in of_run.items():
+            said = log.Tensors(f"{prefix}/verdict")[-1].tensor_proto.string_val[0].decode()
+            assert f"\n  {name}, by {basis}: {said.splitlines()[0]}\n" in done.stdout
     assert f"tensorboard --logdir {tmp_path} --samples_per_plugin images=" in done.stdout
 
 
