@@ -202,6 +202,13 @@ def test_an_object_that_the_transform_cuts_off_is_left_out(bright, tmp_path):
         assert ProbeSet.from_folder(tmp_path, TRANSFORM, masks="auto").masks is None
 
 
+def test_an_object_that_fills_the_crop_is_left_out(bright, tmp_path):
+    (tmp_path / "cat").mkdir()
+    to_picture(square(2, 22, 36, (40, 80))).save(tmp_path / "cat" / "a.png")
+    with pytest.warns(GradCAMWarning, match="after the transform the object fills 81 %, more than 60 %"):
+        assert ProbeSet.from_folder(tmp_path, TRANSFORM, masks="auto").masks is None
+
+
 def test_masks_of_a_dataset_are_made_of_its_files(bright, folder):
     (folder / "cat" / "0.mask.png").unlink()
     probe = ProbeSet.from_dataset(ImageFolder(folder, TRANSFORM), 1, masks="auto")
@@ -234,7 +241,7 @@ def test_boxes_beside_photographs_are_prompts_only_with_automatic_masks(bright, 
     assert bright.seen == [] and plain.box_masks.tolist() == [False, False, True, True] and plain.has_box_masks
     assert plain.masks[2].sum() == 28 * 28 and plain.proposals is None
     probe = ProbeSet.from_folder(folder, masks="auto")
-    assert bright.seen == [(80, 40), (28 + 2 * 3, 28 + 2 * 3), (33, 40)], "a tenth more on each side"
+    assert bright.seen == [(80, 40), (28 + 2 * 7, 40), (38, 40)], "a quarter more on each side, in the photograph"
     assert torch.equal(probe.masks[2], probe.images[2, 0] > 0.5) and probe.proposals[2].doubt is None
     assert torch.equal(probe.masks[3], plain.masks[3]) and 3 not in probe.proposals, "nothing in it is bright"
     assert probe.box_masks.tolist() == [False, False, False, True] and probe.has_automatic_masks
@@ -269,7 +276,7 @@ def test_boxes_of_a_dataset_are_prompts_in_its_images(bright):
     probe = ProbeSet.from_dataset(data, masks="auto")
     assert torch.equal(probe.masks[0], images[0][0].bool()) and set(probe.proposals) == {0}
     assert torch.equal(probe.masks[1], plain.masks[1]) and probe.box_masks.tolist() == [False, True]
-    assert bright.seen == [(28, 30), (10, 10)]
+    assert bright.seen == [(34, 36), (12, 12)]
     # Several classes in an image are no doubt, as the box says which object it is.
     several = [(image, torch.tensor([1.0, 1.0]), box) for image, _, box in data]
     found = ProbeSet.from_dataset(several, masks="auto").proposals

@@ -14,7 +14,7 @@ from gradcam_callback.exceptions import GradCAMWarning
 from gradcam_callback.probes.annotations import Box
 from gradcam_callback.probes.prompts import refine_boxes
 from gradcam_callback.probes.transforms import Transform, mask_to_image, transform_mask
-from gradcam_callback.saliency import Proposal, SaliencyNetwork
+from gradcam_callback.saliency import Proposal, SaliencyNetwork, doubt_size
 
 if TYPE_CHECKING:
     from gradcam_callback.probes.probe_set import ProbeSet
@@ -44,7 +44,15 @@ def propose_of_file(network: SaliencyNetwork, photograph: Image.Image, transform
     """
     proposal = network.propose(photograph)
     mask = transform_mask(mask_to_image(proposal.mask), transform, seed)
-    return Proposal(mask, proposal.doubt or (None if mask.any() else "the transform cuts the object off"))
+    return Proposal(mask, proposal.doubt or _doubt_after_transform(mask))
+
+
+def _doubt_after_transform(mask: Tensor) -> str | None:
+    if not mask.any():
+        return "the transform cuts the object off"
+    # A crop may leave too little background to put other objects on.
+    size = doubt_size(float(mask.double().mean()))
+    return None if size is None else f"after the transform {size}"
 
 
 def add_automatic_masks(

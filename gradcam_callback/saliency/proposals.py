@@ -41,12 +41,23 @@ def judge_proposal(saliency: np.ndarray[Any, np.dtype[np.float32]]) -> Proposal:
     return Proposal(torch.from_numpy(mask), _find_doubt(saliency, mask))
 
 
-def _find_doubt(saliency: np.ndarray[Any, Any], mask: np.ndarray[Any, np.dtype[np.bool_]]) -> str | None:
-    share = float(mask.mean())
+def doubt_size(share: float) -> str | None:
+    """Return the doubt if the object fills too little or too much of an image, or None.
+
+    Args:
+        share: that the object fills, 0..1.
+    """
     if share < SMALLEST:
         return f"the object fills {percent(share)}, less than {percent(SMALLEST)}"
     if share > LARGEST:
         return f"the object fills {percent(share)}, more than {percent(LARGEST)}"
+    return None
+
+
+def _find_doubt(saliency: np.ndarray[Any, Any], mask: np.ndarray[Any, np.dtype[np.bool_]]) -> str | None:
+    size = doubt_size(float(mask.mean()))
+    if size is not None:
+        return size
     border = float(np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean())
     if border > LARGEST_BORDER:
         return f"the object covers {percent(border)} of the border"
