@@ -208,6 +208,12 @@ def parse() -> argparse.Namespace:
     command.add_argument("--prefix", help="the tag_prefix of the callback, if several logged (default: the first)")
     command.set_defaults(run_command=report)
 
+    _add_masks(commands)
+    return parser.parse_args()
+
+
+def _add_masks(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command that masks photographs."""
     command = commands.add_parser("masks", help="mask the photographs of a probe set on a page in the browser")
     command.add_argument(
         "folder",
@@ -231,7 +237,6 @@ def parse() -> argparse.Namespace:
     command.add_argument("--seed", type=int, help="with --from: another seed takes other photographs (default: 0)")
     command.add_argument("--no-browser", action="store_true", help="only print the address of the page")
     command.set_defaults(run_command=masks)
-    return parser.parse_args()
 
 
 def _checkpoint_arguments() -> argparse.ArgumentParser:

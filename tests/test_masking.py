@@ -19,6 +19,7 @@ from gradcam_callback.masking.mask_files import RECORD
 from gradcam_callback.masking.network import LazyNetwork
 from gradcam_callback.masking.photographs import MASK_SUFFIX, SUFFIXES
 from gradcam_callback.probes import batches, beside
+from gradcam_callback.saliency import judge_proposal
 
 
 class Bright:
@@ -33,6 +34,9 @@ class Bright:
     def saliency(self, photograph):
         self.crops.append(photograph.size)
         return (np.asarray(photograph.convert("L")) > 127).astype(np.float32)
+
+    def propose(self, photograph):
+        return judge_proposal(self.saliency(photograph))
 
 
 @pytest.fixture

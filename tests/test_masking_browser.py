@@ -10,6 +10,7 @@ from masking_server import mask_of, overlap, read_mask, save_toys, serving
 from PIL import Image, ImageDraw
 
 from gradcam_callback import ProbeSet
+from gradcam_callback.saliency import judge_proposal
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -107,6 +108,9 @@ class Bright:
 
     def saliency(self, photograph):
         return (np.asarray(photograph.convert("L")) > 127).astype(np.float32)
+
+    def propose(self, photograph):
+        return judge_proposal(self.saliency(photograph))
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ class Background:
 
     @property
     def is_working(self) -> bool:
-        """True until every photograph has been looked at."""
+        """Return True until every photograph has been looked at."""
         return self._busy or bool(self._left)
 
     def want(self, index: int) -> None:

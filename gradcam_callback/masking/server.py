@@ -76,7 +76,7 @@ class Server:
 
     @property
     def address(self) -> str:
-        """The address to open, with the token that lets a browser in."""
+        """Return the address to open, with the token that lets a browser in."""
         return f"http://127.0.0.1:{self.port}/?token={self._guard.token}"
 
     def run(self) -> None:

@@ -22,7 +22,7 @@ _KEPT = 3
 
 
 class Status(StrEnum):
-    """How far a photograph is."""
+    """The steps of a photograph, from waiting to done."""
 
     WAITING = "waiting"
     OPEN = "open"
@@ -35,7 +35,7 @@ class Status(StrEnum):
 
 @dataclass
 class Progress:
-    """What is known of a photograph.
+    """The progress of a photograph.
 
     Attributes:
         status: How far it is.
@@ -51,7 +51,7 @@ class Progress:
 
 
 class _Before(NamedTuple):
-    """What a decision has changed, to undo it."""
+    """The state of a photograph before a decision, to undo it."""
 
     photograph: int
     mask: bytes | None
@@ -89,7 +89,7 @@ class Session:
 
     @property
     def has_classes(self) -> bool:
-        """True for one folder per class."""
+        """Return True for one folder per class."""
         return bool(self.photographs[0].class_name)
 
     def count(self, *statuses: Status) -> int:
@@ -98,7 +98,7 @@ class Session:
 
     @property
     def done(self) -> int:
-        """The number of photographs that need no more work."""
+        """Return the number of photographs that need no more work."""
         return self.count(Status.DONE, Status.NOTHING)
 
     def progress(self, index: int) -> Progress:
