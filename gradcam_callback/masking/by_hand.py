@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import webbrowser
+from contextlib import suppress
 from pathlib import Path
 
 from gradcam_callback.masking.background import Background
@@ -25,7 +26,8 @@ def mask_by_hand(folder: Path, browser: bool = True) -> None:
     # werkzeug comes with TensorBoard. Nothing else needs it, so no other command loads it.
     from gradcam_callback.masking.server import Server
 
-    with Background(session) as background:
+    # werkzeug ends at Ctrl-C, but it may come a moment before or after its loop, too.
+    with suppress(KeyboardInterrupt), Background(session) as background:
         server = Server(session, background)
         print(f"{session.done} of {len(session)} photographs in {str(folder)!r} are done. Mask the others here:")
         print(server.address, flush=True)
