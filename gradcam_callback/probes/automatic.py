@@ -63,7 +63,7 @@ def add_automatic_masks(
     Args:
         probe: gets masks and proposals.
         known: proposals by the number of the image. All others are made of the probe images themselves.
-        prompts: the boxes that are the mask of an image so far, by its number. Where the network has a good mask for
+        prompts: the boxes that are the mask of an image so far, by its number. If the network has a good mask for
             each of them, the boxes give way to it.
 
     Raises:
