@@ -62,7 +62,7 @@ def png(mask):
 
 
 class Client:
-    """What a browser sends that has the cookie of a server."""
+    """A client that has the cookie of a server, as a browser has it."""
 
     def __init__(self, server):
         self.server = server

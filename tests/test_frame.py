@@ -114,7 +114,8 @@ def test_a_network_that_reads_the_frame_is_suspected_in_its_second_epoch(fit, da
     assert (verdict.probe_accuracy, verdict.control_accuracy, verdict.swap_accuracy) == (1, 1, 0)
     assert (verdict.background_gap, verdict.gap_interval) == (1, (1, 1))
     assert verdict.lift is None and verdict.layer is None
-    assert "the background decides 1" not in verdict.text, "the frame is all that was tried"
+    assert "The choice of the background" not in verdict.text, "the frame is all that was tried"
+    assert "The choice of the frame around the centre of the picture decides 100 points" in verdict.evidence
     assert "No masks: whether the background decides is known from the frame only." in verdict.evidence
     assert callback.history[-1]["gradcam/frame_gap"] == 1
     logged = events().Tags()

@@ -27,7 +27,7 @@ TRIES = 1200
 
 
 class Person:
-    """What a person sees and does on a page."""
+    """A person at a page, with the errors of its console."""
 
     def __init__(self, page):
         self.page = page

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 MASKS, AUTOMATIC_MASKS, FRAME = "masks", "automatic masks", "frame"
 # Masks of which some are plain boxes. A verdict calls this basis masks, too.
@@ -55,69 +55,49 @@ class Basis:
     caution: str
 
 
-# None of the limits has been chosen by the study yet, see docs/study.md.
-_GAP, _DROP = Limits(sure=0.0, size=0.08, before=0.04), Limits(sure=0.15, size=0.3, before=0.15)
-_SUSPICION, _NO_SIGN = "SHORTCUT SUSPECTED", "NO SIGN OF A SHORTCUT"
-_GOOD_MASKS = "look first if the masks and the painted backgrounds among the counterfactuals are good"
-_ON_SAME, _ON_OTHER = "on other backgrounds of their class", "on backgrounds of other classes"
 # Said wherever a verdict by the frame stands, and when a training begins.
 NO_MASKS = (
     'No masks: whether the background decides is known from the frame only. Pass masks="auto", or draw masks: '
     "python -m gradcam_callback masks probe/"
 )
 
+_MASKS = Basis(
+    # None of the limits has been chosen by the study yet, see docs/study.md.
+    gap=Limits(sure=0.0, size=0.08, before=0.04),
+    drop=Limits(sure=0.15, size=0.3, before=0.15),
+    suspicion="SHORTCUT SUSPECTED",
+    no_sign="NO SIGN OF A SHORTCUT",
+    of_same_class="on other backgrounds of their class",
+    of_other_class="on backgrounds of other classes",
+    what_decides="The choice of the background",
+    pasting="Cutting and pasting alone",
+    look_first="look first if the masks and the painted backgrounds among the counterfactuals are good",
+    two_images="two probe images with a mask",
+    caution="",
+)
 BASES = {
-    MASKS: Basis(
-        _GAP,
-        _DROP,
-        _SUSPICION,
-        _NO_SIGN,
-        _ON_SAME,
-        _ON_OTHER,
-        "The choice of the background",
-        "Cutting and pasting alone",
-        _GOOD_MASKS,
-        "two probe images with a mask",
-        "",
+    MASKS: _MASKS,
+    BOXES: replace(
+        _MASKS,
+        no_sign="NO SIGN OF A SHORTCUT, as far as boxes can tell",
+        caution="Some masks are boxes, which carry old background along, so this reads too kindly. Pass "
+        'masks="auto" to find the objects inside of them.',
     ),
-    BOXES: Basis(
-        _GAP,
-        _DROP,
-        _SUSPICION,
-        f"{_NO_SIGN}, as far as boxes can tell",
-        _ON_SAME,
-        _ON_OTHER,
-        "The choice of the background",
-        "Cutting and pasting alone",
-        _GOOD_MASKS,
-        "two probe images with a mask",
-        'Some masks are boxes, which carry old background along, so this reads too kindly. Pass masks="auto" to find '
-        "the objects inside of them.",
+    AUTOMATIC_MASKS: replace(
+        _MASKS,
+        no_sign="NO SIGN OF A SHORTCUT, as far as automatic masks can tell",
+        caution="This is measured by automatic masks; look at gradcam/masks.",
     ),
-    AUTOMATIC_MASKS: Basis(
-        _GAP,
-        _DROP,
-        _SUSPICION,
-        f"{_NO_SIGN}, as far as automatic masks can tell",
-        _ON_SAME,
-        _ON_OTHER,
-        "The choice of the background",
-        "Cutting and pasting alone",
-        _GOOD_MASKS,
-        "two probe images with a mask",
-        "This is measured by automatic masks; look at gradcam/masks.",
-    ),
-    FRAME: Basis(
-        _GAP,
-        _DROP,
-        f"{_SUSPICION}, the frame of the picture decides",
-        "NOT KNOWN, only the frame of the picture was tried and does not decide",
-        "in other frames of their class",
-        "in frames of other classes",
-        "The choice of the frame around the centre of the picture",
-        "Another frame alone",
-        "the network needs more of the picture than its centre, so little is known",
-        "two probe images",
-        NO_MASKS,
+    FRAME: replace(
+        _MASKS,
+        suspicion="SHORTCUT SUSPECTED, the frame of the picture decides",
+        no_sign="NOT KNOWN, only the frame of the picture was tried and does not decide",
+        of_same_class="in other frames of their class",
+        of_other_class="in frames of other classes",
+        what_decides="The choice of the frame around the centre of the picture",
+        pasting="Another frame alone",
+        look_first="the network needs more of the picture than its centre, so little is known",
+        two_images="two probe images",
+        caution=NO_MASKS,
     ),
 }

@@ -4,6 +4,6 @@
 """
 
 from gradcam_callback.saliency.network import SaliencyNetwork
-from gradcam_callback.saliency.proposals import Proposal, doubt_size, judge_proposal
+from gradcam_callback.saliency.proposals import Proposal, doubt_size, doubt_sureness, judge_proposal
 
-__all__ = ["Proposal", "SaliencyNetwork", "doubt_size", "judge_proposal"]
+__all__ = ["Proposal", "SaliencyNetwork", "doubt_size", "doubt_sureness", "judge_proposal"]

@@ -64,11 +64,19 @@ def _find_doubt(saliency: np.ndarray[Any, Any], mask: np.ndarray[Any, np.dtype[n
     main = _share_of_main_part(torch.from_numpy(mask))
     if main < SMALLEST_MAIN:
         return f"the largest part is only {percent(main)} of the mask"
+    return doubt_sureness(saliency, mask)
+
+
+def doubt_sureness(saliency: np.ndarray[Any, Any], mask: np.ndarray[Any, np.dtype[np.bool_]]) -> str | None:
+    """Return the doubt if the network is not sure of its mask, or None.
+
+    Args:
+        saliency: ``(H, W)``, 0..1.
+        mask: ``(H, W)``, True above 0.5.
+    """
     # The overlap of the soft and the hard mask: 1 if every pixel is 0 or 1.
-    sure = float(np.minimum(saliency, mask).sum() / np.maximum(saliency, mask).sum())
-    if sure < LEAST_SURE:
-        return f"the network is not sure ({percent(sure)})"
-    return None
+    sure = float(np.minimum(saliency, mask).sum() / max(float(np.maximum(saliency, mask).sum()), 1e-6))
+    return f"the network is not sure ({percent(sure)})" if sure < LEAST_SURE else None
 
 
 def _share_of_main_part(mask: Tensor) -> float:
