@@ -17,8 +17,7 @@ from gradcam_callback.masking import copy_photographs
 from gradcam_callback.masking.automatic import SHEET
 from gradcam_callback.masking.mask_files import RECORD
 from gradcam_callback.masking.network import LazyNetwork
-from gradcam_callback.masking.photographs import MASK_SUFFIX, SUFFIXES
-from gradcam_callback.probes import batches, beside
+from gradcam_callback.masking.photographs import list_photographs
 from gradcam_callback.saliency import judge_proposal
 
 
@@ -109,8 +108,12 @@ def files_of(folder):
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
-def test_suffixes_are_those_that_a_probe_set_reads():
-    assert SUFFIXES == batches.IMAGE_SUFFIXES and MASK_SUFFIX == f"{beside.MARK}.png"
+def test_a_caption_marks_nothing_and_an_annotation_does(tmp_path):
+    for name, text in (("a", "a dog on the grass"), ("b", "0 0.5 0.5 0.2 0.2")):
+        picture((5, 5, 20, 20)).save(tmp_path / f"{name}.jpg")
+        (tmp_path / f"{name}.txt").write_text(text)
+    found = list_photographs(tmp_path)
+    assert [photograph.other and photograph.other.name for photograph in found] == [None, "b.txt"]
 
 
 def test_accept_all_takes_what_passed_and_undo_takes_it_back(client, folder):
@@ -272,7 +275,8 @@ def test_broken_photographs_and_masks_are_named_and_do_not_stop_the_others(brigh
 
 def test_what_else_marks_an_object_counts_as_done_and_stays(bright, folder):
     picture((1, 1, 9, 9)).convert("L").save(folder / "cat/a_mask.png")
-    (folder / "cat/b.json").write_text("{}")
+    shape = {"label": "cat", "shape_type": "rectangle", "points": [[5, 5], [30, 30]]}
+    (folder / "cat/b.json").write_text(json.dumps({"shapes": [shape], "imageWidth": 80, "imageHeight": 60}))
     cut = picture((10, 10, 40, 40)).convert("RGBA")
     cut.putalpha(cut.convert("L"))
     cut.save(folder / "dog/d.png")

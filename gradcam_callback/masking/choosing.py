@@ -6,7 +6,8 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-from gradcam_callback.masking.photographs import MASK_SUFFIX, list_classes, list_images, write_whole
+from gradcam_callback.masking.photographs import list_classes, list_images, write_whole
+from gradcam_callback.probes import MASK_SUFFIX
 
 
 def copy_photographs(dataset: Path, folder: Path, per_class: int = 8, seed: int = 0) -> Iterator[str]:

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-# As `ProbeSet.from_folder` reads them.
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-MASK_SUFFIX = ".mask.png"
-# What the stem of a mask ends with. The first is never a photograph.
-_MARKS = (".mask", "_mask", "-mask", " mask")
-# Annotations of labelme, YOLO and Pascal VOC.
-_ANNOTATIONS = (".json", ".txt", ".xml")
+from gradcam_callback import probes
+from gradcam_callback.probes import IMAGE_SUFFIXES, MASK_SUFFIX, list_visible, pair_files, read_marked
 
 
 class Photograph(NamedTuple):
@@ -34,7 +29,7 @@ class Photograph(NamedTuple):
 
     @property
     def key(self) -> str:
-        """Its path inside the folder, the same on every system."""
+        """Return its path inside the folder, the same on every system."""
         return f"{self.class_name}/{self.path.name}" if self.class_name else self.path.name
 
 
@@ -51,42 +46,40 @@ def list_photographs(folder: Path) -> list[Photograph]:
             f"Expected FOLDER to hold photographs, but {str(folder)!r} {reason}. Correct the path, or copy photographs "
             "into it with --from DATASET_FOLDER."
         )
-    flat = list_images(folder)
-    sorted_ones = [image for inner in list_classes(folder) for image in list_images(inner)]
+    flat = _pair(folder)
+    sorted_ones = [pair for inner in list_classes(folder) for pair in _pair(inner)]
     if flat and sorted_ones:
         raise ValueError(
             f"Expected FOLDER to hold photographs or one folder per class, but {str(folder)!r} holds both, such as "
-            f"{flat[0].name!r} and {str(sorted_ones[0].relative_to(folder))!r}. Move the photographs into the folders."
+            f"{flat[0].path.name!r} and {str(sorted_ones[0].path.relative_to(folder))!r}. Move the photographs into "
+            "the folders."
         )
-    images = flat or sorted_ones
-    if not images:
+    pairs = flat or sorted_ones
+    if not pairs:
         raise ValueError(
             f"Expected FOLDER to hold photographs or one folder per class, but {str(folder)!r} holds no photographs. "
-            f"Their names have to end in {', '.join(SUFFIXES)}."
+            f"Their names have to end in {', '.join(IMAGE_SUFFIXES)}."
         )
-    _refuse_shared_masks(images)
-    beside = {parent: _find_beside(parent) for parent in {path.parent for path in images}}
+    _refuse_shared_masks([pair.path for pair in pairs])
     return [
-        Photograph(path, "" if path.parent == folder else path.parent.name, *_choose(path, beside[path.parent]))
-        for path in images
+        Photograph(pair.path, "" if pair.path.parent == folder else pair.path.parent.name, *_find_marks(pair))
+        for pair in pairs
     ]
 
 
 def list_classes(folder: Path) -> list[Path]:
     """Return the visible folders in a folder by name."""
-    return [path for path in _list_visible(folder) if path.is_dir()]
+    return [path for path in list_visible(folder) if path.is_dir()]
 
 
 def list_images(folder: Path) -> list[Path]:
     """Return the visible images in a folder by name, without masks."""
-    files = [path for path in _list_visible(folder) if path.name.lower().endswith(SUFFIXES) and not path.is_dir()]
-    images: dict[str, list[Path]] = {}
-    # Shorter names come first, so that a photograph is known before its mask.
-    for path in sorted(files, key=lambda path: len(path.stem)):
-        stem = next((path.stem[: -len(mark)] for mark in _MARKS if path.stem.lower().endswith(mark)), None)
-        if stem is None or (stem not in images and not path.stem.lower().endswith(_MARKS[0])):
-            images.setdefault(path.stem, []).append(path)
-    return sorted((path for paths in images.values() for path in paths), key=lambda path: path.name)
+    return [pair.path for pair in _pair(folder)]
+
+
+def _pair(folder: Path) -> list[probes.Photograph]:
+    """Return the photographs of a folder as a probe set reads them, each with the files that may mark its object."""
+    return pair_files([path for path in list_visible(folder) if not path.is_dir()])
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -128,20 +121,6 @@ def remove(path: Path) -> None:
         ) from error
 
 
-def _list_visible(folder: Path) -> list[Path]:
-    try:
-        found = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    except OSError as error:
-        raise ValueError(
-            f"Cannot list the folder {str(folder)!r} ({error.strerror}). Give this user the right to read it."
-        ) from error
-    for path in found:
-        # Python reads bytes that are not UTF-8 as lone surrogates, which no page can show.
-        if any("\ud800" <= char <= "\udfff" for char in path.name):
-            raise ValueError(f"Expected names in UTF-8, but got {str(path)!r}. Rename it.")
-    return sorted(found, key=lambda path: path.name)
-
-
 def _refuse_shared_masks(images: Sequence[Path]) -> None:
     first: dict[Path, Path] = {}
     for path in images:
@@ -157,15 +136,20 @@ def _mask_of(path: Path) -> Path:
     return path.with_name(path.stem + MASK_SUFFIX)
 
 
-def _find_beside(folder: Path) -> dict[str, Path]:
-    """Return the visible files of a folder by their names in lower case."""
-    return {path.name.lower(): path for path in _list_visible(folder)}
-
-
-def _choose(path: Path, beside: Mapping[str, Path]) -> tuple[Path, Path | None]:
+def _find_marks(pair: probes.Photograph) -> tuple[Path, Path | None]:
     """Return where the mask of a photograph lies or will lie, and what else marks its object."""
-    stem = path.stem.lower()
-    names = [f"{stem}{mark}{suffix}" for mark in _MARKS for suffix in SUFFIXES if mark + suffix != MASK_SUFFIX]
-    names += [stem + suffix for suffix in _ANNOTATIONS]
-    own = beside.get(stem + MASK_SUFFIX, _mask_of(path))
-    return own, next((beside[name] for name in names if name in beside), None)
+    if pair.mask is not None and pair.mask.name.lower().endswith(MASK_SUFFIX):
+        return pair.mask, None
+    return _mask_of(pair.path), pair.mask or _find_annotation(pair)
+
+
+def _find_annotation(pair: probes.Photograph) -> Path | None:
+    """Return the annotation that marks the object; a caption, such as a text of words, marks nothing."""
+    if not pair.annotations:
+        return None
+    try:
+        marked = read_marked(pair)
+    except ValueError:
+        # A probe set refuses it, with a sentence that says why.
+        return pair.annotations[0]
+    return None if marked is None or marked.source == pair.path else marked.source

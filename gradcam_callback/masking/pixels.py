@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageChops, ImageEnhance, ImageFilter
@@ -15,23 +14,12 @@ SHOWN, SMALL = 2048, 400
 # The brightness outside of a mask, and the colour and width of its outline in pixels. page.js has the same.
 _DIM, _OUTLINE, _WIDTH = 0.35, (255, 225, 26), 2
 _QUALITY = 90
-# The share of an image that is transparent and the one that is not, at least, if its alpha is a mask.
-_LEAST_CLEAR = 0.02
 
 
 def fit(size: tuple[int, int], longest: int) -> tuple[int, int]:
     """Return a width and height whose longer side is at most ``longest`` pixels."""
     factor = min(1.0, longest / max(size))
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
-
-
-def is_cut_out(path: Path) -> bool:
-    """Return True if much of an image file is transparent and much is not, so that its alpha marks the object."""
-    with Image.open(path) as image:
-        if not image.has_transparency_data:
-            return False
-        clear = float((np.asarray(image.convert("RGBA"))[..., 3] < 128).mean())
-    return _LEAST_CLEAR < clear < 1 - _LEAST_CLEAR
 
 
 def resize_mask(mask: Mask, size: tuple[int, int]) -> Mask:

@@ -14,8 +14,7 @@ from PIL import Image
 from gradcam_callback.masking.mask_files import Mask, Record, decode_mask, encode_mask
 from gradcam_callback.masking.network import LazyNetwork
 from gradcam_callback.masking.photographs import list_photographs, remove, write_whole
-from gradcam_callback.masking.pixels import is_cut_out
-from gradcam_callback.probes import open_image
+from gradcam_callback.probes import cut_out, open_image
 
 # How many photographs stay decoded: that on the page, and one or two that the background is at.
 _KEPT = 3
@@ -161,7 +160,7 @@ class Session:
             photograph = self.read(index)
             # A mask that was there before may be broken.
             self.mask(index)
-            if self._progress[index].status is Status.WAITING and is_cut_out(self.photographs[index].path):
+            if self._progress[index].status is Status.WAITING and self._is_cut_out(index):
                 self._change(index, Status.DONE, "its background is transparent")
         except (OSError, ValueError) as error:
             self._change(index, Status.UNREADABLE, str(error))
@@ -183,6 +182,9 @@ class Session:
                 if proposal.mask.any():
                     self._progress[index].proposal = encode_mask(proposal.mask.numpy())
                 self._change(index, Status.DOUBTFUL if proposal.doubt else Status.PROPOSED, proposal.doubt)
+
+    def _is_cut_out(self, index: int) -> bool:
+        return cut_out(open_image(self.photographs[index].path)) is not None
 
     def accept(self, index: int, data: bytes) -> None:
         """Write the mask that a person has accepted.

@@ -4,13 +4,14 @@
 functions look up the transform and class names of a dataset, and read single images.
 """
 
-from gradcam_callback.probes.batches import BatchTransform, contains, describe, find_parts, replace
+from gradcam_callback.probes.batches import IMAGE_SUFFIXES, BatchTransform, contains, describe, find_parts, replace
+from gradcam_callback.probes.beside import MASK_SUFFIX, Photograph, list_visible, pair_files, read_marked
 from gradcam_callback.probes.datasets import choose_items
 from gradcam_callback.probes.feed import Feed, Sample, fill_row
 from gradcam_callback.probes.image_files import open_image
 from gradcam_callback.probes.items import CountClasses, Item, choose_per_class
 from gradcam_callback.probes.lookup import find_class_names, find_transform
-from gradcam_callback.probes.masks import from_boxes
+from gradcam_callback.probes.masks import cut_out, from_boxes
 from gradcam_callback.probes.names import make_unique
 from gradcam_callback.probes.probe_set import ProbeSet, make_probe_set
 from gradcam_callback.probes.streams import Collector, choose_from_batches
@@ -21,7 +22,10 @@ __all__ = [
     "Collector",
     "CountClasses",
     "Feed",
+    "IMAGE_SUFFIXES",
     "Item",
+    "MASK_SUFFIX",
+    "Photograph",
     "ProbeSet",
     "Sample",
     "Transform",
@@ -29,14 +33,18 @@ __all__ = [
     "choose_items",
     "choose_per_class",
     "contains",
+    "cut_out",
     "describe",
     "fill_row",
     "find_class_names",
     "find_parts",
     "find_transform",
     "from_boxes",
+    "list_visible",
     "make_probe_set",
     "make_unique",
     "open_image",
+    "pair_files",
+    "read_marked",
     "replace",
 ]

@@ -18,6 +18,7 @@ from gradcam_callback.probes.yolo import read_yolo
 
 # What the stem of a mask ends with, after the stem of its photograph. The first is never a photograph.
 MARK = ".mask"
+MASK_SUFFIX = f"{MARK}.png"
 _MARKS = (MARK, "_mask", "-mask", " mask")
 _LOSSY = (".jpg", ".jpeg")
 # The readers of annotations by the ending of the file, in the order in which they are tried.
@@ -54,6 +55,26 @@ class Marked(NamedTuple):
     mask: Tensor
     source: Path
     annotation: Annotation | None = None
+
+
+def list_visible(folder: Path) -> list[Path]:
+    """Return the content of a folder by name, without hidden files of the system (``.DS_Store``, ``._photo.jpg``).
+
+    Raises:
+        ValueError: the folder cannot be listed, or a name is not UTF-8.
+    """
+    try:
+        found = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    except OSError as error:
+        raise ValueError(
+            f"Cannot list the folder {str(folder)!r} ({error.strerror}). Give this user the right to read it."
+        ) from error
+    for path in found:
+        # Python reads bytes that are not UTF-8 as lone surrogates. No log could store such a name.
+        if any("\ud800" <= char <= "\udfff" for char in path.name):
+            raise ValueError(f"Expected names in UTF-8, but got {str(path)!r}. Rename it.")
+    # File systems list names in different orders.
+    return sorted(found, key=lambda path: path.name)
 
 
 def pair_files(files: Sequence[Path]) -> list[Photograph]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gradcam_callback.probes.automatic import propose_of_file
 from gradcam_callback.probes.batches import IMAGE_SUFFIXES
-from gradcam_callback.probes.beside import Marked, Photograph, pair_files, read_marked
+from gradcam_callback.probes.beside import Marked, Photograph, list_visible, pair_files, read_marked
 from gradcam_callback.probes.image_files import open_image
 from gradcam_callback.probes.items import Item
 from gradcam_callback.probes.masks import looks_inverted, warn_of_inverted
@@ -31,7 +31,7 @@ def read_folder(
     if not root.is_dir():
         reason = "is not a folder" if root.exists() else "does not exist"
         raise FileNotFoundError(f"Expected `folder` to hold <class>/<image>, but {str(root)!r} {reason}.")
-    folders = [path for path in _list_visible(root) if _is_class(path, root)]
+    folders = [path for path in list_visible(root) if _is_class(path, root)]
     classes = [path.name for path in folders] if class_names is None else list(class_names)
     unknown = sorted({path.name for path in folders} - set(classes))
     if unknown:
@@ -39,7 +39,7 @@ def read_folder(
             f"Expected `class_names` to name every folder in {str(root)!r}, but {classes} lacks {unknown}. Add these "
             "names, or move the folders away."
         )
-    photographs = [photograph for folder in folders for photograph in pair_files(_list_visible(folder))]
+    photographs = [photograph for folder in folders for photograph in pair_files(list_visible(folder))]
     if not photographs:
         raise ValueError(
             f"Expected `folder` to hold <class>/<image>, but {str(root)!r} holds no images. Their names have to end in "
@@ -81,22 +81,6 @@ def _propose(
         return None
     mask = transform_mask(mask_to_image(refined | marked.annotation.outlined), transform)
     return Proposal(mask, None) if mask.any() else None
-
-
-def _list_visible(folder: Path) -> list[Path]:
-    """Return the content of a folder by name, without hidden files of the system (``.DS_Store``, ``._photo.jpg``)."""
-    try:
-        found = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    except OSError as error:
-        raise ValueError(
-            f"Cannot list the folder {str(folder)!r} ({error.strerror}). Give this user the right to read it."
-        ) from error
-    for path in found:
-        # Python reads bytes that are not UTF-8 as lone surrogates. No log could store such a name.
-        if any("\ud800" <= char <= "\udfff" for char in path.name):
-            raise ValueError(f"Expected names in UTF-8, but got {str(path)!r}. Rename it.")
-    # File systems list names in different orders.
-    return sorted(found, key=lambda path: path.name)
 
 
 def _is_class(path: Path, root: Path) -> bool:
