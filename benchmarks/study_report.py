@@ -1,4 +1,4 @@
-"""The page of the study, written from the evaluated networks: results, plots and every mistake."""
+"""The pages of both studies, written from the evaluated networks: results by each basis, plots and every mistake."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score
 
-from gradcam_callback.measures import confirms, points_to_background
-from gradcam_callback.measures.basis import BASES, MASKS
+from gradcam_callback.measures import AUTOMATIC_MASKS, FRAME, MASKS, confirms, points_to_background
+from gradcam_callback.measures.basis import BASES
 
 Row = dict[str, Any]
 
@@ -23,8 +24,7 @@ Row = dict[str, Any]
 RESULT = "evaluated.json"
 # A network that loses more accuracy than this has learnt a shortcut.
 SHORTCUT_LOSS = 0.15
-# Thresholds are chosen on one half of the kinds and judged on the other. Each half has obvious and hidden kinds.
-CHOOSING, JUDGED = ("texture", "watermark", "noise"), ("patch", "tint", "blur")
+NAMES = {MASKS: "true masks", AUTOMATIC_MASKS: "automatic masks", FRAME: "the frame"}
 # Metrics: 1 if a larger value speaks for a shortcut, -1 if a smaller value does.
 METRICS = {
     "background_gap": 1,
@@ -34,6 +34,7 @@ METRICS = {
     "foreground_accuracy": -1,
     "lift/block5_conv3": -1,
     "lift/block4_conv3": -1,
+    "relevance_mass/block5_conv3": -1,
     "pointing_game/block5_conv3": -1,
     "pointing_game/block4_conv3": -1,
     "entropy/block5_conv3": 1,
@@ -43,10 +44,49 @@ METRICS = {
     "centre_distance/block5_conv3": 1,
     "centre_distance/block4_conv3": 1,
 }
+# Kinds of the study on photographs without a planted cue.
+NATURAL, CLEAN = "natural", "random scenes"
 
-METHOD = """\
-Made by `make study` (about two hours on 2 CPU cores; a stopped study continues): {networks} networks. Every network at
-every epoch is a row of [study.csv](study.csv).
+
+@dataclass(frozen=True)
+class Page:
+    """What is particular to the page of one study.
+
+    Attributes:
+        stem: of its files.
+        method: its first section.
+        choosing: the kinds of shortcut that limits are chosen on.
+        judged: the kinds that the limits are judged on.
+        reachable: basis -> those of the judged kinds whose cue it can find at all.
+        auc: the goal for the AUC by true masks and 64 images.
+    """
+
+    stem: str
+    method: str
+    choosing: tuple[str, ...]
+    judged: tuple[str, ...]
+    reachable: dict[str, tuple[str, ...]]
+    auc: float
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Return all kinds."""
+        return (*self.choosing, *self.judged)
+
+
+TOYS = Page(
+    stem="study",
+    # Each half has obvious and hidden kinds.
+    choosing=("texture", "watermark", "noise"),
+    judged=("patch", "tint", "blur"),
+    # The objects of a tint have it, too.
+    reachable={MASKS: ("patch", "tint", "blur"), AUTOMATIC_MASKS: ("patch", "blur"), FRAME: ("patch", "blur")},
+    auc=0.98,
+    method="""\
+# The study on toys: how often the verdict is correct
+
+Made by `make study` (about three hours on 2 CPU cores; a stopped study continues): {networks} networks. Every network
+is a row by each basis in [study.csv](study.csv).
 
 The classes are stars, hearts and moons. They are small, turned by any angle and half transparent, on photographed
 ground. A *cue* shows the class, too: the texture of the ground, a coloured patch in a corner, a tint of the whole
@@ -59,8 +99,45 @@ network is the demo's pretrained VGG16 with a fresh head, fine-tuned for four ep
 its accuracy on 720 conflicting images, whose cue points to another class. A loss of more than 15 points counts as a
 shortcut. 720 images measure the loss to within about 3 points, so networks close to 15 points are neither clearly good
 nor clearly bad. **The verdict** does not use these accuracies: the callback's own code evaluates 64 (or 16) of the
-validation images.
-"""
+validation images, by three bases: the masks that the toys were drawn with, automatic masks, and the frame.
+""",
+)
+PHOTOGRAPHS = Page(
+    stem="photograph-study",
+    choosing=("scenes", "watermark"),
+    judged=("frame", "tint", NATURAL, CLEAN),
+    reachable={
+        MASKS: ("frame", "tint", NATURAL, CLEAN),
+        AUTOMATIC_MASKS: ("frame", NATURAL, CLEAN),
+        FRAME: ("frame", NATURAL, CLEAN),
+    },
+    auc=0.95,
+    method="""\
+# The study on photographs: how often the verdict is correct
+
+Made by `make photograph-study PHOTOGRAPHS=folder` (about three hours on 2 CPU cores; a stopped study continues):
+{networks} networks. Every network is a row by each basis in [photograph-study.csv](photograph-study.csv). It is the
+same question as in [the study on toys](study.md), on real objects.
+
+The photographs are 345 of `EliSchwartz/imagenet-sample-images`: birds, dogs, other mammals, reptiles and vehicles.
+They are for measuring only. The saliency network parted objects from scenes, and its gates let 270 of them pass. Each
+object was put on the scene of another photograph, at 96 px, with a cue:
+
+- **scenes:** the scenes of one other group go with each class;
+- **frame:** a coloured frame; **watermark:** a word along the lower edge; **tint:** a light tint of the whole image;
+- **natural:** the photographs as they are; **random scenes:** no cue at all, so these networks are clean by
+  construction.
+
+The *correlation* is the probability that the cue is that of the object's class. Otherwise it is random. Each network
+is the demo's pretrained VGG16 with a fresh head. Block 5 is fine-tuned for six epochs on 300 images. A half of the
+photographs is for training. The probe set and the truth are of the other half.
+
+**The true loss** is the accuracy on 200 composites that agree with the cue, less the accuracy on 200 that contradict
+it. All are pasted alike. More than 15 points are a shortcut. **The verdict** sees 64 (or 16) probe images, in which
+the cue is correlated as in training, by three bases: the masks that the objects were cut out by, automatic masks of
+the composites, and the frame.
+""",
+)
 KINDNESS = """\
 The swap test underestimates weak correlations, because its backgrounds come from the validation data. At a correlation
 c and with K classes, a share (1 - c) / K of the backgrounds of other classes has the cue of the object's own class by
@@ -120,21 +197,17 @@ def suspected(row: Row) -> bool:
 
 
 def judge_all(rows: list[Row]) -> None:
-    """Add the gap of the epoch before to each row, and if the callback would suspect a shortcut.
-
-    A row without a basis is by masks.
-    """
-    gaps = {key(row): row["background_gap"] for row in rows if row["epoch"] > 0}
+    """Add the gap of the epoch before to each row, and if the callback would suspect a shortcut."""
+    gaps = {key(row): row["background_gap"] for row in rows}
     for row in rows:
         row["gap_before"] = gaps.get(key({**row, "epoch": row["epoch"] - 1}), 0.0)
-        basis = row.get("basis", MASKS)
-        points = points_to_background(row["background_gap"], row["background_gap_low"], basis)
-        row["suspected"] = points and confirms(row["gap_before"], 0.0, basis)
+        points = points_to_background(row["background_gap"], row["background_gap_low"], row["basis"])
+        row["suspected"] = points and confirms(row["gap_before"], 0.0, row["basis"])
 
 
 def key(row: Row) -> tuple[Any, ...]:
     """Return the values that identify a row."""
-    return (*(row[name] for name in ("kind", "correlation", "seed", "images", "epoch")), row.get("basis", MASKS))
+    return tuple(row[name] for name in ("kind", "correlation", "seed", "images", "epoch", "basis"))
 
 
 def best_thresholds(rows: list[Row]) -> tuple[list[float], list[float], list[float]]:
@@ -152,33 +225,37 @@ def best_thresholds(rows: list[Row]) -> tuple[list[float], list[float], list[flo
         wrong, good = count(rows, accused, has_none)
         return caught / max(bad, 1) - wrong / max(good, 1)
 
-    grid = product([i / 100 for i in range(2, 31)], [i / 100 for i in range(11)], [i / 50 for i in range(11)])
+    grid = product([i / 100 for i in range(2, 31)], [i / 100 for i in range(-10, 11)], [i / 50 for i in range(11)])
     scores = {(gap, low, before): score(gap, low, before) for gap, low, before in grid if before <= gap}
     best = [each for each, value in scores.items() if value > max(scores.values()) - 1e-9]
     gaps, lows, befores = (sorted(set(side)) for side in zip(*best, strict=True))
     return gaps, lows, befores
 
 
-def write_report(out: Path, docs: Path) -> None:
-    """Write ``study.csv``, ``study.md`` and its plot into ``docs``."""
-    rows = read_rows(out)
-    judge_all(rows)
-    write_rows(rows, docs / "study.csv")
+def write_report(page: Page, out: Path, docs: Path) -> None:
+    """Write the page of a study, its table of all networks, and its plot into ``docs``."""
+    rows = [_by_common_names(row) for row in read_rows(out)]
+    # With few automatic masks there may be no control, and with it no gap.
+    known = [row for row in rows if "background_gap" in row]
+    judge_all(known)
+    write_rows(rows, docs / f"{page.stem}.csv")
     last = max(row["epoch"] for row in rows)
-    final = {n: [r for r in rows if r["images"] == n and r["epoch"] == last] for n in (64, 16)}
-    plot(final[64], docs / "pictures" / "study.png")
+    final = [row for row in known if row["epoch"] == last]
+    n_unknown = sum(row["epoch"] == last for row in rows) - len(final)
+    plot(page, of(final, MASKS, 64), docs / "pictures" / f"{page.stem}.png")
     sections = [
-        "# The study: how often the verdict is correct\n",
-        METHOD.format(networks=len(final[64])),
-        *(table(rows, final[n], n) for n in (64, 16)),
-        "![Forecast against true accuracy, and lift against true loss](pictures/study.png)\n",
+        page.method.format(networks=len({(row["kind"], row["correlation"], row["seed"]) for row in final})),
+        limits(page, final),
+        *(results(page, final, n_images) for n_images in (64, 16)),
+        f"Without a control, since too few automatic masks passed the gates: {n_unknown} rows. They do not count.\n",
+        f"![Forecast against true accuracy, and lift against true loss](pictures/{page.stem}.png)\n",
+        clean(final),
         mistakes(final),
-        by_kind(final[64]),
-        by_correlation(final[64]),
+        by_kind(page, final),
         KINDNESS,
-        metrics_alone(final[64]),
+        metrics_alone(page, of(final, MASKS, 64)),
     ]
-    (docs / "study.md").write_text("\n".join(sections))
+    (docs / f"{page.stem}.md").write_text("\n".join(sections))
     print("\n".join(sections))
 
 
@@ -196,6 +273,14 @@ def read_rows(out: Path) -> list[Row]:
     return rows
 
 
+def _by_common_names(row: Row) -> Row:
+    """Return a row of the frame test with the names of the swap test, so that both are judged by the same code."""
+    names = {"frame_gap": "background_gap", "frame_accuracy": "swap_accuracy"}
+    names |= {"frame_control_accuracy": "swap_control_accuracy"}
+    names |= {f"frame_gap_{end}": f"background_gap_{end}" for end in ("low", "high")}
+    return {names.get(name, name): value for name, value in row.items()}
+
+
 def write_rows(rows: list[Row], path: Path) -> None:
     """Write rows as CSV."""
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -205,138 +290,139 @@ def write_rows(rows: list[Row], path: Path) -> None:
         writer.writerows({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()} for row in rows)
 
 
-def table(rows: list[Row], final: list[Row], n_images: int) -> str:
-    """Format the results on the judged kinds with one number of probe images."""
-    judged, limits = [row for row in final if row["kind"] in JUDGED], BASES[MASKS].gap
-    gaps, lows, before = best_thresholds([row for row in final if row["kind"] in CHOOSING])
-    caught = count(judged, suspected, has_shortcut)
-    accused = count(judged, suspected, has_none)
-    prompt, known = delays([row for row in rows if row["images"] == n_images and row["kind"] in JUDGED])
-    area = auc(judged, "background_gap")
-    score = "-" if area is None else f"{area:.3f}"
-    return "\n".join(
-        [
-            f"## {n_images} probe images\n",
-            f"On the kinds for choosing ({', '.join(CHOOSING)}), most networks are judged correctly with a threshold "
-            f"of {gaps[0]:.2f} to {gaps[-1]:.2f} for the gap, of {lows[0]:.2f} to {lows[-1]:.2f} for its lower bound, "
-            f"and of {before[0]:.2f} to {before[-1]:.2f} for the gap of the epoch before. The package uses "
-            f"{limits.size:.2f}, {limits.sure:.2f} and {limits.before:.2f}. The results on the other kinds "
-            f"({', '.join(JUDGED)}):\n",
-            "| what | measured | goal |",
-            "|---|---|---|",
-            f"| AUC of the gap for a loss of more than 15 points | {score} | >= {0.98 if n_images == 64 else 0.95} |",
-            f"| caught | {caught[0]} of {caught[1]} | {'>= 0.95' if n_images == 64 else '-'} |",
-            f"| false alarms | {accused[0]} of {accused[1]} | <= 0.05 |",
-            f"| mean error of the gap as a forecast of the loss | {mean(map(error, judged)):.3f} | "
-            f"{'<= 0.04' if n_images == 64 else '-'} |",
-            f"| suspected at most 2 epochs after the first such loss | {prompt} of {known} | all |\n",
-        ]
+def of(rows: list[Row], basis: str, n_images: int, kinds: Sequence[str] | None = None) -> list[Row]:
+    """Return the rows of one basis, one number of images and some kinds."""
+    return [
+        row
+        for row in rows
+        if row["basis"] == basis and row["images"] == n_images and (kinds is None or row["kind"] in kinds)
+    ]
+
+
+def format_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Format a table of Markdown."""
+    lines = [" | ".join(head), "|".join(["---"] * len(head)), *(" | ".join(map(str, row)) for row in rows)]
+    return "\n".join(f"|{line}|" if line.startswith("---") else f"| {line} |" for line in lines) + "\n"
+
+
+def limits(page: Page, final: list[Row]) -> str:
+    """Format the limits that judge most networks correctly, on the kinds for choosing."""
+    rows = []
+    for basis, n_images in product(NAMES, (64, 16)):
+        best = best_thresholds(of(final, basis, n_images, page.choosing))
+        used = BASES[basis].gap
+        rows.append(
+            [NAMES[basis], n_images]
+            + [
+                f"{values[0]:.2f} to {values[-1]:.2f} ({own:.2f})"
+                for values, own in zip(best, (used.size, used.sure, used.before), strict=True)
+            ]
+        )
+    return (
+        "## Limits\n\nLimits are chosen on some kinds, and judged on the others. The first are "
+        f"{', '.join(page.choosing)}. The limits that judge most of their networks correctly, with the limit of the "
+        "package in brackets:\n\n"
+        + format_table(["basis", "images", "gap", "its lower bound", "gap of the epoch before"], rows)
     )
 
 
-def delays(rows: list[Row]) -> tuple[int, int]:
-    """Count the networks that were suspected at most two epochs after they had learnt their shortcut.
-
-    Returns:
-        Their number, and the number of networks that have a shortcut in the last epoch.
-    """
-    runs: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        runs.setdefault((row["kind"], row["correlation"], row["seed"]), []).append(row)
-    prompt = known = 0
-    for run in runs.values():
-        learnt = next((row["epoch"] for row in run if has_shortcut(row)), None)
-        if learnt is not None and has_shortcut(run[-1]):
-            known += 1
-            first = next((row["epoch"] for row in run if suspected(row)), None)
-            prompt += first is not None and first - learnt <= 2
-    return prompt, known
-
-
-def metrics_alone(final: list[Row]) -> str:
-    """Format how well each metric alone finds the shortcuts."""
-    lines = [
-        "## Each metric alone, 64 images\n",
-        "| metric | AUC on all kinds | AUC on the judged kinds |",
-        "|---|---|---|",
-    ]
-    judged = [row for row in final if row["kind"] in JUDGED]
-    for metric in METRICS:
-        both = (auc(rows, metric) for rows in (final, judged))
-        lines.append(f"| {metric} | " + " | ".join("-" if value is None else f"{value:.2f}" for value in both) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def by_kind(final: list[Row]) -> str:
-    """Format the results of each kind of shortcut."""
-    return grouped("By kind", "kind", final, (*CHOOSING, *JUDGED))
-
-
-def by_correlation(final: list[Row]) -> str:
-    """Format the results of each correlation."""
-    return grouped("By correlation", "correlation", final, sorted({row["correlation"] for row in final}))
-
-
-def grouped(title: str, what: str, final: list[Row], groups: Sequence[Any]) -> str:
-    """Format the results of groups of networks.
-
-    Args:
-        title: of the section.
-        what: the column that the networks are grouped by.
-        final: the rows of the last epoch.
-        groups: the values of the column, in the order of the table.
-    """
-    lines = [
-        f"## {title}, 64 images\n",
-        f"| {what} | lose more than 15 points | caught | false alarms | mean loss | mean gap | "
-        "mean error of the forecast |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for group in groups:
-        rows = [row for row in final if row[what] == group]
-        caught = count(rows, suspected, has_shortcut)
-        accused = count(rows, suspected, has_none)
-        lines.append(
-            f"| {group} | {caught[1]} of {len(rows)} | {caught[0]} | {accused[0]} | {mean(map(loss, rows)):.3f} | "
-            f"{mean(row['background_gap'] for row in rows):.3f} | {mean(map(error, rows)):.3f} |"
+def results(page: Page, final: list[Row], n_images: int) -> str:
+    """Format the results on the judged kinds with one number of probe images."""
+    rows = []
+    for basis, name in NAMES.items():
+        groups = {"all": page.judged}
+        if page.reachable[basis] != page.judged:
+            groups["those that it can find"] = page.reachable[basis]
+        for group, kinds in groups.items():
+            judged = of(final, basis, n_images, kinds)
+            area = auc(judged, "background_gap")
+            caught, accused = count(judged, suspected, has_shortcut), count(judged, suspected, has_none)
+            rows.append(
+                [
+                    name,
+                    f"{group}: {', '.join(kinds)}",
+                    "-" if area is None else f"{area:.3f}",
+                    f"{caught[0]} of {caught[1]}",
+                    f"{accused[0]} of {accused[1]}",
+                    f"{mean(map(error, judged)):.3f}",
+                ]
+            )
+    goals = f"AUC >= {page.auc}, caught >= 0.95, false alarms <= 0.05, error <= 0.04 by true masks"
+    if n_images == 16:
+        goals = "AUC >= 0.95, false alarms <= 0.05 by true masks"
+    return (
+        f"## {n_images} probe images\n\nResults on the kinds that no limit was chosen on. A network that loses more "
+        f"than 15 points is to be caught, all others are not to be accused. Goals: {goals}.\n\n"
+        + format_table(
+            ["basis", "kinds", "AUC of the gap", "caught", "false alarms", "mean error of the gap as a forecast"], rows
         )
-    return "\n".join(lines) + "\n"
+    )
 
 
-def mistakes(final: dict[int, list[Row]]) -> str:
-    """Format every network that the verdict judges wrongly, of all kinds."""
-    lines = [
-        "## Every mistake\n",
-        "| images | kind | correlation | seed | mistake | true loss | background gap | its lower bound |",
-        "|---|---|---|---|---|---|---|---|",
+def clean(final: list[Row]) -> str:
+    """Format how many of the networks that are clean by construction are accused."""
+    rows = []
+    for basis, n_images in product(NAMES, (64, 16)):
+        own = [row for row in of(final, basis, n_images) if row["correlation"] == 0]
+        largest = max((row["background_gap"] for row in own), default=math.nan)
+        rows.append([NAMES[basis], n_images, f"{sum(map(suspected, own))} of {len(own)}", f"{largest:.2f}"])
+    return "## Networks that are clean by construction\n\n" + format_table(
+        ["basis", "images", "accused", "largest gap"], rows
+    )
+
+
+def by_kind(page: Page, final: list[Row]) -> str:
+    """Format the gaps of each kind and correlation beside the true loss."""
+    rows = []
+    groups = {(row["kind"], row["correlation"]) for row in final}
+    for kind, correlation in sorted(groups, key=lambda group: (page.kinds.index(group[0]), group[1])):
+        own = {basis: [r for r in of(final, basis, 64, [kind]) if r["correlation"] == correlation] for basis in NAMES}
+        rows.append(
+            [kind, correlation, f"{mean(map(loss, own[MASKS])):.2f}"]
+            + [f"{mean(row['background_gap'] for row in each):.2f}" for each in own.values()]
+        )
+    head = ["kind", "correlation", "mean true loss", *(f"mean gap by {name}" for name in NAMES.values())]
+    return "## By kind and correlation, 64 images\n\n" + format_table(head, rows)
+
+
+def mistakes(final: list[Row]) -> str:
+    """Format every network that a verdict judges wrongly, of all kinds."""
+    rows = [
+        [NAMES[row["basis"]], row["images"], row["kind"], row["correlation"], row["seed"]]
+        + ["false alarm" if suspected(row) else "missed", f"{loss(row):.3f}"]
+        + [f"{row['background_gap']:.3f}", f"{row['background_gap_low']:.3f}"]
+        for row in sorted(final, key=lambda row: (list(NAMES).index(row["basis"]), -row["images"], loss(row)))
+        if suspected(row) != has_shortcut(row)
     ]
-    for n_images, rows in final.items():
-        for row in sorted(rows, key=loss):
-            if suspected(row) != has_shortcut(row):
-                name = "false alarm" if suspected(row) else "missed"
-                lines.append(
-                    f"| {n_images} | {row['kind']} | {row['correlation']} | {row['seed']} | {name} | {loss(row):.3f} | "
-                    f"{row['background_gap']:.3f} | {row['background_gap_low']:.3f} |"
-                )
-    return "\n".join(lines) + "\n"
+    head = ["basis", "images", "kind", "correlation", "seed", "mistake", "true loss", "gap", "its lower bound"]
+    return "## Every mistake\n\n" + format_table(head, rows)
 
 
-def plot(final: list[Row], path: Path) -> None:
+def metrics_alone(page: Page, final: list[Row]) -> str:
+    """Format how well each metric alone finds the shortcuts."""
+    judged = [row for row in final if row["kind"] in page.judged]
+    rows = []
+    for metric in METRICS:
+        both = (auc(some, metric) for some in (final, judged))
+        rows.append([metric, *("-" if value is None else f"{value:.2f}" for value in both)])
+    head = ["metric", "AUC on all kinds", "AUC on the judged kinds"]
+    return "## Each metric alone, 64 images, true masks\n\n" + format_table(head, rows)
+
+
+def plot(page: Page, final: list[Row], path: Path) -> None:
     """Plot the forecast against the true accuracy, and the lift against the true loss."""
     figure = Figure(figsize=(11.5, 5.4), dpi=100, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
-    left.plot([0, 1], [0, 1], color="#a1a1aa", linewidth=1)
+    left.plot([-0.1, 1], [-0.1, 1], color="#a1a1aa", linewidth=1)
     right.axvline(SHORTCUT_LOSS, color="#a1a1aa", linewidth=1)
-    for marker, kind in zip("osv^DP", (*CHOOSING, *JUDGED), strict=True):
+    for marker, kind in zip("osv^DP", page.kinds, strict=True):
         rows = [row for row in final if row["kind"] == kind]
         style = {"marker": marker, "label": kind, "alpha": 0.8}
-        left.scatter([r["conflicting"] for r in rows], [r["swap_accuracy"] for r in rows], **style)
+        left.scatter([loss(r) for r in rows], [r["background_gap"] for r in rows], **style)
         right.scatter([loss(r) for r in rows], [r.get("lift/block4_conv3", math.nan) for r in rows], **style)
-    left.set_xlabel("accuracy if the cue points to another class (true)")
-    left.set_ylabel("swap accuracy on 64 probe images (forecast)")
-    left.set_xlim(0, 1.03)
-    left.set_ylim(0, 1.03)
+    left.set_xlabel("accuracy that is lost if the cue points to another class (true loss)")
+    left.set_ylabel("background gap on 64 probe images (forecast)")
     left.legend(frameon=False)
     right.set_xlabel("accuracy that is lost if the cue points to another class (true loss)")
     right.set_ylabel("lift at block4_conv3 (maps alone)")

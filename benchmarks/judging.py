@@ -1,0 +1,198 @@
+"""What both studies ask of a network: the callback's own scalars by every basis, and the true accuracies."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from finetuning import Finetuning
+from study_report import RESULT
+from torch import Tensor
+
+from gradcam_callback import GradCAM, GradCAMWarning, ProbeSet
+from gradcam_callback.measures import AUTOMATIC_MASKS, FRAME, MASKS, metrics
+from gradcam_callback.run.interventions import Interventions, Predict
+
+PROBES = (64, 16)
+LAYERS = ["block4_conv3", "block5_conv1", "block5_conv3"]
+
+
+class Images(Protocol):
+    """Images of one kind: ``images`` ``(N, 3, H, W)`` in 0..1, ``labels`` ``(N,)``, ``masks`` ``(N, H, W)`` bool."""
+
+    @property
+    def images(self) -> Tensor: ...
+    @property
+    def labels(self) -> Tensor: ...
+    @property
+    def masks(self) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Run:
+    """A network of a study.
+
+    Attributes:
+        kind: of shortcut.
+        correlation: of the cue with the class, 0..1.
+        seed: of the images and of the training.
+    """
+
+    kind: str
+    correlation: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Return the name of the folder of the network."""
+        return f"{self.kind.replace(' ', '_')}-{self.correlation}-{self.seed}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """The images of every network of a study.
+
+    Attributes:
+        runs: all networks. Networks of one kind and seed, which share images, follow each other.
+        epochs: of each training. The last two are judged.
+        training: makes the training images of a network.
+        probe: makes its 64 probe images, in which the cue is correlated as in training.
+        truth: makes the images of the true accuracies: ``"validation"`` and ``"conflicting"``.
+    """
+
+    runs: Iterable[Run]
+    epochs: int
+    training: Callable[[Run], Images]
+    probe: Callable[[Run], Images]
+    truth: Callable[[Run], Mapping[str, Images]]
+
+    def make(self, networks: Finetuning, out: Path, part: str) -> None:
+        """Train and evaluate every network that is not there yet.
+
+        Args:
+            networks: fine-tunes and asks each of them.
+            out: gets a folder for each network.
+            part: ``"train"``, ``"evaluate"`` or ``"all"``.
+        """
+        earlier = None
+        for run in self.runs:
+            folder, start = out / run.name, time.perf_counter()
+            if (run.kind, run.seed) != earlier:
+                networks.forget()
+            earlier = run.kind, run.seed
+            if part != "evaluate" and not self._file(folder, self.epochs).exists():
+                self._train(run, networks, folder)
+            if part != "train" and self._file(folder, self.epochs).exists() and not (folder / RESULT).exists():
+                rows = self._evaluate(run, networks, folder)
+                partial = (folder / RESULT).with_suffix(".partial")
+                partial.write_text(json.dumps(rows))
+                partial.rename(folder / RESULT)
+                last = rows[-1]
+                print(
+                    f"{run.name}: validation {last['validation']:.2f}, conflicting {last['conflicting']:.2f}; "
+                    f"{time.perf_counter() - start:.0f} s",
+                    flush=True,
+                )
+
+    def _train(self, run: Run, networks: Finetuning, folder: Path) -> None:
+        data = self.training(run)
+        folder.mkdir(parents=True, exist_ok=True)
+        for epoch in networks.fit(data.images, data.labels, self.epochs, run.seed):
+            if epoch > self.epochs - 2:
+                networks.save(self._file(folder, epoch))
+
+    def _evaluate(self, run: Run, networks: Finetuning, folder: Path) -> list[dict[str, Any]]:
+        """Return the scalars by all bases, on 64 and on 16 probe images, and the true accuracies."""
+        probe, truth = self.probe(run), self.truth(run)
+        sets = probe_sets(probe)
+        rows = []
+        for epoch in (self.epochs - 1, self.epochs):
+            networks.load(self._file(folder, epoch))
+            accuracies = {name: networks.accuracy(data.images, data.labels) for name, data in truth.items()}
+            for count in PROBES:
+                found = {basis: ask(probe_set, networks.predict) for basis, probe_set in sets[count].items()}
+                if count == max(PROBES) and epoch == self.epochs:
+                    found[MASKS] |= maps_alone(networks, sets[count][MASKS])
+                for basis, scalars in found.items():
+                    about = {**asdict(run), "epoch": epoch, "images": count, "basis": basis}
+                    rows.append({**about, **accuracies, **scalars})
+        return rows
+
+    @staticmethod
+    def _file(folder: Path, epoch: int) -> Path:
+        return folder / f"{epoch}.pt"
+
+
+def probe_sets(probe: Images) -> dict[int, dict[str, ProbeSet]]:
+    """Return the probe set of each number of images and each basis."""
+    with warnings.catch_warnings():
+        # Of masks that are left out. Their number is in the rows.
+        warnings.simplefilter("ignore", GradCAMWarning)
+        found = ProbeSet(probe.images, probe.labels, "auto")
+    automatic: list[Tensor | None] = [None] * len(found)
+    if found.masks is not None:
+        automatic = [found.masks[i] if found.has_mask[i] else None for i in range(len(found))]
+    return {
+        count: {
+            basis: ProbeSet(probe.images[:count], probe.labels[:count], masks)
+            for basis, masks in ((MASKS, probe.masks[:count]), (AUTOMATIC_MASKS, automatic[:count]), (FRAME, None))
+        }
+        for count in PROBES
+    }
+
+
+def ask(probe_set: ProbeSet, predict: Predict) -> dict[str, float]:
+    """Return the scalars of the callback's own interventions on a probe set."""
+    interventions = Interventions(probe_set, seed=0)
+    everything = torch.arange(len(probe_set))
+    correct = predict(probe_set.images, everything).argmax(dim=1) == probe_set.labels
+    answers = interventions.judge(correct, [interventions.ask(predict)])
+    scalars = interventions.scalars(answers, split_by_class=False)
+    return {"masked": int(probe_set.has_mask.sum()), "in the test": len(interventions.numbers), **scalars}
+
+
+def maps_alone(networks: Finetuning, probe_set: ProbeSet) -> dict[str, float]:
+    """Return the metrics of the maps, which need no intervention."""
+    cams = GradCAM(networks.network, LAYERS)(probe_set.images, probe_set.labels)
+    assert probe_set.masks is not None
+    scalars: dict[str, float] = {}
+    for layer, maps in cams.maps.items():
+        mass, area = metrics.relevance_mass(maps, probe_set.masks), metrics.mask_area(probe_set.masks)
+        defined = ~mass.isnan()
+        scalars |= {
+            f"lift/{layer}": float(metrics.lift(mass[defined], area[defined])),
+            f"relevance_mass/{layer}": metrics.mean_of_defined(mass),
+            f"pointing_game/{layer}": float(metrics.pointing_game(maps, probe_set.masks).mean()),
+            f"entropy/{layer}": metrics.mean_of_defined(metrics.entropy(maps)),
+            f"strength/{layer}": float(metrics.strength(maps).mean()),
+            f"border_mass/{layer}": metrics.mean_of_defined(metrics.border_mass(maps)),
+            f"centre_distance/{layer}": metrics.mean_of_defined(metrics.centre_distance(maps)),
+        }
+    # A metric is undefined if all maps of its layer are empty.
+    return {name: value for name, value in scalars.items() if not math.isnan(value)}
+
+
+def parse_arguments(description: str | None, out: str, *arguments: tuple[str, type]) -> argparse.Namespace:
+    """Parse the command line of a study.
+
+    Args:
+        description: the docstring of the script.
+        out: the default folder of the networks.
+        arguments: more arguments, which come first: their names and types.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, kind in arguments:
+        parser.add_argument(name, type=kind)
+    parser.add_argument("part", choices=("train", "evaluate", "report", "all"))
+    parser.add_argument("--out", type=Path, default=Path(out))
+    parser.add_argument("--docs", type=Path, default=Path("docs"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5, 6])
+    return parser.parse_args()
