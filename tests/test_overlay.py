@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from skimage.color import rgb2lab
 
 from gradcam_callback import overlay
 from gradcam_callback.drawing import Caption, InputImage, ProbePanel, Style
@@ -19,8 +20,9 @@ def spot(height, width, row, column):
 
 
 def ends(colormap):
-    """Return the coldest and the hottest colour, each halved as in an overlay."""
-    return np.rint(matplotlib.colormaps[colormap]([0.0, 1.0])[:, :3] * 255).astype(np.uint8) // 2
+    """Return what is drawn on black without heat, and at the hottest cell: a quarter image, the rest heat."""
+    hottest = np.array(matplotlib.colormaps[colormap](1.0)[:3]) * 255
+    return [16] * 3, np.rint(0.25 * 16 + 0.75 * hottest)
 
 
 def random_image(height=40, width=90):
@@ -62,12 +64,65 @@ def test_an_empty_map_gives_the_coldest_overlay():
     drawn = overlay(random_image(), np.zeros((7, 7)), "gray")
     assert np.array_equal(drawn, overlay(random_image(), np.full((7, 7), -1.0), "gray")), "below zero is zero"
     grey = np.asarray(Image.fromarray(random_image()).convert("L"))
-    assert np.array_equal(drawn, np.stack([grey // 2] * 3, axis=2))
+    # Black is drawn as 16 and white as 96.
+    assert np.array_equal(drawn, np.stack([np.rint(16 + grey / 255 * 80)] * 3, axis=2))
 
 
 def test_the_scale_of_a_map_does_not_matter():
     raw = np.random.default_rng(1).random((7, 7))
     assert np.array_equal(overlay(random_image(), raw * 1e-20), overlay(random_image(), raw * 1e20))
+
+
+def on_every_grey(colormap="inferno"):
+    """Return an overlay whose rows have heat 0..1 and whose columns lie on black to white: ``(101, 52, 3)``."""
+    greys = np.broadcast_to(np.arange(0, 256, 5, dtype=np.uint8), (101, 52))
+    heat = np.repeat(np.linspace(0, 1, 101)[:, None], 52, axis=1)
+    return overlay(greys, heat, colormap)
+
+
+def lightness(colours):
+    """Return CIE's lightness, 0..100: what is left in a print without colours."""
+    return rgb2lab(colours / 255)[..., 0]
+
+
+def read_by_colour(colours, colormap="inferno"):
+    """Return the heat 0..1 whose colour on the colour bar looks most like each colour, as a person would read it."""
+    bar = rgb2lab(matplotlib.colormaps[colormap](np.linspace(0, 1, 101))[None, :, :3])[0]
+    return np.linalg.norm(rgb2lab(colours / 255)[..., None, :] - bar, axis=-1).argmin(axis=-1) / 100
+
+
+@pytest.mark.parametrize("colormap", ["inferno", "viridis", "magma", "cividis"])
+def test_equal_heat_looks_alike_on_white_and_on_black(colormap):
+    """From no heat to the hottest, lightness rises by about 100, so a quarter of the heat is 25."""
+    seen = lightness(on_every_grey(colormap))
+    assert (np.ptp(seen, axis=1)[25:] < 25).all()
+
+
+@pytest.mark.parametrize("colormap", ["inferno", "viridis", "magma", "cividis"])
+def test_white_without_heat_is_never_lighter_than_black_with_much_heat(colormap):
+    seen = lightness(on_every_grey(colormap))
+    assert seen[75:].min() > seen[0].max()
+
+
+def test_no_image_makes_a_place_look_hotter_than_another_that_has_a_quarter_more_heat():
+    read = read_by_colour(on_every_grey())
+    for heat in range(75):
+        assert read[heat].max() < read[heat + 25 :].min(), heat
+
+
+@pytest.mark.parametrize("colormap", ["inferno", "jet"])
+def test_a_place_without_heat_has_no_colour_and_every_heat_lets_the_image_through(colormap):
+    drawn = on_every_grey(colormap).astype(int)
+    assert (np.ptp(drawn[0], axis=1) == 0).all(), "also with a colour map whose coldest colour is blue"
+    brighter = drawn[:, -1] - drawn[:, 0]
+    assert (brighter >= 20).all(), "white stays brighter than black, under the hottest colour by a quarter of 80"
+    assert (np.diff(drawn, axis=1) >= 0).all()
+
+
+def test_weak_heat_is_seen():
+    """A tenth of the heat of a map changes the colour by more than the eye's threshold, a distance of about 2.3."""
+    lab = rgb2lab(on_every_grey() / 255)
+    assert np.linalg.norm(lab[10] - lab[0], axis=-1).min() > 2.3
 
 
 def same_images():
@@ -112,16 +167,17 @@ def test_other_values_are_stretched_from_their_smallest_to_their_largest(factor)
     raw = np.zeros((7, 7))
     steps = np.array([[-2.0, -1.0, 0.0, 2.0]]) * factor
     drawn = overlay(np.repeat(steps, 2, axis=0), raw, "gray")
-    assert drawn[0, :, 0].tolist() == [0, 32, 64, 127]
+    expected = [16, 36, 56, 96]  # 0, 64, 128 and 255 between 16 and 96
+    assert drawn[0, :, 0].tolist() == expected
     integers = np.array([[100, 200, 300, 500]], np.uint16)
     for image in (integers, Image.fromarray(integers)):
-        assert overlay(image, raw, "gray")[0, :, 0].tolist() == [0, 32, 64, 127]
+        assert overlay(image, raw, "gray")[0, :, 0].tolist() == expected
 
 
 @pytest.mark.parametrize("value", [-3.0, 0.0, 0.5, 7.0])
 def test_an_image_of_one_value_is_drawn(value):
     drawn = overlay(np.full((8, 8), value), np.zeros((2, 2)), "gray")
-    assert (drawn == (64 if value == 0.5 else 0)).all()
+    assert (drawn == (56 if value == 0.5 else 16)).all()
 
 
 def test_maps_may_be_tensors_that_need_gradients():

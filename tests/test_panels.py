@@ -146,8 +146,10 @@ def test_overlay_is_grey_but_for_the_heatmap():
     assert (cold[..., 0] == cold[..., 1]).all() and cold.max() > 0
     hot = heatmap.blend(grey, np.ones((20, 20)), "gray")
     assert (hot > cold).all()
-    white = heatmap.blend(np.array([[255, 100, 0]], np.uint8), np.array([[1.0, 1.0, 0.0]]), "gray")
-    assert white[0].tolist() == [[127 + 127] * 3, [50 + 127] * 3, [0, 0, 0]], "half of each"
+    # White is drawn as 96 and black as 16. Heat is at most 3/4 opaque, and half so at 4/9, whose root is 2/3.
+    image, heat = np.array([[255, 0, 255, 0]], np.uint8), np.array([[1.0, 1.0, 4 / 9, 0.0]])
+    drawn = heatmap.blend(image, heat, "gray")[0, :, 0]
+    assert drawn == pytest.approx([96 / 4 + 255 * 3 / 4, 16 / 4 + 255 * 3 / 4, 96 / 2 + 255 * 4 / 9 / 2, 16], abs=1)
 
 
 def test_probe_panel_has_a_column_per_layer_and_fits_a_page():
@@ -296,13 +298,18 @@ def test_empty_maps_say_so():
     assert canvas.label_if_empty(np.zeros((112, 112, 3), np.uint8), np.ones((112, 112))).max() == 0
 
 
+def hottest_on_black():
+    """Return the hottest colour of an overlay on black, which is drawn as 16, with a quarter of the image."""
+    return np.rint(0.75 * 255 * np.array(matplotlib.colormaps["inferno"](1.0)[:3]) + 16 / 4)
+
+
 @pytest.mark.parametrize("count", [1, 3, 16, 40])
 def test_layer_panel_shows_every_image(count):
-    # Black inputs under maps that are hot all over: as many squares of half the hottest colour as images.
+    # Black inputs under maps that are hot all over: as many squares of the hottest colour as images.
     black = InputImage(np.zeros((60, 60, 3), np.uint8))
     caption = Caption("photo", None, "moon", None, 0.9, "moon", 0.9)
     sheet = np.asarray(layer_panel("l", [black] * count, np.ones((count, 7, 7)), [caption] * count))
-    hottest = np.rint(np.array(matplotlib.colormaps["inferno"](1.0)[:3]) * 255).astype(int) // 2
+    hottest = hottest_on_black()
     assert (sheet == hottest).all(axis=2).sum() == count * (112 + canvas.GAP) ** 2
     assert sheet.shape[1] <= canvas.PANEL_WIDTH
 
@@ -321,7 +328,7 @@ def test_non_square_images_keep_their_proportions():
     wide = InputImage(np.zeros((30, 90, 3), np.uint8))
     caption = Caption("photo", None, "moon", None, 0.9, "moon", 0.9)
     sheet = np.asarray(layer_panel("l", [wide], np.ones((1, 5, 15)), [caption]))
-    hottest = np.rint(np.array(matplotlib.colormaps["inferno"](1.0)[:3]) * 255).astype(int) // 2
+    hottest = hottest_on_black()
     assert (sheet == hottest).all(axis=2).sum() == pytest.approx(116 * 39, abs=200)
 
 

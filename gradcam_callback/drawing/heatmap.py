@@ -16,6 +16,10 @@ import numpy as np
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 Map = np.ndarray[Any, np.dtype[Any]]
 
+# Brightness of a black and of a white pixel of the image in an overlay, and the opacity of the hottest colour. See
+# docs/panels.md for why these.
+BLACK, WHITE, OPACITY = 16, 96, 0.75
+
 
 def scale(raw: Map, width: int, height: int, *, smooth: bool, vmax: float | None = None) -> Map:
     """Resample raw maps to a size in pixels, and divide them by ``vmax``.
@@ -44,14 +48,15 @@ def scale(raw: Map, width: int, height: int, *, smooth: bool, vmax: float | None
 
 def paint(values: Map, colormap: str) -> Pixels:
     """Return values 0..1 ``(...)`` as colours ``(..., 3)``: 0 is the coldest of the colour map, 1 the hottest."""
-    colours: Pixels = _palette(colormap)[np.rint(values * 255).astype(np.uint8)]
+    colours: Pixels = _palette(colormap)[_levels(values)]
     return colours
 
 
 def blend(grey: Pixels, values: Map, colormap: str) -> Pixels:
-    """Blend a grey image and heatmaps, half of each.
+    """Lay heatmaps over a grey image, the more opaque the hotter.
 
-    The image is grey, so that every colour in the overlay comes from the heatmap.
+    The image is grey, so that every colour in the overlay comes from the heatmap. It is dark and of little contrast, so
+    that its white does not look hot, and its black does not hide heat.
 
     Args:
         grey: Image ``(H, W)``.
@@ -61,8 +66,8 @@ def blend(grey: Pixels, values: Map, colormap: str) -> Pixels:
     Returns:
         Overlays ``(..., H, W, 3)`` uint8.
     """
-    # Each is halved before the sum, as uint8 would overflow.
-    return grey[..., None] // 2 + paint(values, colormap) // 2
+    overlays: Pixels = _overlay_colours(colormap)[_levels(values), grey]
+    return overlays
 
 
 def check_colormap(colormap: str, argument: str) -> None:
@@ -90,6 +95,23 @@ def _resampling_weights(cells: int, pixels: int, smooth: bool) -> Map:
         return nearest
     shares: Map = (covered.clip(min=0) * pixels / cells).astype(np.float32)
     return shares
+
+
+def _levels(values: Map) -> Pixels:
+    """Return values 0..1 as the index of one of 256 colours."""
+    levels: Pixels = np.rint(values * 255).astype(np.uint8)
+    return levels
+
+
+# A table, as the mean of two colours for each pixel would take longer than to look it up.
+@lru_cache(maxsize=8)
+def _overlay_colours(colormap: str) -> Pixels:
+    """Return the colours of an overlay by heat and brightness of the image: ``(256, 256, 3)``."""
+    image = np.linspace(BLACK, WHITE, 256)[:, None]
+    # The root lets weak heat show, too.
+    opacity = OPACITY * np.sqrt(np.linspace(0, 1, 256))[:, None, None]
+    colours: Pixels = np.rint((1 - opacity) * image + opacity * _palette(colormap)[:, None]).astype(np.uint8)
+    return colours
 
 
 @lru_cache(maxsize=8)

@@ -15,9 +15,9 @@ TOLERANCE = 1e-3
 
 
 def overlay(image: Any, map: Any, colormap: str = "inferno", smooth: bool = True) -> Pixels:
-    """Draw a map on its image: half image, in grey, and half heatmap.
+    """Draw a map on its image: a dark grey image, and over it a heatmap that is the more opaque the hotter.
 
-    Zero has the coldest colour, and the maximum of the map the hottest. An empty map is cold everywhere.
+    Without heat the image is grey. The maximum of the map has the hottest colour. An empty map leaves the image grey.
 
     Args:
         image: Tensor ``(C, H, W)`` with 1 or 3 channels on any device, PIL image, or array ``(H, W)`` or ``(H, W, 3)``.
