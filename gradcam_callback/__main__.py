@@ -115,8 +115,8 @@ def compare(args: argparse.Namespace) -> None:
 
 
 def report(args: argparse.Namespace) -> None:
-    """Write the page of a run."""
-    write_report(args.run, args.out, args.epochs, args.prefix)
+    """Write the page of one run, or of several."""
+    write_report(args.runs, args.out, args.epochs, args.prefix)
     print(args.out)
 
 
@@ -197,15 +197,19 @@ def parse() -> argparse.Namespace:
     )
     command.set_defaults(run_command=compare)
 
-    command = commands.add_parser("report", help="write one page of a run, to open in a browser or to mail")
+    command = commands.add_parser("report", help="write one page of some runs, to open in a browser or to mail")
     command.add_argument(
-        "run", type=Path, metavar="RUN_DIR", help="a TensorBoard run, or a folder of save_dir or save_maps"
+        "runs",
+        nargs="+",
+        type=Path,
+        metavar="RUN_DIR",
+        help="a TensorBoard run, or a folder of save_dir or save_maps; several are shown side by side",
     )
     command.add_argument("-o", "--out", type=Path, default=Path("focus.html"))
     command.add_argument(
         "--epochs", type=int, default=12, help="how many epochs to show, evenly spread; more make a larger page"
     )
-    command.add_argument("--prefix", help="the tag_prefix of the callback, if several logged (default: the first)")
+    command.add_argument("--prefix", help="the tag_prefix of the callback, if several logged (default: all)")
     command.set_defaults(run_command=report)
 
     _add_masks(commands)

@@ -1,151 +1,183 @@
-"""The mailed page says what was logged, whatever it is read from."""
+"""The page in one file holds what was logged, whatever it is read from."""
 
 import base64
-import io
 import json
 import re
 import shutil
+import struct
 import sys
+import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
-from terminal import on_a_terminal
 from test_suspicion import ReadsTheGround
 
 from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet, write_report
 from gradcam_callback.__main__ import main
-from gradcam_callback.offline.logged_run import read_run
+from gradcam_callback.offline.logged_run import read_runs
 
 LAYERS = ["block4_conv3", "block5_conv3"]
 
 
 @pytest.fixture
 def probe(toys):
-    chosen = ProbeSet.from_dataset(toys, 1)
-    names = ["star <b>&", "企鹅", "moon"]
+    chosen = ProbeSet.from_dataset(toys, 2)
+    names = ["star <b>&", "企鹅", "moon", "</script><script>alert(1)</script>", "a", "b"]
     return ProbeSet(chosen.images, chosen.labels, chosen.masks, names=names, class_names=chosen.class_names)
 
 
 @pytest.fixture
 def run(thin, fit, tmp_path, probe):
-    """A run in an event file, in plain pictures, and in raw maps."""
-    callback = GradCAMCallback(probe, LAYERS, log_before_training=True, save_dir=tmp_path / "maps", save_maps=True)
-    fit(thin, callback)
-    shutil.copytree(tmp_path / "maps", tmp_path / "files", ignore=shutil.ignore_patterns("*.npz"))
-    for picture in (tmp_path / "maps").glob("probe/**/*.jpg"):
-        picture.unlink()
+    """A run in an event file, in plain files, and in raw maps."""
+    callback = GradCAMCallback(probe, LAYERS, log_before_training=True, save_dir=tmp_path / "files")
+    saving = GradCAMCallback(probe, LAYERS, tag_prefix="saved", log_before_training=True, save_maps=True)
+    fit(thin, callback, saving)
     return callback
 
 
-def pictures_in(page):
-    overlays = json.loads(re.search(r"overlays = (\[.*?\]);\n", page, flags=re.S)[1])
-    return [
-        {layer: [Image.open(io.BytesIO(base64.b64decode(p))) for p in of_layer] for layer, of_layer in image.items()}
-        for image in overlays
+def data_of(page):
+    """What the script of the page reads."""
+    (found,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(), flags=re.S)
+    return json.loads(found)["runs"]
+
+
+def unpack(packed):
+    content = zlib.decompress(base64.b64decode(packed))
+    n, height, width = struct.unpack("<3I", content[:12])
+    maxima = np.frombuffer(content, "<f4", n, 12)
+    units = np.frombuffer(content, np.uint8, offset=12 + 4 * n).reshape(n, height, width)
+    return units / 255 * maxima[:, None, None]
+
+
+@pytest.mark.parametrize("source", ["run", "files"])
+def test_the_page_holds_every_image_layer_and_epoch_and_needs_nothing_else(run, tmp_path, probe, source):
+    write_report(tmp_path / source, tmp_path / "focus.html", tag_prefix="gradcam")
+    (shown,) = data_of(tmp_path / "focus.html")
+    assert shown["run"] == source
+    assert shown["start"]["names"] == list(probe.names) and shown["start"]["layers"] == LAYERS
+    assert [(entry["epoch"], entry["step"]) for entry in shown["entries"]] == [
+        (entry["epoch"], entry["step"]) for entry in run.history
     ]
-
-
-@pytest.mark.parametrize("source", ["run", "files", "maps"])
-def test_page_holds_the_verdict_every_image_layer_and_epoch_and_needs_nothing_else(run, tmp_path, source):
-    write_report(tmp_path / source, tmp_path / "focus.html")
+    last = shown["entries"][-1]
+    assert last["verdict"]["headline"] == run.verdict.headline and last["verdict"]["evidence"] == run.verdict.evidence
+    for name, value in last["scalars"].items():
+        assert value == pytest.approx(run.history[-1][f"gradcam/{name}"], abs=1e-6)
+    assert len(last["scalars"]) == len(run.history[-1]) - 2
+    for maps in shown["maps"].values():
+        assert maps["steps"] == [entry["step"] for entry in shown["entries"]] and len(maps["maps"]) == 3
     page = (tmp_path / "focus.html").read_text()
-    assert run.verdict.headline in page and run.verdict.evidence in page
-    images = pictures_in(page)
-    epochs = ["start", "0", "1"]
-    assert json.loads(re.search(r"entries = (\[.*?\])", page)[1]) == epochs
-    assert len(images) == 3 and all(list(image) == LAYERS for image in images)
-    assert all(len(of_layer) == len(epochs) for image in images for of_layer in image.values())
-    assert "star &lt;b&gt;&amp;" in page and "企鹅" in page and "<b>" not in page
-    assert not re.search(r"(src|href)=[\"']?(https?:|//)", page), "nothing is fetched from anywhere"
-    assert ("each map&#39;s own maximum" in page) == (source == "maps"), "raw maps are drawn on a scale of the page's"
-    assert page.count('<img alt="lift by layer"') == 1 and page.count('<img alt="accuracies') == 1
+    assert "企鹅" in page and page.count("<script") == 2 and page.count("</script>") == 2, "names run nothing"
+    assert not re.search(r"(src|href)=[\"']?(https?:|//)|import .* from", page), "nothing is fetched from anywhere"
 
 
-def test_overlays_are_those_of_the_image_the_layer_and_the_epoch(run, thin, tmp_path, probe):
-    """The last epoch's maps, from the network itself, are found again in the page: bright where they are hot."""
+@pytest.mark.parametrize("source", ["run", "files"])
+def test_maps_are_those_of_the_image_the_layer_and_the_epoch(run, thin, tmp_path, probe, source):
     cams = GradCAM(thin, LAYERS)(probe.images, probe.labels)
-    for source in ("run", "maps"):
-        write_report(tmp_path / source, tmp_path / "focus.html")
-        images = pictures_in((tmp_path / "focus.html").read_text())
-        for layer, maps in cams.maps.items():
-            for i, raw in enumerate(maps.numpy()):
-                if raw.max() > 0:
-                    seen = images[i][layer][-1]
-                    colour = np.asarray(seen.resize(raw.shape[::-1], Image.Resampling.BOX).convert("RGB")).astype(float)
-                    warmth = colour.max(axis=2) - colour.min(axis=2)
-                    assert np.corrcoef(warmth.ravel(), raw.ravel())[0, 1] > 0.5, (source, layer, i)
+    write_report(tmp_path / source, tmp_path / "focus.html", tag_prefix="gradcam")
+    (shown,) = data_of(tmp_path / "focus.html")
+    for layer, maps in cams.maps.items():
+        saved = unpack(shown["maps"][layer]["maps"][-1])
+        # A unit is a 255th of the maximum, and rounding is half a unit.
+        most = maps.amax(dim=(1, 2)).numpy()[:, None, None] / 255 / 2
+        assert (np.abs(saved - maps.numpy()) <= most * 1.001).all(), layer
+
+
+def test_answers_are_those_of_the_network(run, thin, tmp_path, probe):
+    write_report(tmp_path / "files", tmp_path / "focus.html")
+    (shown,) = data_of(tmp_path / "focus.html")
+    entry, sets = shown["entries"][-1], shown["start"]["sets"]
+    probabilities = GradCAM(thin, LAYERS).predict(probe.images).softmax(dim=1)
+    for (prediction, probability, correct, explained), own, label in zip(
+        entry["predictions"], probabilities, probe.labels.tolist(), strict=True
+    ):
+        assert prediction == probe.class_names[int(own.argmax())]
+        assert probability == pytest.approx(float(own.max()), abs=1e-4)
+        assert correct == (int(own.argmax()) == label) and explained == probe.class_names[label]
+    assert set(sets) == set(entry["answers"]) == {"same_class", "other_class", "background", "foreground"}
+    for name, scalar in (("background", "background_accuracy"), ("foreground", "foreground_accuracy")):
+        right = [correct for _, _, correct in entry["answers"][name]]
+        assert np.mean(right) == pytest.approx(run.history[-1][f"gradcam/{scalar}"])
+    for name, of_set in sets.items():
+        assert len(of_set["numbers"]) == len(of_set["images"]) == len(entry["answers"][name]) >= 6
+
+
+def test_maps_that_were_saved_beside_the_logs_are_a_run_too(run, tmp_path):
+    folder = next(path.parent for path in tmp_path.rglob("maps") if path.is_dir())
+    write_report(folder, tmp_path / "focus.html")
+    (shown,) = data_of(tmp_path / "focus.html")
+    assert shown["start"]["prefix"] == "saved" and len(shown["entries"]) == 3
 
 
 def test_long_runs_are_thinned_from_the_first_to_the_last_epoch(thin, fit, tmp_path, probe):
     fit(thin, GradCAMCallback(probe, LAYERS[1:], views="probe"), max_epochs=6)
-    record = read_run(tmp_path / "run")
-    assert record.epochs == ["0", "1", "2", "3", "4", "5"]
-    assert [record.epochs[place] for place in record.pick(3)] == ["0", "2", "5"]
-    assert record.pick(99) == [0, 1, 2, 3, 4, 5]
+    (run,) = read_runs(tmp_path / "run")
+    epochs = [run.entries[step]["epoch"] for step in run.pick(3)]
+    assert epochs == [0, 2, 5] and run.pick(99) == list(run.entries)
+    write_report(tmp_path / "run", tmp_path / "focus.html", max_epochs=3)
+    (shown,) = data_of(tmp_path / "focus.html")
+    assert [entry["epoch"] for entry in shown["entries"]] == epochs
+    assert shown["maps"][LAYERS[1]]["steps"] == run.pick(3)
 
 
-def test_a_person_sees_how_far_it_is(run, tmp_path):
-    command = [sys.executable, "-m", "gradcam_callback", "report", "maps", "-o", "focus.html"]
-    printed, seen = on_a_terminal(command, tmp_path)
-    assert printed == b"focus.html\n" and re.search(r"epochs: 100%.* 3/3", seen), seen
-
-
-RED, GREEN, GREY = "#c81e1e", "#15803d", "#71717a"
-
-
-@pytest.mark.parametrize(("epochs", "colour"), [(1, GREY), (2, RED)])
-@pytest.mark.parametrize("source", ["run", "focus"])
+@pytest.mark.parametrize(("epochs", "tone"), [(1, "unknown"), (2, "suspected")])
 @pytest.mark.filterwarnings("ignore::gradcam_callback.ShortcutWarning")
-def test_the_box_is_red_only_if_a_shortcut_is_suspected(toys, fit, tmp_path, source, epochs, colour):
+def test_the_box_is_red_only_if_a_shortcut_is_suspected(toys, fit, tmp_path, epochs, tone):
     """The first epoch's headline says "POSSIBLE SHORTCUT, if the next epoch says so too", which accuses nobody."""
-    probe = ProbeSet.from_dataset(toys, 4)
-    callback = GradCAMCallback(probe, LAYERS[1:], save_dir=tmp_path / "focus")
+    callback = GradCAMCallback(ProbeSet.from_dataset(toys, 4), LAYERS[1:])
     fit(ReadsTheGround(toys), callback, max_epochs=epochs)
-    assert "SHORTCUT" in callback.verdict.headline and callback.verdict.suspected == (colour == RED)
-    write_report(tmp_path / source, tmp_path / "focus.html")
-    (border,) = re.findall(r"border-left: 5px solid (#\w+)", (tmp_path / "focus.html").read_text())
-    assert border == colour
+    assert "SHORTCUT" in callback.verdict.headline and callback.verdict.suspected == (tone == "suspected")
+    (run,) = read_runs(tmp_path / "run")
+    assert list(run.entries.values())[-1]["verdict"]["tone"] == tone
 
 
-@pytest.mark.parametrize(
-    ("basis", "headline", "colour"),
-    [
-        ("masks", "NO SIGN OF A SHORTCUT: right in 100 % as they are", GREEN),
-        ("automatic masks", "NO SIGN OF A SHORTCUT, as far as automatic masks can tell: right", GREY),
-        ("masks", "NO SIGN OF A SHORTCUT, as far as boxes can tell: right", GREY),
-        ("frame", "NOT KNOWN, only the frame of the picture was tried", GREY),
-        ("masks", "UNCLEAR, so few images may also say so by chance: right", GREY),
-    ],
-)
-def test_the_box_is_green_only_if_given_masks_acquit(run, tmp_path, basis, headline, colour):
-    shutil.copytree(tmp_path / "maps", tmp_path / "changed")
-    history = json.loads((tmp_path / "changed" / "history.json").read_text())
-    history["verdict"] |= {"basis": basis, "headline": headline, "suspected": False}
-    (tmp_path / "changed" / "history.json").write_text(json.dumps(history))
-    write_report(tmp_path / "changed", tmp_path / "focus.html")
-    assert re.findall(r"border-left: 5px solid (#\w+)", (tmp_path / "focus.html").read_text()) == [colour]
-
-
-def test_of_two_callbacks_the_page_shows_the_one_that_is_asked_for(thin, fit, tmp_path, probe):
+def test_of_two_callbacks_the_page_shows_both_or_the_one_that_is_asked_for(thin, fit, tmp_path, probe):
     first, second = GradCAMCallback(probe, LAYERS[0]), GradCAMCallback(probe, LAYERS[1])
     fit(thin, first, second, max_epochs=1)
-    for prefix, layer in ((None, LAYERS[0]), ("gradcam", LAYERS[0]), ("gradcam_2", LAYERS[1])):
+    for prefix, layers in ((None, LAYERS), ("gradcam", LAYERS[:1]), ("gradcam_2", LAYERS[1:])):
         write_report(tmp_path / "run", tmp_path / "focus.html", tag_prefix=prefix)
-        assert [list(image) for image in pictures_in((tmp_path / "focus.html").read_text())] == [[layer]] * 3
-    with pytest.raises(ValueError, match=r"Expected `tag_prefix` to be one of \['gradcam', 'gradcam_2'\], but got 'x'"):
+        shown = data_of(tmp_path / "focus.html")
+        assert [run["start"]["layers"] for run in shown] == [[layer] for layer in layers]
+        assert {run["run"] for run in shown} == {"run"}
+    with pytest.raises(ValueError, match=r"Expected one of the prefixes 'gradcam', 'gradcam_2', but got 'x'"):
         write_report(tmp_path / "run", tmp_path / "focus.html", tag_prefix="x")
 
 
-def test_without_masks_the_page_says_what_is_not_known(thin, fit, tmp_path, probe):
-    bare = ProbeSet(probe.images, probe.labels)
-    fit(thin, GradCAMCallback(bare, LAYERS))
-    write_report(tmp_path / "run", tmp_path / "focus.html")
-    page = (tmp_path / "focus.html").read_text()
-    assert "No masks: whether the background decides is known from the frame only." in page
-    assert "border-left: 5px solid #71717a" in page, "neither red nor green"
-    assert page.count('<img alt="entropy by layer"') == 1
-    assert 'alt="lift by layer"' not in page
+def test_several_runs_have_names_of_their_own(run, tmp_path):
+    for copy in ("a/version_0", "b/version_0", "c/files", "d/files"):
+        shutil.copytree(tmp_path / "files", tmp_path / copy)
+    places = [tmp_path / copy for copy in ("a/version_0", "b/version_0", "c/files", "d/files")]
+    write_report(places, tmp_path / "focus.html")
+    named = [shown["run"] for shown in data_of(tmp_path / "focus.html")]
+    assert named == ["a/version_0", "b/version_0", str(places[2]), str(places[3])]
+
+
+def test_without_masks_the_run_says_what_is_not_known(thin, fit, tmp_path, probe):
+    fit(thin, GradCAMCallback(ProbeSet(probe.images, probe.labels), LAYERS))
+    (run,) = read_runs(tmp_path / "run")
+    assert run.start["caution"].startswith("No masks: whether the background decides is known from the frame only.")
+    assert run.start["basis"] == "frame" and set(run.start["sets"]) == {"same_class", "other_class"}
+    assert run.start["masks"] == [None] * len(probe)
+    last = list(run.entries.values())[-1]
+    assert last["verdict"]["tone"] == "unknown" and "frame_gap" in last["scalars"]
+
+
+def test_without_labels_there_is_no_verdict(thin, fit, tmp_path, probe):
+    fit(thin, GradCAMCallback(ProbeSet(probe.images), LAYERS, target="predicted"))
+    (run,) = read_runs(tmp_path / "run")
+    assert run.start["labels"] is None and run.start["sets"] == {}
+    assert [entry["verdict"] for entry in run.entries.values()] == [None, None]
+    assert all(correct is None for entry in run.entries.values() for _, _, correct, _ in entry["predictions"])
+
+
+def test_records_that_are_no_part_of_the_history_are_not_shown(run, tmp_path):
+    """A run that was resumed from an earlier checkpoint leaves some behind."""
+    folder = tmp_path / "files"
+    history = json.loads((folder / "history.json").read_text())
+    dropped = history["history"].pop()
+    (folder / "history.json").write_text(json.dumps(history))
+    assert (folder / f"focus/{int(dropped['step']):08d}.json").exists()
+    (read,) = read_runs(folder)
+    assert list(read.entries) == [entry["step"] for entry in history["history"]]
 
 
 @pytest.mark.parametrize(
@@ -153,10 +185,8 @@ def test_without_masks_the_page_says_what_is_not_known(thin, fit, tmp_path, prob
     [
         (lambda folder: None, "Expected the folder of one run, but .*empty. holds no event file and no history.json"),
         (lambda folder: (folder / "a").mkdir() or (folder / "a" / "events.out.tfevents.1").touch(), "such as .*a"),
-        (
-            lambda folder: (folder / "events.out.tfevents.1").touch(),
-            "entries of gradcam_callback, but those in .*empty hold none",
-        ),
+        (lambda folder: (folder / "events.out.tfevents.1").touch(), "records of a GradCAMCallback, but .* holds none"),
+        (lambda folder: (folder / "history.json").touch(), "records of a GradCAMCallback, but .* holds none"),
     ],
 )
 def test_what_is_no_run_is_said(tmp_path, prepare, message):
@@ -164,23 +194,26 @@ def test_what_is_no_run_is_said(tmp_path, prepare, message):
     prepare(tmp_path / "empty")
     with pytest.raises(ValueError, match=message):
         write_report(tmp_path / "empty", tmp_path / "focus.html")
+    with pytest.raises(ValueError, match="Expected the folder of a run, but got none"):
+        write_report([], tmp_path / "focus.html")
 
 
-def test_a_run_without_panels_or_maps_is_said(thin, fit, tmp_path, probe):
-    fit(thin, GradCAMCallback(probe, LAYERS, views="layer"), max_epochs=1)
-    with pytest.raises(ValueError, match="panels or raw maps, but .* holds neither. Log the view 'probe'"):
-        write_report(tmp_path / "run", tmp_path / "focus.html")
+def test_records_of_another_version_are_refused(run, tmp_path):
+    start = tmp_path / "files/focus/start.json"
+    start.write_text(json.dumps({**json.loads(start.read_text()), "version": 99}))
+    with pytest.raises(ValueError, match="Expected records of version 1, but got version 99. Read the run with the"):
+        write_report(tmp_path / "files", tmp_path / "focus.html")
 
 
-def test_command_line(thin, fit, tmp_path, probe, monkeypatch, capsys):
-    fit(thin, GradCAMCallback(probe, LAYERS), max_epochs=1)
-    monkeypatch.setattr(
-        sys, "argv", ["gradcam_callback", "report", str(tmp_path / "run"), "-o", str(tmp_path / "x.html")]
-    )
+def test_a_run_without_an_entry_is_said(run, tmp_path):
+    (tmp_path / "files" / "history.json").write_text(json.dumps({"history": [], "verdict": None}))
+    with pytest.raises(ValueError, match="Expected a logged validation, but the run 'gradcam' in .* has none"):
+        write_report(tmp_path / "files", tmp_path / "focus.html")
+
+
+def test_command_line(run, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "x.html"
+    monkeypatch.setattr(sys, "argv", ["", "report", str(tmp_path / "run"), str(tmp_path / "files"), "-o", str(out)])
     main()
-    assert capsys.readouterr().out.strip() == str(tmp_path / "x.html") and (tmp_path / "x.html").stat().st_size > 20_000
-    monkeypatch.setattr(sys, "argv", ["gradcam_callback", "report", str(tmp_path)])
-    with pytest.raises(SystemExit) as caught:
-        main()
-    said = str(caught.value.code)
-    assert said.startswith(f"Expected the folder of one run, but '{tmp_path}' holds") and "\n" not in said
+    assert capsys.readouterr().out == f"{out}\n"
+    assert [shown["start"]["prefix"] for shown in data_of(out)] == ["gradcam", "saved", "gradcam"]

@@ -74,6 +74,13 @@ def test_wings_import_only_what_they_may(path):
     assert imported <= MAY_IMPORT[own]
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "gradcam_focus").rglob("*.py")), ids=lambda path: path.name)
+def test_the_plugin_imports_tensorboard_and_the_standard_library_only(path):
+    """TensorBoard loads it at its start. Werkzeug is TensorBoard's own server."""
+    allowed = {*sys.stdlib_module_names, "tensorboard", "werkzeug", "gradcam_focus"}
+    assert {module.split(".")[0] for module, _ in imports(path)} <= allowed
+
+
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_a_wing_is_used_by_what_it_exports(path):
     """A name of another wing comes from the wing itself, whose `__all__` has it; only `run.tags` is a list of names."""

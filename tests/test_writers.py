@@ -13,13 +13,14 @@ import pytorch_lightning as pl
 from conftest import ThinVGG
 from PIL import Image
 from pytorch_lightning.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_TENSOR
 from tensorboard.plugins.custom_scalar import layout_pb2
 
 from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet
 from gradcam_callback.encoded_image import EncodedImage
 from gradcam_callback.measures import metrics
 from gradcam_callback.run.tags import VIEWS
-from gradcam_callback.writers import FolderWriter, Manifest, TensorBoardWriter, image_path
+from gradcam_callback.writers import FolderWriter, Manifest, RunStart, TensorBoardWriter, image_path
 from gradcam_callback.writers.base import FORMAT
 
 LAYERS = ["block4_conv3", "block5_conv3"]
@@ -182,16 +183,18 @@ def test_custom_scalars_lay_out_charts_of_what_is_logged(thin, fit, events, toys
             assert any(re.match(pattern, tag) for tag in scalars), pattern
 
 
-def test_manifest_is_in_the_event_file_and_says_where_the_overlays_are(thin, fit, events, probe):
-    fit(thin, GradCAMCallback(probe, LAYERS), max_epochs=1)
+def test_the_event_file_has_the_records_of_the_focus_tab(thin, fit, events, probe):
+    fit(thin, GradCAMCallback(probe, LAYERS))
     found = events()
-    (event,) = found.Tensors("gradcam/manifest")
-    manifest = Manifest.from_json(event.tensor_proto.string_val[0].decode())
-    (panel,) = found.Images("gradcam/probe/star-1")
-    sheet = Image.open(io.BytesIO(panel.encoded_image_string))
-    for box in (manifest.input_box, *manifest.overlay_boxes.values()):
-        assert np.asarray(sheet.crop(box)).std() > 5, "an image, and not paper"
-    assert sorted(manifest.overlay_boxes) == LAYERS
+    names = ["gradcam/focus/start", "gradcam/focus/entry", *(f"gradcam/focus/maps/{layer}" for layer in LAYERS)]
+    assert sorted(tag for tag in found.Tags()["tensors"] if tag.startswith("gradcam/focus/")) == sorted(names)
+    for name in names:
+        about = found.SummaryMetadata(name)
+        assert about.plugin_data.plugin_name == "gradcam_focus"
+        assert about.data_class == DATA_CLASS_TENSOR, "without it TensorBoard shows no tab"
+    steps = [event.step for event in found.Scalars("gradcam/probe_accuracy")]
+    for name in names[1:]:
+        assert [event.step for event in found.Tensors(name)] == steps
 
 
 def test_manifests_of_another_format_are_refused():
@@ -277,7 +280,7 @@ def test_strips_of_other_layers_start_anew_with_a_word(thin, fit, tmp_path, prob
 
 def test_a_file_that_cannot_be_finished_leaves_the_one_before_and_nothing_else(tmp_path, monkeypatch):
     writer = FolderWriter(tmp_path)
-    writer.start(Manifest("gradcam", [], [], [], [], (0, 0, 1, 1), {}), None, None, {}, resuming=False)
+    writer.start(RunStart(Manifest("gradcam", [], [], [], []), "{}", None, None, {}), resuming=False)
     writer.write_image("gradcam/probe/a", EncodedImage(b"whole", "jpg", 1, 1), step=3)
     with monkeypatch.context() as broken:
         broken.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("No space left on device")))

@@ -7,7 +7,7 @@ imports torch.
 from gradcam_callback.drawing.canvas import label_if_empty
 from gradcam_callback.drawing.caption import Caption
 from gradcam_callback.drawing.encoding import encode_gif, encode_jpeg
-from gradcam_callback.drawing.heatmap import Map, Pixels, blend, scale
+from gradcam_callback.drawing.heatmap import Map, Pixels, blend, paint, scale
 from gradcam_callback.drawing.input_image import InputImage
 from gradcam_callback.drawing.overlays import overlay
 from gradcam_callback.drawing.panels import LayerPanel, ProbePanel
@@ -40,6 +40,7 @@ __all__ = [
     "mask_sheet",
     "over_time",
     "overlay",
+    "paint",
     "scale",
     "stack",
 ]

@@ -20,6 +20,8 @@ class Style:
         scaling: The value of the hottest colour. ``"map"`` takes the maximum of each map, which shows the shape of
             the focus. ``"run"`` takes the maximum of the layer in the run so far, which also shows the strength.
         jpeg_quality: Quality of the JPEG files, 1..95.
+        focus_cells: Longer side of a map in the Focus tab and the report, in cells, 4 or more. Larger maps are averaged
+            over areas. 56 cells show the first two blocks more finely, and take about three times the room of 28.
 
     Raises:
         ValueError: If an attribute has another value.
@@ -27,7 +29,7 @@ class Style:
     Examples:
         >>> from gradcam_callback import Style
         >>> Style(cell=112, colormap="viridis", jpeg_quality=85)
-        Style(cell=112, colormap='viridis', scaling='map', jpeg_quality=85)
+        Style(cell=112, colormap='viridis', scaling='map', jpeg_quality=85, focus_cells=28)
         >>> Style(cell=8)
         Traceback (most recent call last):
             ...
@@ -38,6 +40,7 @@ class Style:
     colormap: str = "inferno"
     scaling: str = "map"
     jpeg_quality: int = 60
+    focus_cells: int = 28
 
     def __post_init__(self) -> None:
         """Validate the attributes."""
@@ -57,4 +60,9 @@ class Style:
             raise ValueError(
                 f"Expected `Style.jpeg_quality` to be an integer from 1 to 95, but got {self.jpeg_quality!r}. "
                 "Pass 60 for small files or 85 for fine ones."
+            )
+        if not isinstance(self.focus_cells, Integral) or self.focus_cells < 4:
+            raise ValueError(
+                f"Expected `Style.focus_cells` to be an integer of 4 or more, but got {self.focus_cells!r}. "
+                "Pass 28, or 56 for finer maps of the first blocks."
             )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,10 @@ from gradcam_callback.run import tags
 from gradcam_callback.run.album import Album, Parts
 from gradcam_callback.run.captions import explains_classes
 from gradcam_callback.run.evaluate import Evaluation, Evaluator
+from gradcam_callback.run.recording import Recorder, verdict_data
 from gradcam_callback.run.state import RunState
 from gradcam_callback.run.tags import Tags, join
-from gradcam_callback.writers import Manifest, Writer
+from gradcam_callback.writers import Entry, Manifest, RunStart, Writer
 
 FRAME_SECONDS = 0.8
 
@@ -58,6 +59,7 @@ class RunLogger:
         self._working = list(writers)
         self._reported: list[Writer] = []
         self._charts = names.charts(evaluator.scalar_names())
+        self._recorder = Recorder(self._probe, self._layers, evaluator.interventions, style)
         self._album = Album(self._probe, self._layers, style, views, evaluator.interventions)
 
     def start(self, overwrite: bool = False) -> bool:
@@ -74,20 +76,20 @@ class RunLogger:
         """
         resuming = overwrite or bool(self._state.history)
         same = self._state.watch(self._probe, self._layers)
-        labels, panel = self._probe.labels.tolist(), self._album.probe_panel
-        manifest = Manifest(
-            self._tags.prefix,
-            self._probe.names,
-            labels,
-            [self._probe.class_name(label) for label in labels],
-            self._layers,
-            panel.input_box,
-            panel.overlay_boxes,
-        )
+        if not self._writers:
+            return same
+        labels = self._probe.labels.tolist()
+        classes = [self._probe.class_name(label) for label in labels]
         images, masks = self._probe.display_images(), self._probe.masks
-        pixels = np.zeros(images.shape[:3], bool) if masks is None else masks.numpy()
+        run = RunStart(
+            Manifest(self._tags.prefix, self._probe.names, labels, classes, self._layers),
+            self._recorder.start(self._tags.prefix),
+            images,
+            np.zeros(images.shape[:3], bool) if masks is None else masks.numpy(),
+            self._charts,
+        )
         for writer in self._writers:
-            writer.start(manifest, images, pixels, self._charts, resuming)
+            writer.start(run, resuming)
         return same
 
     def log(
@@ -118,7 +120,7 @@ class RunLogger:
             self._write_images(self._album.entry(evaluation, state, first))
             if strips and state.strips_are_due(at_end=standalone):
                 self._write_images(self._album.strips(state))
-            self._end_entry(evaluation, verdict)
+            self._end_entry(evaluation, scalars, verdict)
         return verdict
 
     def finish(self) -> None:
@@ -156,13 +158,17 @@ class RunLogger:
     def _write_image(self, parts: Parts, image: EncodedImage) -> None:
         self._give(lambda writer: writer.write_image(self._tags(*parts), image, self._step))
 
-    def _end_entry(self, evaluation: Evaluation, verdict: Verdict | None) -> None:
+    def _end_entry(self, evaluation: Evaluation, scalars: Mapping[str, float], verdict: Verdict | None) -> None:
         if verdict is not None:
             data = verdict_data(verdict)
             self._give(lambda writer: writer.write_verdict(self._tags(tags.VERDICT), data, self._step))
-        history = self._state.tagged_history(self._tags)
-        maps = {layer: raw.float().numpy() for layer, raw in evaluation.cams.maps.items()}
-        self._give(lambda writer: writer.write_entry(history, maps))
+        entry = Entry(
+            self._state.tagged_history(self._tags),
+            {layer: raw.float().numpy() for layer, raw in evaluation.cams.maps.items()},
+            self._recorder.entry(evaluation, scalars, verdict),
+            self._recorder.maps(evaluation),
+        )
+        self._give(lambda writer: writer.write_entry(entry))
         given = self._working  # those that have not failed in this entry so far
         self._flush()
         # A writer that took the whole entry is healthy again; its next failure is news.
@@ -186,11 +192,3 @@ class RunLogger:
     @property
     def _step(self) -> int:
         return int(self._state.history[-1]["step"])
-
-
-def verdict_data(verdict: Verdict) -> dict[str, Any]:
-    """Return a verdict as values for JSON, which has no NaN."""
-    values = asdict(verdict)
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
-    }

@@ -49,8 +49,8 @@ VIEWS = (PROBE, LAYER, EVOLUTION, ANIMATION, DEPTH_PROFILE, COUNTERFACTUALS, MAS
 # The views that show several epochs.
 OVER_EPOCHS = (EVOLUTION, ANIMATION)
 
-# Texts: the verdict for people, and the same as JSON for programs.
-VERDICT, VERDICT_DATA = "verdict", "verdict_data"
+# The text of the verdict.
+VERDICT = "verdict"
 
 # TensorBoard's Custom Scalars: title -> kind of chart and its tags.
 Charts = dict[str, tuple[str, list[str]]]

@@ -4,14 +4,24 @@ A writer is given encoded images, tags and plain arrays. It knows neither models
 business: they go through Lightning's own logging.
 """
 
-from gradcam_callback.writers.base import Box, Manifest, Writer, image_path
-from gradcam_callback.writers.folder import HISTORY, MANIFEST, MAPS, PROBE, FolderWriter, holds_run, map_file
+from gradcam_callback.writers.base import Entry, Manifest, RunStart, Writer, image_path
+from gradcam_callback.writers.folder import (
+    HISTORY,
+    MANIFEST,
+    MAPS,
+    PROBE,
+    START,
+    FolderWriter,
+    holds_run,
+    map_file,
+    record_file,
+)
 from gradcam_callback.writers.tensorboard import TensorBoardWriter
 from gradcam_callback.writers.trackers import CometWriter, ImageLoggerWriter, LitWriter, MLflowWriter, WandbWriter
 
 __all__ = [
-    "Box",
     "CometWriter",
+    "Entry",
     "FolderWriter",
     "HISTORY",
     "ImageLoggerWriter",
@@ -21,10 +31,13 @@ __all__ = [
     "MLflowWriter",
     "Manifest",
     "PROBE",
+    "RunStart",
+    "START",
     "TensorBoardWriter",
     "WandbWriter",
     "Writer",
     "holds_run",
     "image_path",
     "map_file",
+    "record_file",
 ]

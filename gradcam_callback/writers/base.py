@@ -14,12 +14,10 @@ import numpy as np
 
 from gradcam_callback.encoded_image import EncodedImage
 
-FORMAT = 2
+FORMAT = 3
 # In bytes; file systems take 255.
 MAX_NAME_BYTES = 200
 
-# Left, top, right and bottom in pixels.
-Box = tuple[int, int, int, int]
 Array = np.ndarray[Any, np.dtype[Any]]
 # The kind of a chart, such as ``"Multiline"``, and the tags that it shows, by its title.
 Charts = Mapping[str, tuple[str, list[str]]]
@@ -35,8 +33,6 @@ class Manifest:
         labels: the label of each probe image, as an index.
         classes: the label of each probe image, as a word.
         layers: the chosen layers, from input to output.
-        input_box: where a probe panel shows the input.
-        overlay_boxes: where a probe panel shows the overlay of each layer.
     """
 
     tag_prefix: str
@@ -44,8 +40,6 @@ class Manifest:
     labels: Sequence[int]
     classes: Sequence[str]
     layers: Sequence[str]
-    input_box: Box
-    overlay_boxes: Mapping[str, Box]
 
     def to_json(self) -> str:
         """Return the manifest and its format as JSON."""
@@ -65,20 +59,55 @@ class Manifest:
                 f"Expected a manifest of format {FORMAT}, but got format {found!r}. Read the run with the version of "
                 "gradcam_callback that wrote it."
             )
-        values["overlay_boxes"] = {layer: tuple(box) for layer, box in values["overlay_boxes"].items()}
-        return cls(**{**values, "input_box": tuple(values["input_box"])})
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class RunStart:
+    """What a writer is given of a run before its first entry.
+
+    Attributes:
+        manifest: the description of the run.
+        record: the same with the images, as the Focus tab reads it; JSON.
+        images: the probe images, ``(N, H, W, 3)`` uint8.
+        masks: ``(N, H, W)`` bool, all False for an image without a mask.
+        charts: which scalars belong into one chart.
+    """
+
+    manifest: Manifest
+    record: str
+    images: Array
+    masks: Array
+    charts: Charts
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a writer is given of a logged validation, after its images and its verdict.
+
+    Attributes:
+        history: all entries so far, the new one last; scalars under their tags.
+        maps: layer -> raw maps ``(N, h, w)``.
+        record: the entry as the Focus tab reads it; JSON.
+        small_maps: layer -> the maps as the Focus tab reads them.
+    """
+
+    history: Sequence[Mapping[str, float]]
+    maps: Mapping[str, Array]
+    record: str
+    small_maps: Mapping[str, bytes]
+
+    @property
+    def step(self) -> int:
+        """Return the step of the validation."""
+        return int(self.history[-1]["step"])
 
 
 class Writer(Protocol):
     """A place for the images, texts and maps of a run."""
 
-    def start(self, manifest: Manifest, images: Array, masks: Array, charts: Charts, resuming: bool) -> None:
+    def start(self, run: RunStart, resuming: bool) -> None:
         """Take a new run, or one that is ``resuming``.
-
-        Args:
-            images: the probe images, ``(N, H, W, 3)`` uint8.
-            masks: ``(N, H, W)`` bool, all False for an image without a mask.
-            charts: which scalars belong into one chart.
 
         Raises:
             ValueError: the writer cannot take this run.
@@ -90,13 +119,8 @@ class Writer(Protocol):
     def write_verdict(self, tag: str, verdict: Mapping[str, Any], step: int) -> None:
         """Store a verdict: ``"headline"`` and ``"evidence"`` are its text, all other values are its data."""
 
-    def write_entry(self, history: Sequence[Mapping[str, float]], maps: Mapping[str, Array]) -> None:
-        """End a logged validation, after its images and its verdict.
-
-        Args:
-            history: all entries so far, the new one last; scalars under their tags.
-            maps: layer -> raw maps ``(N, h, w)``.
-        """
+    def write_entry(self, entry: Entry) -> None:
+        """End a logged validation."""
 
     def flush(self) -> None:
         """Make everything written so far visible to readers."""

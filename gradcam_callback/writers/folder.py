@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gradcam_callback.encoded_image import EncodedImage
-from gradcam_callback.writers.base import Array, Charts, Manifest, image_path
+from gradcam_callback.writers.base import Entry, RunStart, image_path
 
 # The files of a run.
 MANIFEST, HISTORY, PROBE, MAPS = "manifest.json", "history.json", "probe.npz", "maps"
+# The records that the report is made of.
+START = "focus/start.json"
 
 
 class FolderWriter:
     """A folder of plain files.
 
-    ``manifest.json``, ``history.json``, images as ``<tag>/<step>.jpg`` or ``.gif``, and raw maps. Maps are in
+    ``manifest.json``, ``history.json``, images as ``<tag>/<step>.jpg`` or ``.gif``, the records of the report in
+    ``focus/``, and raw maps. Maps are in
     ``maps/<step>.npz``, an array ``(N, h, w)`` float32 for each layer. Their images are in ``probe.npz``: ``images``
     ``(N, H, W, 3)`` uint8, ``masks`` ``(N, H, W)`` bool.
 
@@ -35,18 +39,19 @@ class FolderWriter:
         self._prefix = ""
         self._verdict: Mapping[str, Any] | None = None
 
-    def start(self, manifest: Manifest, images: Array, masks: Array, charts: Charts, resuming: bool) -> None:
+    def start(self, run: RunStart, resuming: bool) -> None:
         if not resuming and holds_run(self.folder):
             raise ValueError(
                 f"Expected a folder without a run, but {self.folder} holds another run. Delete the folder, or choose "
                 "another save_dir."
             )
-        self._prefix = manifest.tag_prefix
+        self._prefix = run.manifest.tag_prefix
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._write(MANIFEST, manifest.to_json().encode())
+            self._write(MANIFEST, run.manifest.to_json().encode())
+            self._write(START, run.record.encode())
             if self._maps:
-                self._write(PROBE, _pack({"images": images, "masks": masks}))
+                self._write(PROBE, _pack({"images": run.images, "masks": run.masks}))
         except OSError as error:
             raise ValueError(
                 f"Expected a folder, new or existing, but {self.folder} cannot be written to ({error}). Choose another "
@@ -64,11 +69,13 @@ class FolderWriter:
     def write_verdict(self, tag: str, verdict: Mapping[str, Any], step: int) -> None:
         self._verdict = verdict  # a part of history.json
 
-    def write_entry(self, history: Sequence[Mapping[str, float]], maps: Mapping[str, Array]) -> None:
+    def write_entry(self, entry: Entry) -> None:
         if self._maps:
-            self._write(map_file(int(history[-1]["step"])), _pack(maps))
+            self._write(map_file(entry.step), _pack(entry.maps))
+        maps = {layer: base64.b64encode(small).decode() for layer, small in entry.small_maps.items()}
+        self._write(record_file(entry.step), json.dumps({"entry": json.loads(entry.record), "maps": maps}).encode())
         # The whole history each time, so that the file is also right if the run was resumed from an earlier checkpoint.
-        content = json.dumps({"history": list(history), "verdict": self._verdict}, ensure_ascii=False)
+        content = json.dumps({"history": list(entry.history), "verdict": self._verdict}, ensure_ascii=False)
         self._write(HISTORY, content.encode())
 
     def flush(self) -> None: ...
@@ -90,6 +97,11 @@ class FolderWriter:
 def holds_run(folder: Path) -> bool:
     """Return True if a folder holds the files of a run."""
     return (folder / HISTORY).exists()
+
+
+def record_file(step: int) -> str:
+    """Return the path of the records of an entry, below the folder of the run."""
+    return f"focus/{step:08d}.json"
 
 
 def map_file(step: int) -> str:

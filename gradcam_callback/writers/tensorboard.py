@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_TENSOR, Summary, SummaryMetadata
 from tensorboard.plugins.text.metadata import create_summary_metadata
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
 from gradcam_callback.encoded_image import EncodedImage
-from gradcam_callback.writers.base import Array, Charts, Manifest, verdict_text
+from gradcam_callback.writers.base import Charts, Entry, RunStart, verdict_text
 from gradcam_callback.writers.event_writer import SurvivingEventWriter
-
-# No plugin of TensorBoard's has this name, so TensorBoard shows none of its data; `write_report` reads them.
-PLUGIN = "gradcam_callback"
+from gradcam_focus import records
 
 # The charts of each logger. TensorBoard shows only the last layout of a run, so each writer repeats those before it.
 _LAYOUTS: WeakKeyDictionary[Any, dict[str, Charts]] = WeakKeyDictionary()
@@ -27,7 +24,7 @@ class TensorBoardWriter:
     """The event file of a TensorBoardLogger."""
 
     def __init__(self, logger: Any) -> None:
-        self._logger = logger
+        self._logger, self._prefix = logger, ""
 
     @property
     def _file(self) -> Any:
@@ -41,10 +38,11 @@ class TensorBoardWriter:
             file.event_writer = SurvivingEventWriter(file.event_writer)
         return file
 
-    def start(self, manifest: Manifest, images: Array, masks: Array, charts: Charts, resuming: bool) -> None:
-        self._write_data(f"{manifest.tag_prefix}/manifest", manifest.to_json(), 0)
+    def start(self, run: RunStart, resuming: bool) -> None:
+        self._prefix = run.manifest.tag_prefix
+        self._write_record(records.start_tag(self._prefix), run.record.encode(), 0)
         layout = _LAYOUTS.setdefault(self._logger, {})
-        layout[manifest.tag_prefix] = charts
+        layout[self._prefix] = run.charts
         self._logger.experiment.add_custom_scalars(layout)
 
     def write_image(self, tag: str, image: EncodedImage, step: int) -> None:
@@ -56,16 +54,22 @@ class TensorBoardWriter:
         # `SummaryWriter.add_text` would add ``/text_summary`` to the tag.
         metadata = create_summary_metadata(display_name="", description="")
         self._write(tag, step, tensor=make_tensor_proto(verdict_text(verdict).encode()), metadata=metadata)
-        self._write_data(f"{tag}_data", json.dumps(verdict), step)
 
-    def write_entry(self, history: Sequence[Mapping[str, float]], maps: Mapping[str, Array]) -> None: ...
+    def write_entry(self, entry: Entry) -> None:
+        for layer, maps in entry.small_maps.items():
+            self._write_record(records.maps_tag(self._prefix, layer), maps, entry.step)
+        # Last, so that a reader that finds the entry finds its maps, too.
+        self._write_record(records.entry_tag(self._prefix), entry.record.encode(), entry.step)
 
     def flush(self) -> None:
         self._file.event_writer.settle()
 
-    def _write_data(self, tag: str, text: str, step: int) -> None:
-        metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name=PLUGIN))
-        self._write(tag, step, tensor=make_tensor_proto(text.encode()), metadata=metadata)
+    def _write_record(self, tag: str, record: bytes, step: int) -> None:
+        # TensorBoard lights a tab by the names of plugins in such metadata, and only if their class of data is set.
+        metadata = SummaryMetadata(
+            plugin_data=SummaryMetadata.PluginData(plugin_name=records.PLUGIN), data_class=DATA_CLASS_TENSOR
+        )
+        self._write(tag, step, tensor=make_tensor_proto(record), metadata=metadata)
 
     def _write(self, tag: str, step: int, **value: Any) -> None:
         self._file.add_summary(Summary(value=[Summary.Value(tag=tag, **value)]), step)

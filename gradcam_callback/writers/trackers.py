@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from gradcam_callback.encoded_image import EncodedImage
-from gradcam_callback.writers.base import Array, Charts, Manifest, image_path, verdict_text
+from gradcam_callback.writers.base import Entry, RunStart, image_path, verdict_text
 from gradcam_callback.writers.folder import FolderWriter
 
 
@@ -25,8 +25,8 @@ class WandbWriter:
     def __init__(self, logger: Any) -> None:
         self._logger = logger
 
-    def start(self, manifest: Manifest, images: Array, masks: Array, charts: Charts, resuming: bool) -> None:
-        watched = {manifest.tag_prefix: {"layers": list(manifest.layers)}}
+    def start(self, run: RunStart, resuming: bool) -> None:
+        watched = {run.manifest.tag_prefix: {"layers": list(run.manifest.layers)}}
         self._logger.experiment.config.update(watched, allow_val_change=True)
 
     def write_image(self, tag: str, image: EncodedImage, step: int) -> None:
@@ -40,7 +40,7 @@ class WandbWriter:
     def write_verdict(self, tag: str, verdict: Mapping[str, Any], step: int) -> None:
         self._log({tag: verdict_text(verdict)}, step)
 
-    def write_entry(self, history: Sequence[Mapping[str, float]], maps: Mapping[str, Array]) -> None: ...
+    def write_entry(self, entry: Entry) -> None: ...
 
     def flush(self) -> None: ...
 
@@ -55,9 +55,9 @@ class MLflowWriter:
         self._logger = logger
         self._prefix = ""
 
-    def start(self, manifest: Manifest, images: Array, masks: Array, charts: Charts, resuming: bool) -> None:
-        self._prefix = manifest.tag_prefix
-        self._log_text(manifest.to_json(), "manifest.json")
+    def start(self, run: RunStart, resuming: bool) -> None:
+        self._prefix = run.manifest.tag_prefix
+        self._log_text(run.manifest.to_json(), "manifest.json")
 
     def write_image(self, tag: str, image: EncodedImage, step: int) -> None:
         folder = f"{self._prefix}/{image_path(tag, self._prefix)}"
@@ -67,7 +67,7 @@ class MLflowWriter:
     def write_verdict(self, tag: str, verdict: Mapping[str, Any], step: int) -> None:
         self._log_text(verdict_text(verdict), f"{image_path(tag, self._prefix)}/{step:08d}.txt")
 
-    def write_entry(self, history: Sequence[Mapping[str, float]], maps: Mapping[str, Array]) -> None: ...
+    def write_entry(self, entry: Entry) -> None: ...
 
     def flush(self) -> None: ...
 
@@ -81,7 +81,7 @@ class CometWriter:
     def __init__(self, logger: Any) -> None:
         self._logger = logger
 
-    def start(self, manifest: Manifest, images: Array, masks: Array, charts: Charts, resuming: bool) -> None: ...
+    def start(self, run: RunStart, resuming: bool) -> None: ...
 
     def write_image(self, tag: str, image: EncodedImage, step: int) -> None:
         if image.suffix == "jpg":
@@ -92,7 +92,7 @@ class CometWriter:
     def write_verdict(self, tag: str, verdict: Mapping[str, Any], step: int) -> None:
         self._logger.experiment.log_text(verdict_text(verdict), step=step, metadata={"tag": tag})
 
-    def write_entry(self, history: Sequence[Mapping[str, float]], maps: Mapping[str, Array]) -> None: ...
+    def write_entry(self, entry: Entry) -> None: ...
 
     def flush(self) -> None: ...
 
@@ -103,7 +103,7 @@ class ImageLoggerWriter:
     def __init__(self, logger: Any) -> None:
         self._logger = logger
 
-    def start(self, manifest: Manifest, images: Array, masks: Array, charts: Charts, resuming: bool) -> None: ...
+    def start(self, run: RunStart, resuming: bool) -> None: ...
 
     def write_image(self, tag: str, image: EncodedImage, step: int) -> None:
         if image.suffix == "jpg":
@@ -111,7 +111,7 @@ class ImageLoggerWriter:
 
     def write_verdict(self, tag: str, verdict: Mapping[str, Any], step: int) -> None: ...
 
-    def write_entry(self, history: Sequence[Mapping[str, float]], maps: Mapping[str, Array]) -> None: ...
+    def write_entry(self, entry: Entry) -> None: ...
 
     def flush(self) -> None: ...
 

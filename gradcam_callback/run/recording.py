@@ -1,0 +1,178 @@
+"""Make the records of a run that the Focus tab and the report show: numbers and small maps in place of pictures.
+
+`gradcam_focus` reads them. A record of the start and of an entry is JSON. The maps of a layer are deflated bytes: the
+number of images N and the shape h, w of a map as three uint32, the maximum of each map as float32, and the maps
+``(N, h, w)`` as uint8 in units of a 255th of their maximum, all of them little-endian.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
+
+from gradcam_callback.drawing import InputImage, Style, encode_jpeg, paint
+from gradcam_callback.measures import FRAME, MASKS, NO_MASKS, Verdict
+from gradcam_callback.probes import ProbeSet
+from gradcam_callback.run.album import input_images
+from gradcam_callback.run.captions import OWN_TARGET, caption_answers, caption_maps
+from gradcam_callback.run.evaluate import Evaluation
+from gradcam_callback.run.interventions import Interventions
+from gradcam_focus import records
+
+# The longer side, in pixels, of a probe image and of an image of the interventions; the quality of both as JPEG.
+SIDE, SMALL_SIDE, QUALITY = 288, 112, 82
+
+
+class Recorder:
+    """The records of one probe set and one list of layers.
+
+    Args:
+        probe: the images.
+        layers: their names, from input to output.
+        interventions: of the probe set; None without labels.
+        style: its colour map is that of the page, and its ``focus_cells`` the size of the maps.
+    """
+
+    def __init__(
+        self, probe: ProbeSet, layers: Sequence[str], interventions: Interventions | None, style: Style
+    ) -> None:
+        self._probe, self._layers, self._interventions, self._style = probe, list(layers), interventions, style
+
+    def start(self, prefix: str) -> str:
+        """Return the record that describes the run, as JSON."""
+        probe, images = self._probe, input_images(self._probe)
+        labels = [probe.class_name(label) for label in probe.labels.tolist()] if probe.has_labels else None
+        basis = None if self._interventions is None else self._interventions.basis
+        record = {
+            "version": records.VERSION,
+            "prefix": prefix,
+            "layers": self._layers,
+            "names": list(probe.names),
+            "labels": labels,
+            "images": [_jpeg(image, SIDE) for image in images],
+            "masks": [None if image.mask is None else _png(image) for image in images],
+            "basis": basis,
+            "caution": NO_MASKS if basis == FRAME else "",
+            "sets": self._sets(),
+            "colours": _text(paint(np.arange(256) / 255, self._style.colormap).tobytes()),
+            "scaling": self._style.scaling,
+        }
+        return json.dumps(record, ensure_ascii=False)
+
+    def entry(self, evaluation: Evaluation, scalars: Mapping[str, float], verdict: Verdict | None) -> str:
+        """Return the record of a logged validation, as JSON.
+
+        Args:
+            evaluation: of the present weights.
+            scalars: of this entry, with ``"epoch"`` and ``"step"``.
+            verdict: of this entry.
+        """
+        probe, cams = self._probe, evaluation.cams
+        texts = caption_maps(probe, cams, contrast=evaluation.rivals is not None)
+        answers = {}
+        if self._interventions is not None and evaluation.answers is not None:
+            for name, logits in evaluation.answers.logits.items():
+                if len(logits) and len(self._interventions.numbers_of(name)):
+                    found = caption_answers(probe, logits, self._interventions.numbers_of(name))
+                    answers[name] = [[text.prediction, _rounded(text.probability), text.correct] for text in found]
+        record = {
+            "step": int(scalars["step"]),
+            "epoch": scalars["epoch"],
+            "predictions": [
+                [text.prediction, _rounded(text.probability), text.correct, text.explained or OWN_TARGET]
+                for text in texts
+            ],
+            "answers": answers,
+            "verdict": None if verdict is None else {**verdict_data(verdict), "tone": _tone(verdict)},
+            "scalars": {name: _rounded(value, 6) for name, value in scalars.items() if name not in ("step", "epoch")},
+        }
+        return json.dumps(record, ensure_ascii=False)
+
+    def maps(self, evaluation: Evaluation) -> dict[str, bytes]:
+        """Return layer -> the bytes of its maps."""
+        return {layer: pack_maps(raw, self._style.focus_cells) for layer, raw in evaluation.cams.maps.items()}
+
+    def _sets(self) -> dict[str, dict[str, Any]]:
+        """Return the images of the interventions, and the number of the probe image that each of them is about."""
+        interventions = self._interventions
+        if interventions is None or interventions.counterfactuals is None:
+            return {}
+        sets = {}
+        for name in interventions.sets:
+            numbers = interventions.numbers_of(name)
+            if len(numbers):
+                pixels = self._probe.display_images(interventions.images_of(name))
+                sets[name] = {
+                    "numbers": numbers.tolist(),
+                    "images": [_jpeg(InputImage(each), SMALL_SIDE) for each in pixels],
+                }
+        return sets
+
+
+def pack_maps(maps: Tensor, cells: int) -> bytes:
+    """Return raw maps ``(N, h, w)`` as the bytes of a record.
+
+    Args:
+        maps: on the CPU.
+        cells: the longer side of a map is at most so many cells. Larger maps are averaged over areas.
+    """
+    height, width = maps.shape[1:]
+    shrink = max(height, width) / cells
+    small = maps.float()
+    if shrink > 1:
+        size = max(1, round(height / shrink)), max(1, round(width / shrink))
+        small = adaptive_avg_pool2d(small[:, None], size)[:, 0]
+    maxima = small.amax(dim=(1, 2))
+    units = (small / torch.where(maxima > 0, maxima, 1)[:, None, None] * 255).round().to(torch.uint8)
+    header = struct.pack("<3I", *units.shape)
+    return zlib.compress(header + maxima.numpy().astype("<f4").tobytes() + units.numpy().tobytes(), 6)
+
+
+def verdict_data(verdict: Verdict) -> dict[str, Any]:
+    """Return a verdict as values for JSON, which has no NaN."""
+    values = asdict(verdict)
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
+    }
+
+
+def _tone(verdict: Verdict) -> str:
+    """Return how a verdict is coloured: ``"suspected"``, ``"clear"`` if true masks show no sign, else ``"unknown"``."""
+    if verdict.suspected:
+        return "suspected"
+    acquits = verdict.basis == MASKS and verdict.headline.startswith("NO SIGN OF A SHORTCUT:")
+    return "clear" if acquits else "unknown"
+
+
+def _jpeg(image: InputImage, side: int) -> str:
+    resized = Image.fromarray(image.resized(*image.fit(side)))
+    return _text(encode_jpeg(resized, QUALITY).data)
+
+
+def _png(image: InputImage) -> str:
+    """Return the mask of an image, in the size in which the page shows the image."""
+    buffer = io.BytesIO()
+    Image.fromarray(image.inside(*image.fit(SIDE))).convert("1").save(buffer, "PNG", optimize=True)
+    return _text(buffer.getvalue())
+
+
+def _text(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def _rounded(value: float | None, digits: int = 4) -> float | None:
+    """Round a number for JSON; None if there is none, or NaN."""
+    return None if value is None or not math.isfinite(value) else round(value, digits)

@@ -1,0 +1,36 @@
+"""Make the page of the Focus tab as one file."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+PAGE = Path(__file__).parent / "page"
+# In the order in which they import each other.
+MODULES = ("dom.js", "data.js", "heat.js", "plots.js", "images.js", "interventions.js", "focus.js")
+
+
+def frozen_page(runs: Sequence[dict[str, Any]]) -> str:
+    """Return the page as HTML that needs no other file.
+
+    Args:
+        runs: each has its name as ``"run"``, ``"start"`` and ``"entries"`` as in `gradcam_focus.records.describe_log`,
+            and ``"maps"``: layer -> the maps as in `gradcam_focus.records.describe_maps`.
+    """
+    parts = {
+        "STYLE": (PAGE / "focus.css").read_text(encoding="utf-8"),
+        "SCRIPT": "\n".join(_without_imports((PAGE / name).read_text(encoding="utf-8")) for name in MODULES),
+        # A script element ends at the first "</script", wherever it stands.
+        "DATA": json.dumps({"runs": list(runs)}, ensure_ascii=False).replace("<", "\\u003c"),
+    }
+    page = (PAGE / "frozen.html").read_text(encoding="utf-8")
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], page)
+
+
+def _without_imports(module: str) -> str:
+    """Return a module whose names are there already. A file from disk may not import another one."""
+    module = re.sub(r'^import [^;]* from "\./\w+\.js";\n', "", module, flags=re.MULTILINE)
+    return re.sub(r"^export ", "", module, flags=re.MULTILINE)

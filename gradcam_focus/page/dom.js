@@ -1,0 +1,39 @@
+// Make elements. A text only ever becomes text, so nothing in a log is read as HTML.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+/** Make an element of HTML. Properties that begin with "on" are listeners, those with a dash are attributes. */
+export function h(tag, properties = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (value === undefined || value === null) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name.includes("-") || name === "role" || name === "for") element.setAttribute(name, value);
+    else element[name] = value;
+  }
+  element.append(...children.filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+/** Make an element of SVG; all its properties are attributes. */
+export function svg(tag, attributes = {}, ...children) {
+  const element = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+export function percent(share) {
+  return share === null || share === undefined ? "" : `${Math.round(100 * share)} %`;
+}
+
+/** Return right or wrong as a sign and a word, since a colour alone is not seen by everybody. */
+export function mark(correct) {
+  if (correct === null || correct === undefined) return "";
+  return correct ? "✓ right" : "✗ wrong";
+}
+
+/** Return the class that colours right and wrong. */
+export function tone(correct) {
+  return correct === true ? "right" : correct === false ? "wrong" : "";
+}

@@ -1,0 +1,487 @@
+// The page: what is chosen, and everything that follows from it.
+import { h } from "./dom.js";
+import { Log, decode } from "./data.js";
+import { change } from "./heat.js";
+import { plot } from "./plots.js";
+import { Card, Detail } from "./images.js";
+import { interventionsOf } from "./interventions.js";
+
+// Seconds between two looks for new entries.
+const REFRESH = 5;
+// Seconds that an epoch is shown while the page plays.
+const PLAY = 0.7;
+// With more runs than this, only the first ones are shown until somebody chooses.
+const SHOWN_AT_FIRST = 2;
+// How many lines a plot by layer has before somebody asks for all.
+const FEW_LINES = 5;
+
+export class Focus {
+  #root;
+  #source;
+  #logs = [];
+  #shown = new Set();
+  #known = new Set();
+  #layer = null;
+  // The places of the epoch slider: epochs, or steps if an epoch has several entries.
+  #places = [];
+  #place = 0;
+  #follows = true;
+  // The opacity of the hottest colour, as in the panels.
+  #strength = 0.75;
+  #scaling = "map";
+  #class = "";
+  #wrongOnly = false;
+  #order = "given";
+  #allLayers = false;
+  #allObjects = new Set();
+  #cards = [];
+  #cardsKey = "";
+  #version = 0;
+  #player = null;
+  #colours = new Map();
+
+  constructor(root, source) {
+    this.#root = root;
+    this.#source = source;
+  }
+
+  /** Build the page, and look for new entries from then on. */
+  async begin() {
+    this.#build();
+    document.addEventListener("keydown", (event) => this.#onKey(event));
+    await this.#refresh();
+    if (this.#source.isLive) this.#wait();
+  }
+
+  #build() {
+    this.alert = h("div", { role: "alert" });
+    this.verdicts = h("section", { "aria-label": "verdicts" }, h("p", { className: "faint" }, "Reading the runs …"));
+    this.controls = h("div", { className: "controls", role: "toolbar", "aria-label": "what is shown" });
+    this.images = h("div", { className: "cards" });
+    this.noImages = h("p", { className: "faint" });
+    this.interventions = h("div");
+    this.plots = h("div");
+    this.detail = new Detail(() => {});
+    this.#buildControls();
+    this.#root.append(
+      h(
+        "main",
+        {},
+        this.alert,
+        this.verdicts,
+        this.controls,
+        h("h2", { id: "images" }, "Where it looks"),
+        this.images,
+        this.noImages,
+        h("h2", { id: "interventions" }, "The same objects on other backgrounds"),
+        this.interventions,
+        h("h2", { id: "plots" }, "Over the training"),
+        this.plots,
+        h("p", { className: "faint" }, "A map shows where evidence for a class lies, not what the network sees there. Keys: ← → epoch, ↑ ↓ layer, space plays, Esc closes an image."),
+      ),
+      this.detail.element,
+    );
+  }
+
+  #buildControls() {
+    const control = (text, element, className = "") => h("label", { className }, text, element);
+    this.runs = h("fieldset", { "aria-label": "runs" });
+    this.layer = h("select", { onchange: () => this.#choose({ layer: this.layer.value }) });
+    this.slider = h("input", { type: "range", min: 0, step: 1, oninput: () => this.#goTo(Number(this.slider.value)) });
+    this.at = h("output");
+    this.play = h("button", { type: "button", onclick: () => this.#togglePlay(), "aria-pressed": "false", title: "Play the epochs (space)" }, "▶ Play");
+    this.follow = h("button", { type: "button", onclick: () => this.#goTo(this.#places.length - 1), "aria-pressed": "true", title: "Show the newest epoch, and each new one" }, "Newest");
+    this.strength = h("input", { type: "range", min: 0, max: 1, step: 0.05, value: this.#strength, oninput: () => this.#choose({ strength: Number(this.strength.value) }) });
+    this.scaling = select({ map: "maximum of each map", run: "maximum over the run" }, (value) => this.#choose({ scaling: value }));
+    this.classes = select({ "": "all classes" }, (value) => this.#choose({ class: value }));
+    this.wrongOnly = h("input", { type: "checkbox", onchange: () => this.#choose({ wrongOnly: this.wrongOnly.checked }) });
+    this.order = select({ given: "as given", changed: "changed most since the first epoch" }, (value) => this.#choose({ order: value }));
+    const rest = [
+      control("Class", this.classes),
+      h("label", {}, this.wrongOnly, "only images that are answered wrongly"),
+      control("Order", this.order),
+      control("Overlay", this.strength),
+      control("Hottest colour", this.scaling),
+    ];
+    this.summary = h("summary", {});
+    this.more = h("details", { className: "more" }, this.summary, h("div", {}, ...rest));
+    this.controls.append(
+      this.runs,
+      control("Layer", this.layer),
+      control("Epoch", this.slider, "epoch"),
+      this.at,
+      this.play,
+      this.follow,
+      this.more,
+    );
+    document.addEventListener("click", (event) => {
+      if (!this.more.contains(event.target)) this.more.open = false;
+    });
+  }
+
+  /** Take over new runs and entries, and draw them. */
+  async #refresh() {
+    try {
+      const runs = await this.#source.list();
+      let isNew = false;
+      for (const run of runs) {
+        const key = JSON.stringify([run.run, run.prefix]);
+        let log = this.#logs.find((each) => each.key === key);
+        if (!log) {
+          log = new Log(run, this.#source);
+          this.#logs.push(log);
+          if (!this.#known.has(key) && this.#shown.size < SHOWN_AT_FIRST) this.#shown.add(key);
+          this.#known.add(key);
+          isNew = true;
+        }
+        log.run = run;
+      }
+      const gone = this.#logs.filter((log) => !runs.some((run) => log.key === JSON.stringify([run.run, run.prefix])));
+      this.#logs = this.#logs.filter((log) => !gone.includes(log));
+      const grew = await this.#readShown();
+      if (isNew || gone.length || grew) await this.#update();
+      this.#complain("");
+    } catch (error) {
+      this.#complain(error.message);
+    }
+  }
+
+  /** Read what is new of the shown runs. Return true if anything is. */
+  async #readShown() {
+    const behind = this.#shownLogs(false).filter((log) => !log.start || (log.run.last ?? -1) > log.lastStep);
+    const grew = await Promise.all(behind.map((log) => log.refresh()));
+    return grew.some(Boolean);
+  }
+
+  #wait() {
+    setTimeout(async () => {
+      if (document.visibilityState === "visible") await this.#refresh();
+      this.#wait();
+    }, 1000 * REFRESH);
+  }
+
+  #complain(text) {
+    this.alert.replaceChildren(...(text ? [h("p", { className: "alert" }, text)] : []));
+  }
+
+  #shownLogs(read = true) {
+    return this.#logs.filter((log) => this.#shown.has(log.key) && (!read || log.entries.length));
+  }
+
+  /** Change what is chosen, and draw. */
+  async #choose(chosen) {
+    if ("layer" in chosen) this.#layer = chosen.layer;
+    if ("strength" in chosen) this.#strength = chosen.strength;
+    if ("scaling" in chosen) this.#scaling = chosen.scaling;
+    if ("class" in chosen) this.#class = chosen.class;
+    if ("wrongOnly" in chosen) this.#wrongOnly = chosen.wrongOnly;
+    if ("order" in chosen) this.#order = chosen.order;
+    await this.#draw();
+  }
+
+  #goTo(place) {
+    this.#place = Math.min(Math.max(place, 0), this.#places.length - 1);
+    this.#follows = this.#place === this.#places.length - 1;
+    return this.#draw();
+  }
+
+  #togglePlay() {
+    if (this.#player) {
+      clearTimeout(this.#player);
+      this.#player = null;
+    } else {
+      if (this.#place === this.#places.length - 1) this.#place = -1;
+      const next = async () => {
+        const started = performance.now();
+        await this.#goTo(this.#place + 1);
+        const isLast = this.#place === this.#places.length - 1;
+        const rest = Math.max(0, 1000 * PLAY - (performance.now() - started));
+        if (this.#player) this.#player = isLast ? null : setTimeout(next, rest);
+        this.#showPlaying();
+      };
+      this.#player = setTimeout(next, 0);
+    }
+    this.#showPlaying();
+  }
+
+  #showPlaying() {
+    this.play.textContent = this.#player ? "❚❚ Pause" : "▶ Play";
+    this.play.setAttribute("aria-pressed", String(Boolean(this.#player)));
+  }
+
+  #onKey(event) {
+    const target = event.target;
+    if (event.ctrlKey || event.metaKey || event.altKey || target.matches("select, input:not([type=checkbox])")) return;
+    if (event.key === " " && target.matches("button, input")) return;
+    const layers = [...this.layer.options].map((option) => option.value);
+    const layer = layers.indexOf(this.#layer);
+    const actions = {
+      ArrowLeft: () => this.#goTo(this.#place - 1),
+      ArrowRight: () => this.#goTo(this.#place + 1),
+      ArrowUp: () => layers[layer - 1] && this.#choose({ layer: layers[layer - 1] }),
+      ArrowDown: () => layers[layer + 1] && this.#choose({ layer: layers[layer + 1] }),
+      " ": () => this.#togglePlay(),
+    };
+    if (actions[event.key]) {
+      event.preventDefault();
+      actions[event.key]();
+    }
+  }
+
+  /** Follow the runs: their names, layers, classes and epochs; then draw. */
+  async #update() {
+    this.runs.replaceChildren(
+      ...this.#logs.map((log) => {
+        const box = h("input", { type: "checkbox", checked: this.#shown.has(log.key), onchange: () => this.#show(log, box.checked) });
+        return h("label", {}, box, log.name);
+      }),
+    );
+    this.runs.hidden = this.#logs.length < 2;
+    const logs = this.#shownLogs();
+    const layers = [...new Set(logs.flatMap((log) => log.start.layers))];
+    if (!layers.includes(this.#layer)) this.#layer = layers.at(-1) ?? null;
+    fillLayers(this.layer, layers, this.#layer);
+    const classes = [...new Set(logs.flatMap((log) => log.start.labels ?? []))].sort();
+    if (!classes.includes(this.#class)) this.#class = "";
+    this.classes.replaceChildren(option("", "all classes"), ...classes.map((each) => option(each, each)));
+    this.classes.value = this.#class;
+    this.#updatePlaces(logs);
+    await this.#draw();
+    // The layers that are not shown yet, so that the next choice is quick.
+    for (const log of logs) for (const layer of log.start.layers) await log.prefetch(layer).catch(() => null);
+  }
+
+  #updatePlaces(logs) {
+    const chosen = this.#places[this.#place];
+    const byEpoch = logs.every((log) => new Set(log.entries.map(({ epoch }) => epoch)).size === log.entries.length);
+    this.placeOf = byEpoch ? ({ epoch }) => epoch : ({ step }) => step;
+    this.unit = byEpoch ? "epoch" : "step";
+    this.#places = [...new Set(logs.flatMap((log) => log.entries.map(this.placeOf)))].sort((a, b) => a - b);
+    const last = this.#places.length - 1;
+    this.#place = this.#follows ? last : Math.max(0, this.#places.findLastIndex((place) => place <= chosen));
+    this.slider.max = Math.max(last, 0);
+  }
+
+  async #show(log, isShown) {
+    if (isShown) this.#shown.add(log.key);
+    else this.#shown.delete(log.key);
+    try {
+      await this.#readShown();
+      await this.#update();
+    } catch (error) {
+      this.#complain(error.message);
+    }
+  }
+
+  /** Return the newest entry of a run that is not behind the chosen place. */
+  #entryOf(log) {
+    const place = this.#places[this.#place];
+    return log.entries.findLast((entry) => this.placeOf(entry) <= place) ?? null;
+  }
+
+  /** Return what the page shows at the moment. */
+  #scene() {
+    const version = ++this.#version;
+    return {
+      logs: this.#shownLogs(),
+      layer: this.#layer,
+      entryOf: (log) => this.#entryOf(log),
+      isCurrent: () => version === this.#version,
+      lookOf: async (log, maps, i, layer = this.#layer) => ({
+        colours: this.#coloursOf(log),
+        strength: this.#strength,
+        hottest: this.#scaling === "map" ? maps.maxima[i] : await log.largest(layer),
+      }),
+    };
+  }
+
+  #coloursOf(log) {
+    if (!this.#colours.has(log.key)) this.#colours.set(log.key, decode(log.start.colours));
+    return this.#colours.get(log.key);
+  }
+
+  async #draw() {
+    const scene = this.#scene();
+    const place = this.#places[this.#place];
+    this.slider.value = this.#place;
+    this.layer.value = this.#layer;
+    this.at.textContent = place === undefined ? "" : place < 0 ? "start" : `${this.unit} ${place}`;
+    this.slider.setAttribute("aria-valuetext", `${this.at.textContent}, ${this.#place + 1} of ${this.#places.length}`);
+    this.follow.setAttribute("aria-pressed", String(this.#follows));
+    const filters = [this.#class, this.#wrongOnly ? "wrong only" : "", this.#order === "changed" ? "changed most" : ""];
+    this.summary.textContent = `Filter and look: ${filters.filter(Boolean).join(", ") || "all images"}`;
+    this.#drawVerdicts(scene);
+    try {
+      await this.#drawImages(scene);
+      if (!scene.isCurrent()) return;
+      this.#drawInterventions(scene);
+      this.#drawPlots(scene);
+      await this.detail.draw(scene);
+    } catch (error) {
+      if (scene.isCurrent()) this.#complain(error.message);
+    }
+  }
+
+  #drawVerdicts(scene) {
+    if (!scene.logs.length) {
+      const text = this.#logs.length ? "The chosen runs have no logged validation yet." : "No run with a GradCAMCallback has been read yet. This page looks for one every few seconds.";
+      this.verdicts.replaceChildren(h("p", { className: "faint" }, text));
+      return;
+    }
+    this.verdicts.replaceChildren(...scene.logs.map((log) => verdictOf(log, scene.entryOf(log))));
+  }
+
+  async #drawImages(scene) {
+    const names = await this.#namesToShow(scene);
+    const key = JSON.stringify([scene.logs.map((log) => log.key), names]);
+    if (!scene.isCurrent()) return;
+    if (key !== this.#cardsKey) {
+      this.#cardsKey = key;
+      const open = (name) => {
+        this.detail.open(name);
+        this.detail.draw(this.#scene()).catch((error) => this.#complain(error.message));
+      };
+      this.#cards = names.map((name) => new Card(name, scene.logs.filter((log) => log.find(name) >= 0), open));
+      this.images.replaceChildren(...this.#cards.map((card) => card.element));
+      this.images.style.setProperty("--card", `${190 * (1 + scene.logs.length)}px`);
+      this.noImages.textContent = names.length || !scene.logs.length ? "" : "No image is of this class and answered wrongly.";
+    }
+    await Promise.all(this.#cards.map((card) => card.draw(scene)));
+  }
+
+  /** Return the names of the images that the filters leave, in the chosen order. */
+  async #namesToShow(scene) {
+    const names = [...new Set(scene.logs.flatMap((log) => log.start.names))].filter((name) =>
+      scene.logs.some((log) => {
+        const i = log.find(name);
+        const isOfClass = !this.#class || log.start.labels?.[i] === this.#class;
+        return i >= 0 && isOfClass && (!this.#wrongOnly || scene.entryOf(log)?.predictions[i][2] === false);
+      }),
+    );
+    if (this.#order === "given") return names;
+    const moved = new Map();
+    for (const name of names) moved.set(name, Math.max(...(await Promise.all(scene.logs.map((log) => this.#changeOf(log, name, scene))))));
+    return names.sort((a, b) => moved.get(b) - moved.get(a));
+  }
+
+  async #changeOf(log, name, scene) {
+    const i = log.find(name);
+    const entry = scene.entryOf(log);
+    if (i < 0 || !entry) return 0;
+    const [before, after] = await Promise.all([log.entries[0], entry].map(({ step }) => log.mapsAt(scene.layer, step)));
+    return change(before, after, i);
+  }
+
+  #drawInterventions(scene) {
+    this.interventions.replaceChildren(
+      ...scene.logs.map((log) => {
+        const showAll = () => {
+          this.#allObjects.add(log.key);
+          this.#draw();
+        };
+        const shown = interventionsOf(log, scene.entryOf(log), this.#allObjects.has(log.key), showAll);
+        return h("section", {}, scene.logs.length > 1 ? h("h3", {}, log.name) : null, shown);
+      }),
+    );
+  }
+
+  #drawPlots(scene) {
+    const all = h("input", { type: "checkbox", checked: this.#allLayers, onchange: () => { this.#allLayers = all.checked; this.#draw(); } });
+    this.plots.replaceChildren(
+      h("p", {}, h("label", {}, all, " a line for every layer")),
+      ...scene.logs.map((log) =>
+        h("section", {}, scene.logs.length > 1 ? h("h3", {}, log.name) : null, h("div", { className: "plots" }, ...this.#plotsOf(log, scene.entryOf(log)))),
+      ),
+    );
+  }
+
+  #plotsOf(log, entry) {
+    const { entries, start } = log;
+    const values = (name) => entries.map(({ scalars }) => scalars[name] ?? null);
+    const ticks = entries.map((each) => (this.placeOf(each) < 0 ? "start" : String(this.placeOf(each))));
+    const cursor = entries.indexOf(entry);
+    const has = (name) => entries.some(({ scalars }) => name in scalars);
+    const found = [];
+    const accuracies = { probe_accuracy: "as they are", swap_control_accuracy: "own backgrounds", swap_accuracy: "other backgrounds", frame_control_accuracy: "own frames", frame_accuracy: "other frames" };
+    const lines = Object.entries(accuracies).filter(([name]) => has(name)).map(([name, text]) => ({ name: text, values: values(name) }));
+    if (lines.length) found.push(plot({ title: "Accuracy on the probe images", ticks, cursor, lines, range: [0, 1.02], asPercent: true }));
+    for (const gap of ["background_gap", "frame_gap"].filter(has)) {
+      const line = { name: gap.replace("_", " "), values: values(gap), low: values(`${gap}_low`), high: values(`${gap}_high`) };
+      found.push(plot({ title: `What the ${gap.replace("_gap", "")} decides, with its 95 % interval`, ticks, cursor, lines: [line], reference: 0, asPercent: true }));
+    }
+    const byLayer = start.layers.some((layer) => has(`lift/${layer}`)) ? "lift" : "border_mass";
+    const title = byLayer === "lift" ? "Lift: the focus on the object, 1 is chance" : "Share of the focus at the border";
+    const layers = this.#allLayers ? start.layers : deepestOfBlocks(start.layers);
+    const ofLayers = layers.map((layer) => ({ name: layer, values: values(`${byLayer}/${layer}`) }));
+    const reference = byLayer === "lift" ? 1 : null;
+    if (ofLayers.some((line) => line.values.some((value) => value !== null))) {
+      found.push(plot({ title: `${title}, over the epochs`, ticks, cursor, lines: ofLayers, reference }));
+      const depth = (each) => start.layers.map((layer) => each.scalars[`${byLayer}/${layer}`] ?? null);
+      const depths = [{ name: `at the first entry (${ticks[0]})`, values: depth(entries[0]), look: { colour: "#8a8a93", dash: "5 3" } }];
+      if (entry && entry !== entries[0]) depths.push({ name: `now (${ticks[cursor]})`, values: depth(entry), look: { colour: "#d55e00", dash: "" } });
+      const short = start.layers.map((layer) => layer.replace(/^.*block(\d+)_conv(\d+)$/, "$1_$2"));
+      const at = start.layers.indexOf(this.#layer);
+      found.push(plot({ title: `${title}, through the layers`, ticks: short, cursor: at, lines: depths, reference }));
+    }
+    return found;
+  }
+}
+
+/** Return the verdict of a run at an entry: the headline, a sentence of evidence, and where to look. */
+function verdictOf(log, entry) {
+  const { verdict, heading } = entry ?? {};
+  const run = h("span", { className: "run" }, `${log.name}${heading ? `, ${heading}` : ""}`);
+  if (!verdict) {
+    const why = entry ? "No verdict: without labels, nothing is known of the predictions." : "No entry yet.";
+    return h("div", { className: "verdict" }, run, h("strong", {}, why));
+  }
+  const sentences = verdict.evidence.split(/(?<=\.) (?=[A-Z])/);
+  const first = sentences.find((sentence) => / decides? /.test(sentence)) ?? sentences[0];
+  const rest = sentences.filter((sentence) => sentence !== first).join(" ");
+  return h(
+    "div",
+    { className: `verdict ${verdict.tone}` },
+    run,
+    h("strong", {}, verdict.headline),
+    h("p", {}, `${first} Look at `, link("#interventions", "the objects on other backgrounds"), ", and ", link("#plots", "the training"), "."),
+    rest ? h("details", {}, h("summary", {}, "All that is known"), h("p", {}, rest)) : null,
+  );
+}
+
+/** Return a link to a part of the page. The address of TensorBoard's tab must not change, so it only scrolls. */
+function link(target, text) {
+  const scroll = (event) => {
+    event.preventDefault();
+    document.querySelector(target).scrollIntoView({ behavior: "smooth" });
+  };
+  return h("a", { href: target, onclick: scroll }, text);
+}
+
+/** Return the deepest layer of each block of a VGG; of any other layers a few, evenly spread, with the last one. */
+function deepestOfBlocks(layers) {
+  const blocks = new Map(layers.map((layer) => [layer.match(/^(.*block\d+)_conv\d+$/)?.[1] ?? layer, layer]));
+  const deepest = [...blocks.values()];
+  if (deepest.length <= FEW_LINES) return deepest;
+  return Array.from({ length: FEW_LINES }, (_, i) => deepest[Math.round(((i + 1) * deepest.length) / FEW_LINES) - 1]);
+}
+
+function fillLayers(element, layers, chosen) {
+  const groups = new Map();
+  for (const layer of layers) {
+    const block = layer.match(/^(.*block\d+)_conv\d+$/)?.[1] ?? "";
+    if (!groups.has(block)) groups.set(block, []);
+    groups.get(block).push(option(layer, layer));
+  }
+  const filled = [...groups].map(([block, options]) => (block ? h("optgroup", { label: block }, ...options) : options)).flat();
+  element.replaceChildren(...filled);
+  element.value = chosen;
+}
+
+function option(value, text) {
+  return h("option", { value }, text);
+}
+
+function select(choices, choose) {
+  const element = h("select", { onchange: () => choose(element.value) }, ...Object.entries(choices).map(([value, text]) => option(value, text)));
+  return element;
+}

@@ -1,0 +1,109 @@
+// Draw maps on canvases.
+
+// Brightness of a black and of a white pixel of the photograph in an overlay, as in the panels of gradcam_callback.
+const BLACK = 16;
+const WHITE = 96;
+
+/** Return the weights by which the centres of cells are interpolated to pixels, along one axis. */
+function interpolation(cells, pixels) {
+  const from = new Uint16Array(pixels);
+  const to = new Uint16Array(pixels);
+  const share = new Float32Array(pixels);
+  for (let i = 0; i < pixels; i++) {
+    const place = Math.min(Math.max(((i + 0.5) * cells) / pixels - 0.5, 0), cells - 1);
+    from[i] = Math.floor(place);
+    to[i] = Math.min(from[i] + 1, cells - 1);
+    share[i] = place - from[i];
+  }
+  return { from, to, share };
+}
+
+/** Resample one map to a size in pixels: values in 0..1, in which `hottest` is 1. */
+export function resample(maps, i, width, height, hottest) {
+  const { h, w } = maps;
+  const heat = new Float32Array(width * height);
+  // In units of 1 / 255 of the maximum of this map.
+  const unit = hottest > 0 ? maps.maxima[i] / 255 / hottest : 0;
+  if (unit === 0) return heat;
+  const across = interpolation(w, width);
+  const down = interpolation(h, height);
+  const row = new Float32Array(w);
+  const first = i * h * w;
+  for (let y = 0; y < height; y++) {
+    const above = first + down.from[y] * w;
+    const below = first + down.to[y] * w;
+    const share = down.share[y];
+    for (let x = 0; x < w; x++) row[x] = maps.units[above + x] * (1 - share) + maps.units[below + x] * share;
+    for (let x = 0; x < width; x++) {
+      const left = row[across.from[x]];
+      const value = left + (row[across.to[x]] - left) * across.share[x];
+      heat[y * width + x] = Math.min(value * unit, 1);
+    }
+  }
+  return heat;
+}
+
+/**
+ * Draw an overlay, or the heatmap alone.
+ *
+ * The photograph is grey, so every colour comes from the heat. It is dark and of little contrast, so that its white does
+ * not look hot, and its black does not hide heat. The hotter, the more opaque is the colour.
+ *
+ * @param picture of the run, or null for the heatmap alone.
+ * @param strength of the overlay, 0..1.
+ */
+export function drawHeat(canvas, maps, i, { width, height, picture, colours, hottest, strength, outlined }) {
+  canvas.width = width;
+  canvas.height = height;
+  const context = canvas.getContext("2d");
+  const pixels = context.createImageData(width, height);
+  const heat = resample(maps, i, width, height, hottest);
+  for (let place = 0; place < heat.length; place++) {
+    const value = heat[place];
+    const colour = 3 * Math.round(255 * value);
+    // The root lets weak heat show, too.
+    const cover = picture ? strength * Math.sqrt(value) : 1;
+    const base = picture ? (BLACK + (picture.grey[place] / 255) * (WHITE - BLACK)) * (1 - cover) : 0;
+    for (let channel = 0; channel < 3; channel++) {
+      pixels.data[4 * place + channel] = base + cover * colours[colour + channel];
+    }
+    pixels.data[4 * place + 3] = 255;
+  }
+  if (outlined && picture?.outline) {
+    for (const place of picture.outline) pixels.data.fill(255, 4 * place, 4 * place + 4);
+  }
+  context.putImageData(pixels, 0, 0);
+  if (maps.maxima[i] === 0) label(context, width, height, "empty map");
+}
+
+/** Draw a photograph in colour, with the outline of its mask. */
+export function drawPicture(canvas, picture) {
+  canvas.width = picture.width;
+  canvas.height = picture.height;
+  const pixels = new ImageData(picture.colour.data.slice(), picture.width, picture.height);
+  for (const place of picture.outline ?? []) pixels.data.fill(255, 4 * place, 4 * place + 4);
+  canvas.getContext("2d").putImageData(pixels, 0, 0);
+}
+
+function label(context, width, height, text) {
+  context.font = `${Math.max(10, Math.round(height / 12))}px system-ui, sans-serif`;
+  context.textAlign = "center";
+  context.fillStyle = "#ffffff";
+  context.fillText(text, width / 2, height / 2);
+}
+
+/** Return 1 - the cosine of two maps of one image: how far the focus has moved. */
+export function change(before, after, i) {
+  if (!before || !after || before.h !== after.h || before.w !== after.w) return 0;
+  const size = after.h * after.w;
+  let product = 0;
+  let first = 0;
+  let second = 0;
+  for (let cell = i * size; cell < (i + 1) * size; cell++) {
+    product += before.units[cell] * after.units[cell];
+    first += before.units[cell] ** 2;
+    second += after.units[cell] ** 2;
+  }
+  if (first === 0 || second === 0) return first === second ? 0 : 1;
+  return 1 - product / Math.sqrt(first * second);
+}

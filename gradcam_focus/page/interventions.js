@@ -1,0 +1,89 @@
+// The interventions: each object on other backgrounds, with the answers of the network.
+import { h, mark, percent, tone } from "./dom.js";
+import { imageAddress } from "./data.js";
+
+// How many objects are shown before somebody asks for all.
+const FEW = 6;
+const HEADINGS = {
+  masks: {
+    same_class: "on backgrounds of its class",
+    other_class: "on backgrounds of other classes",
+    background: "no object",
+    foreground: "object alone",
+  },
+  frame: { same_class: "in frames of its class", other_class: "in frames of other classes" },
+};
+
+/** Return the interventions of a run at an entry. Objects whose answer the background changed come first. */
+export function interventionsOf(log, entry, showsAll, showAll) {
+  const { start } = log;
+  const sets = Object.entries(HEADINGS[start.basis === "frame" ? "frame" : "masks"]).filter(
+    ([name]) => start.sets[name] && entry?.answers[name],
+  );
+  if (!sets.length) {
+    return h("p", { className: "faint" }, start.labels ? "No interventions: no image has a usable mask." : "No interventions without labels.");
+  }
+  const places = new Map();
+  for (const [name] of sets) {
+    start.sets[name].numbers.forEach((number, place) => {
+      if (!places.has(number)) places.set(number, {});
+      (places.get(number)[name] ??= []).push(place);
+    });
+  }
+  const rows = [...places].map(([number, own]) => ({ number, own, change: changeOf(entry, number, own) }));
+  rows.sort((a, b) => b.change - a.change);
+  const shown = showsAll ? rows : rows.slice(0, FEW);
+  const head = h(
+    "tr",
+    {},
+    h("th", { scope: "col" }, "as it is"),
+    ...sets.map(([name, heading]) => h("th", { scope: "col" }, heading, h("br"), rightIn(entry.answers[name]))),
+  );
+  const body = shown.map(({ number, own }) =>
+    h(
+      "tr",
+      {},
+      h("td", {}, tile(start.images[number], entry.predictions[number], `${start.names[number]}, as it is`), name(start, number)),
+      ...sets.map(([set]) =>
+        h(
+          "td",
+          {},
+          h("div", { className: "tiles" }, ...(own[set] ?? []).map((place) =>
+            tile(start.sets[set].images[place], entry.answers[set][place], `${start.names[number]}, ${HEADINGS.masks[set]}`),
+          )),
+        ),
+      ),
+    ),
+  );
+  const more = rows.length > FEW && !showsAll ? h("button", { type: "button", onclick: showAll }, `Show all ${rows.length} objects`) : null;
+  return h("div", { className: "interventions" }, h("table", {}, h("thead", {}, head), h("tbody", {}, ...body)), more);
+}
+
+function name(start, number) {
+  const label = start.labels?.[number];
+  return h("div", { className: "name" }, start.names[number], label ? h("span", { className: "label" }, `label: ${label}`) : null);
+}
+
+function tile(image, [prediction, probability, correct], about) {
+  return h(
+    "figure",
+    { className: `tile ${tone(correct)}` },
+    h("img", { src: imageAddress(image), alt: about, loading: "lazy" }),
+    h("figcaption", { className: tone(correct) }, `${prediction} ${percent(probability)} ${{ true: "✓", false: "✗" }[correct] ?? ""}`),
+  );
+}
+
+/** Return how far the answers get worse from backgrounds of the object's class, or the image itself, to others. */
+function changeOf(entry, number, { same_class: same, other_class: other }) {
+  if (!other) return 0;
+  const before = same ? share(same.map((place) => entry.answers.same_class[place])) : Number(entry.predictions[number][2]);
+  return before - share(other.map((place) => entry.answers.other_class[place]));
+}
+
+function rightIn(answers) {
+  return `${percent(share(answers))} right`;
+}
+
+function share(answers) {
+  return answers.filter(([, , correct]) => correct).length / answers.length;
+}

@@ -1,0 +1,117 @@
+// Plots of lines, as SVG.
+import { h, svg } from "./dom.js";
+
+// Okabe and Ito's colours, which people with colour-blindness tell apart, darkened where they are pale. Each line also
+// has its own dashes.
+export const LINES = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#3b8fc4", "#7f7f7f"];
+const DASHES = ["", "7 3", "2 3", "9 3 2 3", "4 2", "12 3", "1 4"];
+const WIDTH = 460;
+const HEIGHT = 220;
+const LEFT = 42;
+const RIGHT = 10;
+const TOP = 10;
+const BOTTOM = 30;
+
+/** Return the look of the i-th line. */
+export function look(i) {
+  return { colour: LINES[i % LINES.length], dash: DASHES[i % DASHES.length] };
+}
+
+/**
+ * Draw lines over the epochs.
+ *
+ * @param title of the plot.
+ * @param ticks the label of each place on the x axis.
+ * @param lines each has a name, values (null where there is none), and optionally low and high, the bounds of a band.
+ * @param cursor the place of the chosen epoch; null draws none.
+ * @param reference a value that gets a faint line, such as chance.
+ */
+export function plot({ title, ticks, lines, cursor = null, reference = null, range = null, asPercent = false }) {
+  const drawn = lines.filter((line) => line.values.some(isNumber));
+  const values = drawn.flatMap((line) => [line.values, line.low ?? [], line.high ?? []]).flat().filter(isNumber);
+  if (reference !== null) values.push(reference);
+  let [low, high] = range ?? [Math.min(...values), Math.max(...values)];
+  if (!range) {
+    const margin = (high - low || 1) * 0.06;
+    [low, high] = [low - margin, high + margin];
+  }
+  const x = (i) => LEFT + (ticks.length < 2 ? 0.5 : i / (ticks.length - 1)) * (WIDTH - LEFT - RIGHT);
+  const y = (value) => TOP + (1 - (value - low) / (high - low)) * (HEIGHT - TOP - BOTTOM);
+  const picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": describe(title, drawn) });
+  for (const value of marks(low, high)) {
+    const text = asPercent ? `${Math.round(100 * value)} %` : String(Number(value.toFixed(3)));
+    picture.append(
+      svg("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value), class: "grid" }),
+      svg("text", { x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, text),
+    );
+  }
+  if (reference !== null) {
+    picture.append(svg("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: y(reference), y2: y(reference), class: "reference" }));
+  }
+  const every = Math.max(1, Math.ceil(ticks.length / 7));
+  ticks.forEach((tick, i) => {
+    if (i % every === 0) picture.append(svg("text", { x: x(i), y: HEIGHT - 10, "text-anchor": "middle" }, tick));
+  });
+  drawn.forEach((line, number) => {
+    const { colour, dash } = line.look ?? look(number);
+    if (line.low) picture.append(band(line, x, y, colour));
+    for (const part of parts(line.values)) {
+      const points = part.map((i) => `${x(i)},${y(line.values[i])}`).join(" ");
+      const style = { points, fill: "none", stroke: colour, "stroke-width": 2, "stroke-dasharray": dash };
+      picture.append(svg("polyline", style));
+    }
+    line.values.forEach((value, i) => {
+      if (!isNumber(value)) return;
+      const dot = svg("circle", { cx: x(i), cy: y(value), r: ticks.length > 40 ? 1.5 : 2.5, fill: colour });
+      dot.append(svg("title", {}, `${line.name}, ${ticks[i]}: ${asPercent ? `${(100 * value).toFixed(0)} %` : value.toFixed(3)}`));
+      picture.append(dot);
+    });
+  });
+  if (cursor !== null && cursor >= 0) {
+    picture.append(svg("line", { x1: x(cursor), x2: x(cursor), y1: TOP, y2: HEIGHT - BOTTOM, class: "cursor" }));
+  }
+  const legend = drawn.map((line, number) => legendEntry(line, line.look ?? look(number)));
+  return h("figure", { className: "plot" }, h("figcaption", {}, title), h("div", { className: "legend" }, ...legend), picture);
+}
+
+function legendEntry(line, { colour, dash }) {
+  const sample = svg("svg", { viewBox: "0 0 26 8", class: "sample", "aria-hidden": "true" });
+  sample.append(svg("line", { x1: 0, x2: 26, y1: 4, y2: 4, stroke: colour, "stroke-width": 3, "stroke-dasharray": dash }));
+  return h("span", {}, sample, line.name);
+}
+
+function band(line, x, y, colour) {
+  const known = line.values.map((_, i) => i).filter((i) => isNumber(line.low[i]) && isNumber(line.high[i]));
+  const forth = known.map((i) => `${x(i)},${y(line.high[i])}`);
+  const back = known.toReversed().map((i) => `${x(i)},${y(line.low[i])}`);
+  return svg("polygon", { points: [...forth, ...back].join(" "), fill: colour, opacity: 0.18 });
+}
+
+/** Return the places of values in runs without a gap. */
+function parts(values) {
+  const found = [[]];
+  values.forEach((value, i) => {
+    if (isNumber(value)) found.at(-1).push(i);
+    else if (found.at(-1).length) found.push([]);
+  });
+  return found.filter((part) => part.length);
+}
+
+/** Return about four round values between two. */
+function marks(low, high) {
+  const rough = (high - low) / 4;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((each) => each >= rough);
+  const found = [];
+  for (let value = Math.ceil(low / step) * step; value <= high + step / 1000; value += step) found.push(value);
+  return found;
+}
+
+function describe(title, lines) {
+  const last = (line) => line.values.filter(isNumber).at(-1);
+  return `${title}. Newest values: ${lines.map((line) => `${line.name} ${last(line).toFixed(2)}`).join(", ")}`;
+}
+
+function isNumber(value) {
+  return typeof value === "number" && Number.isFinite(value);
+}
