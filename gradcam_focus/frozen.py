@@ -22,7 +22,7 @@ def frozen_page(runs: Sequence[dict[str, Any]]) -> str:
     """
     parts = {
         "STYLE": (PAGE / "focus.css").read_text(encoding="utf-8"),
-        "SCRIPT": "\n".join(_without_imports((PAGE / name).read_text(encoding="utf-8")) for name in MODULES),
+        "SCRIPT": "\n".join(map(_as_value, MODULES)),
         # A script element ends at the first "</script", wherever it stands.
         "DATA": json.dumps({"runs": list(runs)}, ensure_ascii=False).replace("<", "\\u003c"),
     }
@@ -30,7 +30,10 @@ def frozen_page(runs: Sequence[dict[str, Any]]) -> str:
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], page)
 
 
-def _without_imports(module: str) -> str:
-    """Return a module whose names are there already. A file from disk may not import another one."""
-    module = re.sub(r'^import [^;]* from "\./\w+\.js";\n', "", module, flags=re.MULTILINE)
-    return re.sub(r"^export ", "", module, flags=re.MULTILINE)
+def _as_value(name: str) -> str:
+    """Return a module as a value with its exports, since a page from disk may not import another file."""
+    script = (PAGE / name).read_text(encoding="utf-8")
+    exports = re.findall(r"^export (?:async )?(?:function|class|const) (\w+)", script, flags=re.MULTILINE)
+    script = re.sub(r'^import (\{[^}]*\}) from "\./(\w+)\.js";$', r"const \1 = \2Module;", script, flags=re.MULTILINE)
+    script = re.sub(r"^export ", "", script, flags=re.MULTILINE)
+    return f"const {name.removesuffix('.js')}Module = (() => {{\n{script}\nreturn {{ {', '.join(exports)} }};\n}})();"
