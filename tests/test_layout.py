@@ -1,6 +1,7 @@
 """Texts stand at the images that they name, and nothing lies on anything else."""
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -26,13 +27,17 @@ from gradcam_callback.drawing import (
 )
 from gradcam_callback.drawing import text as fonts
 from gradcam_callback.drawing.canvas import BLOCK_GAP, FAINT, GAP, GRID, INK, MARGIN, PANEL_WIDTH, WRONG
-from gradcam_callback.drawing.layout import place_columns
+from gradcam_callback.drawing.layout import break_name, place_columns
 
 ALL = [f"block{b}_conv{c}" for b, n in enumerate((2, 2, 3, 3, 3), 1) for c in range(1, n + 1)]
 TWO_NETWORKS = ["vgg2.block4_conv1", "vgg2.block5_conv3", "vgg1.block1_conv1", "vgg1.block1_conv2"]
 MIXED = ["features.3", "block1_conv2", "block4_conv1", "block4_conv2", "layer4.1.relu"]
 SHAPES = {"square": (60, 60), "wide": (30, 90), "tall": (120, 40)}
+# As networks other than VGGs have them.
+DOTTED = [f"backbone.encoder.layer{b}.{c}.conv2.relu" for b, n in enumerate((2, 4, 4, 3), 1) for c in range(n)]
 USUAL, LARGER, BIG, RUN = Style(), Style(cell=112), Style(cell=300), Style(scaling="run")
+# The default size grows in panels of few layers or images. This one does not.
+FIXED = Style(cell=77)
 STAR = Caption("star-1", "star", "moon", False, 0.91, "star", 0.04)
 LONG = Caption("x" * 200, "y" * 200, "z" * 200, True, 0.5, "w" * 200, 0.5)
 
@@ -165,6 +170,13 @@ SHEETS = {
     "probe": probe,
     "probe of one layer": lambda: probe(ALL[-1:]),
     "probe of dotted names": lambda: probe(MIXED),
+    "probe of three layers": lambda: probe(ALL[-3:]),
+    "probe of long names": lambda: probe(DOTTED),
+    "probe of long names, small": lambda: probe(DOTTED, style=Style(cell=16)),
+    "probe of one long name": lambda: probe(DOTTED[-1:]),
+    "probe of two networks": lambda: probe(TWO_NETWORKS),
+    "probe of three layers, wide": lambda: probe(ALL[-3:], "wide"),
+    "probe of three layers, tall": lambda: probe(ALL[-3:], "tall"),
     "probe in one line": lambda: probe(max_width=None),
     "probe, wide": lambda: probe(shape="wide"),
     "probe, tall": lambda: probe(shape="tall"),
@@ -177,6 +189,11 @@ SHEETS = {
     "layer": layer_panel,
     "layer of one image": lambda: layer_panel(1),
     "layer of many": lambda: layer_panel(17),
+    "layer of eight": lambda: layer_panel(8),
+    "layer of twelve": lambda: layer_panel(12),
+    "layer of a long name": lambda: layer_panel(1, layer=DOTTED[-1]),
+    "layer of four, wide": lambda: layer_panel(4, "wide"),
+    "layer of four, tall": lambda: layer_panel(4, "tall"),
     "layer, wide": lambda: layer_panel(shape="wide"),
     "layer, tall": lambda: layer_panel(shape="tall"),
     "layer, big": lambda: layer_panel(style=BIG),
@@ -189,6 +206,9 @@ SHEETS = {
     "strip of one epoch": lambda: strip(1),
     "strip of one layer": lambda: strip(layers=ALL[-1:]),
     "strip of dotted names": lambda: strip(layers=MIXED),
+    "strip of long names": lambda: strip(layers=DOTTED),
+    "strip of long names, small": lambda: strip(layers=DOTTED, style=Style(cell=16)),
+    "strip of names of two lines": lambda: strip(3, [f"model.{a}.{a}" for a in DOTTED]),
     "strip, wide": lambda: strip(shape="wide"),
     "strip, tall": lambda: strip(shape="tall"),
     "strip, big": lambda: strip(2, style=BIG),
@@ -197,6 +217,7 @@ SHEETS = {
     "animation": animation,
     "animation of one layer": lambda: animation(ALL[-1:]),
     "animation of dotted names": lambda: animation(MIXED),
+    "animation of long names": lambda: animation(DOTTED),
     "animation, tall": lambda: animation(shape="tall"),
     "animation, wide": lambda: animation(shape="wide"),
     "animation, long names": lambda: animation(["z" * 200, "v" * 200], name="x" * 200, explained="y" * 200),
@@ -268,7 +289,20 @@ def test_neighbours_without_a_block_stand_apart():
     assert [left for _, left in places] == [0, 100 + BLOCK_GAP], "a module of that name is not of the block"
 
 
-@pytest.mark.parametrize("sheet", [probe, layer_panel, strip, lambda: probe(MIXED), lambda: strip(layers=MIXED)])
+@pytest.mark.parametrize(
+    "sheet",
+    [
+        probe,
+        layer_panel,
+        strip,
+        lambda: probe(MIXED),
+        lambda: strip(layers=MIXED),
+        lambda: probe(DOTTED),
+        lambda: strip(layers=DOTTED),
+        lambda: probe(ALL[-3:]),
+        lambda: layer_panel(),
+    ],
+)
 def test_images_of_the_usual_size_begin_on_the_grid_of_jpegs_squares(drawn, sheet):
     sheet()
     *_, bar = sorted((thing for thing in drawn if thing.size[1] == 10), key=lambda thing: thing.left)
@@ -291,34 +325,39 @@ def above(thing, texts):
     return lines
 
 
-@pytest.mark.parametrize("style", [USUAL, LARGER], ids=["usual", "larger"])
+@pytest.mark.parametrize("style", [USUAL, FIXED, LARGER], ids=["usual", "fixed", "larger"])
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("layers", [ALL, MIXED, TWO_NETWORKS])
+@pytest.mark.parametrize("layers", [ALL, MIXED, TWO_NETWORKS, DOTTED])
 def test_probe_panel_has_each_layers_heatmap_over_its_overlay_and_its_names_above(drawn, layers, shape, style):
     panel = ProbePanel([grey_image(shape)], layers, style)
     panel.draw(0, maps(layers), STAR)
     bar, (shown, *cells), texts = split(drawn)
     heatmaps, overlays = cells[::2], cells[1::2]
-    width, height = grey_image(shape).fit(style.cell)
+    side = max(cells[0].size)
+    assert side == style.cell or (style == USUAL and side in range(92, 157, 16))
+    width, height = grey_image(shape).fit(side)
     assert {cell.size for cell in cells} == {(width, height)}
-    assert shown.size == grey_image(shape).fit(style.cell * 5 // 4), "the input is a quarter larger"
+    assert shown.size == grey_image(shape).fit(round(side * 1.25)), "the input is a quarter larger"
     assert panel.input_box == (shown.left, shown.top, shown.right, shown.bottom) and shown.left == MARGIN
     expected, block_before = [], ""
-    for i, layer in enumerate(layers):
+    for layer in layers:
         block, _, short = layer.rpartition("_") if "block" in layer else ("", "", layer)
-        names = [short, *([block] if block and block != block_before else [])]
-        expected.append([str(i + 1), *(canvas.cut(name, canvas.LABEL, max(width, 60)) for name in names)])
+        expected.append(("" if block == block_before else block) + short)
         block_before = block
+    lines_above = []
     for i, (heat, overlay) in enumerate(zip(heatmaps, overlays, strict=True)):
         assert heat.hottest_cell == overlay.hottest_cell == i
         assert (overlay.left, overlay.top) == (heat.left, heat.bottom + GAP)
         assert panel.overlay_boxes[layers[i]] == (overlay.left, overlay.top, overlay.right, overlay.bottom)
-        assert above(heat, texts) == expected[i]
+        number, *names = above(heat, texts)
+        assert (number, "".join(reversed(names))) == (str(i + 1), expected[i]), "the whole name, line by line"
+        lines_above.append(1 + len(names))
     assert above(shown, texts) == ["map's maximum", "input"]
     lines = sorted({heat.top for heat in heatmaps})
     assert lines[0] == shown.top
-    # A line of columns follows the one above it after its two rows, and has its own three lines of text.
-    assert {after - before for before, after in zip(lines, lines[1:], strict=False)} <= {2 * (height + GAP) + 4 * GRID}
+    # A line of columns follows the one above it after its two rows, and has its own lines of text, three at least.
+    pitch = 2 * (height + GAP) + (1 + max(3, *lines_above)) * GRID
+    assert {after - before for before, after in zip(lines, lines[1:], strict=False)} <= {pitch}
     assert 0 <= min(heat.left for heat in heatmaps) - (bar.right + GAP) < GRID, "the columns follow the input's"
 
 
@@ -391,10 +430,10 @@ def test_of_two_texts_on_a_line_neither_takes_more_than_half_from_the_other(draw
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("count", [1, 2, 6, 9, 17, 40])
 def test_layer_panel_has_its_images_in_even_rows_with_their_predictions_below(drawn, count, shape):
-    image = layer_panel(count, shape)
+    image = layer_panel(count, shape, FIXED)
     bar, cells, texts = split(drawn)
     assert [cell.hottest_cell for cell in cells] == list(range(count))
-    assert {cell.size for cell in cells} == {grey_image(shape).fit(80)}
+    assert {cell.size for cell in cells} == {grey_image(shape).fit(81)}
     assert sorted((cell.top, cell.left) for cell in cells) == [(cell.top, cell.left) for cell in cells]
     rows = [[cell for cell in cells if cell.top == top] for top in sorted({cell.top for cell in cells})]
     assert len(rows) == -(-count // 8), "eight fit into the page"
@@ -424,17 +463,164 @@ def test_layer_panel_has_as_many_images_in_a_row_as_fit_into_the_page(drawn, cel
     assert image.width <= PANEL_WIDTH or across == 1
 
 
-@pytest.mark.parametrize("layer", ["block5_conv3", "block1_conv1", "features.3", "x" * 200])
+@pytest.mark.parametrize("layer", ["block5_conv3", "features.3", *DOTTED[-1:], "x" * 60, "x" * 200])
 @pytest.mark.parametrize("count", [1, 4, 6, 7])
-def test_layer_panels_title_says_the_layer_and_its_vmax_value(drawn, layer, count):
-    layer_panel(count, layer=layer)
-    bar, _, texts = split(drawn)
-    name, most = [w for w in texts if w.top < 2 * GRID and w.right < bar.left]
-    assert (name.colour, name.left) == (INK, MARGIN)
-    assert (most.text, most.colour, most.left) == (f"maps up to {count}", FAINT, name.right + 28)
+def test_layer_panels_title_says_the_layer_and_below_it_its_vmax_value(drawn, layer, count):
+    image = layer_panel(count, layer=layer)
+    bar, cells, texts = split(drawn)
+    name, most = [w for w in texts if w.top < bar.bottom]
+    assert (name.colour, name.left, name.top) == (INK, MARGIN, MARGIN)
+    assert (most.text, most.colour, most.left) == (f"maps up to {count}", FAINT, MARGIN)
+    assert name.bottom < most.top and name.bottom < bar.top, "nothing stands beside the name"
     if name.text != layer:
-        assert "…" in name.text
-        assert bar.left - MARGIN - 20 < most.right <= bar.left - MARGIN, "all the room is used"
+        assert len(layer) == 200 and "…" in name.text
+        assert image.width <= PANEL_WIDTH and name.right > PANEL_WIDTH - MARGIN - 20, "the whole page is used"
+    assert max(most.bottom, bar.bottom) < cells[0].top
+
+
+KINDS = {
+    "probe": probe,
+    "strip": lambda layers, **options: strip(2, layers, **options),
+    "animation": lambda layers, **options: animation(layers, **options),
+    "layer": lambda layers, **options: layer_panel(2, layer=layers[-1], **options),
+}
+
+
+@pytest.mark.parametrize("cell", [16, 40, 76, 77, 112])
+@pytest.mark.parametrize("count", [1, 2, 3, 6, 13])
+@pytest.mark.parametrize("kind", KINDS)
+def test_long_names_of_layers_are_never_cut(drawn, kind, count, cell):
+    layers = DOTTED[-count:]
+    KINDS[kind](layers, style=Style(cell=cell))
+    _, _, texts = split(drawn)
+    assert not [w.text for w in texts if "…" in w.text]
+    # Lines of one name stand below each other, at one left edge.
+    columns = {}
+    for w in sorted(texts, key=lambda w: w.top):
+        columns[w.left] = columns.get(w.left, "") + w.text
+    written = " ".join(columns.values())
+    shown = {"layer": layers[-1:], "animation": layers[-6:]}.get(kind, layers)
+    assert all(layer in written for layer in shown)
+    broken = [w.text for w in texts if "layer" in w.text or "conv2" in w.text]
+    assert all(text.endswith((".", "relu")) for text in broken), "lines break behind dots, however small the cells"
+
+
+@pytest.mark.parametrize("cell", [16, 76])
+def test_columns_are_wide_enough_for_the_words_of_a_name(drawn, cell):
+    words = "downsampler.", "bottleneck2.", "conv2"
+    assert 76 < min(fonts.line_width(word, canvas.LABEL) for word in words[:2])
+    probe([f"{words[0]}{i}.{words[1]}{words[2]}" for i in range(13)], style=Style(cell=cell))
+    _, _, texts = split(drawn)
+    written = [w.text for w in texts]
+    assert written.count(words[0]) == written.count(words[2]) == 13 and written.count(f"3.{words[1]}") == 1
+
+
+def test_a_name_of_two_lines_stands_in_the_middle_of_its_row(drawn):
+    strip(3, [f"model.{a}.{a}" for a in DOTTED])
+    _, (_, *cells), texts = split(drawn)
+    for row in cells[::3]:
+        lines = [w for w in texts if w.left == MARGIN and row.top <= w.middle[1] <= row.bottom]
+        assert len(lines) == 2
+        assert abs(lines[0].middle[1] + lines[1].middle[1] - 2 * row.middle[1]) <= 2 * 3
+
+
+def test_the_name_of_a_block_may_stand_above_all_its_columns(drawn):
+    block = "left.network.block5"
+    assert 76 < fonts.line_width(block, canvas.LABEL) < 2 * 76
+    probe([f"{block}_conv{i}" for i in (1, 2)] + [f"right.block{i}_conv1" for i in range(12)])
+    _, _, texts = split(drawn)
+    assert [w.text for w in texts].count(block) == 1, "in one line"
+
+
+@pytest.mark.parametrize("name", ["block5_conv3", "layer4.1.conv2", DOTTED[-1], "x" * 90, "a.b..c__d.", ".", ""])
+@pytest.mark.parametrize("width", [60, 76, 156])
+def test_names_break_behind_dots_and_underscores_and_lose_nothing(name, width):
+    lines = break_name(name, width, 20)
+    assert "".join(lines) == name
+    assert all(fonts.line_width(line, canvas.LABEL) <= width for line in lines)
+    parts = re.split(r"(?<=[._])(?![._])", name)
+    for number, line in enumerate(lines[:-1], start=1):
+        before = "".join(lines[:number])
+        # The part that goes on after the break. It begins there, unless it is wider than a whole line.
+        part = next(part for i, part in enumerate(parts) if len("".join(parts[: i + 1])) > len(before))
+        too_wide = fonts.line_width(part, canvas.LABEL) > width
+        assert too_wide or name[len(before) :].startswith(part)
+        rest = lines[number][0] if too_wide else part
+        assert fonts.line_width(line + rest, canvas.LABEL) > width, "as few lines as can be"
+
+
+def test_names_of_too_many_lines_are_cut_in_the_last():
+    lines = break_name("first." + "x" * 300 + ".last", 80, 3)
+    assert len(lines) == 3 and lines[0].startswith("first.") and "…" in lines[2] and lines[2].endswith("last")
+    assert not any("…" in line for line in lines[:2])
+
+
+def cell_of(panel):
+    left, _, right, _ = next(iter(panel.overlay_boxes.values()))
+    return right - left
+
+
+def test_cells_of_a_probe_panel_are_as_large_as_one_line_allows():
+    """Each size is compared with the next, which has to be too wide for the page."""
+    sizes = []
+    for count in range(1, 14):
+        panel = ProbePanel([grey_image()], ALL[-count:], USUAL)
+        sizes.append(cell_of(panel))
+        if sizes[-1] > 76:
+            in_one_line = {top for _, top, _, _ in panel.overlay_boxes.values()}
+            assert len(in_one_line) == 1 and max(box[2] for box in panel.overlay_boxes.values()) < PANEL_WIDTH
+        if sizes[-1] < 156:
+            larger = ProbePanel([grey_image()], ALL[-count:], Style(cell=sizes[-1] + 16), max_width=None)
+            assert max(box[2] for box in larger.overlay_boxes.values()) + MARGIN > PANEL_WIDTH
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] == sizes[2] == 156 and sizes[-1] == 76, "twice as large with three layers, as ever with all"
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("layers", [ALL[-1:], ALL[-3:], ALL[1::3], MIXED, DOTTED[:2], ALL])
+def test_boxes_are_right_for_cells_of_every_size(drawn, layers, shape):
+    panel = ProbePanel([grey_image(shape)], layers, USUAL)
+    panel.draw(0, maps(layers), STAR)
+    _, (shown, *cells), _ = split(drawn)
+    assert panel.input_box == (shown.left, shown.top, shown.right, shown.bottom)
+    for i, (layer, overlay) in enumerate(zip(layers, cells[1::2], strict=True)):
+        assert panel.overlay_boxes[layer] == (overlay.left, overlay.top, overlay.right, overlay.bottom)
+        assert overlay.hottest_cell == i
+
+
+def rows_and_size(count, style, texts=()):
+    panel = LayerPanel([grey_image()] * count, style, texts)
+    sheet = panel.draw("l", np.ones((count, 7, 7)), [Caption("", None, "", None, None, "", None)] * count)
+    # Overlays of heat everywhere are the pixels of the hottest colour, below the colour bar.
+    hot = (np.asarray(sheet)[80:, :, 0] > 180) & (np.asarray(sheet)[80:, :, 2] < 160)
+    across, down = hot.any(axis=0), hot.any(axis=1)
+    rows = int((down & ~np.roll(down, 1)).sum())
+    return rows, int(across.sum()) // int((across & ~np.roll(across, 1)).sum())
+
+
+@pytest.mark.parametrize("texts", [(), ("Staffordshire Bull Terrier",)], ids=["short", "long"])
+def test_few_images_of_a_layer_panel_are_larger_in_as_many_rows_and_no_larger_file(texts):
+    """Their area is at most that of 20 images of 80 pixels, and the next size would break this or take a row more."""
+    sizes = []
+    for count in (1, 3, 5, 6, 8, 12, 16, 20, 40):
+        rows, size = rows_and_size(count, USUAL, texts)
+        # 77 is as good as 76, but never grows.
+        assert rows == rows_and_size(count, FIXED, texts)[0]
+        assert size == 80 or count * size**2 <= 20 * 80**2
+        if size < 160:
+            more_rows = rows_and_size(count, Style(cell=size + 12), texts)[0] > rows
+            assert more_rows or count * (size + 16) ** 2 > 20 * 80**2
+        sizes.append(size)
+    assert sizes[:2] == [160, 160] and sizes[-3:] == [80, 80, 80]
+
+
+def test_a_size_that_the_user_gives_stays():
+    def sizes(style):
+        return cell_of(ProbePanel([grey_image()], ALL[-1:], style)), rows_and_size(1, style)[1]
+
+    for cell in (16, 75, 77, 90, 200):
+        assert sizes(Style(cell=cell)) == sizes(replace(Style(), cell=cell)) == (cell, cell + GAP)
+    assert sizes(Style()) == sizes(replace(Style(), colormap="magma")) == (156, 160)
 
 
 @pytest.mark.parametrize("style", [USUAL, LARGER, BIG], ids=["usual", "larger", "big"])
@@ -528,14 +714,16 @@ def test_animation_shows_the_last_layer_of_each_block_at_every_epoch(drawn, laye
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_long_names_of_an_animation_take_the_room_that_there_is(drawn, shape):
-    image = animation(["i" * 200, "l" * 200], shape=shape, name="i" * 300, explained="i" * 300)
+    image = animation(["i" * 300, "l" * 300], shape=shape, name="i" * 300, explained="i" * 300)
     _, (shown, *cells), texts = split(drawn)
     over_all = [w for w in texts if w.left == MARGIN and w.bottom < shown.top - GRID]
     assert len(over_all) == 2 and all("…" in w.text for w in over_all)
     assert all(image.width - MARGIN - 8 < w.right <= image.width - MARGIN for w in over_all)
-    for cell in cells:
-        (heading,) = [w for w in texts if w.left == cell.left]
-        assert -8 < heading.right - cell.left - max(cell.size[0], 104) <= 0
+    for cell, letter in zip(cells, "il", strict=True):
+        *whole, last = sorted((w for w in texts if w.left == cell.left), key=lambda w: w.top)
+        assert len(whole) == 7 and all(set(w.text) == {letter} for w in whole) and "…" in last.text
+        for line in (*whole, last):
+            assert -8 < line.right - cell.left - max(cell.size[0], 104) <= 0
 
 
 def test_long_texts_of_an_answer_sheet_take_the_room_that_there_is(drawn):

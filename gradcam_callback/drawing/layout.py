@@ -1,12 +1,47 @@
-"""Place the columns of layers on a panel, block by block."""
+"""Place the columns of layers on a panel, block by block, and break the names of layers into lines."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 
-from gradcam_callback.drawing.canvas import BLOCK_GAP, GAP, MARGIN
+from gradcam_callback.drawing.canvas import BLOCK_GAP, GAP, LABEL, MARGIN, cut, on_grid
+from gradcam_callback.drawing.text import line_width
 from gradcam_callback.layer_names import block_of
+
+# The most lines of a layer's name above a column, and the most that names widen a column, in pixels.
+MOST_LINES, MOST_COLUMN = 8, 108
+
+
+def break_name(name: str, width: int, most: int = MOST_LINES) -> list[str]:
+    """Break the name of a layer into lines of a width in pixels, if possible behind a dot or an underscore.
+
+    A name that needs more than ``most`` lines is cut in the last of them.
+    """
+    lines = [""]
+    for part in _parts(name):
+        # A part that is wider than a line is broken anywhere.
+        for piece in part if line_width(part, LABEL) > width else [part]:
+            if lines[-1] and line_width(lines[-1] + piece, LABEL) > width:
+                lines.append("")
+            lines[-1] += piece
+    return lines if len(lines) <= most else [*lines[: most - 1], cut("".join(lines[most - 1 :]), LABEL, width)]
+
+
+def least_column(names: Iterable[str], least: int) -> int:
+    """Return the width of a column in which names break behind their dots only, in pixels.
+
+    Args:
+        names: Names of layers.
+        least: The smallest width.
+    """
+    longest = max(line_width(part, LABEL) for name in names for part in _parts(name))
+    return max(least, min(MOST_COLUMN, on_grid(longest + GAP) - GAP))
+
+
+def _parts(name: str) -> list[str]:
+    return re.findall(r"[^._]*[._]+|[^._]+", name) or [""]
 
 
 def place_columns(

@@ -29,6 +29,7 @@ from gradcam_callback.drawing.canvas import (
 )
 from gradcam_callback.drawing.heatmap import Map, Pixels, blend, scale
 from gradcam_callback.drawing.input_image import InputImage
+from gradcam_callback.drawing.layout import break_name
 from gradcam_callback.drawing.style import Style
 from gradcam_callback.drawing.text import append_left_to_right, line_width, write_line
 from gradcam_callback.formatting import percent
@@ -36,9 +37,10 @@ from gradcam_callback.layer_names import block_of
 
 # Least width of a strip's column and of an animation's, in pixels: the text above them needs this room.
 STRIP_COLUMN, FRAME_COLUMN = 40, 104
-# Least width of a strip's layer names, and of the text between the input and the first column.
-NAMES, BESIDE_INPUT = 176, 96
-# Height of the text above an animation, and its least width, in pixels; and the number of overlays in a frame.
+# Least and largest width of a strip's layer names, and least width of the text between the input and the first column.
+NAMES, LONG_NAMES, BESIDE_INPUT = 176, 384, 96
+# Height of the text above an animation if names take one line, and its least width, in pixels; and the number of
+# overlays in a frame.
 FRAME_HEADER, LEAST_FRAME_WIDTH, MOST_LAYERS = 74, 420, 6
 
 
@@ -56,7 +58,8 @@ class EvolutionStrip:
         # Smaller than in a panel, so that twelve columns fit into an image card.
         self._cell = width, height = images[0].fit(round(style.cell * 0.58))
         self._column = max(width, STRIP_COLUMN)
-        self._names = max(NAMES, width + BESIDE_INPUT)
+        longest = max(line_width(layer, LABEL) for layer in layers)
+        self._names = max(NAMES, width + BESIDE_INPUT, min(on_grid(longest + 2 * GAP), LONG_NAMES))
         self._input_top = y = 3 * GRID
         y += on_grid(max(height + GAP, 3 * GRID))
         self._headings_top = y - 3 * GRID + 4
@@ -67,7 +70,7 @@ class EvolutionStrip:
             y += BLOCK_GAP - GAP if block != previous else 0
             previous = block
             self._rows[layer] = y
-            y += height + GAP
+            y += max(height, LABEL) + GAP
         self._height = y + MARGIN
 
     def draw(
@@ -130,7 +133,10 @@ class EvolutionStrip:
         write(sheet, "epoch", (beside, self._headings_top), LABEL, INK, room)
         write(sheet, explained, (beside, self._headings_top + GRID), LABEL, FAINT, room)
         for layer, y in self._rows.items():
-            write(sheet, layer, (MARGIN, y + height // 2 - 9), LABEL, INK, self._names - 6)
+            lines = break_name(layer, self._names - 6, max(1, height // GRID))
+            for number, line in enumerate(lines):
+                top = y + height // 2 - 9 + number * GRID - (len(lines) - 1) * GRID // 2
+                write_line(sheet, line, (MARGIN, top), LABEL, INK)
 
     def _write_columns(
         self, sheet: Image.Image, lefts: Sequence[int], headings: Sequence[str], probabilities: Sequence[float]
@@ -155,12 +161,13 @@ class Animation:
     def __init__(self, images: Sequence[InputImage], layers: Sequence[str], style: Style) -> None:
         self._images, self._style = images, style
         self._cell = images[0].fit(round(style.cell * 1.4))
-        self._column = max(self._cell[0], FRAME_COLUMN)
         # Later layers of a block replace earlier ones. A layer without a block stands for itself.
         last_of_block = {block_of(layer) or layer: layer for layer in layers}
         self._layers = list(last_of_block.values())[-MOST_LAYERS:]
+        self._column = max(self._cell[0], FRAME_COLUMN)
         self._lefts = [MARGIN + i * (self._column + GAP) for i in range(len(self._layers) + 1)]
-        self._top = MARGIN + FRAME_HEADER
+        self._headings = [break_name(name, self._column) for name in ("input", *self._layers)]
+        self._top = MARGIN + FRAME_HEADER + (max(map(len, self._headings)) - 1) * GRID
 
     def frames(
         self,
@@ -194,8 +201,9 @@ class Animation:
         put(canvas, image.outlined(width, height), (self._lefts[0], self._top))
         sheet = Image.fromarray(canvas)
         write(sheet, name, (MARGIN, MARGIN), TITLE, INK, sheet.width - 2 * MARGIN)
-        for left, heading in zip(self._lefts, ["input", *self._layers], strict=True):
-            write(sheet, heading, (left, self._top - 22), LABEL, FAINT, self._column)
+        for left, lines in zip(self._lefts, self._headings, strict=True):
+            for number, line in enumerate(reversed(lines)):
+                write_line(sheet, line, (left, self._top - 22 - number * GRID), LABEL, FAINT)
         return sheet
 
     def _draw_overlay(self, image: InputImage, raw: Map, vmax: float | None) -> Pixels:

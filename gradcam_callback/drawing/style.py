@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral
 
 from gradcam_callback.drawing.heatmap import check_colormap
+
+# The default size of a cell, the largest where few images or layers leave room, and the step between them, in pixels.
+# Cells of these sizes lie on the grid of JPEG's squares, with the gaps between them.
+USUAL, LARGEST, STEP = 76, 156, 16
 
 
 # Frozen, as panels are laid out once for a style.
@@ -15,6 +20,7 @@ class Style:
 
     Attributes:
         cell: Longer side of one heatmap in a panel, in pixels, 16 or more. Strips and animations follow this size.
+            76, the default, becomes up to 156 in panels of few layers or few images. Any other size stays as it is.
         colormap: Name of a matplotlib colour map. Perceptually uniform colour maps, such as ``"inferno"`` and
             ``"viridis"``, show no edges that are not in the map; ``"jet"`` does.
         scaling: The value of the hottest colour. ``"map"`` takes the maximum of each map, which shows the shape of
@@ -36,7 +42,7 @@ class Style:
         ValueError: Expected `Style.cell` to be an integer of 16 or more, but got 8. Pass a size in pixels, such as 76.
     """
 
-    cell: int = 76
+    cell: int = USUAL
     colormap: str = "inferno"
     scaling: str = "map"
     jpeg_quality: int = 60
@@ -66,3 +72,12 @@ class Style:
                 f"Expected `Style.focus_cells` to be an integer of 4 or more, but got {self.focus_cells!r}. "
                 "Pass 28, or 56 for finer maps of the first blocks."
             )
+
+    def choose_cell(self, fits: Callable[[int], bool]) -> int:
+        """Return the largest size that fits into a panel in place of the default, or ``cell`` if it is another one.
+
+        Args:
+            fits: Tells if cells of a size fit. The default size is taken if no larger one fits.
+        """
+        larger = range(LARGEST, USUAL, -STEP) if self.cell == USUAL else ()
+        return next((size for size in larger if fits(size)), self.cell)
