@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+
+# As many as a VGG has blocks.
+MOST_PICKED = 5
 
 
 def block_of(layer: str) -> str:
@@ -10,3 +14,21 @@ def block_of(layer: str) -> str:
     # Two VGGs in one model have prefixes, which stay with the block: "left.block5_conv3" -> "left.block5".
     match = re.fullmatch(r"(.*block\d+)_conv\d+", layer)
     return match[1] if match else ""
+
+
+def pick_layers(layers: Sequence[str]) -> list[str]:
+    """Pick the few layers that stand for all of them, where there is no room for more.
+
+    Args:
+        layers: names from input to output.
+
+    Returns:
+        The last layer of each block; a layer without a block stands for itself. If these are more than `MOST_PICKED`,
+        so many of them, evenly spread, the first and the last among them.
+    """
+    # Later layers of a block replace earlier ones.
+    ends = {block_of(layer) or layer: layer for layer in layers}.values()
+    picked = [layer for layer in layers if layer in ends]
+    if len(picked) <= MOST_PICKED:
+        return picked
+    return [picked[round(i * (len(picked) - 1) / (MOST_PICKED - 1))] for i in range(MOST_PICKED)]

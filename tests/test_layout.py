@@ -16,11 +16,13 @@ from gradcam_callback.drawing import (
     Group,
     InputImage,
     LayerPanel,
+    Overview,
     ProbePanel,
     Style,
     answer_sheet,
     canvas,
     caption,
+    overview,
     panels,
     sheets,
     strips,
@@ -104,7 +106,7 @@ def drawn(monkeypatch):
         things.append(Thing(left, top, left + width, top + height, pixels=pixels))
 
     put_there = canvas.put
-    for module in (canvas, caption, panels, sheets, strips):
+    for module in (canvas, caption, overview, panels, sheets, strips):
         for double in (write_line, put):
             # A module that does not use one of the two does not import it.
             if hasattr(module, double.__name__):
@@ -166,7 +168,28 @@ def answers(
     return answer_sheet(headline, False, "a note", [Group((heading, "50 % right"), count) for count in counts], row)
 
 
+def overviews(count=3, layers=ALL, shape="square", caption=STAR, title="NO SIGN: right.", judged=True):
+    sheet = Overview([grey_image(shape)] * count, layers, USUAL, judged)
+    raw = {layer: np.stack([found] * count) for layer, found in maps(sheet.layers).items()}
+    return sheet.draw(raw, [caption] * count, title, "epoch 3")
+
+
 SHEETS = {
+    "overview": overviews,
+    "overview of one image": lambda: overviews(1),
+    "overview of many": lambda: overviews(8),
+    "overview, wide": lambda: overviews(shape="wide"),
+    "overview, tall": lambda: overviews(8, shape="tall"),
+    "overview of one layer": lambda: overviews(8, ALL[-1:]),
+    "overview of one layer and image": lambda: overviews(1, ALL[-1:]),
+    "overview of dotted names": lambda: overviews(7, MIXED[-2:]),
+    "overview without a verdict": lambda: overviews(title="epoch 3", judged=False),
+    "overview, letters with tails": lambda: overviews(
+        8, ALL[-1:], caption=Caption("jpg", "yogi", "jumpy", True, 0.5, "yogi", 0.5)
+    ),
+    "overview, long names": lambda: overviews(
+        caption=LONG, layers=["x" * 100, "y.y" * 50], title="x " * 300 + ": " + "y " * 300
+    ),
     "probe": probe,
     "probe of one layer": lambda: probe(ALL[-1:]),
     "probe of dotted names": lambda: probe(MIXED),

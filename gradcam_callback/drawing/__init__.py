@@ -10,6 +10,7 @@ from gradcam_callback.drawing.encoding import encode_gif, encode_jpeg
 from gradcam_callback.drawing.heatmap import Map, Pixels, blend, paint, scale
 from gradcam_callback.drawing.input_image import InputImage
 from gradcam_callback.drawing.overlays import overlay
+from gradcam_callback.drawing.overview import MOST_IMAGES, Overview
 from gradcam_callback.drawing.panels import LayerPanel, ProbePanel
 from gradcam_callback.drawing.plots import Profile, depth_profile, over_time
 from gradcam_callback.drawing.proposals import MaskCell, mask_sheet
@@ -25,8 +26,10 @@ __all__ = [
     "Group",
     "InputImage",
     "LayerPanel",
+    "MOST_IMAGES",
     "Map",
     "MaskCell",
+    "Overview",
     "Pixels",
     "ProbePanel",
     "Profile",
