@@ -95,7 +95,7 @@ def train(name: str, bias: float, args: argparse.Namespace) -> Result:
     for earlier in (Path(args.out) / name).glob("events.out.tfevents.*"):
         earlier.unlink()  # TensorBoard shows two runs in one folder as one
     probe = ProbeSet.from_dataset(validation, PROBE_PER_CLASS)
-    watch = GradCAMCallback(probe, log_before_training=True)
+    watch = GradCAMCallback(probe, log_before_training=True, views="all")
     trainer = pl.Trainer(
         max_epochs=args.epochs,
         accelerator="auto",

@@ -57,8 +57,8 @@ class GradCAMCallback(Callback):
             Each probe image, also a changed one, comes alone and with all else of its batch.
         tag_prefix: the first part of all tags. A second callback with the default gets ``"gradcam_2"``.
         log_before_training: True also logs the pretrained network, at step 0. The epoch of this entry is -1.
-        views: the images to log: ``"probe"``, ``"layer"``, ``"evolution"``, ``"animation"``, ``"depth_profile"``,
-            ``"counterfactuals"``, ``"masks"``, or a sequence of these; ``"all"`` logs all.
+        views: the images to log, some of ``"overview"``, ``"probe"``, ``"depth_profile"``, ``"counterfactuals"``,
+            ``"masks"``, and ``"layer"``, ``"evolution"``, ``"animation"``. ``"all"`` adds the last three.
         style: how panels are drawn; None is ``Style()``.
         save_dir: a folder for the images and ``history.json`` as plain files; needs no logger.
         save_maps: True saves the raw maps as ``maps/<step>.npz``, in ``save_dir`` or beside the logger's files.
@@ -104,7 +104,7 @@ class GradCAMCallback(Callback):
         forward: BatchForward | None = None,
         tag_prefix: str = "gradcam",
         log_before_training: bool = False,
-        views: str | Sequence[str] = "all",
+        views: str | Sequence[str] = tags.DEFAULT_VIEWS,
         style: Style | None = None,
         save_dir: str | Path | None = None,
         save_maps: bool = False,

@@ -225,7 +225,7 @@ def test_a_training_of_another_network_is_watched(network, options, layer, fit, 
     stop = pl.callbacks.EarlyStopping(f"gradcam/lift/{layer}", mode="max")
     fit(Trained(network()), callback, stop)
     found = events()
-    assert len(found.Images(f"gradcam/layer/{layer}")) == len(found.Scalars(f"gradcam/lift/{layer}")) == 2
+    assert len(found.Images("gradcam/overview")) == len(found.Scalars(f"gradcam/lift/{layer}")) == 2
     assert callback.verdict is not None and callback.history[-1][f"gradcam/drift/{layer}"] > 0
 
 

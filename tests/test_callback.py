@@ -35,14 +35,20 @@ def probe(toys):
     return ProbeSet.from_dataset(toys, 2)
 
 
-def test_zero_configuration_logs_every_tag_at_lightnings_validation_steps(thin, fit, events):
-    callback = GradCAMCallback()
+@pytest.mark.parametrize("views", [None, "all"])
+def test_zero_configuration_logs_its_tags_at_lightnings_validation_steps_and_all_views_the_others(
+    thin, fit, events, views
+):
+    callback = GradCAMCallback() if views is None else GradCAMCallback(views=views)
     fit(thin, callback, max_epochs=3)
     found = events()
     names = callback.probe_set.names
-    images = [f"gradcam/{kind}/{name}" for kind in ("probe", "evolution") for name in names]
-    images += [f"gradcam/layer/{layer}" for layer in ALL] + ["gradcam/depth_profile", "gradcam/counterfactuals"]
-    animations = [f"gradcam/animation/{name}" for name in names]
+    images = [f"gradcam/{view}" for view in ("overview", "depth_profile", "counterfactuals")]
+    images += [f"gradcam/probe/{name}" for name in names]
+    animations = []
+    if views == "all":
+        images += [f"gradcam/evolution/{name}" for name in names] + [f"gradcam/layer/{layer}" for layer in ALL]
+        animations += [f"gradcam/animation/{name}" for name in names]
     assert set(found.Tags()["images"]) == {*images, *animations}
     scalars = {f"gradcam/{measure}/{layer}" for measure in PER_LAYER for layer in ALL}
     scalars |= {f"gradcam/{figure}" for figure in (*ACCURACIES, *SWAP, *GAP)}
@@ -61,7 +67,7 @@ def test_zero_configuration_logs_every_tag_at_lightnings_validation_steps(thin, 
 
 
 def test_pictures_are_jpegs_or_gifs_of_the_size_that_is_said(thin, fit, events):
-    fit(thin, GradCAMCallback(), max_epochs=1)
+    fit(thin, GradCAMCallback(views="all"), max_epochs=1)
     found = events()
     for tag in found.Tags()["images"]:
         (event,) = found.Images(tag)
@@ -138,7 +144,7 @@ def test_sanity_check_is_skipped(thin, fit):
 
 def test_entry_before_training_is_the_first_column_and_shows_the_untrained_weights(thin, fit, events, probe):
     untrained = GradCAM(copy.deepcopy(thin), "block5_conv3")(probe.images, probe.labels)
-    callback = GradCAMCallback(probe, "block5_conv3", log_before_training=True)
+    callback = GradCAMCallback(probe, "block5_conv3", log_before_training=True, views="all")
     fit(thin, callback, max_epochs=1)
     assert [(entry["epoch"], entry["step"]) for entry in callback.history] == [(-1, 0), (0, 2)]
     found = events()
@@ -350,7 +356,7 @@ def test_a_checkpoint_edited_by_hand_starts_anew_with_a_warning(thin, fit, tmp_p
         ),
         ({"target": True}, "a callable, but got True."),
         ({"every_n_epochs": 0}, "Expected `every_n_epochs` to be 1 or more, but got 0."),
-        ({"views": "layers"}, "Expected `views` to be 'all' or some of 'probe', 'layer', "),
+        ({"views": "layers"}, "Expected `views` to be 'all' or some of 'overview', 'probe', 'layer', "),
         ({"tag_prefix": ""}, "Expected `tag_prefix` to be a name such as 'gradcam', but got ''."),
         ({"tag_prefix": "../up"}, "such as 'gradcam', but got '../up'."),
         ({"chunk_size": 0}, "Expected `chunk_size` to be at least 1 image or None, but got 0"),
@@ -432,7 +438,7 @@ def test_failure_of_ours_in_a_running_training_is_a_warning_and_training_goes_on
     def full(*_):
         raise OSError("No space left on device")
 
-    callback = GradCAMCallback(target_layers="block5_conv3")
+    callback = GradCAMCallback(target_layers="block5_conv3", views="all")
     monkeypatch.setattr("gradcam_callback.run.logger.encode_jpeg", full)
     with pytest.warns(GradCAMWarning) as caught:
         trainer = fit(thin, callback)
@@ -449,7 +455,7 @@ def test_a_run_that_breaks_off_has_its_strips_and_animations(fit, events, probe)
                 raise RuntimeError("the user's own")
 
     with pytest.raises(RuntimeError, match="the user's own"):
-        fit(Breaking(), GradCAMCallback(probe, "block5_conv3"), max_epochs=20)
+        fit(Breaking(), GradCAMCallback(probe, "block5_conv3", views="all"), max_epochs=20)
     found = events()
     steps = [event.step for event in found.Images("gradcam/probe/star-1")]
     assert len(steps) == 8

@@ -65,7 +65,7 @@ def test_looking_back_gives_what_the_callback_would_have_logged(watched, probe, 
         {path.relative_to(root).parent for path in root.glob("**/*.*") if path.suffix in (".jpg", ".gif")}
         for root in (tmp_path / "watched", out)
     )
-    assert ours == theirs and len(ours) > 3 * 6
+    assert ours == theirs and len(ours) == 6 + 3, "a panel of each image, overview, profile and counterfactuals"
     assert {f"gradcam/{path}" for path in map(str, ours)} == set(logged.Tags()["images"])
     for place, look in zip(sorted((tmp_path / "watched" / "probe" / "heart-1").glob("*.jpg")), looks, strict=True):
         assert place.read_bytes() == (out / "probe" / "heart-1" / f"{look.checkpoint.step:08d}.jpg").read_bytes()
@@ -83,6 +83,17 @@ def test_the_options_of_gradcam_reach_the_maps(tmp_path, probe):
         )  # fmt: skip
         logged = result.entry[f"gradcam/strength/{result.layer}"]
         assert logged == pytest.approx(float(strength(maps).mean()), rel=1e-2)
+
+
+def test_other_views_are_written_if_they_are_asked_for(tmp_path, probe):
+    out, checkpoints = tmp_path / "out", [Checkpoint(Path("a"), 0, 0), Checkpoint(Path("b"), 1, 1)]
+    views = ["layer", "animation"]
+    watch_checkpoints(checkpoints, lambda path: ThinVGG(3), probe, out, target_layers="block5_conv3", views=views)
+    found = {str(path.relative_to(out).parent) for path in out.rglob("*.*") if path.suffix in (".jpg", ".gif")}
+    assert found == {"layer/block5_conv3", *(f"animation/{name}" for name in probe.names)}
+    with pytest.raises(ValueError, match="Expected `views` to be 'all' or some of 'overview', .* but got 'layers'"):
+        watch_checkpoints(checkpoints, lambda path: ThinVGG(3), probe, tmp_path / "other", views="layers")
+    assert not (tmp_path / "other").exists()
 
 
 def test_each_verdict_is_of_its_checkpoint_alone(tmp_path, probe, toys):

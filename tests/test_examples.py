@@ -55,7 +55,7 @@ def test_demo_finetunes_the_real_vgg16_and_ends_with_table_sentence_and_command(
     for name in ("shortcut", "clean"):
         found = events(tmp_path / name)
         steps = [event.step for event in found.Scalars("val_acc")]
-        assert len(found.Tags()["images"]) == 3 * 3 * 2 + 13 + 2, "images, layers, profile and counterfactuals"
+        assert len(found.Tags()["images"]) == 3 * 3 * 2 + 13 + 3, "images, layers, overview, profile, counterfactuals"
         for tag in found.Tags()["images"]:
             at_end = tag.split("/")[1] == "animation"
             assert [event.step for event in found.Images(tag)] == (steps[-1:] if at_end else [0, *steps])
@@ -181,13 +181,13 @@ def test_finetuning_freezes_blocks_and_reads_train_and_val(photographs, tmp_path
     base = for_finetuning("demo", 3).state_dict()
     assert torch.equal(state["network.features.21.weight"], base["features.21.weight"]), "block 4 stays"
     assert not torch.equal(state["network.features.28.weight"], base["features.28.weight"]), "block 5 moves"
-    assert len(events(run_folder).Images("gradcam/layer/block5_conv3")) == 2
+    assert len(events(run_folder).Images("gradcam/overview")) == 2
 
     last = run_folder / "checkpoints" / "last.ckpt"
     options[1] = "2"
     run_here(finetune_vgg16, tmp_path / "mine", *SMALL, *options, "--resume", last)
     resumed = events(run_folder.with_name("version_1"))
-    assert [event.step for event in resumed.Images("gradcam/layer/block5_conv3")] == [7], "the second epoch alone"
+    assert [event.step for event in resumed.Images("gradcam/overview")] == [7], "the second epoch alone"
     assert resumed.Scalars("gradcam/drift/block5_conv3"), "measured against the first epoch"
 
 
@@ -324,7 +324,7 @@ def test_the_training_on_pets_prints_the_logged_metrics(pets, tmp_path, events, 
     assert last["gradcam/lift/block5_conv3"] == pytest.approx(mass / area, rel=0.03)
     panels = [tag for tag in found.Tags()["images"] if tag.startswith("gradcam/probe/")]
     assert len(panels) == 8 and {tag.split("/")[2].split("-")[0] for tag in panels} == {"Cat", "Dog"}
-    for tag in (*panels, "gradcam/layer/block5_conv3"):
+    for tag in (*panels, "gradcam/overview"):
         assert len(found.Images(tag)) == 2, "before the training, and after its epoch"
     assert len(found.Images("gradcam/counterfactuals")) == 2
     assert "tensorboard --logdir runs/pets --samples_per_plugin images=100" in output
@@ -360,7 +360,9 @@ def test_the_yaml_file_trains_too(photographs, tmp_path, events, run_here):
     data_folder = ["--data.folder", photographs / "all"]
     run_here(EXAMPLES / "cli" / "train.py", "fit", "--config", configuration, *data_folder, *small)
     found = events(tmp_path / "runs" / "cli" / "version_0")
-    assert len(found.Images("gradcam/layer/block3_conv1")) == 2 and "gradcam/layer/block2_conv1" not in found.Tags()
+    assert len(found.Images("gradcam/overview")) == 2
+    assert len(found.Scalars("gradcam/entropy/block3_conv1")) == 2
+    assert "gradcam/entropy/block2_conv1" not in found.Tags()["scalars"]
     assert "block3" in (tmp_path / "runs" / "cli" / "version_0" / "config.yaml").read_text()
 
 

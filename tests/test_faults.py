@@ -130,7 +130,7 @@ class Interrupted(ThinVGG):
 def test_ctrl_c_in_a_map_gives_everything_back_and_lightning_shuts_down(toys, fit, events, interrupts, tmp_path):
     images, labels, masks = zip(*toys.items[:5], strict=True)
     probe = ProbeSet(torch.stack(images), list(labels), torch.stack(masks))
-    callback = Compares(probe, save_dir=tmp_path / "focus")
+    callback = Compares(probe, save_dir=tmp_path / "focus", views="all")
     saves = ModelCheckpoint(tmp_path / "kept", filename="on-interrupt", save_on_exception=True)
     module = Interrupted()
     module.features[1].eval()

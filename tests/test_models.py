@@ -62,7 +62,7 @@ def test_whatever_forward_gives_the_maps_are_those_of_the_logits_in_it(kind, fit
     wrap, unwrap = OUTPUTS[kind]
     model = Wrapped(wrap)
     fit(model, GradCAMCallback(probe, "block5", output_transform=unwrap), max_epochs=1)
-    assert events().Images("gradcam/layer/block5_conv3")
+    assert events().Images("gradcam/overview")
     plain = ThinVGG(3)
     plain.load_state_dict(model.state_dict())
     expected = GradCAM(plain, "block5")(probe.images, probe.labels)
@@ -139,7 +139,7 @@ def test_lightning_pytorch_with_both_packages_installed(toys, tmp_path, events):
     trainer.fit(Other(), DataLoader(toys, batch_size=6), DataLoader(toys, batch_size=6))
     found = events()
     steps = [event.step for event in found.Scalars("val_loss")]
-    assert [event.step for event in found.Images("gradcam/layer/block5_conv3")] == steps
+    assert [event.step for event in found.Images("gradcam/overview")] == steps
     assert [event.step for event in found.Scalars("gradcam/lift/block5_conv3")] == steps
     assert [entry["epoch"] for entry in callback.history] == [0, 1]
     (checkpoint,) = (tmp_path / "run" / "checkpoints").iterdir()
@@ -154,7 +154,8 @@ def untagged(entry):
 def test_two_callbacks_in_one_trainer_each_have_a_prefix(thin, fit, events, toys, probe, tmp_path):
     """The second without its own is numbered: all its tags, images, charts and files stand under that."""
     other = ProbeSet.from_dataset(toys, 2)
-    first, second = GradCAMCallback(probe, "block4"), GradCAMCallback(other, ["block4_conv3", "block5"], save_maps=True)
+    first = GradCAMCallback(probe, "block4", views="all")
+    second = GradCAMCallback(other, ["block4_conv3", "block5"], save_maps=True, views="all")
     fit(thin, first, second, logger=[TensorBoardLogger(tmp_path, name="run", version=""), CSVLogger(tmp_path / "csv")])
     found = events()
     tags = found.Tags()
@@ -285,7 +286,7 @@ def test_a_model_with_several_labels_per_image_has_a_map_for_each(fit, toys, eve
     assert entry["gradcam/swap_accuracy"] == pytest.approx(swapped.double().mean().item())
 
     found = events()
-    assert len(found.Images("gradcam/probe/star-1")) == len(found.Images("gradcam/evolution/star-1")) == 3
+    assert len(found.Images("gradcam/probe/star-1")) == len(found.Images("gradcam/overview")) == 3
     for caption, of_label, said in zip(caption_maps(probe, seen), logits[range(15), probe.labels], right, strict=True):
         assert caption.prediction == ("" if said else "no ") + caption.label and caption.correct == bool(said)
         assert caption.probability == pytest.approx(float(of_label.abs().sigmoid()))
@@ -375,4 +376,4 @@ def test_a_vgg_that_forward_calls_no_more_is_a_warning_and_training_goes_on(fit,
     with pytest.warns(GradCAMWarning, match="this epoch's maps lost .*forward, but it was not called") as caught:
         trainer = fit(Remembers(2), GradCAMCallback(probe, "block5_conv3"))
     assert trainer.current_epoch == 2 and sum(one.category is GradCAMWarning for one in caught) == 1
-    assert len(events().Images("gradcam/layer/block5_conv3")) == 1
+    assert len(events().Images("gradcam/overview")) == 1

@@ -54,7 +54,7 @@ def test_of_several_validation_loaders_the_first_gives_the_probe_set(trainer, to
     assert torch.equal(callback.probe_set.images, expected.images)
     steps = [int(entry["step"]) for entry in callback.history]
     assert len(steps) == 2
-    for tag in ("gradcam/probe/star-1", "gradcam/layer/block5_conv3"):
+    for tag in ("gradcam/probe/star-1", "gradcam/overview"):
         assert [event.step for event in events().Images(tag)] == steps
     assert [event.step for event in events().Scalars("gradcam/lift/block5_conv3")] == steps
 
@@ -104,7 +104,7 @@ def test_a_data_module_needs_no_configuration(trainer, events):
     trainer(callback).fit(ThinVGG(), datamodule=data)
     assert torch.equal(callback.probe_set.images, ProbeSet.from_dataset(data.data).images)
     assert [entry["epoch"] for entry in callback.history] == [0, 1]
-    assert len(events().Images("gradcam/layer/block5_conv3")) == 2
+    assert len(events().Images("gradcam/overview")) == 2
 
 
 class Configures(ThinVGG):
@@ -119,7 +119,7 @@ def test_a_callback_that_the_module_configures(trainer, toys, events):
     module = Configures()
     trainer().fit(module, DataLoader(toys, batch_size=6), DataLoader(toys, batch_size=6))
     assert [entry["epoch"] for entry in module.watch.history] == [0, 1]
-    assert len(events().Images("gradcam/layer/block5_conv3")) == 2
+    assert len(events().Images("gradcam/overview")) == 2
 
 
 # trainer.validate and trainer.test.
@@ -160,7 +160,7 @@ def test_validate_and_test_alone_are_looked_at_and_leave_everything_as_it_is(
     assert score[f"{prefix}/probe_accuracy"] <= 1
     found = events()
     assert found.Scalars(f"{prefix}/lift/{LAYERS[1]}")[0].value == pytest.approx(float(lift), rel=1e-5)
-    for name in ("probe/star-1", "layer/block5_conv3", "depth_profile"):
+    for name in ("probe/star-1", "overview", "depth_profile"):
         assert len(found.Images(f"{prefix}/{name}")) == 1
     assert {tag.rpartition("/test/")[0] for tag in found.Tags()["images"]} == {"gradcam" if verb == "test" else ""}
     said = found.Tensors(f"{prefix}/verdict")[0].tensor_proto.string_val[0].decode()
@@ -171,7 +171,7 @@ def test_validate_and_test_alone_are_looked_at_and_leave_everything_as_it_is(
 
 
 def test_a_test_after_the_training_is_none_of_its_entries(trainer, events, tmp_path):
-    callback, data = GradCAMCallback(target_layers=LAYERS, save_dir=tmp_path / "focus"), Data()
+    callback, data = GradCAMCallback(target_layers=LAYERS, save_dir=tmp_path / "focus", views="all"), Data()
     runs = trainer(callback)
     runs.fit(AlsoTested(), datamodule=data)
     history, state = [dict(entry) for entry in callback.history], callback.state_dict()
@@ -399,8 +399,8 @@ def test_lightning_cli_from_a_yaml_file_whose_saved_copy_does_the_same(
         histories.append(callback.history)
         layers = [f"block4_conv{i}" for i in (1, 2, 3)] + ["block5_conv3"]
         found = events(tmp_path / attempt / "run")
+        assert len(found.Images("gradcam/overview")) == 2
         for layer in layers:
-            assert len(found.Images(f"gradcam/layer/{layer}")) == 2
             assert len(found.Scalars(f"gradcam/lift/{layer}")) == 2
         assert callback.options["method"] == "layercam" and callback.options["chunk_size"] == 4
         assert callback.style == Style(cell=90, colormap="jet"), "the others are as by default"

@@ -19,7 +19,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet
 from gradcam_callback.encoded_image import EncodedImage
 from gradcam_callback.measures import metrics
-from gradcam_callback.run.tags import VIEWS
+from gradcam_callback.run.tags import DEFAULT_VIEWS, VIEWS, Tags, names_by_layer
 from gradcam_callback.writers import FolderWriter, Manifest, RunStart, TensorBoardWriter, image_path
 from gradcam_callback.writers.base import FORMAT
 
@@ -38,13 +38,13 @@ def pictures_of(folder):
 def expected(steps):
     """Every picture of three probe images and two layers, of two epochs."""
     each = [f"{view}/{name}" for view in ("probe", "evolution") for name in ("star-1", "heart-1", "moon-1")]
-    each += [f"layer/{layer}" for layer in LAYERS] + ["depth_profile", "counterfactuals"]
+    each += [f"layer/{layer}" for layer in LAYERS] + ["overview", "depth_profile", "counterfactuals"]
     found = {f"{name}/{step:08d}.jpg" for name in each for step in steps}
     return found | {f"animation/{name}/{steps[-1]:08d}.gif" for name in ("star-1", "heart-1", "moon-1")}
 
 
 def test_without_any_logger_all_is_in_a_folder(thin, fit, tmp_path, probe):
-    callback = GradCAMCallback(probe, LAYERS, save_dir=tmp_path / "focus")
+    callback = GradCAMCallback(probe, LAYERS, views="all", save_dir=tmp_path / "focus")
     fit(thin, callback, logger=False)
     folder = tmp_path / "focus"
     steps = [int(entry["step"]) for entry in callback.history]
@@ -60,7 +60,7 @@ def test_without_any_logger_all_is_in_a_folder(thin, fit, tmp_path, probe):
 
 def test_csv_logger_has_the_folder_beside_its_metrics(thin, fit, tmp_path, probe):
     logger = CSVLogger(tmp_path)
-    callback = GradCAMCallback(probe, LAYERS)
+    callback = GradCAMCallback(probe, LAYERS, views="all")
     fit(thin, callback, logger=logger)
     found = pictures_of(tmp_path / "lightning_logs" / "version_0" / "gradcam")
     assert found == expected([int(entry["step"]) for entry in callback.history])
@@ -108,7 +108,7 @@ def test_a_folder_that_cannot_be_is_said_before_training(thin, fit, tmp_path, pr
 def test_weights_and_biases_offline(thin, fit, tmp_path, probe, monkeypatch):
     monkeypatch.setenv("WANDB_SILENT", "true")
     logger = WandbLogger(save_dir=str(tmp_path), offline=True)
-    callback = GradCAMCallback(probe, LAYERS)
+    callback = GradCAMCallback(probe, LAYERS, views="all")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         fit(thin, callback, logger=logger)
@@ -126,7 +126,7 @@ def test_mlflow_file_store(thin, fit, tmp_path, probe, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logger = MLFlowLogger(tracking_uri=f"file:{tmp_path / 'mlruns'}")
-        callback = GradCAMCallback(probe, LAYERS)
+        callback = GradCAMCallback(probe, LAYERS, views="all")
         fit(thin, callback, logger=logger)
     (folder,) = (tmp_path / "mlruns").glob("*/*/artifacts/gradcam")
     assert pictures_of(folder) == expected([int(entry["step"]) for entry in callback.history])
@@ -138,7 +138,7 @@ def test_a_logger_that_fails_does_not_keep_the_others_from_theirs(thin, fit, tmp
         raise OSError("No space left on device")
 
     monkeypatch.setattr(TensorBoardWriter, "write_image", full)
-    callback = GradCAMCallback(probe, LAYERS, save_dir=tmp_path / "focus")
+    callback = GradCAMCallback(probe, LAYERS, views="all", save_dir=tmp_path / "focus")
     with pytest.warns(GradCAMWarning) as caught:
         fit(thin, callback)
     said = [str(warning.message) for warning in caught if warning.category is GradCAMWarning]
@@ -165,22 +165,51 @@ def test_a_folder_that_is_deleted_in_a_running_training_is_made_again(thin, fit,
 def test_views_are_those_that_are_asked_for(thin, fit, events, probe):
     fit(thin, GradCAMCallback(probe, LAYERS, views=["layer", "animation"]))
     assert {tag.split("/")[1] for tag in events().Tags()["images"]} == {"layer", "animation"}
-    assert GradCAMCallback().views == VIEWS
+    assert GradCAMCallback(views="all").views == VIEWS
+    assert GradCAMCallback().views == DEFAULT_VIEWS
 
 
 def test_custom_scalars_lay_out_charts_of_what_is_logged(thin, fit, events, toys):
-    fit(thin, GradCAMCallback(ProbeSet.from_dataset(toys, 2), LAYERS))
+    fit(thin, GradCAMCallback(ProbeSet.from_dataset(toys, 2)))
     found = events()
     (event,) = found.Tensors("custom_scalars__config__")
     layout = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
     charts = {chart.title: chart for chart in layout.category[0].chart}
     scalars = set(found.Tags()["scalars"])
-    assert list(charts)[:3] == ["accuracies", "background gap with its 95 % interval", "lift by layer"]
-    (series,) = charts["background gap with its 95 % interval"].margin.series
-    assert {series.value, series.lower, series.upper} <= scalars
-    for chart in charts.values():
-        for pattern in chart.multiline.tag:
-            assert any(re.match(pattern, tag) for tag in scalars), pattern
+    gap = "background gap with its 95 % interval"
+    assert list(charts) == ["accuracies", gap, "lift by layer", "drift by layer"]
+    (series,) = charts[gap].margin.series
+    names = ("background_gap", "background_gap_low", "background_gap_high")
+    assert [series.value, series.lower, series.upper] == [f"gradcam/{name}" for name in names]
+    assert set(names) <= {tag.removeprefix("gradcam/") for tag in scalars}
+    shown = {
+        title: [tag for pattern in chart.multiline.tag for tag in sorted(scalars) if re.match(pattern, tag)]
+        for title, chart in charts.items()
+    }
+    accuracies = ("probe_accuracy", "swap_control_accuracy", "swap_accuracy")
+    last = ("block1_conv2", "block2_conv2", "block3_conv3", "block4_conv3", "block5_conv3")
+    assert shown == {
+        "accuracies": [f"gradcam/{name}" for name in accuracies],
+        gap: [],
+        "lift by layer": [f"gradcam/lift/{layer}" for layer in last],
+        "drift by layer": [f"gradcam/drift/{layer}" for layer in last],
+    }
+
+
+def test_charts_without_masks_and_of_other_layers_have_few_lines_too():
+    layers = [f"features.{i}" for i in range(12)]
+    loggable = ["probe_accuracy", "frame_accuracy", "frame_control_accuracy", "frame_gap", "frame_gap_low"]
+    loggable += ["frame_gap_high", *names_by_layer(layers, masks=False), "lift_by_class/features.11/star"]
+    charts = Tags("gradcam_2").charts(loggable)
+    gap = "frame gap with its 95 % interval"
+    assert list(charts) == ["accuracies", gap, "border mass by layer", "drift by layer"]
+    assert charts[gap] == ("Margin", [f"gradcam_2/frame_gap{end}" for end in ("", "_low", "_high")])
+    for title, metric in (("border mass by layer", "border_mass"), ("drift by layer", "drift")):
+        kind, patterns = charts[title]
+        shown = [name for name in loggable for pattern in patterns if re.match(pattern, f"gradcam_2/{name}")]
+        assert kind == "Multiline" and len(patterns) == len(shown) == 5
+        assert all(name.startswith(f"{metric}/") for name in shown) and shown[-1] == f"{metric}/features.11"
+    assert Tags().charts([]) == {}
 
 
 def test_the_event_file_has_the_records_of_the_focus_tab(thin, fit, events, probe):
@@ -245,9 +274,9 @@ def test_drift_goes_on_after_a_resume(thin, fit, tmp_path, probe):
 
 
 def test_strips_go_on_after_a_resume(thin, fit, events, tmp_path, probe):
-    first = GradCAMCallback(probe, LAYERS)
+    first = GradCAMCallback(probe, LAYERS, views="all")
     fit(thin, first).save_checkpoint(tmp_path / "last.ckpt")
-    resumed = GradCAMCallback(probe, LAYERS)
+    resumed = GradCAMCallback(probe, LAYERS, views="all")
     logger = TensorBoardLogger(tmp_path, name="second", version="")
     fit(thin, resumed, max_epochs=4, resume=tmp_path / "last.ckpt", logger=logger)
     shown = resumed._state.snapshots()
@@ -360,7 +389,7 @@ class LitLogger(Plain):
 def test_a_logger_that_is_not_known_gets_a_folder_beside_its_log_and_one_warning(fit, tmp_path, probe):
     for version in (None, 1, 2):
         logger = Plain(tmp_path / "log")
-        callback = GradCAMCallback(probe, LAYERS)
+        callback = GradCAMCallback(probe, LAYERS, views="all")
         with pytest.warns(
             GradCAMWarning, match="Plain is not known to take images, so they go to .*log.*gradcam"
         ) as said:
@@ -379,7 +408,7 @@ def pl_module():
 
 
 def test_any_logger_with_log_image_is_given_images(thin, fit, probe):
-    logger, callback = WithImages(), GradCAMCallback(probe, LAYERS)
+    logger, callback = WithImages(), GradCAMCallback(probe, LAYERS, views="all")
     fit(thin, callback, logger=logger)
     steps = [int(entry["step"]) for entry in callback.history]
     given = {f"{key.removeprefix('gradcam/')}/{step:08d}.jpg" for key, step, _ in logger.images}
@@ -388,7 +417,7 @@ def test_any_logger_with_log_image_is_given_images(thin, fit, probe):
 
 
 def test_comet_is_given_images_animations_and_the_verdict(thin, fit, probe):
-    logger, callback = CometLogger(), GradCAMCallback(probe, LAYERS)
+    logger, callback = CometLogger(), GradCAMCallback(probe, LAYERS, views="all")
     fit(thin, callback, logger=logger)
     calls = logger.experiment.calls
     texts, assets = ([call for call in calls if call[0] == kind] for kind in ("text", "asset"))
@@ -401,7 +430,7 @@ def test_comet_is_given_images_animations_and_the_verdict(thin, fit, probe):
 
 
 def test_litlogger_uploads_files_that_stay(thin, fit, probe, tmp_path):
-    logger, callback = LitLogger(tmp_path / "lit"), GradCAMCallback(probe, LAYERS)
+    logger, callback = LitLogger(tmp_path / "lit"), GradCAMCallback(probe, LAYERS, views="all")
     fit(thin, callback, logger=logger)
     files = {str(Path(path).relative_to(tmp_path / "lit" / "gradcam")) for _, path in logger.files}
     assert (

@@ -101,6 +101,7 @@ def watch_checkpoints(
     *,
     target_layers: str | nn.Module | Sequence[str | nn.Module] = "all",
     target: str | int = "label",
+    views: str | Sequence[str] = tags.DEFAULT_VIEWS,
     style: Style | None = None,
     device: str | torch.device | None = None,
     seed: int = 0,
@@ -147,12 +148,12 @@ def watch_checkpoints(
         >>> results = watch_checkpoints(find_checkpoints([folder]), load, probe, folder / "focus", target_layers="0")
         >>> [result.layer for result in results], 0 <= results[0].entry["gradcam/entropy/0"] <= 1
         (['0'], True)
-        >>> sorted(path.name for path in (folder / "focus" / "layer").iterdir())
-        ['0']
+        >>> sorted(path.name for path in (folder / "focus" / "probe").iterdir())
+        ['class 0-1', 'class 1-1']
     """
     if not checkpoints:
         raise ValueError("Expected one or more checkpoints, but got none. Use find_checkpoints([folder]).")
-    out, names, state = Path(out), Tags(), RunState()
+    out, names, state, views = Path(out), Tags(), RunState(), tags.resolve_views(views)
     logger = TensorBoardLogger(out.parent, name=out.name, version="")
     writers: list[Writer] = [FolderWriter(out, maps=True), TensorBoardWriter(logger)]
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -163,7 +164,7 @@ def watch_checkpoints(
         cam = GradCAM(load(checkpoint.path).to(device), target_layers, **options)
         if evaluator is None or run is None:
             evaluator = Evaluator(cam, probe, target, seed=seed, by_class=by_class)
-            run = RunLogger(evaluator, state, writers, names, report=_fail, style=style or Style())
+            run = RunLogger(evaluator, state, writers, names, report=_fail, style=style or Style(), views=views)
             run.start()
         # The probe set and its counterfactuals stay; only the model changes.
         evaluator.cam = cam

@@ -10,12 +10,15 @@ import numpy as np
 from PIL import Image
 
 from gradcam_callback.drawing import (
+    MOST_IMAGES,
     Animation,
+    Caption,
     EvolutionStrip,
     InputImage,
     LayerPanel,
     Map,
     MaskCell,
+    Overview,
     ProbePanel,
     Profile,
     Style,
@@ -24,14 +27,14 @@ from gradcam_callback.drawing import (
     stack,
 )
 from gradcam_callback.maps import predicted_class
-from gradcam_callback.measures import mask_area
-from gradcam_callback.probes import ProbeSet
+from gradcam_callback.measures import Verdict, mask_area
+from gradcam_callback.probes import ProbeSet, choose_per_class
 from gradcam_callback.run import tags
 from gradcam_callback.run.captions import OWN_TARGET, caption_maps
 from gradcam_callback.run.counterfactual_sheets import CounterfactualSheets
 from gradcam_callback.run.evaluate import Evaluation
 from gradcam_callback.run.interventions import Interventions
-from gradcam_callback.run.state import RunState
+from gradcam_callback.run.state import RunState, epoch_heading
 from gradcam_callback.run.tags import join
 
 # The parts of a tag.
@@ -64,12 +67,14 @@ class Album:
         probe: ProbeSet,
         layers: Sequence[str],
         style: Style,
-        views: Sequence[str] = tags.VIEWS,
+        views: Sequence[str] = tags.DEFAULT_VIEWS,
         interventions: Interventions | None = None,
     ) -> None:
         self._probe, self._layers, self._style, self._views = probe, list(layers), style, views
         images = input_images(probe)
         # Laying out text is slow, so each panel is laid out here and only filled in later.
+        self._shown = choose_shown(probe)
+        self._overview = Overview([images[i] for i in self._shown], layers, style, judged=interventions is not None)
         self.probe_panel = ProbePanel(images, layers, style)
         # The longest texts that can stand below an image decide how far apart the images stand.
         predictions = [f"{name} 100 % ✓" for name in probe.class_names or ()]
@@ -93,6 +98,8 @@ class Album:
         contrast, vmax = evaluation.rivals is not None, self._vmax(state)
         texts = caption_maps(self._probe, evaluation.cams, contrast=contrast)
         maps = {layer: raw.numpy() for layer, raw in evaluation.cams.maps.items()}
+        if tags.OVERVIEW in self._views:
+            yield (tags.OVERVIEW,), self._draw_overview(maps, texts, state, vmax)
         if tags.PROBE in self._views:
             for i, name in enumerate(self._probe.names):
                 own = {layer: raw[i] for layer, raw in maps.items()}
@@ -111,6 +118,19 @@ class Album:
             sheets = self._sheets.draw(evaluation.cams.logits, evaluation.answers, state.verdict)
             for number, sheet in enumerate(sheets, start=1):
                 yield tags.sheet_of_counterfactuals(number), sheet
+
+    def _draw_overview(
+        self, maps: Mapping[str, Map], texts: Sequence[Caption], state: RunState, vmax: Mapping[str, float] | None
+    ) -> Image.Image:
+        shown, verdict = self._shown, state.verdict
+        own = {layer: maps[layer][shown] for layer in self._overview.layers}
+        epoch, note = state.history[-1]["epoch"], "Bright: where the evidence lies"
+        title = epoch_heading(epoch) if epoch < 0 else f"epoch {epoch_heading(epoch)}"
+        if self._probe.masks is not None:
+            note = "Bright: evidence. White line: object"
+        if verdict is not None:
+            title, note = verdict.headline, f"{title}. {note}"
+        return self._overview.draw(own, [texts[i] for i in shown], title, note, is_suspected(verdict), vmax)
 
     def _draw_rival(self, evaluation: Evaluation, i: int) -> Image.Image:
         """Draw why the predicted class and not another, below the panel of a wrong prediction."""
@@ -148,6 +168,20 @@ class Album:
 
     def _vmax(self, state: RunState) -> Mapping[str, float] | None:
         return state.vmax if self._style.scaling == "run" else None
+
+
+def choose_shown(probe: ProbeSet) -> list[int]:
+    """Return the numbers of the images of the overview, evenly over the classes. They stay the same over a run."""
+    return [i for i, _ in choose_per_class(list(enumerate(probe.labels.tolist())), None, MOST_IMAGES)]
+
+
+def is_suspected(verdict: Verdict | None) -> bool | None:
+    """Return True if a verdict suspects a shortcut, False if given masks acquit the network, and None otherwise."""
+    if verdict is None:
+        return None
+    # With automatic masks and boxes, the headline says before the colon that they cannot tell for certain.
+    acquits = verdict.headline.startswith("NO SIGN OF A SHORTCUT:")
+    return True if verdict.suspected else False if acquits else None
 
 
 def draw_masks(probe: ProbeSet) -> Image.Image:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+
+from gradcam_callback.layer_names import pick_layers
 
 DEFAULT_PREFIX = "gradcam"
 
@@ -27,10 +29,9 @@ RELEVANCE_MASS, LIFT, POINTING_GAME = "relevance_mass", "lift", "pointing_game"
 ENTROPY, STRENGTH, EMPTY, DRIFT = "entropy", "strength", "empty", "drift"
 BORDER_MASS, CENTRE_DISTANCE = "border_mass", "centre_distance"
 
-# The accuracies of the interventions, with masks and without, and the gap with its interval.
-MASK_ACCURACIES = (SWAP_CONTROL_ACCURACY, SWAP_ACCURACY, BACKGROUND_ACCURACY, FOREGROUND_ACCURACY)
+# The accuracies that a verdict compares, with masks or without, and the gap with its interval.
 FRAME_ACCURACIES = (FRAME_CONTROL_ACCURACY, FRAME_ACCURACY)
-ACCURACIES = (PROBE_ACCURACY, *MASK_ACCURACIES, *FRAME_ACCURACIES)
+ACCURACIES = (PROBE_ACCURACY, SWAP_CONTROL_ACCURACY, SWAP_ACCURACY, *FRAME_ACCURACIES)
 GAP, FRAME_GAPS = (BACKGROUND_GAP, BACKGROUND_GAP_LOW, BACKGROUND_GAP_HIGH), (FRAME_GAP, FRAME_GAP_LOW, FRAME_GAP_HIGH)
 MASK_METRICS = (RELEVANCE_MASS, LIFT, POINTING_GAME)
 MASKLESS_METRICS = (BORDER_MASS, CENTRE_DISTANCE)
@@ -39,13 +40,13 @@ SWAP_SCALARS = (SWAP_ACCURACY, SWAP_ACCURACY_LOW, SWAP_ACCURACY_HIGH, SWAP_DROP)
 CONTROL_SCALARS = (SWAP_CONTROL_ACCURACY, *GAP, PASTING_COST)
 FRAME_SCALARS = (*FRAME_ACCURACIES, *FRAME_GAPS)
 NEED_MASKS = (*MASK_METRICS, BACKGROUND_ACCURACY, FOREGROUND_ACCURACY, *SWAP_SCALARS, *CONTROL_SCALARS)
-# The metrics that get a chart by layer, in Custom Scalars and in the report.
-CHARTED = (LIFT, POINTING_GAME, *MASKLESS_METRICS, ENTROPY, STRENGTH, DRIFT)
 
 # Images, and the choices of ``views``.
-PROBE, LAYER, EVOLUTION = "probe", "layer", "evolution"
+OVERVIEW, PROBE, LAYER, EVOLUTION = "overview", "probe", "layer", "evolution"
 ANIMATION, DEPTH_PROFILE, COUNTERFACTUALS, MASKS = "animation", "depth_profile", "counterfactuals", "masks"
-VIEWS = (PROBE, LAYER, EVOLUTION, ANIMATION, DEPTH_PROFILE, COUNTERFACTUALS, MASKS)
+VIEWS = (OVERVIEW, PROBE, LAYER, EVOLUTION, ANIMATION, DEPTH_PROFILE, COUNTERFACTUALS, MASKS)
+# The Focus tab shows layers and epochs better than images can, so these views have to be asked for.
+DEFAULT_VIEWS = tuple(view for view in VIEWS if view not in (LAYER, EVOLUTION, ANIMATION))
 # The views that show several epochs.
 OVER_EPOCHS = (EVOLUTION, ANIMATION)
 
@@ -118,11 +119,13 @@ class Tags:
         """Return the tags of a stage that is no part of a training, such as ``gradcam/test/...``."""
         return Tags(join(self.prefix, stage))
 
-    def charts(self, loggable: Collection[str]) -> Charts:
-        """Return the charts of TensorBoard's Custom Scalars.
+    def charts(self, loggable: Sequence[str]) -> Charts:
+        """Return the charts of TensorBoard's Custom Scalars: those that a person watches, with few lines in each.
+
+        TensorBoard draws all lines of a run in one colour, so that more of them cannot be told apart.
 
         Args:
-            loggable: the names of all scalars that an entry may have.
+            loggable: the names of all scalars that an entry may have, in the order of the layers.
         """
         charts: Charts = {}
         accuracies = [self._exactly(name) for name in ACCURACIES if name in loggable]
@@ -131,10 +134,11 @@ class Tags:
         for gap in (GAP, FRAME_GAPS):
             if gap[0] in loggable:
                 charts[f"{gap[0].replace('_', ' ')} with its 95 % interval"] = ("Margin", [self(name) for name in gap])
-        metrics = {name.partition("/")[0] for name in loggable}
-        for metric in CHARTED:
-            if metric in metrics:
-                charts[f"{metric.replace('_', ' ')} by layer"] = ("Multiline", [f"^{re.escape(self(metric))}/.*"])
+        for metric in (LIFT, BORDER_MASS, DRIFT):
+            layers = [name.removeprefix(f"{metric}/") for name in loggable if name.startswith(f"{metric}/")]
+            lines = [self._exactly(join(metric, layer)) for layer in pick_layers(layers)]
+            if lines:
+                charts[f"{metric.replace('_', ' ')} by layer"] = ("Multiline", lines)
         return charts
 
     def _exactly(self, name: str) -> str:
