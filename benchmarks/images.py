@@ -2,7 +2,7 @@
 
     python benchmarks/images.py [--epochs 100]
 
-Sixteen photographs of 224 px go through the 13 layers of a trained VGG16, with the defaults of the callback. The maps
+Sixteen photographs of 224 px go through the 13 layers of a trained VGG16, and all views of the maps are drawn. The maps
 of an epoch are those of the network, each times a random factor, so that every image is drawn and encoded anew as in a
 training.
 """
@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +28,12 @@ from sklearn.datasets import load_sample_image
 from gradcam_callback import CAMs, GradCAM, GradCAMCallback, ProbeSet
 from gradcam_callback.drawing import encode_gif, encode_jpeg
 from gradcam_callback.encoded_image import EncodedImage
-from gradcam_callback.run import Album, Evaluation, RunState, Tags
+from gradcam_callback.run import Album, Evaluation, RunState, Tags, tags
 from gradcam_callback.run.logger import FRAME_SECONDS
 from gradcam_callback.writers import TensorBoardWriter
 
 IMAGES, SIZE = 16, 224
+VIEWS = {"default views": tags.DEFAULT_VIEWS, "all views": tags.VIEWS}
 
 
 def photographs() -> torch.Tensor:
@@ -65,18 +67,24 @@ def main() -> None:
     cam = GradCAM(network.model.to(memory_format=torch.channels_last))
     cams = cam(images)
     style = GradCAMCallback().style
-    album = Album(probe, list(cams.maps), style)
-    state = RunState()
+    albums = {name: Album(probe, list(cams.maps), style, views) for name, views in VIEWS.items()}
+    album, state = albums["all views"], RunState()
 
     def evaluation(maps: dict[str, torch.Tensor]) -> Evaluation:
         return Evaluation(CAMs(maps, cams.logits, cams.targets, cams.nonfinite), {}, [], None, None)
 
-    def draw_entry(maps: dict[str, torch.Tensor]) -> list[tuple[tuple[str, ...], EncodedImage]]:
+    def add_entry(epoch: int, maps: dict[str, torch.Tensor]) -> None:
+        state.add({"epoch": epoch, "step": epoch}, [0.5] * IMAGES, cams.targets.tolist(), maps)
+
+    def draw_entry(album: Album, maps: dict[str, torch.Tensor]) -> list[tuple[tuple[str, ...], EncodedImage]]:
         drawn = album.entry(evaluation(maps), state, None)
         return [(parts, encode_jpeg(image, style.jpeg_quality)) for parts, image in drawn]
 
-    drawing, computing = median_seconds(lambda: draw_entry(cams.maps)), median_seconds(lambda: cam(images), 3)
-    print(f"drawing and encoding one entry / computing its maps: {drawing / computing:.2f} ({drawing:.2f} s)")
+    add_entry(-1, cams.maps)
+    computing = median_seconds(lambda: cam(images), 3)
+    for name, of_views in albums.items():
+        drawing = median_seconds(partial(draw_entry, of_views, cams.maps))
+        print(f"{name}: drawing and encoding / computing an entry: {drawing / computing:.2f} ({drawing:.2f} s)")
 
     factors = torch.Generator().manual_seed(0)
     counted: Counter[str] = Counter()
@@ -89,8 +97,8 @@ def main() -> None:
 
         for epoch in range(epochs):
             maps = {layer: raw * torch.rand(len(raw), 1, 1, generator=factors) ** 2 for layer, raw in cams.maps.items()}
-            state.add({"epoch": epoch, "step": epoch}, [0.5] * IMAGES, cams.targets.tolist(), maps)
-            for parts, encoded in draw_entry(maps):
+            add_entry(epoch, maps)
+            for parts, encoded in draw_entry(album, maps):
                 write(parts, encoded, epoch)
             if state.strips_are_due(at_end=epoch == epochs - 1):
                 for parts, image in album.strips(state):
