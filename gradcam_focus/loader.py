@@ -5,6 +5,7 @@ An error in this module, at import or later, would keep TensorBoard from startin
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from tensorboard.plugins.base_plugin import TBLoader
@@ -28,5 +29,10 @@ class FocusLoader(TBLoader):
             from gradcam_focus.plugin import FocusPlugin
 
             return FocusPlugin(context)
-        except Exception:
+        except Exception as error:
+            logging.getLogger("tensorboard").warning(
+                "The Focus tab of gradcam_callback is left out, since it cannot be loaded (%s: %s).",
+                type(error).__name__,
+                error,
+            )
             return None

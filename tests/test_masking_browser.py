@@ -1,27 +1,17 @@
 """The page of the masks, used by keyboard and mouse in a real browser."""
 
 import errno
-import os
-import shutil
 
 import numpy as np
 import pytest
+from browser import needs_browser, open_page
 from masking_server import mask_of, overlap, read_mask, save_toys, serving
 from PIL import Image, ImageDraw
 
 from gradcam_callback import ProbeSet
 from gradcam_callback.saliency import judge_proposal
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-pytestmark = [
-    pytest.mark.skipif(
-        CHROMIUM is None and "CI" not in os.environ,
-        reason="no Chromium on this machine: install it, as with 'apt install chromium', to see what a person sees",
-    ),
-    # Of the driver, when it is closed.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
+pytestmark = needs_browser
 # How often a state is asked for, at most, with a tenth of a second between: two minutes.
 TRIES = 1200
 
@@ -93,14 +83,8 @@ class Person:
 
 @pytest.fixture
 def person():
-    from playwright.sync_api import sync_playwright
-
-    assert CHROMIUM is not None, "CI installs Chromium"
-    with sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield Person(browser.new_page(viewport={"width": 1280, "height": 860}))
-        browser.close()
+    with open_page(1280, 860) as page:
+        yield Person(page)
 
 
 class Bright:

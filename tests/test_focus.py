@@ -1,0 +1,173 @@
+"""The plugin of the Focus tab answers with what was logged, and harms no TensorBoard."""
+
+import importlib.metadata
+import json
+import shutil
+import subprocess
+import sys
+import types
+
+import pytest
+import pytorch_lightning as pl
+from conftest import ThinVGG
+from pytorch_lightning.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.plugins.base_plugin import TBContext
+from torch.utils.data import DataLoader
+from werkzeug.test import Client
+
+from gradcam_callback import GradCAMCallback, ProbeSet
+from gradcam_focus.loader import FocusLoader
+
+# Of a library inside TensorBoard.
+pytestmark = pytest.mark.filterwarnings("ignore:html5lib's sanitizer is deprecated:DeprecationWarning")
+LAYERS = ["block4_conv3", "block5_conv3"]
+NAMES = ["</script><b>", "../../etc/passwd", "企鹅"]
+
+
+@pytest.fixture(scope="module")
+def logged(toys, tmp_path_factory):
+    """The folder of the logs, and the callback."""
+    folder = tmp_path_factory.mktemp("focus")
+    plain = ProbeSet.from_dataset(toys, 1)
+    callback = GradCAMCallback(ProbeSet(plain.images, plain.labels, plain.masks, names=NAMES), LAYERS)
+    pl.seed_everything(7, verbose=False)
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    logger = TensorBoardLogger(folder, name="run", version="")
+    trainer = pl.Trainer(max_epochs=12, callbacks=[callback], logger=logger, accelerator="cpu", **quiet)
+    trainer.fit(ThinVGG(), DataLoader(toys, batch_size=6, shuffle=True), DataLoader(toys, batch_size=6))
+    return folder, callback
+
+
+def open_plugin(folder, **samples):
+    """Return a client of the plugin, with the data provider that TensorBoard has without its faster server."""
+    flags = types.SimpleNamespace(samples_per_plugin=samples)
+    FocusLoader().fix_flags(flags)
+    guidance = {"tensors": 10, "images": 1, "scalars": 1}
+    multiplexer = EventMultiplexer(size_guidance=guidance, tensor_size_guidance=flags.samples_per_plugin)
+    multiplexer.AddRunsFromDirectory(str(folder)).Reload()
+    context = TBContext(data_provider=MultiplexerDataProvider(multiplexer, str(folder)), flags=flags)
+    return FocusLoader().load(context)
+
+
+def ask(plugin, route, **values):
+    answer = Client(plugin.get_plugin_apps()[route]).get(route, query_string=values)
+    return answer.status_code, answer.get_json()
+
+
+def test_the_entry_point_is_installed():
+    (found,) = importlib.metadata.entry_points(group="tensorboard_plugins", name="gradcam_focus")
+    assert found.load() is FocusLoader
+
+
+def test_it_says_how_it_is_shown_without_looking_at_anything():
+    plugin = FocusLoader().load(TBContext())
+    metadata = plugin.frontend_metadata()
+    assert metadata.tab_name == "Focus" and metadata.es_module_path == "/static/index.js"
+    assert not plugin.is_active(), "TensorBoard lights the tab by the data"
+    status, answer = ask(plugin, "/runs")
+    assert status == 404 and "no data" in answer["error"], "a TensorBoard without a data provider"
+
+
+def test_a_plugin_that_cannot_be_loaded_leaves_the_others_alone(monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "gradcam_focus.plugin", None)
+    with caplog.at_level("WARNING", "tensorboard"):
+        assert FocusLoader().load(TBContext()) is None
+    assert "The Focus tab of gradcam_callback is left out" in caplog.text
+
+
+def test_it_imports_little():
+    code = (
+        "import sys, gradcam_focus.loader, gradcam_focus.plugin; print(*{name.split('.')[0] for name in sys.modules})"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "gradcam_callback", "pytorch_lightning", "matplotlib"} & set(loaded)
+
+
+@pytest.mark.parametrize("given", [{}, {"gradcam_focus": 3}])
+def test_all_entries_are_there_unless_somebody_wants_fewer(logged, given):
+    folder, callback = logged
+    plugin = open_plugin(folder, **given)
+    _, log = ask(plugin, "/log", run="run", prefix="gradcam")
+    assert len(log["entries"]) == given.get("gradcam_focus", len(callback.history))
+
+
+def test_the_answers_are_what_was_logged(logged):
+    folder, callback = logged
+    plugin, last = open_plugin(folder), int(callback.history[-1]["step"])
+    assert ask(plugin, "/runs") == (200, [{"run": "run", "prefix": "gradcam", "last": last}])
+    _, log = ask(plugin, "/log", run="run", prefix="gradcam")
+    assert log["start"]["names"] == NAMES and log["start"]["layers"] == LAYERS
+    assert [entry["step"] for entry in log["entries"]] == [entry["step"] for entry in callback.history]
+    assert log["entries"][-1]["verdict"]["headline"] == callback.verdict.headline
+    _, maps = ask(plugin, "/maps", run="run", prefix="gradcam", layer=LAYERS[1])
+    assert maps["steps"] == [entry["step"] for entry in callback.history] and all(maps["maps"])
+    before = int(callback.history[-3]["step"])
+    for route, values in (("/log", {}), ("/maps", {"layer": LAYERS[0]})):
+        _, newer = ask(plugin, route, run="run", prefix="gradcam", after=before, **values)
+        assert len(newer["entries" if route == "/log" else "steps"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("route", "values", "status", "message"),
+    [
+        ("/log", {"run": "run"}, 400, "Expected the argument 'prefix'"),
+        ("/log", {"run": "other", "prefix": "gradcam"}, 404, "has not read this run yet"),
+        ("/log", {"run": "../run", "prefix": "gradcam"}, 404, "has not read this run yet"),
+        ("/maps", {"run": "run", "prefix": "gradcam"}, 400, "Expected the argument 'layer'"),
+    ],
+)
+def test_a_wrong_question_is_answered_with_what_is_wrong(logged, route, values, status, message):
+    found, answer = ask(open_plugin(logged[0]), route, **values)
+    assert found == status and message in answer["error"]
+
+
+def test_unknown_layers_have_no_maps(logged):
+    assert ask(open_plugin(logged[0]), "/maps", run="run", prefix="gradcam", layer="x") == (
+        200, {"steps": [], "maps": []},
+    )  # fmt: skip
+
+
+def test_an_error_of_the_data_is_an_answer(logged):
+    plugin = open_plugin(logged[0])
+    plugin._data = types.SimpleNamespace(list_tensors=lambda *_, **__: 1 / 0)
+    assert ask(plugin, "/runs") == (500, {"error": "ZeroDivisionError: division by zero"})
+
+
+def test_records_of_another_version_are_refused_in_words(logged, monkeypatch):
+    monkeypatch.setattr("gradcam_focus.records.VERSION", 2)
+    status, answer = ask(open_plugin(logged[0]), "/log", run="run", prefix="gradcam")
+    assert status == 500 and "Expected records of version 2, but got version 1. Read the run with" in answer["error"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["index.js", "focus.css", "../plugin.py", "%2e%2e/plugin.py", "..%2fplugin.py", "/etc/passwd", "frozen.html", ""],
+)
+def test_only_the_files_of_the_page_are_served(logged, path):
+    client = Client(open_plugin(logged[0]).get_plugin_apps()["/static/*"])
+    answer = client.get(f"/data/plugin/gradcam_focus/static/{path}")
+    if path in ("index.js", "focus.css"):
+        assert answer.status_code == 200 and answer.headers["X-Content-Type-Options"] == "nosniff"
+    else:
+        assert answer.status_code == 404 and answer.data == b"not found"
+
+
+def test_of_steps_that_a_resumed_run_logs_again_the_last_one_wins(logged, tmp_path):
+    """The same events in a second file: without its faster server, TensorBoard gives each of them twice."""
+    folder, callback = logged
+    (events,) = (folder / "run").glob("events*")
+    (tmp_path / "run").mkdir()
+    shutil.copy(events, tmp_path / "run" / events.name)
+    shutil.copy(events, tmp_path / "run" / f"{events.name}.later")
+    _, log = ask(open_plugin(tmp_path), "/log", run="run", prefix="gradcam")
+    assert [entry["step"] for entry in log["entries"]] == [entry["step"] for entry in callback.history]
+
+
+def test_answers_are_json_for_any_browser(logged):
+    """No NaN, which JSON has not."""
+    plugin = open_plugin(logged[0])
+    answer = Client(plugin.get_plugin_apps()["/log"]).get("/log", query_string={"run": "run", "prefix": "gradcam"})
+    assert answer.content_type.startswith("application/json")
+    json.loads(answer.data, parse_constant=lambda name: pytest.fail(name))
