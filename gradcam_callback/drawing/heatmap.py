@@ -48,7 +48,7 @@ def scale(raw: Map, width: int, height: int, *, smooth: bool, vmax: float | None
 
 def paint(values: Map, colormap: str) -> Pixels:
     """Return values 0..1 ``(...)`` as colours ``(..., 3)``: 0 is the coldest of the colour map, 1 the hottest."""
-    colours: Pixels = _palette(colormap)[_levels(values)]
+    colours: Pixels = _palette(colormap).take(_levels(values), axis=0)
     return colours
 
 
@@ -66,7 +66,8 @@ def blend(grey: Pixels, values: Map, colormap: str) -> Pixels:
     Returns:
         Overlays ``(..., H, W, 3)`` uint8.
     """
-    overlays: Pixels = _overlay_colours(colormap)[_levels(values), grey]
+    # One index in place of two: NumPy looks up much faster by one.
+    overlays: Pixels = _overlay_colours(colormap).take(_levels(values).astype(np.uint16) * 256 + grey, axis=0)
     return overlays
 
 
@@ -103,15 +104,15 @@ def _levels(values: Map) -> Pixels:
     return levels
 
 
-# A table, as the mean of two colours for each pixel would take longer than to look it up.
+# A table, as a look-up is several times faster than a mean of two colours for each pixel.
 @lru_cache(maxsize=8)
 def _overlay_colours(colormap: str) -> Pixels:
-    """Return the colours of an overlay by heat and brightness of the image: ``(256, 256, 3)``."""
+    """Return the colours of an overlay ``(65536, 3)``, by 256 times the level of heat plus the brightness of the image."""
     image = np.linspace(BLACK, WHITE, 256)[:, None]
     # The root lets weak heat show, too.
     opacity = OPACITY * np.sqrt(np.linspace(0, 1, 256))[:, None, None]
     colours: Pixels = np.rint((1 - opacity) * image + opacity * _palette(colormap)[:, None]).astype(np.uint8)
-    return colours
+    return colours.reshape(-1, 3)
 
 
 @lru_cache(maxsize=8)

@@ -236,11 +236,12 @@ class LayerPanel:
             captions: N texts.
             vmax: Layer -> raw value of the hottest colour. None takes the maximum of each map.
         """
-        (base_height, base_width, _), (width, height) = self._base.shape, self._cell
-        name = cut(layer, TITLE, max(base_width, PANEL_WIDTH) - 2 * MARGIN)
+        canvas, (width, height) = self._base.copy(), self._cell
+        name = cut(layer, TITLE, max(canvas.shape[1], PANEL_WIDTH) - 2 * MARGIN)
         # Few images may be narrower than the name.
-        canvas = blank(max(base_width, line_width(name, TITLE) + 2 * MARGIN), base_height)
-        canvas[:, :base_width] = self._base
+        missing = line_width(name, TITLE) + 2 * MARGIN - canvas.shape[1]
+        if missing > 0:
+            canvas = np.concatenate([canvas, blank(missing, canvas.shape[0])], axis=1)
         heat = scale(maps, width, height, smooth=True, vmax=(vmax or {}).get(layer))
         for image, values, caption, place in zip(self._images, heat, captions, self._places, strict=True):
             overlay = blend(image.grey(width, height), values, self._style.colormap)
