@@ -107,7 +107,7 @@ def _levels(values: Map) -> Pixels:
 # A table, as a look-up is several times faster than a mean of two colours for each pixel.
 @lru_cache(maxsize=8)
 def _overlay_colours(colormap: str) -> Pixels:
-    """Return the colours of an overlay ``(65536, 3)``, by 256 times the level of heat plus the brightness of the image."""
+    """Return the colours of an overlay, by 256 times the level of heat plus the grey of the image: ``(65536, 3)``."""
     image = np.linspace(BLACK, WHITE, 256)[:, None]
     # The root lets weak heat show, too.
     opacity = OPACITY * np.sqrt(np.linspace(0, 1, 256))[:, None, None]
