@@ -314,6 +314,8 @@ export class Focus {
     try {
       await this.#drawImages(scene);
       if (!scene.isCurrent()) return;
+      // For whoever waits for the pictures, such as a test.
+      document.documentElement.dataset.drawn = String(place);
       this.#drawInterventions(scene);
       this.#drawPlots(scene);
       await this.detail.draw(scene);
