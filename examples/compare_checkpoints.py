@@ -70,7 +70,7 @@ def main() -> None:
     if kept.verdict is not None:
         print(f"\nKeep {kept.checkpoint.path}:\n{kept.verdict.headline}\n{kept.verdict.evidence}")
     folder = shlex.quote(str(args.out))
-    print(f"\nOpen TensorBoard:\n\n    tensorboard --logdir {folder} --samples_per_plugin images=100\n")
+    print(f"\nOpen TensorBoard:\n\n    tensorboard --logdir {folder}\n")
 
 
 if __name__ == "__main__":

@@ -255,7 +255,7 @@ def launch(train: Callable[[argparse.Namespace], GradCAMCallback], args: argpars
     except (ImportError, OSError, ValueError, WeightsUnavailable) as error:
         sys.exit(str(error))
     folder = shlex.quote(str(args.out))
-    print(f"\nOpen TensorBoard:\n\n    tensorboard --logdir {folder} --samples_per_plugin images=100\n")
+    print(f"\nOpen TensorBoard:\n\n    tensorboard --logdir {folder}\n")
     if watch.verdict is not None:
         print(f"{watch.verdict.headline}\n{watch.verdict.evidence}")
 

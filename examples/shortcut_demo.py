@@ -206,7 +206,7 @@ def main() -> None:
     except WeightsUnavailable as error:
         sys.exit(str(error))
     print(f"\n{report(shortcut, clean)}\n\nOpen TensorBoard to compare the runs:\n")
-    print(f"    tensorboard --logdir {shlex.quote(args.out)} --samples_per_plugin images=100\n")
+    print(f"    tensorboard --logdir {shlex.quote(args.out)}\n")
 
 
 if __name__ == "__main__":

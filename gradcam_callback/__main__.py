@@ -111,7 +111,7 @@ def compare(args: argparse.Namespace) -> None:
     if last.verdict is not None:
         print(f"\n{last.checkpoint.path}: {last.verdict.text}")
     print(f"\n{args.out / 'focus.html'}")
-    print(f"tensorboard --logdir {shlex.quote(str(args.out))} --samples_per_plugin images=100")
+    print(f"tensorboard --logdir {shlex.quote(str(args.out))}")
 
 
 def report(args: argparse.Namespace) -> None:

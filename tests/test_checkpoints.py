@@ -165,7 +165,7 @@ def test_the_command_compares_and_ends_with_table_verdict_and_page(watched, fold
     lines = printed.splitlines()
     assert lines[0].split("   ")[-4:] == ["accuracy", "after the swap", "lift at block5_conv3", "checkpoint"]
     assert [line.split()[-1] for line in lines[1:4]] == [str(tmp_path / "kept" / f"epoch={n}.ckpt") for n in range(3)]
-    assert "measured on 6 images" in printed and f"tensorboard --logdir {out} --samples_per_plugin" in printed
+    assert "measured on 6 images" in printed and f"tensorboard --logdir {out}" in printed
     page = (out / "focus.html").read_text()
     assert page.count("heart-") >= 2 and "drawn from grey" in page, "from the raw maps"
 

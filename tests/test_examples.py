@@ -71,7 +71,7 @@ def test_demo_finetunes_the_real_vgg16_and_ends_with_table_sentence_and_command(
         for basis, (log, prefix) in of_run.items():
             said = log.Tensors(f"{prefix}/verdict")[-1].tensor_proto.string_val[0].decode()
             assert f"\n  {name}, by {basis}: {said.splitlines()[0]}\n" in done.stdout
-    assert f"tensorboard --logdir {tmp_path} --samples_per_plugin images=" in done.stdout
+    assert f"tensorboard --logdir {tmp_path}" in done.stdout
 
 
 def test_the_report_depends_on_the_results():
@@ -147,7 +147,7 @@ def test_finetuning_on_a_folder_stops_by_the_lift(photographs, tmp_path, events,
     said = run_here(finetune_vgg16, *arguments, "--out", "runs/mine")
     assert "24 photographs for training, 6 for validation: heart, moon, star" in said
     assert "gradcam/lift/block5_conv3 has not improved for 1 epochs" in said
-    assert "tensorboard --logdir runs/mine --samples_per_plugin images=100" in said
+    assert "tensorboard --logdir runs/mine" in said
     found = events(tmp_path / "runs" / "mine" / "version_0")
     assert len(found.Scalars("val_loss")) == 2, "stopped after the second epoch"
     assert len(found.Images("gradcam/probe/heart-1")) == 3 and "measured on 6 images" in said
@@ -160,7 +160,7 @@ def test_finetuning_on_a_folder_stops_by_the_lift(photographs, tmp_path, events,
     said = run_here(compare_checkpoints, *compare)
     lines = said.splitlines()
     assert lines[1].split()[:2] == ["0", "3"] and lines[2] == ""
-    assert f"Keep {checkpoint.with_name('best.ckpt')}:" in lines and "runs/compare --samples_per_plugin" in said
+    assert f"Keep {checkpoint.with_name('best.ckpt')}:" in lines and "--logdir runs/compare" in said
     (lift,) = events(tmp_path / "runs" / "compare").Scalars("gradcam/lift/block5_conv3")
     before_training, first_epoch, _ = found.Scalars("gradcam/lift/block5_conv3")
     assert lift.value == pytest.approx(first_epoch.value, abs=1e-5)
@@ -327,7 +327,7 @@ def test_the_training_on_pets_prints_the_logged_metrics(pets, tmp_path, events, 
     for tag in (*panels, "gradcam/overview"):
         assert len(found.Images(tag)) == 2, "before the training, and after its epoch"
     assert len(found.Images("gradcam/counterfactuals")) == 2
-    assert "tensorboard --logdir runs/pets --samples_per_plugin images=100" in output
+    assert "tensorboard --logdir runs/pets" in output
     checkpoint = next((tmp_path / "runs" / "pets" / "version_0" / "checkpoints").glob("*.ckpt"))
     assert finetune_vgg16.FineTuning.load_from_checkpoint(checkpoint, weights_only=True).hparams.classes == 2
 

@@ -12,7 +12,7 @@ from gradcam_callback.drawing.input_image import InputImage
 from gradcam_callback.drawing.overlays import overlay
 from gradcam_callback.drawing.overview import MOST_IMAGES, Overview
 from gradcam_callback.drawing.panels import LayerPanel, ProbePanel
-from gradcam_callback.drawing.plots import Profile, depth_profile, over_time
+from gradcam_callback.drawing.plots import Profile, depth_profile
 from gradcam_callback.drawing.proposals import MaskCell, mask_sheet
 from gradcam_callback.drawing.sheets import AnswerRow, Group, answer_sheet, stack
 from gradcam_callback.drawing.strips import Animation, EvolutionStrip
@@ -41,7 +41,6 @@ __all__ = [
     "encode_jpeg",
     "label_if_empty",
     "mask_sheet",
-    "over_time",
     "overlay",
     "paint",
     "scale",

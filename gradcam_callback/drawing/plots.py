@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -17,8 +16,6 @@ from gradcam_callback.drawing.text import line_width
 from gradcam_callback.layer_names import block_of
 
 NOW, FIRST, CHANCE, BETWEEN_BLOCKS = "#c2410c", "#a1a1aa", "#52525b", "#e4e4e7"
-# With more epochs than this, their numbers would overlap below the plot.
-MOST_TICKS = 12
 # Of the depth profile: dots per inch, the angle of the names, the size of their letters, and lengths, in pixels.
 DPI, ANGLE, SIZE = 100, math.radians(40), 14
 PLOT_HEIGHT, PLOT_GAP, TOP, RIGHT = 150, 56, 40, 24
@@ -70,42 +67,6 @@ def depth_profile(layers: Sequence[str], profiles: Sequence[Profile]) -> Image.I
     for axes, profile in zip(all_axes, profiles, strict=True):
         _plot_profile(axes, layers, profile)
     all_axes[-1].set_xticks(range(len(layers)), layers, rotation=math.degrees(ANGLE), ha="right", fontsize=10)
-    return _to_image(canvas)
-
-
-def over_time(
-    title: str,
-    epochs: Sequence[str],
-    lines: Mapping[str, Sequence[float]],
-    band: tuple[Sequence[float], Sequence[float]] | None = None,
-) -> Image.Image:
-    """Plot metrics over the logged epochs, one line each.
-
-    Args:
-        title: Text above the plot.
-        epochs: T texts below the axis.
-        lines: Name -> T values, NaN if a value is undefined. More than four lines are taken as layers, and their
-            colours go from dark at the input to light at the output.
-        band: Lower and upper bound of an interval, T values each, drawn as a shaded area.
-    """
-    figure = Figure(figsize=(7.6, 3.6), dpi=100, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    places = np.arange(len(epochs))
-    if band is not None:
-        axes.fill_between(places, np.asarray(band[0]), np.asarray(band[1]), color=FIRST, alpha=0.35, linewidth=0)
-    few = len(lines) <= 4
-    colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.92, len(lines)))
-    for (name, values), colour in zip(lines.items(), colours, strict=True):
-        # None takes the colours of matplotlib's cycle: few lines are easier to tell apart in them.
-        axes.plot(places, values, label=name, color=None if few else colour, marker="o", markersize=4, linewidth=1.6)
-    shown = np.unique(np.linspace(0, len(epochs) - 1, min(MOST_TICKS, len(epochs))).round().astype(int))
-    axes.set_xticks(shown, [epochs[place] for place in shown])
-    axes.set_xlabel("epoch")
-    axes.set_ylim(bottom=0)
-    axes.set_title(title, loc="left", fontsize=12)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside right upper", fontsize=9, frameon=False)
     return _to_image(canvas)
 
 

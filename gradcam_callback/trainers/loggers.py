@@ -146,9 +146,8 @@ def announce(trainer: Trainer, evaluator: Evaluator) -> None:
     for logger in trainer.loggers:
         if has_class_named(logger, "TensorBoardLogger"):
             rank_zero_info(
-                f"GradCAM: watching {n_layers} layers on {n_images} images. See them with: tensorboard --logdir "
-                f"{shlex.quote(str(logger.save_dir))} --samples_per_plugin images=100 (without this option TensorBoard "
-                "shows 10 epochs of each image)"
+                f"GradCAM: watching {n_layers} layers on {n_images} images. See them in the tab Focus of: tensorboard "
+                f"--logdir {shlex.quote(str(logger.save_dir))}"
             )
             return
 
