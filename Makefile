@@ -72,7 +72,7 @@ format: $(VENV)/.test
 	$(RUN) -m ruff format .
 
 # Make the images of README and docs, from the runs that `make demo` leaves and from photographs of scikit-image.
-figures: $(VENV)/.demo
+figures: $(VENV)/.test
 	$(RUN) examples/readme_figures.py
 
 # Compare time and memory with torch-cam, pytorch-grad-cam and captum; about 20 minutes. Run nothing else meanwhile.

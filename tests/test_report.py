@@ -10,7 +10,11 @@ import zlib
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
+from conftest import ThinVGG
+from pytorch_lightning.loggers import TensorBoardLogger
 from test_suspicion import ReadsTheGround
+from torch.utils.data import DataLoader
 
 from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet, write_report
 from gradcam_callback.__main__ import main
@@ -19,20 +23,32 @@ from gradcam_callback.offline.logged_run import read_runs
 LAYERS = ["block4_conv3", "block5_conv3"]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def probe(toys):
     chosen = ProbeSet.from_dataset(toys, 2)
     names = ["star <b>&", "企鹅", "moon", "</script><script>alert(1)</script>", "a", "b"]
     return ProbeSet(chosen.images, chosen.labels, chosen.masks, names=names, class_names=chosen.class_names)
 
 
-@pytest.fixture
-def run(thin, fit, tmp_path, probe):
-    """A run in an event file, in plain files, and in raw maps."""
-    callback = GradCAMCallback(probe, LAYERS, log_before_training=True, save_dir=tmp_path / "files")
+@pytest.fixture(scope="module")
+def logged(toys, probe, tmp_path_factory):
+    """One training, in an event file, in plain files, and in raw maps: the folder, the callback and the network."""
+    folder, network = tmp_path_factory.mktemp("report"), ThinVGG()
+    callback = GradCAMCallback(probe, LAYERS, log_before_training=True, save_dir=folder / "files")
     saving = GradCAMCallback(probe, LAYERS, tag_prefix="saved", log_before_training=True, save_maps=True)
-    fit(thin, callback, saving)
-    return callback
+    pl.seed_everything(7, verbose=False)
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    logger = TensorBoardLogger(folder, name="run", version="")
+    trainer = pl.Trainer(max_epochs=2, callbacks=[callback, saving], logger=logger, accelerator="cpu", **quiet)
+    trainer.fit(network, DataLoader(toys, batch_size=6, shuffle=True), DataLoader(toys, batch_size=6))
+    return folder, callback, network.eval()
+
+
+@pytest.fixture
+def run(logged, tmp_path):
+    """A copy of what was logged, in the folder of the test; and the callback."""
+    shutil.copytree(logged[0], tmp_path, dirs_exist_ok=True)
+    return logged[1]
 
 
 def data_of(page):
@@ -71,8 +87,8 @@ def test_the_page_holds_every_image_layer_and_epoch_and_needs_nothing_else(run, 
 
 
 @pytest.mark.parametrize("source", ["run", "files"])
-def test_maps_are_those_of_the_image_the_layer_and_the_epoch(run, thin, tmp_path, probe, source):
-    cams = GradCAM(thin, LAYERS)(probe.images, probe.labels)
+def test_maps_are_those_of_the_image_the_layer_and_the_epoch(run, logged, tmp_path, probe, source):
+    cams = GradCAM(logged[2], LAYERS)(probe.images, probe.labels)
     write_report(tmp_path / source, tmp_path / "focus.html", tag_prefix="gradcam")
     (shown,) = data_of(tmp_path / "focus.html")
     for layer, maps in cams.maps.items():
@@ -82,11 +98,11 @@ def test_maps_are_those_of_the_image_the_layer_and_the_epoch(run, thin, tmp_path
         assert (np.abs(saved - maps.numpy()) <= most * 1.001).all(), layer
 
 
-def test_answers_are_those_of_the_network(run, thin, tmp_path, probe):
+def test_answers_are_those_of_the_network(run, logged, tmp_path, probe):
     write_report(tmp_path / "files", tmp_path / "focus.html")
     (shown,) = data_of(tmp_path / "focus.html")
     entry, sets = shown["entries"][-1], shown["start"]["sets"]
-    probabilities = GradCAM(thin, LAYERS).predict(probe.images).softmax(dim=1)
+    probabilities = GradCAM(logged[2], LAYERS).predict(probe.images).softmax(dim=1)
     for (prediction, probability, correct, explained), own, label in zip(
         entry["predictions"], probabilities, probe.labels.tolist(), strict=True
     ):

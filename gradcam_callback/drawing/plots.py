@@ -1,4 +1,4 @@
-"""Plots of metrics over the layers and over the training."""
+"""Plots of metrics over the layers."""
 
 from __future__ import annotations
 
