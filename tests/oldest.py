@@ -14,6 +14,9 @@ def main() -> None:
         if found:
             print(f"{found[1]}=={found[2]}")
 
+    # TensorBoard before 2.21 imports pkg_resources, which setuptools no longer has since version 82.
+    print("setuptools<82")
+
 
 if __name__ == "__main__":
     main()

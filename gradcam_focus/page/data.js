@@ -85,7 +85,8 @@ export class Log {
 
   /** Return the name of the run; the prefix tells the callbacks of one training apart. */
   get name() {
-    const run = this.run.run === "." ? "this run" : this.run.run;
+    // With --logdir_spec a run is called "name/.", and without folders below the logs ".".
+    const run = this.run.run.replace(/\/\.$/, "").replace(/^\.$/, "this run");
     return this.run.prefix === "gradcam" ? run : `${run} · ${this.run.prefix}`;
   }
 

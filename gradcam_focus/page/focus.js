@@ -1,7 +1,7 @@
 // The page: what is chosen, and everything that follows from it.
 import { h } from "./dom.js";
 import { Log, decode } from "./data.js";
-import { change } from "./heat.js";
+import { change, drawColours } from "./heat.js";
 import { plot } from "./plots.js";
 import { Card, Detail } from "./images.js";
 import { interventionsOf } from "./interventions.js";
@@ -58,6 +58,9 @@ export class Focus {
     this.verdicts = h("section", { "aria-label": "verdicts" }, h("p", { className: "faint" }, "Reading the runs …"));
     this.controls = h("div", { className: "controls", role: "toolbar", "aria-label": "what is shown" });
     this.images = h("div", { className: "cards" });
+    this.legend = h("canvas", { "aria-hidden": "true" });
+    this.hottest = h("span");
+    this.colours = h("p", { className: "colours", hidden: true }, "no evidence", this.legend, this.hottest);
     this.noImages = h("p", { className: "faint" });
     this.interventions = h("div");
     this.plots = h("div");
@@ -71,6 +74,7 @@ export class Focus {
         this.verdicts,
         this.controls,
         h("h2", { id: "images" }, "Where it looks"),
+        this.colours,
         this.images,
         this.noImages,
         h("h2", { id: "interventions" }, "The same objects on other backgrounds"),
@@ -310,6 +314,7 @@ export class Focus {
     this.follow.setAttribute("aria-pressed", String(this.#follows));
     const filters = [this.#class, this.#wrongOnly ? "wrong only" : "", this.#order === "changed" ? "changed most" : ""];
     this.summary.textContent = `Filter and look: ${filters.filter(Boolean).join(", ") || "all images"}`;
+    this.hottest.textContent = this.#scaling === "map" ? "the maximum of each map" : "the maximum of the layer over the run";
     this.#drawVerdicts(scene);
     try {
       await this.#drawImages(scene);
@@ -344,6 +349,8 @@ export class Focus {
         this.detail.draw(this.#scene()).catch((error) => this.#complain(error.message));
       };
       this.#cards = names.map((name) => new Card(name, scene.logs.filter((log) => log.find(name) >= 0), open));
+      this.colours.hidden = !scene.logs.length;
+      if (scene.logs.length) drawColours(this.legend, this.#coloursOf(scene.logs[0]));
       this.images.replaceChildren(...this.#cards.map((card) => card.element));
       this.images.style.setProperty("--card", `${190 * (1 + scene.logs.length)}px`);
       this.noImages.textContent = names.length || !scene.logs.length ? "" : "No image is of this class and answered wrongly.";

@@ -85,6 +85,15 @@ export function drawPicture(canvas, picture) {
   canvas.getContext("2d").putImageData(pixels, 0, 0);
 }
 
+/** Draw the colours from no heat to the hottest, as a legend. */
+export function drawColours(canvas, colours) {
+  canvas.width = 256;
+  canvas.height = 1;
+  const pixels = canvas.getContext("2d").createImageData(256, 1);
+  for (let i = 0; i < 256; i++) pixels.data.set([...colours.subarray(3 * i, 3 * i + 3), 255], 4 * i);
+  canvas.getContext("2d").putImageData(pixels, 0, 0);
+}
+
 function label(context, width, height, text) {
   context.font = `${Math.max(10, Math.round(height / 12))}px system-ui, sans-serif`;
   context.textAlign = "center";

@@ -33,9 +33,12 @@ export class Card {
     const figures = this.views.map(({ log, canvas, text }, i) => {
       const run = logs.length > 1 ? h("span", { className: "run" }, log.name) : null;
       const photograph = isOne ? null : h("span", { className: "small" }, this.photographs[i].canvas);
-      return h("figure", {}, canvas, h("figcaption", {}, photograph, h("span", {}, run, text)));
+      return h("span", { className: "picture" }, canvas, h("span", { className: "caption" }, photograph, h("span", {}, run, text)));
     });
-    if (isOne) figures.unshift(h("figure", {}, this.photographs[0].canvas, h("figcaption", {}, "photograph")));
+    if (isOne) {
+      const caption = h("span", { className: "caption" }, "photograph");
+      figures.unshift(h("span", { className: "picture" }, this.photographs[0].canvas, caption));
+    }
     this.element = h(
       "button",
       { className: "card", type: "button", title: "Open this image through all layers and epochs", onclick: () => open(name) },
