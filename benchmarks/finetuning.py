@@ -43,7 +43,7 @@ class Finetuning:
         """Fine-tune a fresh network on images ``(n, 3, H, W)`` in 0..1. Yield the number of each epoch after it."""
         torch.manual_seed(seed)
         self.start_again()
-        features, head = self._features(images), self._tail[-1]
+        features, head = self.features(images), self._tail[-1]
         convolutions = list(self._tail[:-1].parameters())
         optimizer = torch.optim.AdamW([{"params": convolutions, "lr": 1e-4}, {"params": head.parameters(), "lr": 1e-3}])
         order = torch.Generator().manual_seed(seed)
@@ -58,7 +58,7 @@ class Finetuning:
     @torch.no_grad()
     def predict(self, images: Tensor, _: Tensor | None = None) -> Tensor:
         """Return logits ``(n, K)`` of images ``(n, 3, H, W)`` in 0..1."""
-        return torch.cat([self._tail(chunk) for chunk in self._features(images).split(120)])
+        return torch.cat([self._tail(chunk) for chunk in self.features(images).split(120)])
 
     def accuracy(self, images: Tensor, labels: Tensor) -> float:
         """Return the accuracy, 0..1."""
@@ -80,7 +80,7 @@ class Finetuning:
         self._kept.clear()
 
     @torch.no_grad()
-    def _features(self, images: Tensor) -> Tensor:
+    def features(self, images: Tensor) -> Tensor:
         """Return the output of the frozen modules for images ``(n, 3, H, W)``."""
         keys = [image.numpy().tobytes() for image in images]
         new = [i for i, key in enumerate(keys) if key not in self._kept]

@@ -234,7 +234,7 @@ def best_thresholds(rows: list[Row]) -> tuple[list[float], list[float], list[flo
 
 def write_report(page: Page, out: Path, docs: Path) -> None:
     """Write the page of a study, its table of all networks, and its plot into ``docs``."""
-    rows = [_by_common_names(row) for row in read_rows(out)]
+    rows = read_rows(out)
     # With few automatic masks there may be no control, and with it no gap.
     known = [row for row in rows if "background_gap" in row]
     judge_all(known)
@@ -265,7 +265,8 @@ def read_rows(out: Path) -> list[Row]:
     Raises:
         SystemExit: there are none.
     """
-    rows = [row for path in sorted(out.glob(f"*/{RESULT}")) for row in json.loads(path.read_text())]
+    saved = [row for path in sorted(out.glob(f"*/{RESULT}")) for row in json.loads(path.read_text())]
+    rows = [_by_common_names(row) for row in saved]
     if not rows:
         raise SystemExit(
             f"Expected evaluated networks in {str(out)!r}, but found none. Run the parts train and evaluate first."
