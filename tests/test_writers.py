@@ -226,6 +226,17 @@ def test_the_event_file_has_the_records_of_the_focus_tab(thin, fit, events, prob
         assert [event.step for event in found.Tensors(name)] == steps
 
 
+def test_event_files_of_long_runs_keep_fewer_panels_and_the_last_one(thin, fit, events, tmp_path, probe):
+    callback = GradCAMCallback(probe, LAYERS[1:], save_dir=tmp_path / "files", views=["overview", "probe"])
+    fit(thin, callback, max_epochs=12)
+    steps = [int(entry["step"]) for entry in callback.history]
+    found = events()
+    assert [event.step for event in found.Images("gradcam/overview")] == steps
+    for name in probe.names:
+        assert [event.step for event in found.Images(f"gradcam/probe/{name}")] == [*steps[:10], steps[-1]]
+    assert len(list((tmp_path / "files" / "probe" / probe.names[0]).iterdir())) == 12, "a folder has room for all"
+
+
 def test_manifests_of_another_format_are_refused():
     for other in (FORMAT - 1, FORMAT + 1):
         with pytest.raises(

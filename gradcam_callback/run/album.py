@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -87,35 +87,42 @@ class Album:
             self._sheets = CounterfactualSheets(probe, interventions, cell=style.cell * 5 // 4)
 
     def entry(
-        self, evaluation: Evaluation, state: RunState, first: Mapping[str, float] | None
+        self,
+        evaluation: Evaluation,
+        state: RunState,
+        first: Mapping[str, float] | None,
+        views: Collection[str] = tags.VIEWS,
     ) -> Iterator[tuple[Parts, Image.Image]]:
         """Yield every image of one logged validation, except the strips, with the parts of its tag.
 
         Args:
             state: holds this entry already.
             first: the scalars of the first entry of the run; None if this is the first one.
+            views: those of the album that are wanted.
         """
+        wanted = set(self._views) & set(views)
         contrast, vmax = evaluation.rivals is not None, self._vmax(state)
         texts = caption_maps(self._probe, evaluation.cams, contrast=contrast)
         maps = {layer: raw.numpy() for layer, raw in evaluation.cams.maps.items()}
-        if tags.OVERVIEW in self._views:
+        if tags.OVERVIEW in wanted:
             yield (tags.OVERVIEW,), self._draw_overview(maps, texts, state, vmax)
-        if tags.PROBE in self._views:
+        if tags.PROBE in wanted:
             for i, name in enumerate(self._probe.names):
                 own = {layer: raw[i] for layer, raw in maps.items()}
                 panel = self.probe_panel.draw(i, own, texts[i], vmax)
                 if evaluation.rivals and i in evaluation.rivals:
                     panel = stack([panel, self._draw_rival(evaluation, i)])
                 yield (tags.PROBE, name), panel
-        if tags.LAYER in self._views:
+        if tags.LAYER in wanted:
             for layer, raw in maps.items():
                 yield (tags.LAYER, layer), self.layer_panel.draw(layer, raw, texts, vmax)
-        if evaluation.foci and tags.DEPTH_PROFILE in self._views:
+        if evaluation.foci and tags.DEPTH_PROFILE in wanted:
             yield (tags.DEPTH_PROFILE,), draw_depth_profile(self._probe, evaluation, first)
-        if first is None and self._probe.proposals and tags.MASKS in self._views:
+        if first is None and self._probe.proposals and tags.MASKS in wanted:
             yield (tags.MASKS,), draw_masks(self._probe)
-        if self._sheets is not None and evaluation.answers is not None and state.verdict is not None:
-            sheets = self._sheets.draw(evaluation.cams.logits, evaluation.answers, state.verdict)
+        sheets_of = self._sheets if tags.COUNTERFACTUALS in wanted else None
+        if sheets_of is not None and evaluation.answers is not None and state.verdict is not None:
+            sheets = sheets_of.draw(evaluation.cams.logits, evaluation.answers, state.verdict)
             for number, sheet in enumerate(sheets, start=1):
                 yield tags.sheet_of_counterfactuals(number), sheet
 

@@ -58,6 +58,8 @@ class RunLogger:
         self._writers, self._report, self._quality = list(writers), report, style.jpeg_quality
         self._working = list(writers)
         self._reported: list[Writer] = []
+        # The last entry, while some writers lack its panels.
+        self._waiting: tuple[Evaluation, RunState, Mapping[str, float] | None] | None = None
         self._charts = names.charts(evaluator.scalar_names())
         self._recorder = Recorder(self._probe, self._layers, evaluator.interventions, style)
         self._album = Album(self._probe, self._layers, style, views, evaluator.interventions)
@@ -117,17 +119,21 @@ class RunLogger:
         state.add(scalars, probabilities, cams.targets.tolist(), cams.maps)
         if self._writers:
             self._flush()  # a writer that failed may work again from here on
-            self._write_images(self._album.entry(evaluation, state, first))
+            self._write_entry(evaluation, first)
             if strips and state.strips_are_due(at_end=standalone):
                 self._write_images(self._album.strips(state))
             self._end_entry(evaluation, scalars, verdict)
         return verdict
 
     def finish(self) -> None:
-        """Write the images that show the whole run: the last strips, and the animations."""
+        """Write the last entry's panels, the last strips, and the animations."""
         if not self._state.history or not self._writers:
             return
         self._flush()
+        if self._waiting is not None:
+            thrifty = [writer for writer in self._writers if not writer.keeps_panels]
+            self._write_images(self._album.entry(*self._waiting, tags.THINNED), thrifty)
+            self._waiting = None
         if self._state.strips_are_due(at_end=True):
             self._write_images(self._album.strips(self._state))
         for parts, frames in self._album.animations(self._state):
@@ -151,12 +157,26 @@ class RunLogger:
             drop = earlier.get(tags.PROBE_ACCURACY, 0.0) - earlier.get(tags.FRAME_ACCURACY, 0.0)
         return judge(answers.swap, foci, standalone or confirms(gap, drop, answers.basis), answers.basis)
 
-    def _write_images(self, images: Iterator[tuple[Parts, Any]]) -> None:
-        for parts, image in images:
-            self._write_image(parts, encode_jpeg(image, self._quality))
+    def _write_entry(self, evaluation: Evaluation, first: Mapping[str, float] | None) -> None:
+        """Write the images of an entry. Writers without much room get most of them only if they are due."""
+        entry = evaluation, self._state, first
+        self._waiting = None
+        if self._state.panels_are_due():
+            self._write_images(self._album.entry(*entry))
+            return
+        self._write_images(self._album.entry(*entry, tags.EVERY_ENTRY))
+        roomy = [writer for writer in self._writers if writer.keeps_panels]
+        if roomy:
+            self._write_images(self._album.entry(*entry, tags.THINNED), roomy)
+        if len(roomy) < len(self._writers):
+            self._waiting = entry
 
-    def _write_image(self, parts: Parts, image: EncodedImage) -> None:
-        self._give(lambda writer: writer.write_image(self._tags(*parts), image, self._step))
+    def _write_images(self, images: Iterator[tuple[Parts, Any]], to: Sequence[Writer] | None = None) -> None:
+        for parts, image in images:
+            self._write_image(parts, encode_jpeg(image, self._quality), to)
+
+    def _write_image(self, parts: Parts, image: EncodedImage, to: Sequence[Writer] | None = None) -> None:
+        self._give(lambda writer: writer.write_image(self._tags(*parts), image, self._step), to)
 
     def _end_entry(self, evaluation: Evaluation, scalars: Mapping[str, float], verdict: Verdict | None) -> None:
         if verdict is not None:
@@ -179,8 +199,10 @@ class RunLogger:
         self._working = list(self._writers)
         self._give(lambda writer: writer.flush())
 
-    def _give(self, write: Callable[[Writer], None]) -> None:
-        for writer in list(self._working):  # a copy, since a writer that fails is removed
+    def _give(self, write: Callable[[Writer], None], to: Sequence[Writer] | None = None) -> None:
+        """Let all writers write that have not failed in this entry, or those of them in ``to``."""
+        # A copy, since a writer that fails is removed.
+        for writer in [each for each in self._working if to is None or each in to]:
             try:
                 write(writer)
             except Exception as error:

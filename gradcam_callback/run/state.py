@@ -19,6 +19,8 @@ FORMAT = 1
 COLUMNS = 12
 # Strips are drawn at each of the first entries, then when there is half as much more to show.
 ALWAYS_DRAWN, REDRAWN = 6, 1.5
+# Panels are kept for each of the first entries, as many as TensorBoard shows, then when there is a quarter more.
+ALWAYS_KEPT, KEPT = 10, 1.25
 
 
 class RunState:
@@ -138,6 +140,14 @@ class RunState:
         if due:
             self._drawn = count
         return due
+
+    def panels_are_due(self) -> bool:
+        """Return True if the last entry is one of those whose panels a writer without much room keeps."""
+        count = len(self.history)
+        if count <= ALWAYS_KEPT:
+            return True
+        passed = [math.floor(math.log(number / ALWAYS_KEPT, KEPT)) for number in (count - 1, count)]
+        return passed[0] < passed[1]
 
     def state_dict(self) -> dict[str, Any]:
         """Return tensors and plain values only, so that ``torch.load(weights_only=True)`` reads them."""

@@ -47,6 +47,9 @@ ANIMATION, DEPTH_PROFILE, COUNTERFACTUALS, MASKS = "animation", "depth_profile",
 VIEWS = (OVERVIEW, PROBE, LAYER, EVOLUTION, ANIMATION, DEPTH_PROFILE, COUNTERFACTUALS, MASKS)
 # The Focus tab shows layers and epochs better than images can, so these views have to be asked for.
 DEFAULT_VIEWS = tuple(view for view in VIEWS if view not in (LAYER, EVOLUTION, ANIMATION))
+# The views that a writer without room for all of them gets at every entry all the same.
+EVERY_ENTRY = (OVERVIEW, MASKS)
+THINNED = tuple(view for view in VIEWS if view not in EVERY_ENTRY)
 # The views that show several epochs.
 OVER_EPOCHS = (EVOLUTION, ANIMATION)
 

@@ -104,7 +104,14 @@ class Entry:
 
 
 class Writer(Protocol):
-    """A place for the images, texts and maps of a run."""
+    """A place for the images, texts and maps of a run.
+
+    Attributes:
+        keeps_panels: True if it has room for the panels of every entry of a long run.
+    """
+
+    @property
+    def keeps_panels(self) -> bool: ...
 
     def start(self, run: RunStart, resuming: bool) -> None:
         """Take a new run, or one that is ``resuming``.

@@ -34,6 +34,8 @@ class FolderWriter:
         maps: True writes raw maps.
     """
 
+    keeps_panels = True
+
     def __init__(self, folder: Path, images: bool = True, maps: bool = False) -> None:
         self.folder, self._images, self._maps = folder, images, maps
         self._prefix = ""

@@ -21,7 +21,12 @@ _LAYOUTS: WeakKeyDictionary[Any, dict[str, Charts]] = WeakKeyDictionary()
 
 
 class TensorBoardWriter:
-    """The event file of a TensorBoardLogger."""
+    """The event file of a TensorBoardLogger.
+
+    TensorBoard shows ten images of a tag at most, and its Focus tab draws the panels itself.
+    """
+
+    keeps_panels = False
 
     def __init__(self, logger: Any) -> None:
         self._logger, self._prefix = logger, ""

@@ -22,6 +22,8 @@ class WandbWriter:
     Images are logged at the step by which Lightning's scalars are drawn.
     """
 
+    keeps_panels = True
+
     def __init__(self, logger: Any) -> None:
         self._logger = logger
 
@@ -51,6 +53,8 @@ class WandbWriter:
 class MLflowWriter:
     """The artifacts of an MLFlowLogger's run, ``<prefix>/<tag>/<step>.jpg``."""
 
+    keeps_panels = True
+
     def __init__(self, logger: Any) -> None:
         self._logger = logger
         self._prefix = ""
@@ -78,6 +82,8 @@ class MLflowWriter:
 class CometWriter:
     """The experiment of a CometLogger."""
 
+    keeps_panels = True
+
     def __init__(self, logger: Any) -> None:
         self._logger = logger
 
@@ -99,6 +105,8 @@ class CometWriter:
 
 class ImageLoggerWriter:
     """Any logger with a method ``log_image(key, images, step)``, as W&B's has. It gets no animations and no texts."""
+
+    keeps_panels = True
 
     def __init__(self, logger: Any) -> None:
         self._logger = logger
