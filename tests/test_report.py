@@ -7,6 +7,7 @@ import shutil
 import struct
 import sys
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from torch.utils.data import DataLoader
 from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet, write_report
 from gradcam_callback.__main__ import main
 from gradcam_callback.offline.logged_run import read_runs
+from gradcam_callback.run.recording import tone_of
 
 LAYERS = ["block4_conv3", "block5_conv3"]
 
@@ -144,6 +146,22 @@ def test_the_box_is_red_only_if_a_shortcut_is_suspected(toys, fit, tmp_path, epo
     assert "SHORTCUT" in callback.verdict.headline and callback.verdict.suspected == (tone == "suspected")
     (run,) = read_runs(tmp_path / "run")
     assert list(run.entries.values())[-1]["verdict"]["tone"] == tone
+
+
+@pytest.mark.parametrize(
+    ("basis", "headline", "tone"),
+    [
+        ("masks", "NO SIGN OF A SHORTCUT: right in 100 % as they are", "clear"),
+        ("automatic masks", "NO SIGN OF A SHORTCUT, as far as automatic masks can tell: right", "unknown"),
+        ("masks", "NO SIGN OF A SHORTCUT, as far as boxes can tell: right", "unknown"),
+        ("frame", "NOT KNOWN, only the frame of the picture was tried", "unknown"),
+        ("masks", "UNCLEAR, so few images may also say so by chance: right", "unknown"),
+    ],
+)
+def test_the_box_is_green_only_if_given_masks_acquit(logged, basis, headline, tone):
+    verdict = replace(logged[1].verdict, basis=basis, headline=headline, suspected=False)
+    assert tone_of(verdict) == tone
+    assert tone_of(replace(verdict, suspected=True)) == "suspected"
 
 
 def test_of_two_callbacks_the_page_shows_both_or_the_one_that_is_asked_for(thin, fit, tmp_path, probe):

@@ -81,6 +81,12 @@ class Verdict:
         """Return the headline, and the evidence as a second paragraph."""
         return f"{self.headline}\n\n{self.evidence}"
 
+    @property
+    def acquits(self) -> bool:
+        """Return True if masks that a person gave show no sign of a shortcut. No other basis acquits."""
+        # Of boxes and automatic masks, the headline says before the colon that they cannot tell for certain.
+        return not self.suspected and self.headline.startswith(f"{BASES[MASKS].no_sign}:")
+
 
 def points_to_background(gap: float, low: float, basis: str = MASKS) -> bool:
     """Return True if a background gap says that the background decides: significance comes first, and size second.

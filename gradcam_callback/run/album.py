@@ -186,9 +186,7 @@ def is_suspected(verdict: Verdict | None) -> bool | None:
     """Return True if a verdict suspects a shortcut, False if given masks acquit the network, and None otherwise."""
     if verdict is None:
         return None
-    # With automatic masks and boxes, the headline says before the colon that they cannot tell for certain.
-    acquits = verdict.headline.startswith("NO SIGN OF A SHORTCUT:")
-    return True if verdict.suspected else False if acquits else None
+    return True if verdict.suspected else False if verdict.acquits else None
 
 
 def draw_masks(probe: ProbeSet) -> Image.Image:

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from gradcam_callback.drawing import InputImage, Style, encode_jpeg, paint
-from gradcam_callback.measures import FRAME, MASKS, NO_MASKS, Verdict
+from gradcam_callback.measures import FRAME, NO_MASKS, Verdict
 from gradcam_callback.probes import ProbeSet
 from gradcam_callback.run.album import input_images
 from gradcam_callback.run.captions import OWN_TARGET, caption_answers, caption_maps
@@ -96,7 +96,7 @@ class Recorder:
                 for text in texts
             ],
             "answers": answers,
-            "verdict": None if verdict is None else {**verdict_data(verdict), "tone": _tone(verdict)},
+            "verdict": None if verdict is None else {**verdict_data(verdict), "tone": tone_of(verdict)},
             "scalars": {name: _rounded(value, 6) for name, value in scalars.items() if name not in ("step", "epoch")},
         }
         return json.dumps(record, ensure_ascii=False)
@@ -149,12 +149,9 @@ def verdict_data(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _tone(verdict: Verdict) -> str:
+def tone_of(verdict: Verdict) -> str:
     """Return how a verdict is coloured: ``"suspected"``, ``"clear"`` if true masks show no sign, else ``"unknown"``."""
-    if verdict.suspected:
-        return "suspected"
-    acquits = verdict.basis == MASKS and verdict.headline.startswith("NO SIGN OF A SHORTCUT:")
-    return "clear" if acquits else "unknown"
+    return "suspected" if verdict.suspected else "clear" if verdict.acquits else "unknown"
 
 
 def _jpeg(image: InputImage, side: int) -> str:
