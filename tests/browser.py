@@ -28,6 +28,8 @@ def open_page(width=1280, height=1000, **options):
         arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
         page = browser.new_page(viewport={"width": width, "height": height}, **options)
+        # A busy machine takes its time.
+        page.set_default_timeout(120_000)
         page.errors = []
         page.on("pageerror", lambda error: page.errors.append(str(error)))
         page.on("console", lambda said: said.type == "error" and page.errors.append(said.text))
