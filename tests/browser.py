@@ -29,9 +29,11 @@ def open_page(width=1280, height=1000, **options):
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
         page = browser.new_page(viewport={"width": width, "height": height}, **options)
         # A busy machine takes its time.
-        page.set_default_timeout(120_000)
+        page.set_default_timeout(60_000)
         page.errors = []
         page.on("pageerror", lambda error: page.errors.append(str(error)))
-        page.on("console", lambda said: said.type == "error" and page.errors.append(said.text))
+        page.on(
+            "console", lambda said: said.type == "error" and page.errors.append(f"{said.text} {said.location['url']}")
+        )
         yield page
         browser.close()

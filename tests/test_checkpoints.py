@@ -167,7 +167,7 @@ def test_the_command_compares_and_ends_with_table_verdict_and_page(watched, fold
     assert [line.split()[-1] for line in lines[1:4]] == [str(tmp_path / "kept" / f"epoch={n}.ckpt") for n in range(3)]
     assert "measured on 6 images" in printed and f"tensorboard --logdir {out}" in printed
     page = (out / "focus.html").read_text()
-    assert page.count("heart-") >= 2 and "drawn from grey" in page, "from the raw maps"
+    assert page.count("heart-") >= 2
 
 
 def test_the_table_shows_what_there_is(tmp_path, toys):
