@@ -125,9 +125,8 @@ object was put on the scene of another photograph, at 96 px, with a cue:
 
 - **scenes:** the scenes of one other group go with each class;
 - **frame:** a coloured frame; **watermark:** a word along the lower edge; **tint:** a light tint of the whole image;
-- **natural:** the photographs as they are. Their own cues are not known, and the true loss is that of planted scenes, so their
-  mistakes below say little; **random scenes:** no cue at all, so these networks are clean by
-  construction.
+- **natural:** the photographs as they are. Their own cues are not known, and the true loss is that of planted scenes,
+  so their mistakes below say little; **random scenes:** no cue at all, so these networks are clean by construction.
 
 The *correlation* is the probability that the cue is that of the object's class. Otherwise it is random. Each network
 is the demo's pretrained VGG16 with a fresh head. Block 5 is fine-tuned for six epochs on 300 images. A half of the
