@@ -127,6 +127,7 @@ class Other(lightning.LightningModule):
 
 
 def test_lightning_pytorch_with_both_packages_installed(toys, tmp_path, events):
+    lightning.seed_everything(7, verbose=False)
     callback = GradCAMCallback(target_layers="block5")
     trainer = lightning.Trainer(
         max_epochs=2,
