@@ -50,7 +50,7 @@ NATURAL, CLEAN = "natural", "random scenes"
 
 @dataclass(frozen=True)
 class Page:
-    """What is particular to the page of one study.
+    """The particulars of the page of one study.
 
     Attributes:
         stem: of its files.

@@ -54,7 +54,7 @@ class Watched:
         self.maps = GradCAM(self.network)(self.probe.images, self.probe.labels).maps
 
     def answer(self, i):
-        """What the page says of an image at the last epoch."""
+        """Return the words of the page on an image at the last epoch."""
         best = int(self.probabilities[i].argmax())
         sign = "✓ right" if best == int(self.probe.labels[i]) else "✗ wrong"
         explained = self.probe.class_name(int(self.probe.labels[i]))
@@ -175,7 +175,7 @@ def tab(request, folder, watched, tmp_path):
 
 
 def errors_of(page):
-    """What the console says is wrong. TensorBoard itself misses some of its own files below a path prefix."""
+    """Return the errors of the console. TensorBoard itself misses some of its own files below a path prefix."""
     return [error for error in page.errors if "404" not in error or "gradcam_focus" in error]
 
 

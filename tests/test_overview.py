@@ -31,7 +31,7 @@ SHAPES = {"square": (60, 60), "wide": (60, 120), "tall": (120, 60)}
 
 @dataclass
 class Seen:
-    """What is drawn on a sheet: images with their places, and texts with their sizes and colours."""
+    """The content of a sheet: images with their places, and texts with their sizes and colours."""
 
     images: list
     texts: list

@@ -54,7 +54,7 @@ def run(logged, tmp_path):
 
 
 def data_of(page):
-    """What the script of the page reads."""
+    """Return the data that the script of the page reads."""
     (found,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(), flags=re.S)
     return json.loads(found)["runs"]
 

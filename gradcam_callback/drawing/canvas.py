@@ -62,12 +62,12 @@ def label_if_empty(pixels: Pixels, values: Map) -> Pixels:
     return np.asarray(sheet)
 
 
-def framed(pixels: Pixels, colour: Colour | None) -> Pixels:
+def framed(pixels: Pixels, colour: Colour | None, width: int = FRAME) -> Pixels:
     """Return pixels ``(h, w, 3)`` with a frame over their edges, or as they are if the colour is None."""
     if colour is None:
         return pixels
     copy = pixels.copy()
-    for edge in (copy[:FRAME], copy[-FRAME:], copy[:, :FRAME], copy[:, -FRAME:]):
+    for edge in (copy[:width], copy[-width:], copy[:, :width], copy[:, -width:]):
         edge[:] = colour
     return copy
 

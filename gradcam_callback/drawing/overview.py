@@ -24,6 +24,7 @@ from gradcam_callback.drawing.canvas import (
     Place,
     blank,
     cut,
+    framed,
     on_grid,
     put,
     write,
@@ -111,7 +112,7 @@ class Overview:
         canvas = self._base.copy()
         for i, (image, caption, (left, top)) in enumerate(zip(self._images, captions, self._places, strict=True)):
             top += self._text_lines * LINE
-            put(canvas, _frame(image.resized(*self._cell), caption.frame_colour), (left, top))
+            put(canvas, framed(image.resized(*self._cell), caption.frame_colour, FRAME), (left, top))
             for number, layer in enumerate(self.layers, start=1):
                 overlay = self._draw_overlay(image, maps[layer][i], (vmax or {}).get(layer))
                 put(canvas, overlay, (left + number * self._pitch, top))
@@ -216,13 +217,3 @@ def _outline(pixels: Pixels, image: InputImage) -> Pixels:
     outlined = pixels.copy()
     outlined[inside & ~interior] = OUTLINE
     return outlined
-
-
-def _frame(pixels: Pixels, colour: Colour | None) -> Pixels:
-    """Return pixels ``(h, w, 3)`` with a frame that is thick enough for a card."""
-    if colour is None:
-        return pixels
-    framed = pixels.copy()
-    for edge in (framed[:FRAME], framed[-FRAME:], framed[:, :FRAME], framed[:, -FRAME:]):
-        edge[:] = colour
-    return framed

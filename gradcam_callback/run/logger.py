@@ -52,7 +52,7 @@ class RunLogger:
         *,
         report: Report,
         style: Style,
-        views: Sequence[str] = tags.VIEWS,
+        views: Sequence[str] = tags.DEFAULT_VIEWS,
     ) -> None:
         self._probe, self._layers, self._state, self._tags = evaluator.probe, evaluator.layers, state, names
         self._writers, self._report, self._quality = list(writers), report, style.jpeg_quality

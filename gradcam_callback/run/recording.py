@@ -18,18 +18,18 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d
 
 from gradcam_callback.drawing import InputImage, Style, encode_jpeg, paint
+from gradcam_callback.layer_names import pick_layers
 from gradcam_callback.measures import FRAME, NO_MASKS, Verdict
 from gradcam_callback.probes import ProbeSet
 from gradcam_callback.run.album import input_images
 from gradcam_callback.run.captions import OWN_TARGET, caption_answers, caption_maps
 from gradcam_callback.run.evaluate import Evaluation
 from gradcam_callback.run.interventions import Interventions
+from gradcam_callback.run.snapshots import shrink
 from gradcam_focus import records
 
 # The longer side, in pixels, of a probe image and of an image of the interventions; the quality of both as JPEG.
@@ -60,6 +60,7 @@ class Recorder:
             "version": records.VERSION,
             "prefix": prefix,
             "layers": self._layers,
+            "few_layers": pick_layers(self._layers),
             "names": list(probe.names),
             "labels": labels,
             "images": [_jpeg(image, SIDE) for image in images],
@@ -129,14 +130,7 @@ def pack_maps(maps: Tensor, cells: int) -> bytes:
         maps: on the CPU.
         cells: the longer side of a map is at most so many cells. Larger maps are averaged over areas.
     """
-    height, width = maps.shape[1:]
-    shrink = max(height, width) / cells
-    small = maps.float()
-    if shrink > 1:
-        size = max(1, round(height / shrink)), max(1, round(width / shrink))
-        small = adaptive_avg_pool2d(small[:, None], size)[:, 0]
-    maxima = small.amax(dim=(1, 2))
-    units = (small / torch.where(maxima > 0, maxima, 1)[:, None, None] * 255).round().to(torch.uint8)
+    units, maxima = shrink(maps, cells)
     header = struct.pack("<3I", *units.shape)
     return zlib.compress(header + maxima.numpy().astype("<f4").tobytes() + units.numpy().tobytes(), 6)
 

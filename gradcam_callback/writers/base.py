@@ -64,7 +64,7 @@ class Manifest:
 
 @dataclass(frozen=True)
 class RunStart:
-    """What a writer is given of a run before its first entry.
+    """The start of a run: all that a writer is given before the first entry.
 
     Attributes:
         manifest: the description of the run.
@@ -83,7 +83,7 @@ class RunStart:
 
 @dataclass(frozen=True)
 class Entry:
-    """What a writer is given of a logged validation, after its images and its verdict.
+    """A logged validation, which a writer is given after its images and its verdict.
 
     Attributes:
         history: all entries so far, the new one last; scalars under their tags.

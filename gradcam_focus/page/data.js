@@ -98,12 +98,21 @@ export class Log {
   async refresh() {
     const { start, entries } = await this.#source.log(this.run, this.lastStep);
     this.start = start;
-    for (const entry of entries) this.entries.push({ ...entry, heading: entry.epoch < 0 ? "start" : `epoch ${entry.epoch}` });
-    if (entries.length) {
+    // Two readings at once may bring the same entries.
+    const fresh = entries.filter(({ step }) => step > this.lastStep);
+    for (const entry of fresh) this.entries.push({ ...entry, heading: entry.epoch < 0 ? "start" : `epoch ${entry.epoch}` });
+    if (fresh.length) {
       this.#packed.clear();
       this.#largest.clear();
     }
-    return entries.length > 0;
+    return fresh.length > 0;
+  }
+
+  /** Forget what has been read. */
+  forget() {
+    this.start = null;
+    this.entries = [];
+    for (const cache of [this.#pictures, this.#packed, this.#unpacked, this.#largest]) cache.clear();
   }
 
   /** Return the maps of a layer at a step: { n, h, w, maxima, units }, or null if they are not there. */

@@ -12,8 +12,6 @@ const REFRESH = 5;
 const PLAY = 0.7;
 // With more runs than this, only the first ones are shown until somebody chooses.
 const SHOWN_AT_FIRST = 2;
-// How many lines a plot by layer has before somebody asks for all.
-const FEW_LINES = 5;
 
 export class Focus {
   #root;
@@ -28,7 +26,7 @@ export class Focus {
   #follows = true;
   // The opacity of the hottest colour, as in the panels.
   #strength = 0.75;
-  #scaling = "map";
+  #scaling = null;
   #class = "";
   #wrongOnly = false;
   #order = "given";
@@ -152,6 +150,11 @@ export class Focus {
 
   /** Read what is new of the shown runs. Return true if anything is. */
   async #readShown() {
+    // A run that was started anew in the same folder, or resumed from an earlier step.
+    for (const log of this.#shownLogs(false).filter(({ run, lastStep }) => (run.last ?? -1) < lastStep)) {
+      log.forget();
+      this.#cardsKey = "";
+    }
     const behind = this.#shownLogs(false).filter((log) => !log.start || (log.run.last ?? -1) > log.lastStep);
     const grew = await Promise.all(behind.map((log) => log.refresh()));
     return grew.some(Boolean);
@@ -243,6 +246,9 @@ export class Focus {
     this.runs.hidden = this.#logs.length < 2;
     const logs = this.#shownLogs();
     const layers = [...new Set(logs.flatMap((log) => log.start.layers))];
+    // The style of the run decides until somebody chooses.
+    if (logs.length) this.#scaling ??= logs[0].start.scaling;
+    this.scaling.value = this.#scaling ?? "map";
     if (!layers.includes(this.#layer)) this.#layer = layers.at(-1) ?? null;
     fillLayers(this.layer, layers, this.#layer);
     const classes = [...new Set(logs.flatMap((log) => log.start.labels ?? []))].sort();
@@ -294,7 +300,7 @@ export class Focus {
       lookOf: async (log, maps, i, layer = this.#layer) => ({
         colours: this.#coloursOf(log),
         strength: this.#strength,
-        hottest: this.#scaling === "map" ? maps.maxima[i] : await log.largest(layer),
+        hottest: this.#scaling !== "run" ? maps.maxima[i] : await log.largest(layer),
       }),
     };
   }
@@ -314,7 +320,7 @@ export class Focus {
     this.follow.setAttribute("aria-pressed", String(this.#follows));
     const filters = [this.#class, this.#wrongOnly ? "wrong only" : "", this.#order === "changed" ? "changed most" : ""];
     this.summary.textContent = `Filter and look: ${filters.filter(Boolean).join(", ") || "all images"}`;
-    this.hottest.textContent = this.#scaling === "map" ? "the maximum of each map" : "the maximum of the layer over the run";
+    this.hottest.textContent = this.#scaling !== "run" ? "the maximum of each map" : "the maximum of the layer over the run";
     this.#drawVerdicts(scene);
     try {
       await this.#drawImages(scene);
@@ -420,7 +426,7 @@ export class Focus {
     }
     const byLayer = start.layers.some((layer) => has(`lift/${layer}`)) ? "lift" : "border_mass";
     const title = byLayer === "lift" ? "Lift: the focus on the object, 1 is chance" : "Share of the focus at the border";
-    const layers = this.#allLayers ? start.layers : deepestOfBlocks(start.layers);
+    const layers = this.#allLayers ? start.layers : start.few_layers;
     const ofLayers = layers.map((layer) => ({ name: layer, values: values(`${byLayer}/${layer}`) }));
     const reference = byLayer === "lift" ? 1 : null;
     if (ofLayers.some((line) => line.values.some((value) => value !== null))) {
@@ -453,6 +459,7 @@ function verdictOf(log, entry) {
     run,
     h("strong", {}, verdict.headline),
     h("p", {}, `${first} Look at `, link("#interventions", "the objects on other backgrounds"), ", and ", link("#plots", "the training"), "."),
+    log.start.caution ? h("p", {}, log.start.caution) : null,
     rest ? h("details", {}, h("summary", {}, "All that is known"), h("p", {}, rest)) : null,
   );
 }
@@ -464,14 +471,6 @@ function link(target, text) {
     document.querySelector(target).scrollIntoView({ behavior: "smooth" });
   };
   return h("a", { href: target, onclick: scroll }, text);
-}
-
-/** Return the deepest layer of each block of a VGG; of any other layers a few, evenly spread, with the last one. */
-function deepestOfBlocks(layers) {
-  const blocks = new Map(layers.map((layer) => [layer.match(/^(.*block\d+)_conv\d+$/)?.[1] ?? layer, layer]));
-  const deepest = [...blocks.values()];
-  if (deepest.length <= FEW_LINES) return deepest;
-  return Array.from({ length: FEW_LINES }, (_, i) => deepest[Math.round(((i + 1) * deepest.length) / FEW_LINES) - 1]);
 }
 
 function fillLayers(element, layers, chosen) {
