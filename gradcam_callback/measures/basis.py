@@ -62,7 +62,7 @@ NO_MASKS = (
 )
 
 _MASKS = Basis(
-    # Set before the study on photographs, which does not contradict them: see docs/photograph-study.md.
+    # Set before the study on photographs, which would choose others for automatic masks: docs/photograph-study.md.
     gap=Limits(sure=0.0, size=0.08, before=0.04),
     drop=Limits(sure=0.15, size=0.3, before=0.15),
     suspicion="SHORTCUT SUSPECTED",
