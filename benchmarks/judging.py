@@ -14,12 +14,12 @@ from typing import Any, Protocol
 
 import torch
 from finetuning import Finetuning
-from study_report import RESULT
+from study_report import ANSWERS, RESULT
 from torch import Tensor
 
 from gradcam_callback import GradCAM, GradCAMWarning, ProbeSet
 from gradcam_callback.measures import AUTOMATIC_MASKS, FRAME, MASKS, metrics
-from gradcam_callback.run.interventions import Interventions, Predict
+from gradcam_callback.run.interventions import OTHER_CLASS, SAME_CLASS, Interventions, Predict
 
 PROBES = (64, 16)
 LAYERS = ["block4_conv3", "block5_conv1", "block5_conv3"]
@@ -91,7 +91,8 @@ class Study:
             if part != "evaluate" and not self._file(folder, self.epochs).exists():
                 self._train(run, networks, folder)
             if part != "train" and self._file(folder, self.epochs).exists() and not (folder / RESULT).exists():
-                rows = self._evaluate(run, networks, folder)
+                rows, answers = self._evaluate(run, networks, folder)
+                (folder / ANSWERS).write_text(json.dumps(answers))
                 partial = (folder / RESULT).with_suffix(".partial")
                 partial.write_text(json.dumps(rows))
                 partial.rename(folder / RESULT)
@@ -109,22 +110,28 @@ class Study:
             if epoch > self.epochs - 2:
                 networks.save(self._file(folder, epoch))
 
-    def _evaluate(self, run: Run, networks: Finetuning, folder: Path) -> list[dict[str, Any]]:
-        """Return the scalars by all bases, on 64 and on 16 probe images, and the true accuracies."""
+    def _evaluate(self, run: Run, networks: Finetuning, folder: Path) -> tuple[list[dict[str, Any]], list[Any]]:
+        """Ask a network by all bases, on 64 and on 16 probe images.
+
+        Returns:
+            The scalars with the true accuracies, and the answer to each swap, from which other rules can be judged.
+        """
         probe, truth = self.probe(run), self.truth(run)
         sets = probe_sets(probe)
-        rows = []
+        rows, answers = [], []
         for epoch in (self.epochs - 1, self.epochs):
             networks.load(self._file(folder, epoch))
             accuracies = {name: networks.accuracy(data.images, data.labels) for name, data in truth.items()}
             for count in PROBES:
-                found = {basis: ask(probe_set, networks.predict) for basis, probe_set in sets[count].items()}
+                asked = {basis: ask(probe_set, networks.predict) for basis, probe_set in sets[count].items()}
+                found = {basis: scalars for basis, (scalars, _) in asked.items()}
                 if count == max(PROBES) and epoch == self.epochs:
                     found[MASKS] |= maps_alone(networks, sets[count][MASKS])
                 for basis, scalars in found.items():
                     about = {**asdict(run), "epoch": epoch, "images": count, "basis": basis}
                     rows.append({**about, **accuracies, **scalars})
-        return rows
+                    answers.append({**about, **accuracies, **asked[basis][1]})
+        return rows, answers
 
     @staticmethod
     def _file(folder: Path, epoch: int) -> Path:
@@ -149,14 +156,28 @@ def probe_sets(probe: Images) -> dict[int, dict[str, ProbeSet]]:
     }
 
 
-def ask(probe_set: ProbeSet, predict: Predict) -> dict[str, float]:
-    """Return the scalars of the callback's own interventions on a probe set."""
+def ask(probe_set: ProbeSet, predict: Predict) -> tuple[dict[str, float], dict[str, Any]]:
+    """Ask a network by the callback's own interventions on a probe set.
+
+    Returns:
+        The scalars, and the single answers: ``"labels"``, ``"correct"`` on the unchanged images, and for each set of
+        swaps the objects, the donors, and whether the network was right.
+    """
     interventions = Interventions(probe_set, seed=0)
     everything = torch.arange(len(probe_set))
     correct = predict(probe_set.images, everything).argmax(dim=1) == probe_set.labels
     answers = interventions.judge(correct, [interventions.ask(predict)])
     scalars = interventions.scalars(answers, split_by_class=False)
-    return {"masked": int(probe_set.has_mask.sum()), "in the test": len(interventions.numbers), **scalars}
+    single: dict[str, Any] = {
+        "labels": probe_set.labels[interventions.numbers].tolist(),
+        "correct": correct[interventions.numbers].int().tolist(),
+    }
+    sets = interventions.counterfactuals
+    if sets is not None:
+        for name, swaps in ((SAME_CLASS, sets.same_class), (OTHER_CLASS, sets.other_class)):
+            right = answers.correct[name].int().tolist()
+            single[name] = [swaps.objects.tolist(), swaps.donors.tolist(), right]
+    return {"masked": int(probe_set.has_mask.sum()), "in the test": len(interventions.numbers), **scalars}, single
 
 
 def maps_alone(networks: Finetuning, probe_set: ProbeSet) -> dict[str, float]:

@@ -22,6 +22,8 @@ Row = dict[str, Any]
 
 # The file of an evaluated network in its folder.
 RESULT = "evaluated.json"
+# The answer of the same networks to each single swap.
+ANSWERS = "answers.json"
 # A network that loses more accuracy than this has learnt a shortcut.
 SHORTCUT_LOSS = 0.15
 NAMES = {MASKS: "true masks", AUTOMATIC_MASKS: "automatic masks", FRAME: "the frame"}
