@@ -34,8 +34,8 @@ class Swaps:
     def __len__(self) -> int:
         return len(self.objects)
 
-    def __getitem__(self, part: slice) -> Swaps:
-        return Swaps(self.objects[part], self.donors[part])
+    def __getitem__(self, places: Tensor) -> Swaps:
+        return Swaps(self.objects[places], self.donors[places])
 
 
 class Counterfactuals:

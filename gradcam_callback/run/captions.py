@@ -10,6 +10,7 @@ from torch import Tensor
 from gradcam_callback.drawing import Caption
 from gradcam_callback.maps import CAMs, class_probability, is_correct, predicted_class
 from gradcam_callback.probes import ProbeSet
+from gradcam_callback.run.interventions import Answers, Interventions
 
 # What is explained by a callable target.
 OWN_TARGET = "your target"
@@ -78,6 +79,20 @@ def caption_answers(probe: ProbeSet, logits: Tensor, numbers: Tensor, labelled: 
         )
         for i, number in enumerate(numbers.tolist())
     ]
+
+
+def caption_set(interventions: Interventions, answers: Answers, name: str) -> dict[int, Caption]:
+    """Make the caption of each image of a set that was asked: its place in the set -> its caption.
+
+    Args:
+        interventions: of the answers.
+        answers: of a network.
+        name: of the set.
+    """
+    places = answers.places[name]
+    numbers = interventions.numbers_of(name)[places]
+    found = caption_answers(interventions.probe, answers.logits[name], numbers) if len(places) else []
+    return dict(zip(places.tolist(), found, strict=True))
 
 
 def _explained(probe: ProbeSet, cams: CAMs, i: int, contrast: bool) -> str:

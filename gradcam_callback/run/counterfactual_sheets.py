@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
 
 from PIL import Image
@@ -12,7 +12,7 @@ from gradcam_callback.drawing import AnswerRow, Caption, Group, InputImage, Pixe
 from gradcam_callback.formatting import percent
 from gradcam_callback.measures import FRAME, Verdict
 from gradcam_callback.probes import ProbeSet
-from gradcam_callback.run.captions import caption_answers
+from gradcam_callback.run.captions import caption_answers, caption_set
 from gradcam_callback.run.interventions import BACKGROUND, FOREGROUND, OTHER_CLASS, SAME_CLASS, Answers, Interventions
 
 ROWS = 12
@@ -60,20 +60,20 @@ class CounterfactualSheets:
         """
         if not self._numbers:
             return
-        of_set = {INPUT: logits[self._interventions.numbers], **answers.logits}
-        captions = {
-            name: caption_answers(self._probe, found, self._owners(name))
-            for name, found in of_set.items()
-            if len(found)
+        numbers = self._interventions.numbers
+        captions: dict[str, dict[int, Caption]] = {
+            INPUT: dict(enumerate(caption_answers(self._probe, logits[numbers], numbers)))
         }
-        shares = {name: _share_right(found) for name, found in captions.items()}
+        captions |= {name: caption_set(self._interventions, answers, name) for name in answers.logits}
+        captions = {name: found for name, found in captions.items() if found}
+        shares = {name: _share_right(found.values()) for name, found in captions.items()}
         if not isinstance(answers.swap, str):
             # Every object counts the same there, however many donors it has.
             shares[OTHER_CLASS] = answers.swap.swap_accuracy
             if answers.swap.control_accuracy is not None:
                 shares[SAME_CLASS] = answers.swap.control_accuracy
         groups = {
-            name: Group((heading, f"{percent(shares[name])} right"), max(map(len, self._places[name])))
+            name: Group((heading, f"{percent(shares[name])} right"), self._count_columns(name, captions[name]))
             for name, heading in self._headings.items()
             if name in captions
         }
@@ -81,6 +81,8 @@ class CounterfactualSheets:
         pages = [order[start : start + ROWS] for start in range(0, len(order), ROWS)]
         for number, page in enumerate(pages, start=1):
             note = "Green frames: right. Red frames: wrong. First those whose answer the background changed."
+            if any(len(captions[name]) < len(self._owners(name)) for name in captions):
+                note += " Other backgrounds are asked at other epochs."
             if len(pages) > 1:
                 note = f"Sheet {number} of {len(pages)}. {note}"
             rows = [self._row(row, list(groups), captions) for row in page]
@@ -89,19 +91,29 @@ class CounterfactualSheets:
     def _owners(self, name: str) -> Tensor:
         return self._interventions.numbers if name == INPUT else self._interventions.numbers_of(name)
 
-    def _row(self, row: int, names: list[str], captions: dict[str, list[Caption]]) -> AnswerRow:
+    def _asked(self, name: str, row: int, captions: Mapping[int, Caption]) -> list[int]:
+        return [place for place in self._places[name][row] if place in captions]
+
+    def _count_columns(self, name: str, captions: Mapping[int, Caption]) -> int:
+        return max(len(self._asked(name, row, captions)) for row in range(len(self._numbers)))
+
+    def _row(self, row: int, names: list[str], captions: Mapping[str, Mapping[int, Caption]]) -> AnswerRow:
         number = self._numbers[row]
+        places = {name: self._asked(name, row, captions[name]) for name in names}
         return AnswerRow(
             self._probe.names[number],
             self._probe.class_name(int(self._probe.labels[number])),
-            [[self._thumbnails[name][place] for place in self._places[name][row]] for name in names],
-            [[captions[name][place] for place in self._places[name][row]] for name in names],
+            [[self._thumbnails[name][place] for place in places[name]] for name in names],
+            [[captions[name][place] for place in places[name]] for name in names],
         )
 
-    def _change(self, row: int, captions: dict[str, list[Caption]]) -> float:
+    def _change(self, row: int, captions: Mapping[str, Mapping[int, Caption]]) -> float:
         """Return how far the answers of an object get worse on backgrounds of other classes, -1..1."""
         own = SAME_CLASS if self._places[SAME_CLASS][row] else INPUT
-        before, after = ([captions[name][place] for place in self._places[name][row]] for name in (own, OTHER_CLASS))
+        before, after = (
+            [captions[name][place] for place in self._asked(name, row, captions.get(name, {}))]
+            for name in (own, OTHER_CLASS)
+        )
         return _share_right(before) - _share_right(after) if after else 0.0
 
     @cached_property
@@ -120,5 +132,5 @@ class CounterfactualSheets:
         return image.resized(*image.fit(self._cell))
 
 
-def _share_right(captions: list[Caption]) -> float:
+def _share_right(captions: Collection[Caption]) -> float:
     return sum(caption.correct is True for caption in captions) / len(captions)

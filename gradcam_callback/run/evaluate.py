@@ -65,13 +65,15 @@ class Shard:
 
     Attributes:
         cams: None if no image fell to the process.
-        answers: set -> the logits of its part of the images of the interventions.
+        turn: of the interventions; None if all were asked.
+        answers: set -> the logits of its share of each part that was asked.
         faithfulness: ``(n,)``; empty unless asked for.
         rivals: those of its images, see `Evaluation`; empty unless the target is a contrast.
     """
 
     cams: CAMs | None
-    answers: dict[str, Tensor]
+    turn: int | None
+    answers: dict[str, list[Tensor]]
     faithfulness: Tensor
     rivals: dict[int, dict[str, Tensor]]
 
@@ -145,22 +147,24 @@ class Evaluator:
         """Evaluate the present weights in a single process; see `merge`."""
         return self.merge([self.compute_shard()], previous)
 
-    def compute_shard(self, rank: int = 0, world_size: int = 1) -> Shard:
+    def compute_shard(self, rank: int = 0, world_size: int = 1, turn: int | None = None) -> Shard:
         """Run the present weights on the images of one process.
 
         Args:
             rank: of this process.
             world_size: the number of processes; each set of images is cut into as many parts.
+            turn: asks a part of the interventions, see `Interventions`; None asks all. It is the same in all processes.
         """
-
         # The parts differ by one image at most. With more processes than images, some are empty.
         own = torch.arange(len(self.probe)).tensor_split(world_size)[rank]
         images = self.probe.images[own]
         cams = self._compute_maps(images, own) if len(images) else None
-        answers = self.interventions.ask(self._predict, rank, world_size) if self.interventions is not None else {}
+        answers = {}
+        if self.interventions is not None:
+            answers = self.interventions.ask(self._predict, rank, world_size, turn)
         faithful = self._faithfulness_of(images, own, cams) if self._check_faithfulness and cams else torch.empty(0)
         rivals = self._compute_rivals(cams, own) if cams is not None and self.target == CONTRAST else {}
-        return Shard(cams, answers, faithful, rivals)
+        return Shard(cams, turn, answers, faithful, rivals)
 
     def merge(self, shards: Sequence[Shard], previous: Mapping[str, Tensor] | None = None) -> Evaluation:
         """Compute the metrics of all shards together.
@@ -187,7 +191,7 @@ class Evaluator:
             rivals = {i: maps for shard in shards for i, maps in shard.rivals.items()}
         answers = None
         if self.interventions is not None and correct is not None:
-            answers = self.interventions.judge(correct, [shard.answers for shard in shards])
+            answers = self.interventions.judge(correct, [shard.answers for shard in shards], shards[0].turn)
             scalars |= self.interventions.scalars(answers, self._by_class)
         return Evaluation(cams, _defined(scalars), foci, answers, rivals)
 

@@ -31,6 +31,9 @@ from gradcam_callback.run.tags import by_class, join
 # The sets of images, in the order in which they are drawn. A frame test has the first two.
 SAME_CLASS, OTHER_CLASS, BACKGROUND, FOREGROUND = SETS = ("same_class", "other_class", "background", "foreground")
 
+# A turn asks one of so many parts of each set. With fewer images than this, all are asked at every turn.
+TURNS, FEW = 3, 6
+
 # Takes images (n, C, H, W) and, for each of them, the number (n,) of the probe image that it stands for. Returns logits
 # (n, K) on the CPU.
 Predict = Callable[[Tensor, Tensor], Tensor]
@@ -41,6 +44,7 @@ class Answers:
     """The answers of a network to the images of the interventions.
 
     Attributes:
+        places: set -> ``(n,)`` int64, which images of the set were asked, in ascending order.
         logits: set -> ``(n, K)``.
         correct: set -> ``(n,)`` bool, True if the prediction is the label of the object.
         accuracy: on the unchanged images, 0..1.
@@ -48,6 +52,7 @@ class Answers:
         basis: what tells the object from the background.
     """
 
+    places: dict[str, Tensor]
     logits: dict[str, Tensor]
     correct: dict[str, Tensor]
     accuracy: float
@@ -66,11 +71,15 @@ class Interventions:
     is blind to cues in the centre, and to cues of the whole image such as a tint. It takes an object that reaches the
     frame for a part of it.
 
+    All images together cost more than the maps do. So the sets can be asked by turns: one background of each kind per
+    object, and every third image without its object or alone. Three turns ask everything.
+
     Args:
         probe: a probe set with labels.
         seed: chooses the backgrounds, or frames, that objects are put on.
 
     Attributes:
+        probe: the probe set.
         basis: what tells the object from the background: a key of `gradcam_callback.measures.basis.BASES`.
         sets: the names of the sets of images, some of `SETS`.
         numbers: ``(M,)``, the numbers of the probe images that take part.
@@ -78,7 +87,7 @@ class Interventions:
     """
 
     def __init__(self, probe: ProbeSet, seed: int) -> None:
-        self._probe, self._seed = probe, seed
+        self.probe, self._seed = probe, seed
         self.basis = _basis_of(probe)
         self.sets = SETS if probe.masks is not None else (SAME_CLASS, OTHER_CLASS)
         masks = centre_masks(probe.images) if probe.masks is None else probe.masks
@@ -95,10 +104,11 @@ class Interventions:
                 present=None if probe.present is None else probe.present[self.numbers],
                 backgrounds=images if probe.masks is None else None,
             )
+        self._turns = {name: self._take_turns(name) for name in self.sets}
 
     def _choose(self, masks: Tensor) -> Tensor:
         """Return the numbers of the probe images whose object leaves enough background, and warn of the others."""
-        probe = self._probe
+        probe = self.probe
         fits = mask_area(masks) <= LARGEST_OBJECT
         left_out = [probe.names[i] for i in (probe.has_mask & ~fits).nonzero()[:, 0].tolist()]
         if left_out:
@@ -111,6 +121,14 @@ class Interventions:
             )
         return (probe.has_mask & fits).nonzero()[:, 0]
 
+    def _take_turns(self, name: str) -> tuple[Tensor, Tensor]:
+        """Return the turn at which each image of a set is asked, and the number of turns after which it is again."""
+        if name in (BACKGROUND, FOREGROUND):
+            return torch.arange(len(self.numbers)) % TURNS, torch.full((len(self.numbers),), TURNS)
+        is_same = self.numbers_of(name)[:, None] == self.numbers_of(name)
+        # The pairs of an object follow each other, one for each of its backgrounds.
+        return is_same.tril(-1).sum(dim=1), is_same.sum(dim=1)
+
     def numbers_of(self, name: str) -> Tensor:
         """Return ``(n,)``, the number of the probe image whose object, or whose background, each image of a set shows.
 
@@ -122,49 +140,82 @@ class Interventions:
             return self.numbers
         return self.numbers[(sets.same_class if name == SAME_CLASS else sets.other_class).objects]
 
-    def images_of(self, name: str, part: slice = slice(None)) -> Tensor:
+    def asked(self, name: str, turn: int | None) -> list[Tensor]:
+        """Return the parts of a set that are asked: each ``(n,)``, places in the set.
+
+        Args:
+            name: one of `SETS`.
+            turn: the number of the turn; None asks everything, in as many parts as there are turns.
+        """
+        ranks, counts = self._turns[name]
+        if turn is None or len(self.numbers) < FEW:
+            return [(ranks == rank).nonzero()[:, 0] for rank in ranks.unique()]
+        # An object with fewer backgrounds is asked on the same one more often.
+        return [(ranks == turn % counts).nonzero()[:, 0]]
+
+    def images_of(self, name: str, places: Tensor | None = None) -> Tensor:
         """Return some images of a set: ``(n, C, H, W)``, as the model takes them.
 
         Args:
             name: one of `SETS`.
-            part: which of them.
+            places: ``(n,)``, which of them; None returns all.
         """
         sets = self.counterfactuals
         assert sets is not None  # without images nobody asks for some
+        places = torch.arange(len(self.numbers_of(name))) if places is None else places
         if name in (BACKGROUND, FOREGROUND):
-            return (sets.background if name == BACKGROUND else sets.foreground)[part]
-        return sets.paste((sets.same_class if name == SAME_CLASS else sets.other_class)[part])
+            return (sets.background if name == BACKGROUND else sets.foreground)[places]
+        return sets.paste((sets.same_class if name == SAME_CLASS else sets.other_class)[places])
 
-    def ask(self, predict: Predict, rank: int = 0, world_size: int = 1) -> dict[str, Tensor]:
-        """Return set -> logits ``(n, K)`` of this process's part of each set."""
-        logits = {}
+    def ask(
+        self, predict: Predict, rank: int = 0, world_size: int = 1, turn: int | None = None
+    ) -> dict[str, list[Tensor]]:
+        """Ask the network about this process's share of each part.
+
+        Args:
+            predict: runs the network.
+            rank: of this process.
+            world_size: the number of processes.
+            turn: as in `asked`.
+
+        Returns:
+            Set -> the logits ``(n, K)`` of each part that is asked. With more processes than images, some are empty.
+        """
+        logits: dict[str, list[Tensor]] = {}
         for name in self.sets:
             numbers = self.numbers_of(name)
-            # The parts differ by one image at most. With more processes than images, some are empty.
-            own = torch.arange(len(numbers)).tensor_split(world_size)[rank]
-            if len(own):
-                part = slice(int(own[0]), int(own[-1]) + 1)
-                logits[name] = predict(self.images_of(name, part), numbers[part])
+            # Part by part at every turn, so that the same images meet in a chunk and the outputs of a frozen base can
+            # be used again. The shares of the processes differ by one image at most.
+            shares = [part.tensor_split(world_size)[rank] for part in self.asked(name, turn)]
+            logits[name] = [
+                predict(self.images_of(name, own), numbers[own]) if len(own) else torch.empty(0, 0) for own in shares
+            ]
         return logits
 
-    def judge(self, correct: Tensor, shards: Sequence[Mapping[str, Tensor]]) -> Answers:
+    def judge(self, correct: Tensor, shards: Sequence[Mapping[str, list[Tensor]]], turn: int | None = None) -> Answers:
         """Compare the answers with the labels.
 
         Args:
             correct: ``(N,)`` bool, for each probe image, True if its prediction is correct.
             shards: the logits of all processes by rank, as `ask` returns them.
+            turn: of `ask`.
         """
-        logits, right = {}, {}
+        places, logits, right = {}, {}, {}
         for name in self.sets:
-            parts = [shard[name] for shard in shards if name in shard]
-            logits[name] = torch.cat(parts) if parts else torch.empty(0, 1)
-            labels = self._probe.labels[self.numbers_of(name)]
-            right[name] = is_correct(logits[name], labels, self._probe.multi_label) if parts else labels.bool()
+            parts = self.asked(name, turn)
+            found = [
+                each for part in zip(*(shard[name] for shard in shards), strict=True) for each in part if len(each)
+            ]
+            asked = torch.cat(parts) if parts else torch.empty(0, dtype=torch.long)
+            places[name], order = asked.sort()
+            logits[name] = torch.cat(found)[order] if found else torch.empty(0, 1)
+            labels = self.probe.labels[self.numbers_of(name)[places[name]]]
+            right[name] = is_correct(logits[name], labels, self.probe.multi_label) if found else labels.bool()
         own = correct[self.numbers]
-        accuracy = mean(own if len(own) else correct[self._probe.has_mask])
-        return Answers(logits, right, accuracy, self._test(own, right[OTHER_CLASS], right[SAME_CLASS]), self.basis)
+        accuracy = mean(own if len(own) else correct[self.probe.has_mask])
+        return Answers(places, logits, right, accuracy, self._test(own, places, right), self.basis)
 
-    def _test(self, correct: Tensor, correct_on_others: Tensor, correct_on_same: Tensor) -> SwapTest | str:
+    def _test(self, correct: Tensor, places: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> SwapTest | str:
         """Return the swap test, or the reason why there is none."""
         sets = self.counterfactuals
         if sets is None:
@@ -178,7 +229,13 @@ class Interventions:
                 "probe images of several classes."
             )
         return swap_test(
-            correct, self._labels, sets.other_class, correct_on_others, sets.same_class, correct_on_same, self._seed
+            correct,
+            self._labels,
+            sets.other_class[places[OTHER_CLASS]],
+            right[OTHER_CLASS],
+            sets.same_class[places[SAME_CLASS]],
+            right[SAME_CLASS],
+            self._seed,
         )
 
     def scalar_names(self, split_by_class: bool) -> list[str]:
@@ -239,13 +296,13 @@ class Interventions:
         }
 
     def _swap_by_class(self, answers: Answers) -> dict[str, float]:
-        labels = self._probe.labels[self.numbers_of(OTHER_CLASS)]
+        labels = self.probe.labels[self.numbers_of(OTHER_CLASS)[answers.places[OTHER_CLASS]]]
         correct = answers.correct[OTHER_CLASS]
         return {self._of_class(label): mean(correct[labels == label]) for label in sorted(set(labels.tolist()))}
 
     def _of_class(self, label: int) -> str:
         name = tags.FRAME_ACCURACY if self.basis == FRAME else tags.SWAP_ACCURACY
-        return join(by_class(name), self._probe.class_name(label))
+        return join(by_class(name), self.probe.class_name(label))
 
 
 def _basis_of(probe: ProbeSet) -> str:

@@ -12,10 +12,11 @@ import numpy as np
 from gradcam_callback.drawing import Style, encode_gif, encode_jpeg
 from gradcam_callback.encoded_image import EncodedImage
 from gradcam_callback.maps import class_probability
-from gradcam_callback.measures import FRAME, Verdict, confirms, judge, judge_without_swap
+from gradcam_callback.measures import Verdict, judge, judge_without_swap
 from gradcam_callback.run import tags
 from gradcam_callback.run.album import Album, Parts
 from gradcam_callback.run.captions import explains_classes
+from gradcam_callback.run.confirmation import is_confirmed
 from gradcam_callback.run.evaluate import Evaluation, Evaluator
 from gradcam_callback.run.recording import Recorder, verdict_data
 from gradcam_callback.run.state import RunState
@@ -149,13 +150,8 @@ class RunLogger:
         foci = [replace(focus, first_lift=first.get(join(tags.LIFT, focus.layer))) for focus in evaluation.foci]
         if isinstance(answers.swap, str):
             return judge_without_swap(answers.accuracy, answers.swap, foci, answers.basis)
-        # Neither another validation of this epoch nor the entry before training (-1) can confirm a suspicion.
-        earlier = next((entry for entry in reversed(history) if entry["epoch"] not in (epoch, -1)), {})
-        gap, drop = earlier.get(tags.BACKGROUND_GAP), earlier.get(tags.SWAP_DROP, 0.0)
-        if answers.basis == FRAME:
-            gap = earlier.get(tags.FRAME_GAP)
-            drop = earlier.get(tags.PROBE_ACCURACY, 0.0) - earlier.get(tags.FRAME_ACCURACY, 0.0)
-        return judge(answers.swap, foci, standalone or confirms(gap, drop, answers.basis), answers.basis)
+        confirmed = standalone or is_confirmed(history, epoch, answers.basis)
+        return judge(answers.swap, foci, confirmed, answers.basis)
 
     def _write_entry(self, evaluation: Evaluation, first: Mapping[str, float] | None) -> None:
         """Write the images of an entry. Writers without much room get most of them only if they are due."""

@@ -21,12 +21,12 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from gradcam_callback.drawing import InputImage, Style, encode_jpeg, paint
+from gradcam_callback.drawing import Caption, InputImage, Style, encode_jpeg, paint
 from gradcam_callback.layer_names import pick_layers
 from gradcam_callback.measures import FRAME, NO_MASKS, Verdict
 from gradcam_callback.probes import ProbeSet
 from gradcam_callback.run.album import input_images
-from gradcam_callback.run.captions import OWN_TARGET, caption_answers, caption_maps
+from gradcam_callback.run.captions import OWN_TARGET, caption_maps, caption_set
 from gradcam_callback.run.evaluate import Evaluation
 from gradcam_callback.run.interventions import Interventions
 from gradcam_callback.run.snapshots import shrink
@@ -83,19 +83,18 @@ class Recorder:
         """
         probe, cams = self._probe, evaluation.cams
         texts = caption_maps(probe, cams, contrast=evaluation.rivals is not None)
-        answers = {}
+        answers: dict[str, list[list[Any] | None]] = {}
         if self._interventions is not None and evaluation.answers is not None:
-            for name, logits in evaluation.answers.logits.items():
-                if len(logits) and len(self._interventions.numbers_of(name)):
-                    found = caption_answers(probe, logits, self._interventions.numbers_of(name))
-                    answers[name] = [[text.prediction, _rounded(text.probability), text.correct] for text in found]
+            for name in evaluation.answers.logits:
+                found = caption_set(self._interventions, evaluation.answers, name)
+                if found:
+                    # Null for an image that is asked at another entry.
+                    all_places = range(len(self._interventions.numbers_of(name)))
+                    answers[name] = [_answer(found[place]) if place in found else None for place in all_places]
         record = {
             "step": int(scalars["step"]),
             "epoch": scalars["epoch"],
-            "predictions": [
-                [text.prediction, _rounded(text.probability), text.correct, text.explained or OWN_TARGET]
-                for text in texts
-            ],
+            "predictions": [[*_answer(text), text.explained or OWN_TARGET] for text in texts],
             "answers": answers,
             "verdict": None if verdict is None else {**verdict_data(verdict), "tone": tone_of(verdict)},
             "scalars": {name: _rounded(value, 6) for name, value in scalars.items() if name not in ("step", "epoch")},
@@ -146,6 +145,10 @@ def verdict_data(verdict: Verdict) -> dict[str, Any]:
 def tone_of(verdict: Verdict) -> str:
     """Return how a verdict is coloured: ``"suspected"``, ``"clear"`` if true masks show no sign, else ``"unknown"``."""
     return "suspected" if verdict.suspected else "clear" if verdict.acquits else "unknown"
+
+
+def _answer(caption: Caption) -> list[Any]:
+    return [caption.prediction, _rounded(caption.probability), caption.correct]
 
 
 def _jpeg(image: InputImage, side: int) -> str:

@@ -13,6 +13,7 @@ from gradcam_callback.exceptions import GradCAMWarning, UserCodeError
 from gradcam_callback.maps import is_out_of_memory
 from gradcam_callback.measures import Verdict
 from gradcam_callback.run import tags
+from gradcam_callback.run.confirmation import choose_turn
 from gradcam_callback.run.evaluate import Evaluation, Evaluator, Shard
 from gradcam_callback.run.logger import RunLogger
 from gradcam_callback.run.state import RunState
@@ -76,7 +77,14 @@ class Session:
             # Before the work, so that a failure is not repeated at each batch of the validation.
             self._computed = True
             with self.guard("this epoch's maps"):
-                self._shard = self.evaluator.compute_shard(rank, world_size)
+                self._shard = self.evaluator.compute_shard(rank, world_size, self._choose_turn())
+
+    def _choose_turn(self) -> int | None:
+        """Return which part of the interventions is asked; None asks all, as a test does."""
+        interventions = None if self.evaluator is None else self.evaluator.interventions
+        if self.is_apart or interventions is None:
+            return None
+        return choose_turn(self.state.history, interventions.basis)
 
     def take_shard(self) -> Shard | None:
         """Return this process's shard; None if there is none, or if it failed."""

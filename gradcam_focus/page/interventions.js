@@ -48,7 +48,7 @@ export function interventionsOf(log, entry, showsAll, showAll) {
         h(
           "td",
           {},
-          h("div", { className: "tiles" }, ...(own[set] ?? []).map((place) =>
+          h("div", { className: "tiles" }, ...askedFirst(own[set] ?? [], entry.answers[set]).map((place) =>
             tile(start.sets[set].images[place], entry.answers[set][place], `${start.names[number]}, ${HEADINGS.masks[set]}`),
           )),
         ),
@@ -64,7 +64,17 @@ function name(start, number) {
   return h("div", { className: "name" }, start.names[number], label ? h("span", { className: "label" }, `label: ${label}`) : null);
 }
 
-function tile(image, [prediction, probability, correct], about) {
+function tile(image, answer, about) {
+  if (!answer) {
+    const later = "asked at other epochs";
+    return h(
+      "figure",
+      { className: "tile unasked" },
+      h("img", { src: imageAddress(image), alt: `${about}: ${later}`, loading: "lazy" }),
+      h("figcaption", { className: "faint" }, later),
+    );
+  }
+  const [prediction, probability, correct] = answer;
   return h(
     "figure",
     { className: `tile ${tone(correct)}` },
@@ -80,10 +90,15 @@ function changeOf(entry, number, { same_class: same, other_class: other }) {
   return before - share(other.map((place) => entry.answers.other_class[place]));
 }
 
+function askedFirst(places, answers) {
+  return [...places].sort((a, b) => Number(!answers[a]) - Number(!answers[b]));
+}
+
 function rightIn(answers) {
   return `${percent(share(answers))} right`;
 }
 
 function share(answers) {
-  return answers.filter(([, , correct]) => correct).length / answers.length;
+  const asked = answers.filter(Boolean);
+  return asked.filter(([, , correct]) => correct).length / asked.length;
 }

@@ -1,0 +1,51 @@
+"""Decide from the earlier entries of a run if a suspicion is confirmed, and how much is asked next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from gradcam_callback.measures import FRAME, confirms
+from gradcam_callback.run import tags
+
+Entry = Mapping[str, float]
+BEFORE_TRAINING = -1
+
+
+def is_confirmed(history: Sequence[Entry], epoch: float, basis: str) -> bool:
+    """Return True if the last epoch before this one says that the background decides.
+
+    Another validation of the same epoch does not count, and neither does the entry before training.
+
+    Args:
+        history: the entries before this one.
+        epoch: of this one.
+        basis: what tells the object from the background.
+    """
+    earlier = next((entry for entry in reversed(history) if entry["epoch"] not in (epoch, BEFORE_TRAINING)), None)
+    return earlier is not None and _confirms(earlier, basis)
+
+
+def choose_turn(history: Sequence[Entry], basis: str) -> int | None:
+    """Return which part of the interventions the next entry asks; None asks all of them.
+
+    All are asked first, and whenever the next entry might confirm a suspicion. So a suspicion always rests on all of
+    them, while a network that shows no sign is asked a third each time.
+
+    Args:
+        history: the entries of the run so far. All processes have the same ones.
+        basis: what tells the object from the background.
+    """
+    entries = [entry for entry in history if entry["epoch"] != BEFORE_TRAINING]
+    if not entries:
+        return None
+    # The next entry may be of a new epoch, or be another validation of the last one.
+    last = entries[-1]
+    may_confirm = _confirms(last, basis) or is_confirmed(entries, last["epoch"], basis)
+    return None if may_confirm else len(entries)
+
+
+def _confirms(entry: Entry, basis: str) -> bool:
+    if basis == FRAME:
+        drop = entry.get(tags.PROBE_ACCURACY, 0.0) - entry.get(tags.FRAME_ACCURACY, 0.0)
+        return confirms(entry.get(tags.FRAME_GAP), drop, basis)
+    return confirms(entry.get(tags.BACKGROUND_GAP), entry.get(tags.SWAP_DROP, 0.0), basis)
