@@ -57,8 +57,8 @@ class GradCAMCallback(Callback):
             Each probe image, also a changed one, comes alone and with all else of its batch.
         tag_prefix: the first part of all tags. A second callback with the default gets ``"gradcam_2"``.
         log_before_training: True also logs the pretrained network, at step 0. The epoch of this entry is -1.
-        views: the images to log, some of ``"overview"``, ``"probe"``, ``"depth_profile"``, ``"counterfactuals"``,
-            ``"masks"``, and ``"layer"``, ``"evolution"``, ``"animation"``. ``"all"`` adds the last three.
+        views: the images to log, some of ``"overview"``, ``"probe"``, ``"counterfactuals"``, ``"masks"``, and
+            ``"depth_profile"``, ``"layer"``, ``"evolution"``, ``"animation"``. ``"all"`` adds the last four.
         style: how panels are drawn; None is ``Style()``.
         save_dir: a folder for the images and ``history.json`` as plain files; needs no logger.
         save_maps: True saves the raw maps as ``maps/<step>.npz``, in ``save_dir`` or beside the logger's files.

@@ -289,7 +289,7 @@ def test_maps_that_are_all_empty_have_no_place_and_stop_nothing(thin, fit, probe
     torch.nn.init.constant_(thin.features[-3].weight, 0.0)
     torch.nn.init.constant_(thin.features[-3].bias, -1.0)
     probe = probe if masked else ProbeSet(probe.images, probe.labels)
-    callback = GradCAMCallback(probe, ["block5_conv2", "block5_conv3"])
+    callback = GradCAMCallback(probe, ["block5_conv2", "block5_conv3"], views="all")
     metric = "lift" if masked else "centre_distance"
     trainer = fit(thin, callback, EarlyStopping(f"gradcam/{metric}/block5_conv3", mode="max", patience=9))
     assert trainer.current_epoch == 2

@@ -160,7 +160,7 @@ def test_validate_and_test_alone_are_looked_at_and_leave_everything_as_it_is(
     assert score[f"{prefix}/probe_accuracy"] <= 1
     found = events()
     assert found.Scalars(f"{prefix}/lift/{LAYERS[1]}")[0].value == pytest.approx(float(lift), rel=1e-5)
-    for name in ("probe/star-1", "overview", "depth_profile"):
+    for name in ("probe/star-1", "overview", "counterfactuals"):
         assert len(found.Images(f"{prefix}/{name}")) == 1
     assert {tag.rpartition("/test/")[0] for tag in found.Tags()["images"]} == {"gradcam" if verb == "test" else ""}
     said = found.Tensors(f"{prefix}/verdict")[0].tensor_proto.string_val[0].decode()

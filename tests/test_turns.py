@@ -49,13 +49,9 @@ def test_each_turn_puts_each_object_on_one_background_of_each_kind(interventions
 
 def test_an_object_with_one_background_is_put_on_it_at_every_turn(toys):
     # Two images of the first class, so that each has a single control.
-    items = [toys[i] for i in (0, 3, 1, 4, 7, 10, 2, 5, 8)]
-    images, labels, masks = (
-        torch.stack(column) if column[0].ndim else torch.tensor(column)
-        for column in zip(*((image, torch.tensor(label), mask) for image, label, mask in items), strict=True)
-    )
-    interventions = Interventions(ProbeSet(images, labels, masks), seed=0)
-    rare = [i for i, label in enumerate(labels.tolist()) if labels.tolist().count(label) == 2]
+    images, labels, masks = zip(*(toys[i] for i in (0, 3, 1, 4, 7, 10, 2, 5, 8)), strict=True)
+    interventions = Interventions(ProbeSet(torch.stack(images), labels, torch.stack(masks)), seed=0)
+    rare = [i for i, label in enumerate(labels) if labels.count(label) == 2]
     assert len(rare) == 2
     for turn in range(3):
         (places,) = interventions.asked("same_class", turn)
@@ -65,10 +61,8 @@ def test_an_object_with_one_background_is_put_on_it_at_every_turn(toys):
 def test_few_images_are_all_asked(toys):
     interventions = Interventions(ProbeSet.from_dataset(toys, 1), seed=0)
     for name in SETS:
-        everything = list(range(len(interventions.numbers_of(name))))
-        assert (
-            sorted(torch.cat([torch.zeros(0, dtype=torch.long), *interventions.asked(name, 1)]).tolist()) == everything
-        )
+        asked = torch.cat([torch.zeros(0, dtype=torch.long), *interventions.asked(name, 1)])
+        assert sorted(asked.tolist()) == list(range(len(interventions.numbers_of(name))))
 
 
 @pytest.mark.parametrize("turn", [None, 1, 5])

@@ -1,9 +1,11 @@
 """The same images and texts reach whatever the user has: files, TensorBoard, Weights & Biases, MLflow."""
 
+import importlib.util
 import io
 import json
 import re
 import shutil
+import struct
 import warnings
 from pathlib import Path
 
@@ -13,8 +15,10 @@ import pytorch_lightning as pl
 from conftest import ThinVGG
 from PIL import Image
 from pytorch_lightning.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_TENSOR
 from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet
 from gradcam_callback.encoded_image import EncodedImage
@@ -22,6 +26,7 @@ from gradcam_callback.measures import metrics
 from gradcam_callback.run.tags import DEFAULT_VIEWS, VIEWS, Tags, names_by_layer
 from gradcam_callback.writers import FolderWriter, Manifest, RunStart, TensorBoardWriter, image_path
 from gradcam_callback.writers.base import FORMAT
+from gradcam_callback.writers.event_writer import with_fast_checksums
 
 LAYERS = ["block4_conv3", "block5_conv3"]
 
@@ -327,6 +332,29 @@ def test_a_file_that_cannot_be_finished_leaves_the_one_before_and_nothing_else(t
         with pytest.raises(OSError, match="No space left"):
             writer.write_image("gradcam/probe/a", EncodedImage(b"half", "jpg", 1, 1), step=3)
     assert [path.read_bytes() for path in (tmp_path / "probe" / "a").iterdir()] == [b"whole"]
+
+
+@pytest.mark.parametrize("content", [b"", b"123456789", bytes(range(256)) * 99])
+def test_checksums_are_those_of_tensorboard_without_its_slow_code(content, tmp_path, monkeypatch):
+    # A copy of the module in which tests/conftest.py has not put the fast function.
+    spec = importlib.util.find_spec("tensorboard.compat.tensorflow_stub.pywrap_tensorflow")
+    untouched = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(untouched)
+    writer = with_fast_checksums(EventFileWriter(str(tmp_path)))
+    monkeypatch.setattr("tensorboard.summary.writer.record_writer.masked_crc32c", None)
+    writer.add_event(Event(file_version="brain.Event:2", source_metadata={"writer": content.hex()}))
+    writer.close()
+    (path,) = tmp_path.iterdir()
+    written, start = path.read_bytes(), 0
+    records = []
+    while start < len(written):
+        (length,) = struct.unpack_from("<Q", written, start)
+        header, record = written[start : start + 8], written[start + 12 : start + 12 + length]
+        found = [struct.unpack_from("<I", written, place)[0] for place in (start + 8, start + 12 + length)]
+        assert found == [untouched.masked_crc32c(header), untouched.masked_crc32c(record)]
+        records.append(Event.FromString(record))
+        start += 16 + length
+    assert records[-1].source_metadata.writer == content.hex()
 
 
 def test_the_event_writer_that_outlives_the_disk_still_says_where_it_writes(tmp_path):

@@ -46,7 +46,7 @@ OVERVIEW, PROBE, LAYER, EVOLUTION = "overview", "probe", "layer", "evolution"
 ANIMATION, DEPTH_PROFILE, COUNTERFACTUALS, MASKS = "animation", "depth_profile", "counterfactuals", "masks"
 VIEWS = (OVERVIEW, PROBE, LAYER, EVOLUTION, ANIMATION, DEPTH_PROFILE, COUNTERFACTUALS, MASKS)
 # The Focus tab shows layers and epochs better than images can, so these views have to be asked for.
-DEFAULT_VIEWS = tuple(view for view in VIEWS if view not in (LAYER, EVOLUTION, ANIMATION))
+DEFAULT_VIEWS = (OVERVIEW, PROBE, COUNTERFACTUALS, MASKS)
 # The views that a writer without room for all of them gets at every entry all the same.
 EVERY_ENTRY = (OVERVIEW, MASKS)
 THINNED = tuple(view for view in VIEWS if view not in EVERY_ENTRY)

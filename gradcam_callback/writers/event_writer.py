@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import struct
 import tempfile
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import google_crc32c
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 # Bytes that must be free before a new file is started. With less, the next outage would follow at once.
 ROOM = 1_000_000
@@ -26,7 +31,7 @@ class SurvivingEventWriter:
     """
 
     def __init__(self, writer: EventFileWriter) -> None:
-        self._writer: EventFileWriter | None = writer
+        self._writer: EventFileWriter | None = with_fast_checksums(writer)
         self._folder = writer.get_logdir()
         self._error: Exception | None = None
 
@@ -80,4 +85,29 @@ class SurvivingEventWriter:
         Path(self._folder).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=self._folder) as trial:
             trial.write(bytes(ROOM))
-        self._writer = EventFileWriter(self._folder)
+        self._writer = with_fast_checksums(EventFileWriter(self._folder))
+
+
+def with_fast_checksums(writer: EventFileWriter) -> EventFileWriter:
+    """Let an event writer compute its checksums in C, and return it.
+
+    TensorBoard computes them byte by byte in Python, in a thread beside the training: seconds for the panels of a look.
+    """
+    # Neither has a public name. Without them the file is the same, and slower.
+    records = getattr(getattr(writer, "_async_writer", None), "_writer", None)
+    if isinstance(records, RecordWriter):
+        records.write = partial(_write_record, records._writer)
+    return writer
+
+
+def _write_record(file: Any, content: bytes) -> None:
+    """Write a record of an event file: its length and the content, each with its checksum."""
+    length = struct.pack("<Q", len(content))
+    file.write(length + _masked_checksum(length) + content + _masked_checksum(content))
+
+
+def _masked_checksum(content: bytes) -> bytes:
+    # The mask of TensorFlow's records, so that a checksum in the content is not taken for one of the content.
+    checksum = google_crc32c.value(content)
+    rotated = (checksum >> 15 | checksum << 17) & 0xFFFFFFFF
+    return struct.pack("<I", (rotated + 0xA282EAD8) & 0xFFFFFFFF)
