@@ -14,8 +14,9 @@ from typing import Any, Protocol
 
 import torch
 from finetuning import Finetuning
-from study_report import ANSWERS, RESULT
+from study_report import RESULT
 from torch import Tensor
+from turns import ANSWERS
 
 from gradcam_callback import GradCAM, GradCAMWarning, ProbeSet
 from gradcam_callback.measures import AUTOMATIC_MASKS, FRAME, MASKS, metrics

@@ -14,6 +14,7 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score
+from turns import judge_networks
 
 from gradcam_callback.measures import AUTOMATIC_MASKS, FRAME, MASKS, confirms, points_to_background
 from gradcam_callback.measures.basis import BASES
@@ -22,8 +23,6 @@ Row = dict[str, Any]
 
 # The file of an evaluated network in its folder.
 RESULT = "evaluated.json"
-# The answer of the same networks to each single swap.
-ANSWERS = "answers.json"
 # A network that loses more accuracy than this has learnt a shortcut.
 SHORTCUT_LOSS = 0.15
 NAMES = {MASKS: "true masks", AUTOMATIC_MASKS: "automatic masks", FRAME: "the frame"}
@@ -255,6 +254,7 @@ def write_report(page: Page, out: Path, docs: Path) -> None:
         mistakes(final),
         by_kind(page, final),
         KINDNESS,
+        by_turns(out),
         metrics_alone(page, of(final, MASKS, 64)),
     ]
     (docs / f"{page.stem}.md").write_text("\n".join(sections))
@@ -399,6 +399,30 @@ def mistakes(final: list[Row]) -> str:
     ]
     head = ["basis", "images", "kind", "correlation", "seed", "mistake", "true loss", "gap", "its lower bound"]
     return "## Every mistake\n\n" + format_table(head, rows)
+
+
+def by_turns(out: Path) -> str:
+    """Format how the verdict changes if a network without a sign of a shortcut is asked by turns."""
+    judged = judge_networks(out)
+    if not judged:
+        return ""
+    rows = []
+    for basis, n_images in product(NAMES, (64, 16)):
+        own = [each for each in judged if (each.about["basis"], each.about["images"]) == (basis, n_images)]
+        bad, good = ([each for each in own if has_shortcut(each.about) is truth] for truth in (True, False))
+        row = [NAMES[basis], n_images]
+        for way in (0, 1):
+            row += [f"{sum(each.suspected[way] for each in group)} of {len(group)}" for group in (bad, good)]
+        changed = mean(abs(each.gaps[0] - each.gaps[1]) for each in own)
+        rows.append([*row, f"{changed:.3f}", f"{mean(each.share for each in own):.2f}"])
+    head = ["basis", "images", "caught, all asked", "false alarms, all asked", "caught by turns"]
+    head += ["false alarms by turns", "mean change of the gap", "share of the swaps asked by turns"]
+    return (
+        "## Asking by turns\n\nA network without a sign of a shortcut is asked on one background of each kind per "
+        "object, and on the others at later epochs. If its gap is larger than 4 points, the next epoch asks all. A "
+        "suspicion needs two epochs, so it always rests on all. All kinds, judged by the last two epochs:\n\n"
+        + format_table(head, rows)
+    )
 
 
 def metrics_alone(page: Page, final: list[Row]) -> str:

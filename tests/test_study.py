@@ -6,6 +6,7 @@ import biased
 import pytest
 import study_report
 import torch
+import turns
 
 from gradcam_callback.measures.basis import AUTOMATIC_MASKS, BASES, FRAME, MASKS
 
@@ -94,6 +95,32 @@ def test_the_page_is_written_from_the_evaluated_networks(page, tmp_path, capsys)
     table = (tmp_path / "docs" / f"{page.stem}.csv").read_text().splitlines()
     assert len(table) == 1 + len(rows) + len(frame) + len(unknown)
     assert (tmp_path / "docs" / "pictures" / f"{page.stem}.png").stat().st_size > 1000
+
+
+def test_networks_are_judged_with_all_answers_and_by_turns(tmp_path):
+    # Twelve objects of two classes on three backgrounds of each kind. The first background of another class is right.
+    labels = [i % 2 for i in range(12)]
+    objects = [i for i in range(12) for _ in range(3)]
+    same = [(i + 2 * (n % 3 + 1)) % 12 for n, i in enumerate(objects)]
+    other = [(i + 2 * (n % 3) + 1) % 12 for n, i in enumerate(objects)]
+    about = {"kind": "patch", "correlation": 1.0, "seed": 1, "images": 12, "basis": MASKS}
+    about |= {"validation": 1.0, "conflicting": 0.5, "labels": labels, "correct": [1] * 12}
+
+    def answers(epoch, right):
+        swaps = {"same_class": [objects, same, [1] * 36], "other_class": [objects, other, right * 12]}
+        return {**about, "epoch": epoch, **swaps}
+
+    # At epoch 3 only the first turn, which was asked long ago, knows of the shortcut; or only the second does.
+    for name, before in (("unseen", [0, 1, 1]), ("seen", [1, 0, 1])):
+        (tmp_path / name).mkdir()
+        saved = [answers(4, [0, 0, 1]), answers(3, before)]
+        (tmp_path / name / turns.ANSWERS).write_text(json.dumps(saved))
+    seen, unseen = turns.judge_networks(tmp_path)
+    assert seen.suspected == (True, True) and seen.share == 1 and seen.gaps == pytest.approx((2 / 3, 2 / 3))
+    assert unseen.suspected == (True, False) and unseen.share == pytest.approx(1 / 3)
+    assert unseen.gaps == pytest.approx((2 / 3, 0)), "the third background is asked, and is right"
+    text = study_report.by_turns(tmp_path)
+    assert "| true masks | 12 |" not in text, "other numbers of images than those of the studies"
 
 
 def test_a_page_without_evaluated_networks_is_an_error(tmp_path):

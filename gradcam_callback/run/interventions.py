@@ -125,9 +125,7 @@ class Interventions:
         """Return the turn at which each image of a set is asked, and the number of turns after which it is again."""
         if name in (BACKGROUND, FOREGROUND):
             return torch.arange(len(self.numbers)) % TURNS, torch.full((len(self.numbers),), TURNS)
-        is_same = self.numbers_of(name)[:, None] == self.numbers_of(name)
-        # The pairs of an object follow each other, one for each of its backgrounds.
-        return is_same.tril(-1).sum(dim=1), is_same.sum(dim=1)
+        return take_turns(self.numbers_of(name))
 
     def numbers_of(self, name: str) -> Tensor:
         """Return ``(n,)``, the number of the probe image whose object, or whose background, each image of a set shows.
@@ -303,6 +301,16 @@ class Interventions:
     def _of_class(self, label: int) -> str:
         name = tags.FRAME_ACCURACY if self.basis == FRAME else tags.SWAP_ACCURACY
         return join(by_class(name), self.probe.class_name(label))
+
+
+def take_turns(objects: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the turn at which each swap is asked, and the number of turns after which it is again: each ``(S,)``.
+
+    Args:
+        objects: ``(S,)``, the object of each swap. Its swaps take turns.
+    """
+    is_same = objects[:, None] == objects
+    return is_same.tril(-1).sum(dim=1), is_same.sum(dim=1)
 
 
 def _basis_of(probe: ProbeSet) -> str:

@@ -1,0 +1,94 @@
+"""What asking by turns does to the verdict, from the saved answers of the networks of a study.
+
+A network without a sign of a shortcut is asked on one background of each kind per object, and on the others at later
+epochs. Here each network is judged both ways: with all of its answers, and with those that the callback would ask for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradcam_callback.measures import Swaps, confirms, points_to_background, swap_test
+from gradcam_callback.run.interventions import OTHER_CLASS, SAME_CLASS, take_turns
+
+# The answer of each network to each single swap, in its folder.
+ANSWERS = "answers.json"
+Saved = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A network that is judged both ways at its last epoch.
+
+    Attributes:
+        about: kind, correlation, seed, number of images and basis, and the true accuracies.
+        gaps: the background gap with all answers, and by turns.
+        suspected: the same for the verdict.
+        share: of the swaps that the last epoch asks by turns, 0..1.
+    """
+
+    about: Saved
+    gaps: tuple[float, float]
+    suspected: tuple[bool, bool]
+    share: float
+
+
+def judge_networks(out: Path) -> list[Judged]:
+    """Judge every network of a study, by each basis and number of images."""
+    return [judged for path in sorted(out.glob(f"*/{ANSWERS}")) for judged in _judge(json.loads(path.read_text()))]
+
+
+def _judge(saved: list[Saved]) -> Iterator[Judged]:
+    def group(entry: Saved) -> tuple[str, int]:
+        return entry["basis"], entry["images"]
+
+    for _, entries in groupby(sorted(saved, key=lambda entry: (*group(entry), entry["epoch"])), group):
+        before, last = entries
+        if not all(entry.get(name, [[]])[0] for entry in (before, last) for name in (SAME_CLASS, OTHER_CLASS)):
+            continue  # too few masks for a swap or a control
+        basis = last["basis"]
+        all_before, all_last, first = _test(before), _test(last), _test(before, 1)
+        # The callback asks all of the next epoch if this epoch points to the background.
+        asks_all = confirms(first[0], 0.0, basis)
+        last_by_turns = all_last if asks_all else _test(last, 2)
+        yield Judged(
+            last,
+            (all_last[0], last_by_turns[0]),
+            (
+                points_to_background(*all_last, basis) and confirms(all_before[0], 0.0, basis),
+                points_to_background(*last_by_turns, basis) and asks_all,
+            ),
+            1.0 if asks_all else _share(last, 2),
+        )
+
+
+def _test(saved: Saved, turn: int | None = None) -> tuple[float, float]:
+    """Return the gap and the lower bound of its interval, with the answers of one turn, or with all."""
+    correct, labels = torch.tensor(saved["correct"]).bool(), torch.tensor(saved["labels"])
+    test = swap_test(correct, labels, *_answers(saved[OTHER_CLASS], turn), *_answers(saved[SAME_CLASS], turn))
+    assert test.gap is not None and test.gap_interval is not None
+    return test.gap, test.gap_interval[0]
+
+
+def _answers(saved: list[list[int]], turn: int | None) -> tuple[Swaps, Tensor]:
+    objects, donors, right = map(torch.tensor, saved)
+    asked = _asked(objects, turn)
+    return Swaps(objects[asked], donors[asked]), right[asked].bool()
+
+
+def _asked(objects: Tensor, turn: int | None) -> Tensor:
+    ranks, counts = take_turns(objects)
+    return torch.ones_like(ranks, dtype=torch.bool) if turn is None else ranks == turn % counts
+
+
+def _share(saved: Saved, turn: int) -> float:
+    asked = [_asked(torch.tensor(saved[name][0]), turn) for name in (OTHER_CLASS, SAME_CLASS)]
+    return float(torch.cat(asked).double().mean())
