@@ -1,10 +1,10 @@
 """The time of a whole look, part by part, beside the time of its maps alone.
 
-    python benchmarks/look.py [--size 224] [--rounds 5] [--masks none]
+    python benchmarks/look.py [--rounds 9] [--cases 0 1]
 
-Sixteen photographs go through the 13 layers of a VGG16, as at every validation of a training with all defaults. Each
-round makes one look, and the maps alone right after it. The ratios are medians over the rounds. Nothing else should
-run.
+Sixteen photographs go through the 13 layers of a VGG16, as at each validation of a training with all defaults. The
+network shows no sign of a shortcut, so from the second look on it is asked by turns. Each round makes one look, and the
+maps alone right after it. The ratios are medians over the rounds. Nothing else should run.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
-from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import torch
 from images import IMAGES, photographs
@@ -26,87 +25,89 @@ from torch.nn.functional import interpolate
 
 from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet
 from gradcam_callback.run import Evaluator, RunLogger, RunState, Tags
+from gradcam_callback.run.confirmation import choose_turn
 from gradcam_callback.writers import TensorBoardWriter
 
+ASKED, MEASURED, DRAWN, WHOLE = "interventions", "measuring", "drawing and writing", "the whole look"
+PREPARED, SECONDS = "time before the first look", "seconds of the maps alone"
+CASES = [(size, masks, frozen) for size in (128, 224) for masks, frozen in ((True, 0), (False, 0), (True, 3))]
+Result = TypeVar("Result")
+Given = ParamSpec("Given")
 
-class Stopwatch:
-    """The seconds of each part of a look."""
 
-    def __init__(self) -> None:
-        self.parts: dict[str, float] = {}
-
-    def time(self, part: str, work: Callable[..., object]) -> Callable[..., object]:
-        """Return the same function, whose time is added to a part."""
-
-        def timed(*args: object, **kwargs: object) -> object:
-            start = time.perf_counter()
-            try:
-                return work(*args, **kwargs)
-            finally:
-                self.parts[part] = self.parts.get(part, 0.0) + time.perf_counter() - start
-
-        return timed
+def timed(work: Callable[Given, Result], *args: Given.args, **kwargs: Given.kwargs) -> tuple[Result, float]:
+    """Return the result of a function, and the seconds that it takes."""
+    start = time.perf_counter()
+    result = work(*args, **kwargs)
+    return result, time.perf_counter() - start
 
 
 def freeze(network: nn.Module, blocks: int) -> None:
-    """Freeze the first blocks of the network, which end with a pooling each."""
+    """Freeze the first blocks of the network, each of which ends with a pooling."""
     features = network.get_submodule("features")
-    poolings = [i for i, module in enumerate(features.children()) if isinstance(module, nn.MaxPool2d)]
-    for module in list(features.children())[: poolings[blocks - 1] + 1 if blocks else 0]:
+    modules = list(features.children())
+    poolings = [i for i, module in enumerate(modules) if isinstance(module, nn.MaxPool2d)]
+    for module in modules[: poolings[blocks - 1] + 1 if blocks else 0]:
         module.requires_grad_(False)
+
+
+def measure(size: int, masked: bool, frozen: int, rounds: int) -> dict[str, float]:
+    """Return the time of each part of a look / the time of the maps alone, and the seconds of these.
+
+    Args:
+        size: side of the images in pixels.
+        masked: True gives each image a disc as its mask; False asks by the frame.
+        frozen: the number of blocks that are frozen.
+        rounds: the number of looks.
+    """
+    network = for_finetuning("demo", 4).eval()
+    freeze(network, frozen)
+    rows = torch.arange(size)[:, None] - size / 2
+    disc = (rows**2 + rows.T**2 < (size / 4) ** 2).expand(IMAGES, -1, -1)
+    images = interpolate(photographs(), size, mode="area")
+    probe = ProbeSet(images, [i % 4 for i in range(IMAGES)], disc if masked else None)
+    alone, state = GradCAM(network, reuse_frozen=False), RunState()
+    alone(images, probe.labels)  # warms up
+    evaluator, prepared = timed(Evaluator, GradCAM(network), probe)
+    interventions = evaluator.interventions
+    assert interventions is not None
+    seconds: dict[str, list[float]] = {}
+
+    def report(_: str, error: Exception) -> None:
+        raise error
+
+    with tempfile.TemporaryDirectory() as folder:
+        writer = TensorBoardWriter(TensorBoardLogger(folder, name="", version=""))
+        style = GradCAMCallback().style
+        log, laid_out = timed(RunLogger, evaluator, state, [writer], Tags(), report=report, style=style)
+        _, started = timed(log.start)
+        for epoch in range(rounds + 1):
+            turn = choose_turn(state.history, interventions.basis)
+            shard, computed = timed(evaluator.compute_shard, turn=turn)
+            evaluation, measured = timed(evaluator.merge, [shard], state.previous)
+            _, drawn = timed(log.log, evaluation, epoch, epoch)
+            _, maps = timed(alone, images, probe.labels)
+            if epoch:
+                assert turn is not None, "the network shows no sign of a shortcut"
+                parts = {ASKED: computed - maps, MEASURED: measured, DRAWN: drawn, WHOLE: computed + measured + drawn}
+                for part, taken in parts.items():
+                    seconds.setdefault(part, []).append(taken / maps)
+                seconds.setdefault(SECONDS, []).append(maps)
+    found = {part: statistics.median(values) for part, values in seconds.items()}
+    look = found[WHOLE] * found[SECONDS]
+    return {**found, PREPARED: (prepared + laid_out + started) / look}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--masks", choices=("disc", "none"), default="disc")
-    parser.add_argument("--frozen", type=int, default=0, help="how many blocks are frozen")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--cases", type=int, nargs="+", default=range(len(CASES)))
     args = parser.parse_args()
-    size = args.size
-    network = for_finetuning("demo", 4).eval().requires_grad_(True)
-    rows = torch.arange(size)[:, None] - size / 2
-    disc = (rows**2 + rows.T**2 < (size / 4) ** 2).expand(IMAGES, -1, -1)
-    images = interpolate(photographs(), size, mode="area")
-    probe = ProbeSet(images, [i % 4 for i in range(IMAGES)], disc if args.masks == "disc" else None)
-    freeze(network, args.frozen)
-    cam, style = GradCAM(network), GradCAMCallback().style
-    start = time.perf_counter()
-    evaluator = Evaluator(cam, probe)
-    prepared = time.perf_counter() - start
-    # Rotating weights: each look sees another network, as in a training. The last layer alone changes.
-    ratios: dict[str, list[float]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        logger = TensorBoardLogger(Path(folder), name="", version="")
-
-        def report(_: str, error: Exception) -> None:
-            raise error
-
-        log = RunLogger(evaluator, RunState(), [TensorBoardWriter(logger)], Tags(), report=report, style=style)
-        start = time.perf_counter()
-        log.start()
-        prepared += time.perf_counter() - start
-        fresh = GradCAM(network, reuse_frozen=False)
-        for turn in range(args.rounds + 1):
-            watch = Stopwatch()
-            evaluator._compute_maps = watch.time("maps", partial(Evaluator._compute_maps, evaluator))  # type: ignore[method-assign,assignment]
-            if evaluator.interventions is not None:
-                ask = partial(type(evaluator.interventions).ask, evaluator.interventions)
-                evaluator.interventions.ask = watch.time("interventions", ask)  # type: ignore[method-assign,assignment]
-            shard = evaluator.compute_shard()
-            evaluation = watch.time("measuring", evaluator.merge)([shard])
-            watch.time("drawing and writing", log.log)(evaluation, turn, turn)
-            start = time.perf_counter()
-            fresh(images, probe.labels)
-            alone = time.perf_counter() - start
-            if turn:  # the first look warms up
-                for part, seconds in watch.parts.items():
-                    ratios.setdefault(part, []).append(seconds / alone)
-                ratios.setdefault("the look", []).append(sum(watch.parts.values()) / alone)
-                ratios.setdefault("seconds of the maps alone", []).append(alone)
-    for part, values in ratios.items():
-        print(f"{part}: {statistics.median(values):.3f}")
-    print(f"prepared in {prepared:.1f} s")
+    for number in args.cases:
+        size, masked, frozen = CASES[number]
+        found = measure(size, masked, frozen, args.rounds)
+        what = f"{size} px, {'masks' if masked else 'no masks'}, {frozen} blocks frozen"
+        print(f"{what}: " + "; ".join(f"{part} {value:.3f}" for part, value in found.items()), flush=True)
 
 
 if __name__ == "__main__":
