@@ -80,8 +80,8 @@ BASES = {
     BOXES: replace(
         _MASKS,
         no_sign="NO SIGN OF A SHORTCUT, as far as boxes can tell",
-        caution="Some masks are boxes, which carry old background along, so this reads too kindly. Pass "
-        'masks="auto" to find the objects inside of them.',
+        caution="Some masks are boxes, which carry old background along, so this reads too kindly. With "
+        'masks="auto", from_dataset and from_folder find the objects inside of them.',
     ),
     AUTOMATIC_MASKS: replace(
         _MASKS,
