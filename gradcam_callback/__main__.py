@@ -27,6 +27,7 @@ from gradcam_callback.offline import (
     write_report,
 )
 from gradcam_callback.probes import ProbeSet
+from gradcam_callback.run import tags
 from gradcam_callback.writers import holds_run
 
 # The longer side of a heatmap in pixels, and the JPEG quality. These sheets are looked at alone, so both are high.
@@ -96,13 +97,16 @@ def compare(args: argparse.Namespace) -> None:
     size, normalisation, classes = read_inputs_for(args, checkpoints[-1].path)
     transform = center_crop(size, normalisation)
     # The probe set may show some of the classes only.
-    probe = ProbeSet.from_folder(args.probe, transform, class_names=classes)
+    probe = ProbeSet.from_folder(args.probe, transform, masks=args.masks, class_names=classes)
     results = watch_checkpoints(
         checkpoints,
         lambda path: load_model(args.model, path),
         probe,
         args.out,
         target_layers=args.layers,
+        target=args.target,
+        views=tags.VIEWS if "all" in args.views else args.views,
+        style=Style(colormap=args.colormap),
         reshape_transform=args.reshape,
     )
     write_report(args.out, args.out / "focus.html", len(results))
@@ -155,13 +159,6 @@ def parse() -> argparse.Namespace:
     command.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
     command.add_argument("--target", type=int, help="the index of the class to explain (default: the predicted class)")
     command.add_argument(
-        "--colormap",
-        choices=sorted(matplotlib.colormaps),
-        default=Style.colormap,
-        metavar="NAME",
-        help="one of matplotlib's; jet for the classic look",
-    )
-    command.add_argument(
         "-o",
         "--out",
         type=Path,
@@ -186,6 +183,24 @@ def parse() -> argparse.Namespace:
         required=True,
         metavar="FOLDER",
         help="<class>/<name>.jpg, and if there is a mask, <class>/<name>.mask.png, white on the object",
+    )
+    command.add_argument(
+        "--masks", choices=("auto",), help="auto: images without a mask get an automatic one (default: none)"
+    )
+    command.add_argument(
+        "--target",
+        type=_read_target,
+        default="label",
+        help="what a map explains: label (the default), predicted, contrast, or the index of a class",
+    )
+    command.add_argument(
+        "--views",
+        nargs="+",
+        choices=("all", *tags.VIEWS),
+        default=tags.DEFAULT_VIEWS,
+        metavar="VIEW",
+        help=f"the images to write: all, or some of {', '.join(tags.VIEWS)} (default: all but those that the page "
+        "shows better)",
     )
     command.add_argument(
         "-o",
@@ -276,6 +291,13 @@ def _image_arguments() -> argparse.ArgumentParser:
     )
     parent.add_argument("--reshape", choices=sorted(RESHAPES), help="the layout of a transformer's layers")
     parent.add_argument(
+        "--colormap",
+        choices=sorted(matplotlib.colormaps),
+        default=Style.colormap,
+        metavar="NAME",
+        help="one of matplotlib's; jet for the classic look",
+    )
+    parent.add_argument(
         "--size", type=int, help=f"side of the model's input in pixels (default: as the checkpoint says, else {SIZE})"
     )
     parent.add_argument(
@@ -288,6 +310,16 @@ def _image_arguments() -> argparse.ArgumentParser:
         "--classes", metavar="A,B,...", help="the names of the classes, by their index (default: of the checkpoint)"
     )
     return parent
+
+
+def _read_target(text: str) -> str | int:
+    if text.isdecimal():
+        return int(text)
+    if text in ("label", "predicted", "contrast"):
+        return text
+    raise argparse.ArgumentTypeError(
+        f"expected label, predicted, contrast or the index of a class, but got {text!r}; correct it"
+    )
 
 
 def main() -> None:

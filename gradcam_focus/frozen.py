@@ -17,8 +17,8 @@ def frozen_page(runs: Sequence[dict[str, Any]]) -> str:
     """Return the page as HTML that needs no other file.
 
     Args:
-        runs: each has its name as ``"run"``, ``"start"`` and ``"entries"`` as in `gradcam_focus.records.describe_log`,
-            and ``"maps"``: layer -> the maps as in `gradcam_focus.records.describe_maps`.
+        runs: each has its name as ``"run"``, ``"start"`` as in `gradcam_focus.records.describe_start`, its
+            ``"entries"``, and ``"maps"``: layer -> the maps as in `gradcam_focus.records.describe_maps`.
     """
     parts = {
         "STYLE": (PAGE / "focus.css").read_text(encoding="utf-8"),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 PLUGIN = "gradcam_focus"
 VERSION = 1
@@ -35,9 +35,36 @@ def prefixes(tags: Iterable[str]) -> list[str]:
     return sorted(tag.removesuffix(end) for tag in tags if tag.endswith(end))
 
 
-def newest(records: Sequence[tuple[int, bytes]]) -> dict[int, bytes]:
-    """Return step -> record, sorted by step. A resumed run logs some steps again; the last record of a step wins."""
-    return dict(sorted(dict(records).items()))
+class Record(NamedTuple):
+    """A record of a step, and when it was written, in seconds."""
+
+    step: int
+    time: float
+    content: bytes
+
+
+def newest(found: Iterable[Record]) -> dict[int, Record]:
+    """Return step -> record, sorted by step. A resumed run logs some steps again; the last writer of a step wins."""
+    by_time = sorted(found, key=lambda record: record.time)
+    return dict(sorted((record.step, record) for record in by_time))
+
+
+def latest(found: Iterable[Record]) -> Record | None:
+    """Return the record that was written last; None if there is none."""
+    return max(found, key=lambda record: record.time, default=None)
+
+
+def of_run(start: Record, found: Iterable[Record]) -> dict[int, Record]:
+    """Return step -> record of those entries that belong to the run that was started last, sorted by step.
+
+    A folder may hold the entries of an earlier training, and those that a resumed run has gone back behind.
+
+    Args:
+        start: the last record of a start. It names the steps that its run goes on from.
+        found: all records of entries.
+    """
+    goes_on_from = set(json.loads(start.content)["goes_on_from"])
+    return {step: record for step, record in newest(found).items() if record.time >= start.time or step in goes_on_from}
 
 
 def check_version(start: Mapping[str, Any]) -> None:
@@ -54,28 +81,21 @@ def check_version(start: Mapping[str, Any]) -> None:
         )
 
 
-def describe_log(start: bytes, entries: Mapping[int, bytes], after: int = -1) -> dict[str, Any]:
-    """Return a run as the page reads it.
-
-    Args:
-        start: the record of the run.
-        entries: step -> record.
-        after: leaves out the entries up to this step.
+def describe_start(start: bytes) -> dict[str, Any]:
+    """Return the start of a run as the page reads it.
 
     Raises:
         ValueError: another version of this package wrote it, or it is damaged.
     """
     described: dict[str, Any] = json.loads(start)
     check_version(described)
-    return {"start": described, "entries": [json.loads(entry) for step, entry in entries.items() if step > after]}
+    return described
 
 
-def describe_maps(records: Mapping[int, bytes], after: int = -1) -> dict[str, list[Any]]:
+def describe_maps(maps: Mapping[int, bytes]) -> dict[str, list[Any]]:
     """Return the maps of one layer as the page reads them.
 
     Args:
-        records: step -> the maps of an entry. ``gradcam_callback.run.recording`` says what their bytes mean.
-        after: leaves out the entries up to this step.
+        maps: step -> the maps of an entry. ``gradcam_callback.run.recording`` says what their bytes mean.
     """
-    shown = {step: record for step, record in records.items() if step > after}
-    return {"steps": list(shown), "maps": [base64.b64encode(record).decode() for record in shown.values()]}
+    return {"steps": list(maps), "maps": [base64.b64encode(packed).decode() for packed in maps.values()]}

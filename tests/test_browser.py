@@ -20,6 +20,9 @@ from PIL import Image
 from pretrained import for_finetuning
 from pytorch_lightning.loggers import TensorBoardLogger
 from shortcut_demo import FineTuning
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.nn.functional import adaptive_avg_pool2d
 from torch.utils.data import DataLoader
 from toys import CLASSES, Toys
@@ -27,6 +30,8 @@ from toys import CLASSES, Toys
 from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet, write_report
 from gradcam_callback.drawing import scale
 from gradcam_callback.offline.logged_run import read_runs
+from gradcam_callback.run.recording import tone_of
+from gradcam_focus.frozen import frozen_page
 
 EPOCHS = 3
 # The most cells a side that a map has on the page.
@@ -133,8 +138,23 @@ class Tab:
         """Show these runs only."""
         for box in self.frame.locator(".controls fieldset label").all():
             box.locator("input").set_checked(box.inner_text().strip() in runs)
-        until(lambda: self.texts(".verdict .run") == [f"{run}, epoch {EPOCHS - 1}" for run in sorted(runs)])
+        until(lambda: self.texts(".verdict:not(.line) .run") == [f"{run}, epoch {EPOCHS - 1}" for run in sorted(runs)])
         self.settle()
+
+    def show_alone(self, run):
+        """Show one run as soon as it is there, at whatever epoch."""
+        boxes = self.frame.locator(".controls fieldset label")
+        until(lambda: run in [text.strip() for text in boxes.all_inner_texts()])
+        for box in boxes.all():
+            box.locator("input").set_checked(box.inner_text().strip() == run)
+        verdicts = ".verdict:not(.line) .run"
+        until(lambda: len(self.texts(verdicts)) == 1 and self.texts(verdicts)[0].startswith(run))
+
+    def seen(self):
+        """Return what the page shows of a single run: its verdict, answers, photographs and overlays."""
+        canvases = self.frame.locator(".card canvas").all()
+        texts = self.texts(".verdict:not(.line) strong") + self.texts(".card .name") + self.texts(".card .answer")
+        return texts, [canvas.evaluate("canvas => canvas.toDataURL()") for canvas in canvases]
 
     def settle(self):
         """Wait until nothing changes any more."""
@@ -189,7 +209,7 @@ def open_tab(page, address):
 
 
 def test_verdicts_and_answers_are_those_of_the_training(tab, watched):
-    assert tab.texts(".verdict strong") == [watched[name].callback.verdict.headline for name in RUNS]
+    assert tab.texts(".verdict:not(.line) strong") == [watched[name].callback.verdict.headline for name in RUNS]
     for i, card in enumerate(tab.frame.locator(".card").all()):
         assert card.locator(".answer").all_inner_texts() == [watched[name].answer(i) for name in RUNS]
 
@@ -227,7 +247,7 @@ def test_slider_and_layer_change_the_pictures(tab):
             assert f"at {layer}, epoch {epoch}" in canvas.get_attribute("aria-label")
             seen.add(tab.pixels(canvas).tobytes())
     assert len(seen) == 4, "each layer and epoch has a picture of its own"
-    assert tab.texts(".verdict .run") == [f"{name}, epoch 0" for name in RUNS]
+    assert tab.texts(".verdict:not(.line) .run") == [f"{name}, epoch 0" for name in RUNS]
 
 
 def test_it_is_worked_by_keys(tab):
@@ -262,7 +282,7 @@ def test_an_image_opens_through_all_layers_and_epochs(tab, watched):
 
 def test_runs_and_images_are_chosen(tab, folder, watched):
     tab.show("shortcut")
-    assert tab.texts(".verdict .run") == [f"shortcut, epoch {EPOCHS - 1}"]
+    assert tab.texts(".verdict:not(.line) .run") == [f"shortcut, epoch {EPOCHS - 1}"]
     tab.frame.locator("details.more summary").click()
     tab.frame.locator(".more select").nth(0).select_option("moon")
     names = list(watched["shortcut"].probe.names)
@@ -352,26 +372,185 @@ def test_nothing_is_cut_off_in_a_narrow_window(tab):
         assert box["x"] >= 0 and box["x"] + box["width"] <= 800
 
 
-def test_a_run_that_grows_is_followed(tensorboard, folder, watched):
+def test_a_run_that_grows_is_followed_and_only_what_is_new_is_read(tensorboard, folder, watched):
     """A third run appears while the page is open, and then gets the rest of its epochs."""
     (events,) = (folder / "shortcut").glob("events*")
     content = events.read_bytes()
     growing = folder / "growing"
     growing.mkdir()
     with open_page() as page:
+        answers = []
+        page.on("response", lambda answer: "run=growing&" in answer.url and answers.append(answer))
         tab = open_tab(page, tensorboard)
-        boxes = tab.frame.locator(".controls fieldset label")
         # A part that ends in the middle of a record, as a reader may see it.
         (growing / events.name).write_bytes(content[: len(content) * 2 // 3])
-        until(lambda: "growing" in [text.strip() for text in boxes.all_inner_texts()])
-        for box in boxes.all():
-            box.locator("input").set_checked(box.inner_text().strip() == "growing")
-        until(lambda: len(tab.texts(".verdict .run")) == 1 and tab.texts(".verdict .run")[0].startswith("growing"))
-        assert tab.texts(".verdict .run") != [f"growing, epoch {EPOCHS - 1}"]
+        tab.show_alone("growing")
+        assert tab.texts(".verdict:not(.line) .run") != [f"growing, epoch {EPOCHS - 1}"]
+        tab.settle()
+        before = len(answers)
         with (growing / events.name).open("ab") as file:
             file.write(content[len(content) * 2 // 3 :])
-        until(lambda: tab.texts(".verdict .run") == [f"growing, epoch {EPOCHS - 1}"])
+        until(lambda: tab.texts(".verdict:not(.line) .run") == [f"growing, epoch {EPOCHS - 1}"])
+        (run,) = read_runs(folder / "shortcut")
+        wanted = sorted((layer, step) for layer, of_layer in run.maps.items() for step in of_layer)
+        # The layers that are not shown are read in the meantime.
+        until(lambda: maps_in(page, answers) == wanted)
+        tab.settle()
+        assert maps_in(page, answers) == wanted, "each of the maps is read once"
+        assert maps_in(page, answers[:before]), "some of them before the run grew"
+        logs = [answer.json() for answer in answers if "/log?" in answer.url]
+        steps = [entry["step"] for log in logs for entry in log["entries"]]
+        assert steps == list(run.entries), "and so is each of the entries"
+        assert [log["start"] is not None for log in logs] == [True] + [False] * (len(logs) - 1), "and so are the images"
         assert errors_of(page) == []
+
+
+def maps_in(page, answers):
+    """Return the layers and steps of all maps that some answers hold, sorted."""
+    page.wait_for_timeout(200)
+    found = []
+    for answer in answers:
+        if "/maps?" in answer.url:
+            (layer,) = urllib.parse.parse_qs(urllib.parse.urlsplit(answer.url).query)["layer"]
+            found += [(layer, step) for step in answer.json()["steps"]]
+    return sorted(found)
+
+
+def test_a_run_that_starts_anew_in_its_folder_is_shown_alone(tensorboard, folder, watched):
+    """The second training has the same names, layers and steps, but other images."""
+    first, second = (Records(next((folder / name).glob("events*"))) for name in ("clean", "shortcut"))
+    anew = folder / "anew"
+    first.write(anew / "events.out.tfevents.1.first")
+    with open_page() as page:
+        tab = open_tab(page, tensorboard)
+        expected = {}
+        for name in RUNS:
+            tab.show(name)
+            for epoch in range(EPOCHS):
+                tab.choose("block5_conv3", epoch)
+                expected[name, epoch] = tab.seen()
+        tab.frame.get_by_role("button", name="Newest").click()
+        tab.show_alone("anew")
+        until(lambda: tab.texts(".verdict:not(.line) .run") == [f"anew, epoch {EPOCHS - 1}"])
+        tab.settle()
+        assert tab.seen() == expected["clean", EPOCHS - 1]
+        tab.frame.locator(".card").first.click()
+        # Lightning starts a new file. So far it holds the description of the run alone.
+        second.write(anew / "events.out.tfevents.2.second", until_entry=0)
+        until(lambda: tab.texts(".verdict.line .run").count("anew") == 1)
+        assert tab.frame.locator(".card, dialog[open]").count() == 0, "nothing of the first training is left"
+        for epoch in range(EPOCHS):
+            second.write(anew / "events.out.tfevents.2.second", until_entry=epoch + 1)
+            until(lambda: tab.texts(".verdict:not(.line) .run") == [f"anew, epoch {epoch}"])  # noqa: B023
+            tab.settle()
+            assert tab.frame.locator(".epoch input").get_attribute("max") == str(epoch), (
+                "no entry of the first training"
+            )
+            assert tab.seen() == expected["shortcut", epoch]
+        tab.choose(epoch=0)
+        assert tab.seen() == expected["shortcut", 0]
+        assert errors_of(page) == []
+
+
+class Records:
+    """The events of a file, to be written as if they were logged now."""
+
+    def __init__(self, path):
+        self.events = list(EventFileLoader(str(path)).Load())
+        # Behind which event each of the entries ends. The verdict and the scalars of an entry may come later.
+        self.ends = [i + 1 for i, event in enumerate(self.events) if has_tag(event, "gradcam/focus/entry")]
+        self.start = next(i + 1 for i, event in enumerate(self.events) if has_tag(event, "gradcam/focus/start"))
+        self.written = 0
+
+    def write(self, path, until_entry=None):
+        """Append what has not been written yet, up to the end of an entry; number 0 is the start of the run."""
+        end = len(self.events) if until_entry is None else [self.start, *self.ends][until_entry]
+        path.parent.mkdir(exist_ok=True)
+        writer = RecordWriter(path.open("ab"))
+        for event in self.events[self.written : end]:
+            moved = Event()
+            moved.CopyFrom(event)
+            moved.wall_time = time.time()
+            writer.write(moved.SerializeToString())
+        writer.close()
+        self.written = end
+
+
+def has_tag(event, tag):
+    return any(value.tag == tag for value in event.summary.value)
+
+
+def test_runs_that_are_not_shown_have_their_verdict_in_a_line(tab, watched, hostile):
+    tab.show("shortcut")
+    callbacks = {"clean": watched["clean"].callback, "hostile": hostile}
+    lines = tab.frame.locator(".verdict.line")
+    there = [name for name in callbacks if f"{name}, epoch {EPOCHS - 1}" in tab.texts(".verdict.line .run")]
+    assert there == (["clean", "hostile"] if lines.count() > 1 else ["clean"])
+    for name in there:
+        verdict = callbacks[name].verdict
+        line = tab.frame.locator(".verdict.line", has=tab.frame.get_by_text(f"{name}, epoch", exact=False))
+        assert line.locator("strong").inner_text() == verdict.headline
+        assert tone_of(verdict) in line.get_attribute("class").split()
+    tab.frame.locator(".verdict.line", has_text="clean, epoch").click()
+    until(lambda: tab.texts(".verdict:not(.line) .run") == [f"{name}, epoch {EPOCHS - 1}" for name in RUNS])
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_twenty_runs_are_folded_and_counted(folder, watched, tmp_path, scheme):
+    (logged,) = read_runs(folder / "clean")
+    tones = ["suspected"] * 7 + ["clear"] * 3 + ["unknown"] * 10
+    runs = [{**logged.describe(1), "run": f"learning_rate_{i / 1000}/version_{i}"} for i in range(len(tones))]
+    for run, tone in zip(runs, tones, strict=True):
+        (entry,) = run["entries"]
+        run["entries"] = [{**entry, "verdict": {**entry["verdict"], "tone": tone}}]
+    (tmp_path / "focus.html").write_text(frozen_page(runs))
+    with open_page(color_scheme=scheme) as page:
+        page.goto((tmp_path / "focus.html").as_uri())
+        tab = Tab(page, page.main_frame)
+        tab.settle()
+        summary = tab.frame.locator(".others > summary")
+        # Two of the first kind are shown in full.
+        assert summary.inner_text().split() == "18 more runs: 5 with a suspicion 3 without a sign 10 not known".split()
+        lines = tab.frame.locator(".verdict.line")
+        assert lines.count() == 18 and not lines.first.is_visible()
+        summary.click()
+        lines.first.wait_for()
+        for width in (1280, 800):
+            page.set_viewport_size({"width": width, "height": 900})
+            tab.settle()
+            assert tab.frame.locator("main").evaluate("main => main.scrollWidth - main.clientWidth") <= 0
+            assert tab.frame.locator(".controls").bounding_box()["height"] < 120, "the bar leaves room for the images"
+            for line in [*lines.all(), summary]:
+                assert line.evaluate("line => line.scrollWidth - line.clientWidth") <= 0
+        for text in tab.frame.locator(".verdict.line strong, .verdict.line .run, .count").all():
+            assert text.evaluate(CONTRAST) >= 4.5, "as WCAG asks for"
+        lines.last.click()
+        until(lambda: lines.count() == 17)
+        assert tab.texts(".verdict:not(.line) .run")[-1].startswith(runs[-1]["run"])
+        tab.frame.locator(".runs > summary").click()
+        boxes = tab.frame.locator(".runs input")
+        assert boxes.count() == 20
+        for box in (boxes.nth(0), boxes.nth(1)):
+            box.uncheck()
+        until(lambda: lines.count() == 19)
+        assert tab.frame.locator(".runs > summary").inner_text() == "Runs: 1 of 20"
+        assert errors_of(page) == []
+
+
+# The contrast of the text of an element with what is behind it, 1..21.
+CONTRAST = """element => {
+    const channels = colour => colour.match(/[0-9.]+/g).map(Number);
+    const ground = element => getComputedStyle(element).backgroundColor;
+    let behind = element;
+    while (behind.parentElement && channels(ground(behind))[3] === 0) behind = behind.parentElement;
+    const linear = c => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+    const light = colour => {
+        const [red, green, blue] = channels(colour).map(channel => linear(channel / 255));
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue + 0.05;
+    };
+    const pair = [getComputedStyle(element).color, ground(behind)].map(light);
+    return Math.max(...pair) / Math.min(...pair);
+}"""
 
 
 def test_hostile_names_are_shown_and_run_nothing(tensorboard, folder, hostile, tmp_path):

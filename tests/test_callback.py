@@ -158,7 +158,7 @@ def test_entry_before_training_is_the_first_column_and_shows_the_untrained_weigh
         np.asarray(Image.open(io.BytesIO(event.encoded_image_string))).astype(int)
         for event in found.Images(f"gradcam/evolution/{probe.names[0]}")
     )
-    cell = round(callback.style.cell * 0.58)
+    cell = round(callback.style.cell_size * 0.58)
     first, second = (slice(left, left + cell) for left in (192, 192 + cell + 4))
     assert (before[-60:, second] > 240).all(), "paper where there is no epoch yet"
     assert np.ptp(after[-60:-16, first]) > 60 and np.ptp(after[-60:-16, second]) > 60, "the strip grew by a column"

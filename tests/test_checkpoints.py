@@ -18,6 +18,7 @@ from toys import CLASSES, Toys
 from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet, find_checkpoints, strength, watch_checkpoints
 from gradcam_callback.__main__ import main
 from gradcam_callback.offline import Checkpoint, format_table
+from gradcam_callback.offline.logged_run import read_runs
 
 
 class Saves(ThinVGG):
@@ -168,6 +169,49 @@ def test_the_command_compares_and_ends_with_table_verdict_and_page(watched, fold
     assert "measured on 6 images" in printed and f"tensorboard --logdir {out}" in printed
     page = (out / "focus.html").read_text()
     assert page.count("heart-") >= 2
+
+
+def test_the_command_takes_the_views_the_target_and_the_colours(watched, folder, tmp_path, monkeypatch, capsys):
+    model = ["--model", f"{__file__}:Saves", "--layers", "block5_conv3", "--size", "64", "--normalise", "none"]
+    arguments = ["compare", tmp_path / "kept", "--probe", folder, "--classes", ",".join(CLASSES), *model]
+
+    def compare(out, *options):
+        command = ["gradcam_callback", *arguments, "--out", tmp_path / out, *options]
+        monkeypatch.setattr(sys, "argv", list(map(str, command)))
+        main()
+        return tmp_path / out, read_runs(tmp_path / out)[0]
+
+    usual, usual_run = compare("usual")
+    layers, layers_run = compare("layers", "--views", "layer", "evolution", "--colormap", "jet")
+    everything, moon = compare("everything", "--views", "all", "--target", CLASSES.index("moon"))
+    images = {place: {path.name for path in place.iterdir() if path.is_dir()} for place in (usual, layers, everything)}
+    assert images[usual] == {"overview", "probe", "depth_profile", "counterfactuals", "maps", "focus"}
+    assert images[layers] == {"layer", "evolution", "maps", "focus"}
+    assert images[everything] == images[usual] | images[layers] | {"animation"}
+    assert layers_run.start["colours"] != usual_run.start["colours"]
+    assert layers_run.maps == usual_run.maps != moon.maps
+    explained = {prediction[3] for entry in moon.entries.values() for prediction in entry["predictions"]}
+    assert explained == {"moon"}
+    with pytest.raises(SystemExit):
+        compare("wrong", "--target", "moon")
+    assert "expected label, predicted, contrast or the index of a class, but got 'moon'" in capsys.readouterr().err
+
+
+def test_the_command_masks_automatically(watched, folder, tmp_path, monkeypatch, capsys):
+    """What is told to `ProbeSet.from_folder` alone is looked at, as the network of the masks is large."""
+    told = {}
+
+    def read(*_, **options):
+        told.update(options)
+        raise ValueError("enough is seen")
+
+    monkeypatch.setattr(ProbeSet, "from_folder", read)
+    model = ["--model", f"{__file__}:Saves", "--size", "64", "--normalise", "none"]
+    arguments = ["compare", tmp_path / "kept", "--probe", folder, "--masks", "auto", *model, "--out", tmp_path / "out"]
+    monkeypatch.setattr(sys, "argv", ["gradcam_callback", *map(str, arguments)])
+    with pytest.raises(SystemExit, match="enough is seen"):
+        main()
+    assert told["masks"] == "auto"
 
 
 def test_the_table_shows_what_there_is(tmp_path, toys):

@@ -1,5 +1,6 @@
 """The plugin of the Focus tab answers with what was logged, and harms no TensorBoard."""
 
+import base64
 import importlib.metadata
 import json
 import shutil
@@ -12,12 +13,18 @@ import pytorch_lightning as pl
 from conftest import ThinVGG
 from pytorch_lightning.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 from tensorboard.plugins.base_plugin import TBContext
+from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.data import DataLoader
 from werkzeug.test import Client
 
-from gradcam_callback import GradCAMCallback, ProbeSet
+from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet, Style
+from gradcam_callback.offline.logged_run import read_runs
+from gradcam_callback.run import Evaluator, RunLogger, RunState, Tags
+from gradcam_callback.run.recording import tone_of
+from gradcam_callback.writers import TensorBoardWriter
 from gradcam_focus.loader import FocusLoader
 
 # Of a library inside TensorBoard.
@@ -95,18 +102,90 @@ def test_all_entries_are_there_unless_somebody_wants_fewer(logged, given):
 
 def test_the_answers_are_what_was_logged(logged):
     folder, callback = logged
-    plugin, last = open_plugin(folder), int(callback.history[-1]["step"])
-    assert ask(plugin, "/runs") == (200, [{"run": "run", "prefix": "gradcam", "last": last}])
+    plugin = open_plugin(folder)
+    status, (run,) = ask(plugin, "/runs")
+    assert (status, run["run"], run["prefix"]) == (200, "run", "gradcam")
+    assert run["newest"] == {"epoch": 11, "headline": callback.verdict.headline, "tone": tone_of(callback.verdict)}
     _, log = ask(plugin, "/log", run="run", prefix="gradcam")
     assert log["start"]["names"] == NAMES and log["start"]["layers"] == LAYERS
+    assert (log["began"], log["until"]) == (run["began"], run["last"])
     assert [entry["step"] for entry in log["entries"]] == [entry["step"] for entry in callback.history]
     assert log["entries"][-1]["verdict"]["headline"] == callback.verdict.headline
     _, maps = ask(plugin, "/maps", run="run", prefix="gradcam", layer=LAYERS[1])
+    assert maps["began"] == run["began"]
     assert maps["steps"] == [entry["step"] for entry in callback.history] and all(maps["maps"])
-    before = int(callback.history[-3]["step"])
-    for route, values in (("/log", {}), ("/maps", {"layer": LAYERS[0]})):
-        _, newer = ask(plugin, route, run="run", prefix="gradcam", after=before, **values)
-        assert len(newer["entries" if route == "/log" else "steps"]) == 2
+
+
+def test_only_what_is_new_is_read_of_a_run_that_grows(logged, tmp_path):
+    folder, callback = logged
+    steps = [int(entry["step"]) for entry in callback.history]
+    (path,) = (folder / "run").glob("events*")
+    events = list(EventFileLoader(str(path)).Load())
+    # The first event after the entry of the ninth epoch.
+    cut = 1 + next(i for i, event in enumerate(events) if of_entry(event) and event.step == steps[8])
+    copy(events[:cut], tmp_path / "run" / "events.out.tfevents.1.a")
+    plugin = open_plugin(tmp_path)
+    _, before = ask(plugin, "/log", run="run", prefix="gradcam")
+    _, maps_before = ask(plugin, "/maps", run="run", prefix="gradcam", layer=LAYERS[0])
+    assert [entry["step"] for entry in before["entries"]] == maps_before["steps"] == steps[:9]
+    copy(events[cut:], tmp_path / "run" / "events.out.tfevents.2.b")
+    grown = open_plugin(tmp_path)
+    _, after = ask(grown, "/log", run="run", prefix="gradcam", since=before["until"])
+    _, maps_after = ask(grown, "/maps", run="run", prefix="gradcam", layer=LAYERS[0], since=maps_before["until"])
+    assert [entry["step"] for entry in after["entries"]] == maps_after["steps"] == steps[9:]
+    assert after["start"] is None, "the images are not sent again"
+    assert ask(grown, "/log", run="run", prefix="gradcam", since=after["until"])[1]["entries"] == []
+
+
+def of_entry(event):
+    return any(value.tag == "gradcam/focus/entry" for value in event.summary.value)
+
+
+def copy(events, path):
+    path.parent.mkdir(exist_ok=True)
+    writer = RecordWriter(path.open("wb"))
+    for event in events:
+        writer.write(event.SerializeToString())
+    writer.close()
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_of_a_folder_with_two_trainings_the_last_one_is_shown_and_of_a_resumed_run_all_of_it(
+    toys, logged, tmp_path, goes_on
+):
+    """The second training has other steps, and fewer of them."""
+    folder, first = logged
+    shutil.copytree(folder / "run", tmp_path / "run")
+    earlier = [int(entry["step"]) for entry in first.history]
+    state = RunState()
+    state.watch(first.probe, LAYERS[:1])
+    if goes_on:
+        state.history += [{"epoch": epoch, "step": step} for epoch, step in enumerate(earlier[:4])]
+    evaluator = Evaluator(GradCAM(ThinVGG(), LAYERS[:1]), first.probe)
+    logger = TensorBoardLogger(tmp_path, name="run", version="")
+    writers = [TensorBoardWriter(logger)]
+    log = RunLogger(evaluator, state, writers, Tags(), report=pytest.fail, style=Style(), views=["overview"])
+    log.start()
+    logger.experiment.flush()
+    left = earlier[:4] if goes_on else []
+    plugin = open_plugin(tmp_path)
+    _, answer = ask(plugin, "/log", run="run", prefix="gradcam")
+    assert [entry["step"] for entry in answer["entries"]] == left, "nothing is logged yet"
+    _, (run,) = ask(plugin, "/runs")
+    assert (run["newest"] or {}).get("epoch") == (3 if goes_on else None)
+    steps = [earlier[4] + 1, earlier[5]]
+    for epoch, step in enumerate(steps, start=4):
+        log.log(evaluator.evaluate(), epoch, step)
+    logger.experiment.close()
+    _, answer = ask(open_plugin(tmp_path), "/log", run="run", prefix="gradcam")
+    assert [entry["step"] for entry in answer["entries"]] == [*left, *steps]
+    assert answer["start"]["layers"] == LAYERS[:1]
+    (in_file,) = read_runs(tmp_path / "run")
+    assert list(in_file.entries) == [*left, *steps] and in_file.start["layers"] == LAYERS[:1]
+    packed = log._recorder.maps(evaluator.evaluate())[LAYERS[0]]
+    assert in_file.maps[LAYERS[0]][steps[1]] == packed, "the last writer of a step wins"
+    _, maps = ask(open_plugin(tmp_path), "/maps", run="run", prefix="gradcam", layer=LAYERS[0])
+    assert base64.b64decode(maps["maps"][maps["steps"].index(steps[1])]) == packed
 
 
 @pytest.mark.parametrize(
@@ -124,9 +203,8 @@ def test_a_wrong_question_is_answered_with_what_is_wrong(logged, route, values, 
 
 
 def test_unknown_layers_have_no_maps(logged):
-    assert ask(open_plugin(logged[0]), "/maps", run="run", prefix="gradcam", layer="x") == (
-        200, {"steps": [], "maps": []},
-    )  # fmt: skip
+    status, answer = ask(open_plugin(logged[0]), "/maps", run="run", prefix="gradcam", layer="x")
+    assert (status, answer["steps"], answer["maps"], answer["until"]) == (200, [], [], None)
 
 
 def test_an_error_of_the_data_is_an_answer(logged):

@@ -391,7 +391,7 @@ def test_styles_that_cannot_be_drawn_are_refused(attributes, message):
 
 
 def test_styles_at_the_ends_of_the_ranges_are_taken():
-    assert Style() == Style(76, "inferno", "map", 60)
+    assert Style() == Style(None, "inferno", "map", 60) and Style().cell_size == 76
     for attributes in ({"cell": 16}, {"cell": np.int64(80)}, {"jpeg_quality": 1}, {"jpeg_quality": 95}):
         assert vars(Style(**attributes)).items() >= attributes.items()
 

@@ -336,7 +336,7 @@ def test_names_become_tags_and_paths_that_stay_apart_and_in_their_folder(name, o
 class Counter:
     """A writer that counts what it is given."""
 
-    keeps_panels = True
+    keeps_panels = keeps_records = True
 
     def __init__(self):
         self.images = 0

@@ -23,6 +23,7 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet
 from gradcam_callback.encoded_image import EncodedImage
 from gradcam_callback.measures import metrics
+from gradcam_callback.run.recording import Recorder
 from gradcam_callback.run.tags import DEFAULT_VIEWS, VIEWS, Tags, names_by_layer
 from gradcam_callback.writers import FolderWriter, Manifest, RunStart, TensorBoardWriter, image_path
 from gradcam_callback.writers.base import FORMAT
@@ -453,6 +454,17 @@ def test_any_logger_with_log_image_is_given_images(thin, fit, probe):
     given = {f"{key.removeprefix('gradcam/')}/{step:08d}.jpg" for key, step, _ in logger.images}
     assert given == {path for path in expected(steps) if path.endswith("jpg")}
     assert all(width > 100 for _, _, (width, _) in logger.images)
+
+
+def test_records_are_made_only_for_those_who_keep_them(thin, fit, probe, tmp_path, monkeypatch):
+    made = []
+    for name in ("start", "entry", "maps"):
+        real = getattr(Recorder, name)
+        monkeypatch.setattr(Recorder, name, lambda *given, real=real, name=name: made.append(name) or real(*given))
+    fit(thin, GradCAMCallback(probe, LAYERS), logger=[WithImages(), CometLogger()])
+    assert made == []
+    fit(thin, GradCAMCallback(probe, LAYERS, save_dir=tmp_path / "focus"), logger=CometLogger())
+    assert made == ["start", *["entry", "maps"] * 2]
 
 
 def test_comet_is_given_images_animations_and_the_verdict(thin, fit, probe):

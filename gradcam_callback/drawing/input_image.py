@@ -22,7 +22,7 @@ class InputImage:
 
     def __init__(self, pixels: Pixels, mask: Map | None = None) -> None:
         self.pixels, self.mask = pixels, mask
-        self._cache: dict[tuple[str, int, int], Map] = {}
+        self._cache: dict[tuple[str | int, ...], Map] = {}
 
     def fit(self, longest: int) -> tuple[int, int]:
         """Return the width and height of this image if its longer side is ``longest`` pixels."""
@@ -39,11 +39,11 @@ class InputImage:
         """Return the image in grey: ``(height, width)``."""
         return self._cached(self._resize_grey, width, height)
 
-    def outline(self, pixels: Pixels) -> Pixels:
-        """Return a copy of pixels ``(height, width, 3)`` with the outline of the mask."""
+    def outline(self, pixels: Pixels, thick: int = 1) -> Pixels:
+        """Return a copy of pixels ``(height, width, 3)`` with the outline of the mask, so many pixels thick."""
         height, width = pixels.shape[:2]
         outlined = pixels.copy()
-        outlined[self._cached(self._find_outline, width, height)] = OUTLINE
+        outlined[self._cached(self._find_outline, width, height, thick)] = OUTLINE
         return outlined
 
     def inside(self, width: int, height: int) -> Map:
@@ -54,11 +54,11 @@ class InputImage:
         """Return the image in colour with the outline of the mask: ``(height, width, 3)``."""
         return self.outline(self.resized(width, height))
 
-    def _cached(self, draw: Callable[[int, int], Map], width: int, height: int) -> Map:
+    def _cached(self, draw: Callable[..., Map], *size: int) -> Map:
         # A run draws every image in the same few sizes at each epoch.
-        key = draw.__name__, width, height
+        key = draw.__name__, *size
         if key not in self._cache:
-            self._cache[key] = draw(width, height)
+            self._cache[key] = draw(*size)
         return self._cache[key]
 
     def _resize(self, width: int, height: int) -> Pixels:
@@ -73,11 +73,12 @@ class InputImage:
         inside: Map = scale(np.asarray(self.mask, dtype=np.float32), width, height, smooth=False) >= 0.5
         return inside
 
-    def _find_outline(self, width: int, height: int) -> Map:
-        """Return True for the pixels of the object that touch the background: ``(height, width)`` bool."""
+    def _find_outline(self, width: int, height: int, thick: int) -> Map:
+        """Return True for the pixels of the object that are close to the background: ``(height, width)`` bool."""
         inside = self.inside(width, height)
         # The edge of the image is no edge of the object, so the padding repeats the object.
-        padded = np.pad(inside, 1, mode="edge")
-        interior = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+        padded = np.pad(inside, thick, mode="edge")
+        rows, columns = slice(thick, thick + height), slice(thick, thick + width)
+        interior = padded[:height, columns] & padded[-height:, columns] & padded[rows, :width] & padded[rows, -width:]
         outline: Map = inside & ~interior
         return outline

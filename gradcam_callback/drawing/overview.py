@@ -31,7 +31,7 @@ from gradcam_callback.drawing.canvas import (
 )
 from gradcam_callback.drawing.caption import Caption
 from gradcam_callback.drawing.heatmap import Map, Pixels, blend, scale
-from gradcam_callback.drawing.input_image import OUTLINE, InputImage
+from gradcam_callback.drawing.input_image import InputImage
 from gradcam_callback.drawing.sheets import wrap
 from gradcam_callback.drawing.style import Style
 from gradcam_callback.drawing.text import append_left_to_right, line_width, write_line
@@ -135,7 +135,7 @@ class Overview:
 
     def _draw_overlay(self, image: InputImage, raw: Map, vmax: float | None) -> Pixels:
         values = scale(raw, *self._cell, smooth=True, vmax=vmax)
-        overlay = _outline(blend(image.grey(*self._cell), values, self._style.colormap), image)
+        overlay = image.outline(blend(image.grey(*self._cell), values, self._style.colormap), THICK)
         if values.any():
             return overlay
         # `label_if_empty` writes letters that are too small for a card.
@@ -204,16 +204,3 @@ def _break_name(name: str, width: int) -> list[str]:
     halves = [(name[:i].removesuffix("."), name[i:]) for i in cuts]
     best = min(halves, key=lambda lines: max(line_width(line, TEXT) for line in lines))
     return [cut(line, TEXT, width) for line in best]
-
-
-def _outline(pixels: Pixels, image: InputImage) -> Pixels:
-    """Return pixels ``(h, w, 3)`` with an outline of the mask that is thick enough for a card."""
-    height, width = pixels.shape[:2]
-    inside = image.inside(width, height)
-    # The edge of the image is no edge of the object, so the padding repeats the object.
-    padded = np.pad(inside, THICK, mode="edge")
-    rows, columns = slice(THICK, THICK + height), slice(THICK, THICK + width)
-    interior = padded[:height, columns] & padded[-height:, columns] & padded[rows, :width] & padded[rows, -width:]
-    outlined = pixels.copy()
-    outlined[inside & ~interior] = OUTLINE
-    return outlined

@@ -196,9 +196,9 @@ class LayerPanel:
         self._images, self._style = images, style
         longest = max((line_width(text, LABEL) for text in texts), default=0)
         least = max(PREDICTION, min(longest, LONG_PREDICTION))
-        _, _, usual_rows = self._lay_out(style.cell, least)
+        _, _, usual_rows = self._lay_out(style.cell_size, least)
         # An area is a number of bytes in the file, so that few large images take no more than many small ones.
-        area = AREA * (style.cell + GAP) ** 2
+        area = AREA * (style.cell_size + GAP) ** 2
         cell = style.choose_cell(
             lambda size: len(images) * (size + GAP) ** 2 <= area and self._lay_out(size, least)[2] == usual_rows
         )

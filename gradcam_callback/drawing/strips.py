@@ -56,7 +56,7 @@ class EvolutionStrip:
     def __init__(self, images: Sequence[InputImage], layers: Sequence[str], style: Style) -> None:
         self._images, self._style = images, style
         # Smaller than in a panel, so that twelve columns fit into an image card.
-        self._cell = width, height = images[0].fit(round(style.cell * 0.58))
+        self._cell = width, height = images[0].fit(round(style.cell_size * 0.58))
         self._column = max(width, STRIP_COLUMN)
         longest = max(line_width(layer, LABEL) for layer in layers)
         self._names = max(NAMES, width + BESIDE_INPUT, min(on_grid(longest + 2 * GAP), LONG_NAMES))
@@ -160,7 +160,7 @@ class Animation:
 
     def __init__(self, images: Sequence[InputImage], layers: Sequence[str], style: Style) -> None:
         self._images, self._style = images, style
-        self._cell = images[0].fit(round(style.cell * 1.4))
+        self._cell = images[0].fit(round(style.cell_size * 1.4))
         # Later layers of a block replace earlier ones. A layer without a block stands for itself.
         last_of_block = {block_of(layer) or layer: layer for layer in layers}
         self._layers = list(last_of_block.values())[-MOST_LAYERS:]

@@ -20,7 +20,7 @@ class Style:
 
     Attributes:
         cell: Longer side of one heatmap in a panel, in pixels, 16 or more. Strips and animations follow this size.
-            76, the default, becomes up to 156 in panels of few layers or few images. Any other size stays as it is.
+            None, the default, is 76, and up to 156 in panels of few layers or few images. A size that is given stays.
         colormap: Name of a matplotlib colour map. Perceptually uniform colour maps, such as ``"inferno"`` and
             ``"viridis"``, show no edges that are not in the map; ``"jet"`` does.
         scaling: The value of the hottest colour. ``"map"`` takes the maximum of each map, which shows the shape of
@@ -42,7 +42,7 @@ class Style:
         ValueError: Expected `Style.cell` to be an integer of 16 or more, but got 8. Pass a size in pixels, such as 76.
     """
 
-    cell: int = USUAL
+    cell: int | None = None
     colormap: str = "inferno"
     scaling: str = "map"
     jpeg_quality: int = 60
@@ -50,7 +50,7 @@ class Style:
 
     def __post_init__(self) -> None:
         """Validate the attributes."""
-        if not isinstance(self.cell, Integral) or self.cell < 16:
+        if self.cell is not None and (not isinstance(self.cell, Integral) or self.cell < 16):
             raise ValueError(
                 f"Expected `Style.cell` to be an integer of 16 or more, but got {self.cell!r}. "
                 "Pass a size in pixels, such as 76."
@@ -73,11 +73,16 @@ class Style:
                 "Pass 28, or 56 for finer maps of the first blocks."
             )
 
+    @property
+    def cell_size(self) -> int:
+        """Return ``cell``, or the default size."""
+        return USUAL if self.cell is None else self.cell
+
     def choose_cell(self, fits: Callable[[int], bool]) -> int:
-        """Return the largest size that fits into a panel in place of the default, or ``cell`` if it is another one.
+        """Return ``cell``, or if it is None, the largest size that fits into a panel.
 
         Args:
             fits: Tells if cells of a size fit. The default size is taken if no larger one fits.
         """
-        larger = range(LARGEST, USUAL, -STEP) if self.cell == USUAL else ()
-        return next((size for size in larger if fits(size)), self.cell)
+        larger = range(LARGEST, USUAL, -STEP) if self.cell is None else ()
+        return next((size for size in larger if fits(size)), self.cell_size)

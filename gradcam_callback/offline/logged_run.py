@@ -127,16 +127,20 @@ def _read_events(folder: Path) -> list[LoggedRun]:
     events.Reload()  # reads all files of the folder, also those of a resumed run
     found = events.Tags()["tensors"]
 
-    def read(tag: str) -> dict[int, bytes]:
-        if tag not in found:
-            return {}
-        return records.newest([(event.step, event.tensor_proto.string_val[0]) for event in events.Tensors(tag)])
+    def read(tag: str) -> list[records.Record]:
+        of_tag = events.Tensors(tag) if tag in found else []
+        return [records.Record(each.step, each.wall_time, each.tensor_proto.string_val[0]) for each in of_tag]
 
     runs = []
     for prefix in records.prefixes(found):
-        start = json.loads(list(read(records.start_tag(prefix)).values())[-1])
-        records.check_version(start)
-        entries = {step: json.loads(entry) for step, entry in read(records.entry_tag(prefix)).items()}
-        maps = {layer: read(records.maps_tag(prefix, layer)) for layer in start["layers"]}
-        runs.append(LoggedRun(folder, prefix, start, entries, maps))
+        # There is one, since the prefix was found by it.
+        start = max(read(records.start_tag(prefix)), key=lambda record: record.time)
+        described = records.describe_start(start.content)
+        logged = records.of_run(start, read(records.entry_tag(prefix)))
+        entries = {step: json.loads(entry.content) for step, entry in logged.items()}
+        maps = {
+            layer: {step: each.content for step, each in records.newest(read(records.maps_tag(prefix, layer))).items()}
+            for layer in described["layers"]
+        }
+        runs.append(LoggedRun(folder, prefix, described, entries, maps))
     return runs

@@ -99,7 +99,7 @@ def draw_sheets(
         for i, text in enumerate(tqdm(texts, "panels", disable=None))
     ]
     last = list(maps)[-1]
-    enlarged = replace(style, cell=style.cell * LAST_ENLARGED)
+    enlarged = replace(style, cell=style.cell_size * LAST_ENLARGED)
     return stack(rows), last, LayerPanel(images, enlarged).draw(last, maps[last], texts)
 
 

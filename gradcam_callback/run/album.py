@@ -84,7 +84,7 @@ class Album:
         self._sheets = None
         if interventions is not None and tags.COUNTERFACTUALS in views:
             # The answers below the images need more room than a heatmap does.
-            self._sheets = CounterfactualSheets(probe, interventions, cell=style.cell * 5 // 4)
+            self._sheets = CounterfactualSheets(probe, interventions, cell=style.cell_size * 5 // 4)
 
     def entry(
         self,

@@ -62,7 +62,10 @@ class RunLogger:
         # The last entry, while some writers lack its panels.
         self._waiting: tuple[Evaluation, RunState, Mapping[str, float] | None] | None = None
         self._charts = names.charts(evaluator.scalar_names())
-        self._recorder = Recorder(self._probe, self._layers, evaluator.interventions, style)
+        # Trackers have no use for records, and they take time to make.
+        self._recorder = None
+        if any(writer.keeps_records for writer in writers):
+            self._recorder = Recorder(self._probe, self._layers, evaluator.interventions, style)
         self._album = Album(self._probe, self._layers, style, views, evaluator.interventions)
 
     def start(self, overwrite: bool = False) -> bool:
@@ -84,9 +87,10 @@ class RunLogger:
         labels = self._probe.labels.tolist()
         classes = [self._probe.class_name(label) for label in labels]
         images, masks = self._probe.display_images(), self._probe.masks
+        steps = [int(entry["step"]) for entry in self._state.history]
         run = RunStart(
             Manifest(self._tags.prefix, self._probe.names, labels, classes, self._layers),
-            self._recorder.start(self._tags.prefix),
+            "" if self._recorder is None else self._recorder.start(self._tags.prefix, steps),
             images,
             np.zeros(images.shape[:3], bool) if masks is None else masks.numpy(),
             self._charts,
@@ -181,8 +185,8 @@ class RunLogger:
         entry = Entry(
             self._state.tagged_history(self._tags),
             {layer: raw.float().numpy() for layer, raw in evaluation.cams.maps.items()},
-            self._recorder.entry(evaluation, scalars, verdict),
-            self._recorder.maps(evaluation),
+            "" if self._recorder is None else self._recorder.entry(evaluation, scalars, verdict),
+            {} if self._recorder is None else self._recorder.maps(evaluation),
         )
         self._give(lambda writer: writer.write_entry(entry))
         given = self._working  # those that have not failed in this entry so far

@@ -51,14 +51,21 @@ class Recorder:
     ) -> None:
         self._probe, self._layers, self._interventions, self._style = probe, list(layers), interventions, style
 
-    def start(self, prefix: str) -> str:
-        """Return the record that describes the run, as JSON."""
+    def start(self, prefix: str, goes_on_from: Sequence[int]) -> str:
+        """Return the record that describes the run, as JSON.
+
+        Args:
+            prefix: of the tags.
+            goes_on_from: the steps of the entries so far. A reader leaves all others out that are older than this
+                record: they are of another training in the same folder, or of epochs that are trained again.
+        """
         probe, images = self._probe, input_images(self._probe)
         labels = [probe.class_name(label) for label in probe.labels.tolist()] if probe.has_labels else None
         basis = None if self._interventions is None else self._interventions.basis
         record = {
             "version": records.VERSION,
             "prefix": prefix,
+            "goes_on_from": list(goes_on_from),
             "layers": self._layers,
             "few_layers": pick_layers(self._layers),
             "names": list(probe.names),

@@ -68,7 +68,7 @@ class RunStart:
 
     Attributes:
         manifest: the description of the run.
-        record: the same with the images, as the Focus tab reads it; JSON.
+        record: the same with the images, as the Focus tab reads it; JSON. Empty if no writer keeps records.
         images: the probe images, ``(N, H, W, 3)`` uint8.
         masks: ``(N, H, W)`` bool, all False for an image without a mask.
         charts: which scalars belong into one chart.
@@ -88,8 +88,8 @@ class Entry:
     Attributes:
         history: all entries so far, the new one last; scalars under their tags.
         maps: layer -> raw maps ``(N, h, w)``.
-        record: the entry as the Focus tab reads it; JSON.
-        small_maps: layer -> the maps as the Focus tab reads them.
+        record: the entry as the Focus tab reads it; JSON. Empty if no writer keeps records.
+        small_maps: layer -> the maps as the Focus tab reads them. Empty if no writer keeps records.
     """
 
     history: Sequence[Mapping[str, float]]
@@ -108,10 +108,14 @@ class Writer(Protocol):
 
     Attributes:
         keeps_panels: True if it has room for the panels of every entry of a long run.
+        keeps_records: True if it stores what the Focus tab and the report read.
     """
 
     @property
     def keeps_panels(self) -> bool: ...
+
+    @property
+    def keeps_records(self) -> bool: ...
 
     def start(self, run: RunStart, resuming: bool) -> None:
         """Take a new run, or one that is ``resuming``.

@@ -34,7 +34,7 @@ class FolderWriter:
         maps: True writes raw maps.
     """
 
-    keeps_panels = True
+    keeps_panels = keeps_records = True
 
     def __init__(self, folder: Path, images: bool = True, maps: bool = False) -> None:
         self.folder, self._images, self._maps = folder, images, maps

@@ -26,7 +26,7 @@ class TensorBoardWriter:
     TensorBoard shows ten images of a tag at most, and its Focus tab draws the panels itself.
     """
 
-    keeps_panels = False
+    keeps_panels, keeps_records = False, True
 
     def __init__(self, logger: Any) -> None:
         self._logger, self._prefix = logger, ""

@@ -9,23 +9,24 @@ export class ServedSource {
     this.#address = address;
   }
 
-  /** List the runs: name, prefix and the step of the last entry. */
+  /** List the runs: name, prefix, when they began and were last written to, and their newest verdict in short. */
   async list() {
     return this.#get("runs");
   }
 
-  /** Return the description of a run and its entries after a step. */
-  async log(run, after) {
-    return this.#get("log", { run: run.run, prefix: run.prefix, after });
+  /** Return the entries of a run that were written after a time; without a time, its description, too. */
+  async log(run, since) {
+    return this.#get("log", { run: run.run, prefix: run.prefix, since });
   }
 
-  /** Return the packed maps of a layer after a step. */
-  async maps(run, layer, after) {
-    return this.#get("maps", { run: run.run, prefix: run.prefix, layer, after });
+  /** Return the packed maps of a layer that were written after a time; without a time, all of them. */
+  async maps(run, layer, since) {
+    return this.#get("maps", { run: run.run, prefix: run.prefix, layer, since });
   }
 
   async #get(route, values = {}) {
-    const answer = await fetch(new URL(`${route}?${new URLSearchParams(values)}`, this.#address));
+    const given = Object.entries(values).filter(([, value]) => value !== null);
+    const answer = await fetch(new URL(`${route}?${new URLSearchParams(given)}`, this.#address));
     let content;
     try {
       content = await answer.json();
@@ -46,16 +47,19 @@ export class FrozenSource {
   }
 
   async list() {
-    return this.runs.map(({ run, start, entries }) => ({ run, prefix: start.prefix, last: entries.at(-1).step }));
+    return this.runs.map(({ run, start, entries }) => {
+      const { epoch, verdict } = entries.at(-1);
+      return { run, prefix: start.prefix, began: 0, last: 0, newest: { epoch, ...verdict } };
+    });
   }
 
   async log(run) {
     const { start, entries } = this.#find(run);
-    return { start, entries };
+    return { began: 0, start, entries, until: 0 };
   }
 
   async maps(run, layer) {
-    return this.#find(run).maps[layer] ?? { steps: [], maps: [] };
+    return { began: 0, ...(this.#find(run).maps[layer] ?? { steps: [], maps: [] }), until: 0 };
   }
 
   #find({ run, prefix }) {
@@ -63,24 +67,42 @@ export class FrozenSource {
   }
 }
 
-/** A run of one callback, with what has been read of it so far. */
+/** Return the heading of an epoch; the entry before training has the epoch -1. */
+export function headingOf(epoch) {
+  return epoch < 0 ? "start" : `epoch ${epoch}`;
+}
+
+/**
+ * A run of one callback, with what has been read of it so far.
+ *
+ * A run that is started anew in the same folder, or resumed, is another log.
+ *
+ * @param run as the source lists it.
+ * @param source of the records.
+ */
 export class Log {
   #source;
   #pictures = new Map();
-  // Layer -> a promise of step -> packed maps.
-  #packed = new Map();
-  #unpacked = new Map();
+  // The newest record of an entry that has been read, by the time at which it was written.
+  #until = null;
+  // Counts the readings that brought new entries.
+  #version = 0;
+  // Layer -> its maps, and the version at which they were read.
+  #layers = new Map();
+  // Layer -> a promise of its largest value.
   #largest = new Map();
+  #colours = null;
 
   constructor(run, source) {
     this.run = run;
     this.#source = source;
+    this.began = run.began;
     this.start = null;
     this.entries = [];
   }
 
   get key() {
-    return JSON.stringify([this.run.run, this.run.prefix]);
+    return keyOf(this.run);
   }
 
   /** Return the name of the run; the prefix tells the callbacks of one training apart. */
@@ -90,61 +112,72 @@ export class Log {
     return this.run.prefix === "gradcam" ? run : `${run} · ${this.run.prefix}`;
   }
 
-  get lastStep() {
-    return this.entries.at(-1)?.step ?? -1;
+  /** Return true if the source has more than what has been read. */
+  get isBehind() {
+    return !this.start || this.run.last !== this.#until;
   }
 
   /** Read entries that are new since the last time. Return true if there were any. */
   async refresh() {
-    const { start, entries } = await this.#source.log(this.run, this.lastStep);
-    this.start = start;
-    // Two readings at once may bring the same entries.
-    const fresh = entries.filter(({ step }) => step > this.lastStep);
-    for (const entry of fresh) this.entries.push({ ...entry, heading: entry.epoch < 0 ? "start" : `epoch ${entry.epoch}` });
-    if (fresh.length) {
-      this.#packed.clear();
+    const { began, start, entries, until } = await this.#source.log(this.run, this.#until);
+    // A new run has begun in the meantime. The next list of the runs says so.
+    if (began !== this.began) return false;
+    this.start ??= start;
+    // A validation of the same step may have been logged again. Two readings at once may bring the same entries.
+    const fresh = new Map(entries.map((entry) => [entry.step, { ...entry, heading: headingOf(entry.epoch) }]));
+    this.entries = [...this.entries.filter(({ step }) => !fresh.has(step)), ...fresh.values()].sort((a, b) => a.step - b.step);
+    this.#until = until;
+    if (fresh.size) {
+      this.#version += 1;
       this.#largest.clear();
     }
-    return fresh.length > 0;
-  }
-
-  /** Forget what has been read. */
-  forget() {
-    this.start = null;
-    this.entries = [];
-    for (const cache of [this.#pictures, this.#packed, this.#unpacked, this.#largest]) cache.clear();
+    return fresh.size > 0;
   }
 
   /** Return the maps of a layer at a step: { n, h, w, maxima, units }, or null if they are not there. */
   async mapsAt(layer, step) {
-    const key = `${step} ${layer}`;
-    if (!this.#unpacked.has(key)) {
-      const packed = (await this.prefetch(layer)).get(step);
-      if (packed === undefined) return null;
-      this.#unpacked.set(key, await unpack(packed));
-    }
-    return this.#unpacked.get(key);
+    const held = (await this.prefetch(layer)).get(step);
+    if (!held) return null;
+    held.unpacked ??= unpack(held.packed);
+    return held.unpacked;
   }
 
-  /** Read the maps of a layer at all steps. */
+  /** Read the maps of a layer that are new since the last time. Return a map from steps to all that have been read. */
   prefetch(layer) {
-    if (!this.#packed.has(layer)) {
-      const reading = this.#source
-        .maps(this.run, layer, -1)
-        .then(({ steps, maps }) => new Map(steps.map((step, i) => [step, maps[i]])));
-      this.#packed.set(layer, reading);
-      reading.catch(() => this.#packed.delete(layer));
+    if (!this.#layers.has(layer)) this.#layers.set(layer, { version: null, until: null, steps: new Map(), reading: null });
+    const held = this.#layers.get(layer);
+    if (held.version !== this.#version) {
+      held.version = this.#version;
+      held.reading = this.#read(layer, held);
+      held.reading.catch(() => { held.version = null; });
     }
-    return this.#packed.get(layer);
+    return held.reading;
+  }
+
+  async #read(layer, held) {
+    const { began, until, steps, maps } = await this.#source.maps(this.run, layer, held.until);
+    if (began === this.began) {
+      steps.forEach((step, i) => held.steps.set(step, { packed: maps[i], unpacked: null }));
+      held.until = until;
+    }
+    return held.steps;
   }
 
   /** Return the largest value of a layer's maps over all entries that have been read. */
   async largest(layer) {
-    if (!this.#largest.has(layer)) {
-      const all = await Promise.all(this.entries.map(({ step }) => this.mapsAt(layer, step)));
-      this.#largest.set(layer, Math.max(0, ...all.filter(Boolean).map(({ maxima }) => Math.max(...maxima))));
-    }
+    if (!this.#largest.has(layer)) this.#largest.set(layer, this.#findLargest(layer));
     return this.#largest.get(layer);
+  }
+
+  async #findLargest(layer) {
+    const all = await Promise.all(this.entries.map(({ step }) => this.mapsAt(layer, step)));
+    return Math.max(0, ...all.filter(Boolean).map(({ maxima }) => Math.max(...maxima)));
+  }
+
+  /** Return the colours of heat, from none to the hottest: 256 times red, green and blue. */
+  get colours() {
+    this.#colours ??= decode(this.start.colours);
+    return this.#colours;
   }
 
   /** Return a probe image: its pixels in colour, in grey, and the outline of its mask. */
@@ -159,12 +192,17 @@ export class Log {
   }
 }
 
+/** Return what tells the runs of a source apart. */
+export function keyOf({ run, prefix }) {
+  return JSON.stringify([run, prefix]);
+}
+
 /** Return an image of a record as an address. */
 export function imageAddress(base64) {
   return `data:image/jpeg;base64,${base64}`;
 }
 
-export function decode(base64) {
+function decode(base64) {
   return Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
 }
 

@@ -1,6 +1,6 @@
 // The page: what is chosen, and everything that follows from it.
 import { h } from "./dom.js";
-import { Log, decode } from "./data.js";
+import { Log, headingOf, keyOf } from "./data.js";
 import { change, drawColours } from "./heat.js";
 import { plot } from "./plots.js";
 import { Card, Detail } from "./images.js";
@@ -12,11 +12,15 @@ const REFRESH = 5;
 const PLAY = 0.7;
 // With more runs than this, only the first ones are shown until somebody chooses.
 const SHOWN_AT_FIRST = 2;
+// More verdicts than this, of runs that are not shown, and more names to choose from, are folded.
+const MANY = 6;
 
 export class Focus {
   #root;
   #source;
   #logs = [];
+  // The runs as they were listed last.
+  #listed = "";
   #shown = new Set();
   #known = new Set();
   #layer = null;
@@ -26,6 +30,7 @@ export class Focus {
   #follows = true;
   // The opacity of the hottest colour, as in the panels.
   #strength = 0.75;
+  // Null until somebody chooses: then the style of the run decides.
   #scaling = null;
   #class = "";
   #wrongOnly = false;
@@ -36,7 +41,6 @@ export class Focus {
   #cardsKey = "";
   #version = 0;
   #player = null;
-  #colours = new Map();
 
   constructor(root, source) {
     this.#root = root;
@@ -53,7 +57,8 @@ export class Focus {
 
   #build() {
     this.alert = h("div", { role: "alert" });
-    this.verdicts = h("section", { "aria-label": "verdicts" }, h("p", { className: "faint" }, "Reading the runs …"));
+    this.verdicts = h("div", {}, h("p", { className: "faint" }, "Reading the runs …"));
+    this.others = h("details", { className: "others" });
     this.controls = h("div", { className: "controls", role: "toolbar", "aria-label": "what is shown" });
     this.images = h("div", { className: "cards" });
     this.legend = h("canvas", { "aria-hidden": "true" });
@@ -69,7 +74,7 @@ export class Focus {
         "main",
         {},
         this.alert,
-        this.verdicts,
+        h("section", { "aria-label": "verdicts" }, this.verdicts, this.others),
         this.controls,
         h("h2", { id: "images" }, "Where it looks"),
         this.colours,
@@ -88,6 +93,8 @@ export class Focus {
   #buildControls() {
     const control = (text, element, className = "") => h("label", { className }, text, element);
     this.runs = h("fieldset", { "aria-label": "runs" });
+    this.chosen = h("summary", {});
+    this.chooser = h("details", { className: "more runs", hidden: true }, this.chosen, h("div", {}));
     this.layer = h("select", { onchange: () => this.#choose({ layer: this.layer.value }) });
     this.slider = h("input", { type: "range", min: 0, step: 1, oninput: () => this.#goTo(Number(this.slider.value)) });
     this.at = h("output");
@@ -109,6 +116,7 @@ export class Focus {
     this.more = h("details", { className: "more" }, this.summary, h("div", {}, ...rest));
     this.controls.append(
       this.runs,
+      this.chooser,
       control("Layer", this.layer),
       control("Epoch", this.slider, "epoch"),
       this.at,
@@ -117,7 +125,7 @@ export class Focus {
       this.more,
     );
     document.addEventListener("click", (event) => {
-      if (!this.more.contains(event.target)) this.more.open = false;
+      for (const each of [this.more, this.chooser]) if (!each.contains(event.target)) each.open = false;
     });
   }
 
@@ -125,39 +133,48 @@ export class Focus {
   async #refresh() {
     try {
       const runs = await this.#source.list();
-      let isNew = false;
-      for (const run of runs) {
-        const key = JSON.stringify([run.run, run.prefix]);
-        let log = this.#logs.find((each) => each.key === key);
-        if (!log) {
-          log = new Log(run, this.#source);
-          this.#logs.push(log);
-          if (!this.#known.has(key) && this.#shown.size < SHOWN_AT_FIRST) this.#shown.add(key);
-          this.#known.add(key);
-          isNew = true;
-        }
-        log.run = run;
+      const logs = await Promise.all(runs.map((run) => this.#logOf(run)));
+      for (const { key } of logs.filter((log) => !this.#known.has(log.key))) {
+        if (logs.filter((log) => this.#shown.has(log.key)).length < SHOWN_AT_FIRST) this.#shown.add(key);
+        this.#known.add(key);
       }
-      const gone = this.#logs.filter((log) => !runs.some((run) => log.key === JSON.stringify([run.run, run.prefix])));
-      this.#logs = this.#logs.filter((log) => !gone.includes(log));
-      const grew = await this.#readShown();
-      if (isNew || gone.length || grew) await this.#update();
-      this.#complain("");
+      this.#logs = logs;
+      const listed = JSON.stringify(runs);
+      const isNew = listed !== this.#listed;
+      this.#listed = listed;
+      let problem = "";
+      const grew = await this.#readShown().catch((error) => {
+        problem = error.message;
+        return true;
+      });
+      if (isNew || grew) await this.#update();
+      this.#complain(problem);
     } catch (error) {
       this.#complain(error.message);
     }
   }
 
+  /** Return the log of a run as it is listed. A run that was started anew in its folder, or resumed, gets a new one. */
+  async #logOf(run) {
+    const log = this.#logs.find(({ key }) => key === keyOf(run));
+    if (log?.began === run.began) {
+      log.run = run;
+      return log;
+    }
+    const another = new Log(run, this.#source);
+    // Read before it takes the place of the other, so that the page is not empty in between.
+    if (log && this.#shown.has(log.key)) await another.refresh();
+    return another;
+  }
+
   /** Read what is new of the shown runs. Return true if anything is. */
   async #readShown() {
-    // A run that was started anew in the same folder, or resumed from an earlier step.
-    for (const log of this.#shownLogs(false).filter(({ run, lastStep }) => (run.last ?? -1) < lastStep)) {
-      log.forget();
-      this.#cardsKey = "";
-    }
-    const behind = this.#shownLogs(false).filter((log) => !log.start || (log.run.last ?? -1) > log.lastStep);
-    const grew = await Promise.all(behind.map((log) => log.refresh()));
-    return grew.some(Boolean);
+    const readings = this.#shownLogs(false).filter((log) => log.isBehind).map((log) => log.refresh());
+    // A run that cannot be read does not keep the others from being shown.
+    const found = await Promise.allSettled(readings);
+    const failed = found.find(({ status }) => status === "rejected");
+    if (failed) throw failed.reason;
+    return found.some(({ value }) => value);
   }
 
   #wait() {
@@ -243,12 +260,16 @@ export class Focus {
         return h("label", {}, box, log.name);
       }),
     );
-    this.runs.hidden = this.#logs.length < 2;
+    const count = this.#logs.length;
+    this.runs.hidden = count < 2;
+    this.chooser.hidden = count <= MANY;
+    this.chosen.textContent = `Runs: ${this.#shownLogs(false).length} of ${count}`;
+    // Elements keep their state only as long as they are not moved.
+    const place = count <= MANY ? this.controls : this.chooser.lastChild;
+    if (this.runs.parentElement !== place) place.prepend(this.runs);
     const logs = this.#shownLogs();
     const layers = [...new Set(logs.flatMap((log) => log.start.layers))];
-    // The style of the run decides until somebody chooses.
-    if (logs.length) this.#scaling ??= logs[0].start.scaling;
-    this.scaling.value = this.#scaling ?? "map";
+    this.scaling.value = this.#scaling ?? logs[0]?.start.scaling ?? "map";
     if (!layers.includes(this.#layer)) this.#layer = layers.at(-1) ?? null;
     fillLayers(this.layer, layers, this.#layer);
     const classes = [...new Set(logs.flatMap((log) => log.start.labels ?? []))].sort();
@@ -298,16 +319,11 @@ export class Focus {
       entryOf: (log) => this.#entryOf(log),
       isCurrent: () => version === this.#version,
       lookOf: async (log, maps, i, layer = this.#layer) => ({
-        colours: this.#coloursOf(log),
+        colours: log.colours,
         strength: this.#strength,
-        hottest: this.#scaling !== "run" ? maps.maxima[i] : await log.largest(layer),
+        hottest: this.scaling.value !== "run" ? maps.maxima[i] : await log.largest(layer),
       }),
     };
-  }
-
-  #coloursOf(log) {
-    if (!this.#colours.has(log.key)) this.#colours.set(log.key, decode(log.start.colours));
-    return this.#colours.get(log.key);
   }
 
   async #draw() {
@@ -320,7 +336,7 @@ export class Focus {
     this.follow.setAttribute("aria-pressed", String(this.#follows));
     const filters = [this.#class, this.#wrongOnly ? "wrong only" : "", this.#order === "changed" ? "changed most" : ""];
     this.summary.textContent = `Filter and look: ${filters.filter(Boolean).join(", ") || "all images"}`;
-    this.hottest.textContent = this.#scaling !== "run" ? "the maximum of each map" : "the maximum of the layer over the run";
+    this.hottest.textContent = this.scaling.value !== "run" ? "the maximum of each map" : "the maximum of the layer over the run";
     this.#drawVerdicts(scene);
     try {
       await this.#drawImages(scene);
@@ -335,18 +351,24 @@ export class Focus {
     }
   }
 
+  /** Show the verdicts of the shown runs in full, and those of all others in a line each. */
   #drawVerdicts(scene) {
-    if (!scene.logs.length) {
-      const text = this.#logs.length ? "The chosen runs have no logged validation yet." : "No run with a GradCAMCallback has been read yet. This page looks for one every few seconds.";
-      this.verdicts.replaceChildren(h("p", { className: "faint" }, text));
-      return;
-    }
+    const others = this.#logs.filter((log) => !scene.logs.includes(log));
+    const lines = others.map((log) => lineOf(log, () => this.#show(log, true)));
+    const isFolded = others.length > MANY;
     this.verdicts.replaceChildren(...scene.logs.map((log) => verdictOf(log, scene.entryOf(log))));
+    if (!this.#logs.length) {
+      const text = "No run with a GradCAMCallback has been read yet. This page looks for one every few seconds.";
+      this.verdicts.append(h("p", { className: "faint" }, text));
+    }
+    if (!isFolded) this.verdicts.append(...lines);
+    this.others.hidden = !isFolded;
+    this.others.replaceChildren(...(isFolded ? [h("summary", {}, `${others.length} more runs: `, ...countsOf(others)), ...lines] : []));
   }
 
   async #drawImages(scene) {
     const names = await this.#namesToShow(scene);
-    const key = JSON.stringify([scene.logs.map((log) => log.key), names]);
+    const key = JSON.stringify([scene.logs.map((log) => [log.key, log.began]), names]);
     if (!scene.isCurrent()) return;
     if (key !== this.#cardsKey) {
       this.#cardsKey = key;
@@ -356,7 +378,7 @@ export class Focus {
       };
       this.#cards = names.map((name) => new Card(name, scene.logs.filter((log) => log.find(name) >= 0), open));
       this.colours.hidden = !scene.logs.length;
-      if (scene.logs.length) drawColours(this.legend, this.#coloursOf(scene.logs[0]));
+      if (scene.logs.length) drawColours(this.legend, scene.logs[0].colours);
       this.images.replaceChildren(...this.#cards.map((card) => card.element));
       this.images.style.setProperty("--card", `${190 * (1 + scene.logs.length)}px`);
       this.noImages.textContent = names.length || !scene.logs.length ? "" : "No image is of this class and answered wrongly.";
@@ -462,6 +484,22 @@ function verdictOf(log, entry) {
     log.start.caution ? h("p", {}, log.start.caution) : null,
     rest ? h("details", {}, h("summary", {}, "All that is known"), h("p", {}, rest)) : null,
   );
+}
+
+/** Return the newest verdict of a run in one line. A click shows the run. */
+function lineOf(log, show) {
+  const { newest } = log.run;
+  const run = h("span", { className: "run" }, `${log.name}${newest ? `, ${headingOf(newest.epoch)}` : ""}`);
+  const said = newest ? (newest.headline ?? "No verdict, since there are no labels.") : "No logged validation yet.";
+  const properties = { type: "button", className: `verdict line ${newest?.tone ?? ""}`, title: "Show this run", onclick: show };
+  return h("button", properties, run, h("strong", {}, said));
+}
+
+/** Count the newest verdicts of runs by what they say. */
+function countsOf(logs) {
+  const kinds = { suspected: "with a suspicion", clear: "without a sign", unknown: "not known" };
+  const counts = Object.keys(kinds).map((tone) => logs.filter((log) => (log.run.newest?.tone ?? "unknown") === tone).length);
+  return Object.entries(kinds).flatMap(([tone, text], i) => (counts[i] ? [h("span", { className: `count ${tone}` }, `${counts[i]} ${text}`), " "] : []));
 }
 
 /** Return a link to a part of the page. The address of TensorBoard's tab must not change, so it only scrolls. */

@@ -96,6 +96,8 @@ export class Detail {
     if (this.name === null || !this.element.open) return;
     const name = this.name;
     const logs = scene.logs.filter((log) => log.find(name) >= 0);
+    // A run that was started anew may have other images.
+    if (!logs.length) return this.element.close();
     const sections = await Promise.all(logs.map((log) => this.#section(log, name, scene)));
     if (!scene.isCurrent() || this.name !== name) return;
     this.title.textContent = name;
