@@ -177,7 +177,9 @@ def test_a_frozen_base_runs_once_per_turn(probe):
 
 
 class Takes(Writer):
-    """A writer that keeps the records and the names of the images."""
+    """A writer that keeps the records and the last image of each tag."""
+
+    keeps_panels = keeps_records = True
 
     def __init__(self):
         self.records, self.images = [], {}
