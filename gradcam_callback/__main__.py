@@ -27,7 +27,7 @@ from gradcam_callback.offline import (
     write_report,
 )
 from gradcam_callback.probes import ProbeSet
-from gradcam_callback.run import tags
+from gradcam_callback.run import TARGETS, tags
 from gradcam_callback.writers import holds_run
 
 # The longer side of a heatmap in pixels, and the JPEG quality. These sheets are looked at alone, so both are high.
@@ -315,10 +315,10 @@ def _image_arguments() -> argparse.ArgumentParser:
 def _read_target(text: str) -> str | int:
     if text.isdecimal():
         return int(text)
-    if text in ("label", "predicted", "contrast"):
+    if text in TARGETS:
         return text
     raise argparse.ArgumentTypeError(
-        f"expected label, predicted, contrast or the index of a class, but got {text!r}; correct it"
+        f"expected {', '.join(TARGETS)} or the index of a class, but got {text!r}; correct it"
     )
 
 

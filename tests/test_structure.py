@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "callback": LEAVES | SHARED | {"run", "trainers"},
     "offline": LEAVES | SHARED | {"run"},
     "__init__": LEAVES | SHARED | {"callback", "offline"},
-    "__main__": LEAVES | SHARED | {"masking", "offline"},
+    "__main__": LEAVES | SHARED | {"masking", "offline", "run"},
 }
 KNOW_LIGHTNING = {"callback.py", "offline/checkpoints.py"}
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))

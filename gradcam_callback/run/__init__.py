@@ -7,6 +7,7 @@ from gradcam_callback.run import tags
 from gradcam_callback.run.album import Album, input_images
 from gradcam_callback.run.captions import caption_maps
 from gradcam_callback.run.evaluate import (
+    TARGETS,
     BatchForward,
     Evaluation,
     Evaluator,
@@ -22,6 +23,7 @@ from gradcam_callback.run.state import RunState, epoch_heading
 from gradcam_callback.run.tags import Tags
 
 __all__ = [
+    "TARGETS",
     "Album",
     "BatchForward",
     "Evaluation",
