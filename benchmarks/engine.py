@@ -291,6 +291,18 @@ def in_own_process(*arguments: str, times: int = 1) -> float:
     return statistics.median(float(done.stdout.split()[-1]) for done in runs)
 
 
+def describe_machine() -> str:
+    """Return the versions, the processor and the number of threads."""
+    versions = ", ".join(
+        f"{name} {importlib.metadata.version(name)}"
+        for name in ("torch", "torchvision", "torchcam", "grad-cam", "captum", "pytorch-lightning")
+    )
+    model = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "")
+    return (
+        f"Python {platform.python_version()}, {versions};{model.partition(':')[2]}, {torch.get_num_threads()} threads."
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("docs/benchmark.md"))
@@ -328,11 +340,6 @@ def main() -> None:
         ("block5, blocks 1-4 frozen: a later epoch / the first (16 images)", frozen_base(args.rounds), "<= 0.35"),
         ("full precision's time / bf16's", own / seconds[f"{OWN}, bf16"], ">= 1.6"),
     ]
-    versions = ", ".join(
-        f"{name} {importlib.metadata.version(name)}"
-        for name in ("torch", "torchvision", "torchcam", "grad-cam", "captum", "pytorch-lightning")
-    )
-    model = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "")
     lines = [
         "| what, VGG16 at 224 x 224, 13 layers | measured | goal |",
         "|---|---|---|",
@@ -344,7 +351,7 @@ def main() -> None:
         + "; ".join(f"{name} {taken:.0f}" for name, taken in memory.items())
         + f"; {OWN}, {LAST} {last:.0f}; {OWN}, 32 images {few:.0f}; {OWN}, 256 images {many:.0f}.",
         "",
-        f"Python {platform.python_version()}, {versions};{model.partition(':')[2]}, {torch.get_num_threads()} threads.",
+        describe_machine(),
     ]
     table = "\n".join(lines)
     print(table)

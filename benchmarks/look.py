@@ -1,6 +1,6 @@
 """The time of a whole look, part by part, beside the time of its maps alone.
 
-    python benchmarks/look.py [--rounds 9] [--cases 0 1]
+    python benchmarks/look.py [--rounds 9] [--docs docs]
 
 Sixteen photographs go through the 13 layers of a VGG16, as at each validation of a training with all defaults. The
 network shows no sign of a shortcut, so from the second look on it is asked by turns. Each round makes one look, and the
@@ -14,10 +14,14 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import torch
+from engine import describe_machine
 from images import IMAGES, photographs
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from pretrained import for_finetuning
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
@@ -30,7 +34,14 @@ from gradcam_callback.writers import TensorBoardWriter
 
 ASKED, MEASURED, DRAWN, WHOLE = "interventions", "measuring", "drawing and writing", "the whole look"
 PREPARED, SECONDS = "time before the first look", "seconds of the maps alone"
-CASES = [(size, masks, frozen) for size in (128, 224) for masks, frozen in ((True, 0), (False, 0), (True, 3))]
+# Side in pixels, masks, frozen blocks, and the goal for the whole look.
+CASES = [
+    (size, masked, frozen, goal)
+    for size in (128, 224)
+    for masked, frozen, goal in ((True, 0, 2.5), (False, 0, 2.0), (True, 3, 1.8))
+]
+DRAWING_GOALS = {128: 0.2, 224: 0.12}
+COLOURS = {"maps": "#52525b", ASKED: "#f59e0b", MEASURED: "#0ea5e9", DRAWN: "#a855f7"}
 Result = TypeVar("Result")
 Given = ParamSpec("Given")
 
@@ -98,16 +109,44 @@ def measure(size: int, masked: bool, frozen: int, rounds: int) -> dict[str, floa
     return {**found, PREPARED: (prepared + laid_out + started) / look}
 
 
+def plot(found: dict[str, dict[str, float]], path: Path) -> None:
+    """Plot the parts of each look, in multiples of its maps alone."""
+    figure = Figure(figsize=(9, 3.4), dpi=100, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    names, lefts = list(found), [0.0] * len(found)
+    for part, colour in COLOURS.items():
+        widths = [max(0.0, values.get(part, 1.0)) for values in found.values()]
+        axes.barh(names, widths, left=lefts, color=colour, label=part)
+        lefts = [left + width for left, width in zip(lefts, widths, strict=True)]
+    axes.invert_yaxis()
+    axes.set_xlabel("time of a look, in multiples of its maps alone")
+    figure.legend(frameon=False, ncols=len(COLOURS), loc="outside upper center")
+    canvas.print_figure(path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--cases", type=int, nargs="+", default=range(len(CASES)))
+    parser.add_argument("--docs", type=Path, default=Path("docs"))
     args = parser.parse_args()
-    for number in args.cases:
-        size, masked, frozen = CASES[number]
-        found = measure(size, masked, frozen, args.rounds)
-        what = f"{size} px, {'masks' if masked else 'no masks'}, {frozen} blocks frozen"
-        print(f"{what}: " + "; ".join(f"{part} {value:.3f}" for part, value in found.items()), flush=True)
+    found, rows = {}, []
+    for size, masked, frozen, goal in CASES:
+        what = f"{size} px, {'masks' if masked else 'no masks'}" + (f", blocks 1-{frozen} frozen" if frozen else "")
+        found[what] = values = measure(size, masked, frozen, args.rounds)
+        drawn = values[MEASURED] + values[DRAWN]
+        rows.append(
+            f"| {what} | {values[WHOLE]:.2f} | {goal} | {values[ASKED]:.2f} | {drawn:.2f} | {DRAWING_GOALS[size]} | "
+            f"{values[PREPARED]:.2f} | {values[SECONDS]:.1f} |"
+        )
+        print(rows[-1], flush=True)
+    head = ["16 images, 13 layers", WHOLE, "goal", ASKED, "measuring, drawing, writing", "goal"]
+    head += [f"{PREPARED} / a look", SECONDS]
+    lines = ["# What a look costs", "", "Made by `make bench-look`. Times are in multiples of the maps alone.", ""]
+    lines += [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *rows, ""]
+    lines += ["![Where the time of a look goes](pictures/look.png)", "", describe_machine(), ""]
+    (args.docs / "look.md").write_text("\n".join(lines))
+    plot(found, args.docs / "pictures" / "look.png")
 
 
 if __name__ == "__main__":
