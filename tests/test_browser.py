@@ -332,6 +332,9 @@ def test_interventions_show_the_answers_and_the_changed_ones_first(tab, folder, 
         of_set = zip(entry["answers"][name], sets[name]["numbers"], strict=True)
         return np.mean([right for (_, _, right), about in of_set if about == number])
 
+    headings = tab.texts(".interventions th")[1:3]
+    accuracies = [entry["scalars"][name] for name in ("swap_control_accuracy", "swap_accuracy")]
+    assert [text.splitlines()[-1] for text in headings] == [f"{round(100 * share)} % right" for share in accuracies]
     falls = []
     for row in rows.all():
         number = run.start["names"].index(row.locator("td .name").evaluate("name => name.firstChild.textContent"))
@@ -374,6 +377,8 @@ def test_nothing_is_cut_off_in_a_narrow_window(tab):
     tab.settle()
     wide = "main => main.scrollWidth - main.clientWidth"
     assert tab.frame.locator("main").evaluate(wide) <= 0
+    for table in tab.frame.locator(".interventions").all():
+        assert table.evaluate(wide) <= 0
     for canvas in tab.frame.locator(".card canvas").all()[:4]:
         box = canvas.bounding_box()
         assert box["x"] >= 0 and box["x"] + box["width"] <= 800
