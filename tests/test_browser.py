@@ -6,10 +6,12 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.parse
 import urllib.request
 import zlib
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -203,9 +205,14 @@ def open_tab(page, address):
     """Open TensorBoard and click on the tab, which is there by itself."""
     page.goto(address)
     page.get_by_role("tab", name="Focus").click()
-    page.wait_for_selector("iframe")
-    until(lambda: any("plugin_entry" in frame.url for frame in page.frames))
-    return Tab(page, next(frame for frame in page.frames if "plugin_entry" in frame.url))
+    return Tab(page, frame_of(page))
+
+
+def frame_of(page):
+    """Return the frame of the tab as soon as it is there."""
+    # Frames are noticed while the driver waits.
+    until(lambda: page.wait_for_timeout(100) or any("plugin_entry" in frame.url for frame in page.frames))
+    return next(frame for frame in page.frames if "plugin_entry" in frame.url)
 
 
 def test_verdicts_and_answers_are_those_of_the_training(tab, watched):
@@ -325,6 +332,9 @@ def test_interventions_show_the_answers_and_the_changed_ones_first(tab, folder, 
         of_set = zip(entry["answers"][name], sets[name]["numbers"], strict=True)
         return np.mean([right for (_, _, right), about in of_set if about == number])
 
+    headings = tab.texts(".interventions th")[1:3]
+    accuracies = [entry["scalars"][name] for name in ("swap_control_accuracy", "swap_accuracy")]
+    assert [text.splitlines()[-1] for text in headings] == [f"{round(100 * share)} % right" for share in accuracies]
     falls = []
     for row in rows.all():
         number = run.start["names"].index(row.locator("td .name").evaluate("name => name.firstChild.textContent"))
@@ -367,6 +377,8 @@ def test_nothing_is_cut_off_in_a_narrow_window(tab):
     tab.settle()
     wide = "main => main.scrollWidth - main.clientWidth"
     assert tab.frame.locator("main").evaluate(wide) <= 0
+    for table in tab.frame.locator(".interventions").all():
+        assert table.evaluate(wide) <= 0
     for canvas in tab.frame.locator(".card canvas").all()[:4]:
         box = canvas.bounding_box()
         assert box["x"] >= 0 and box["x"] + box["width"] <= 800
@@ -568,13 +580,43 @@ def test_hostile_names_are_shown_and_run_nothing(tensorboard, folder, hostile, t
         assert errors_of(page) == []
 
 
+@pytest.mark.parametrize("sandbox", ["", 'sandbox="allow-scripts allow-same-origin"'])
+def test_it_works_in_a_notebook(tensorboard, watched, sandbox):
+    """Notebooks show TensorBoard in a frame of a page of another origin."""
+    content = f'<iframe {sandbox} width="100%" height="900" src="{tensorboard}/#gradcam_focus"></iframe>'
+
+    class Notebook(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(content.encode())
+
+        def log_message(self, *_): ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Notebook)
+    threading.Thread(target=server.serve_forever).start()
+    try:
+        with open_page() as page:
+            page.goto(f"http://127.0.0.1:{server.server_port}/")
+            tab = Tab(page, frame_of(page))
+            tab.show(*RUNS)
+            tab.choose("block4_conv3", 1)
+            canvas = tab.frame.locator(".card canvas[aria-label^='focus on']").first
+            assert "at block4_conv3, epoch 1" in canvas.get_attribute("aria-label")
+            assert len(np.unique(tab.pixels(canvas))) > 20, "a picture"
+            assert errors_of(page) == []
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
 def test_an_error_is_shown_in_the_tab(tensorboard):
     with open_page() as page:
         page.route("**/gradcam_focus/log*", lambda route: route.fulfill(status=500, json={"error": "no more memory"}))
         page.goto(tensorboard)
         page.get_by_role("tab", name="Focus").click()
-        until(lambda: any("plugin_entry" in frame.url for frame in page.frames))
-        frame = next(frame for frame in page.frames if "plugin_entry" in frame.url)
+        frame = frame_of(page)
         frame.get_by_role("alert").get_by_text("no more memory").wait_for()
 
 

@@ -56,7 +56,7 @@ class InputImage:
 
     def _cached(self, draw: Callable[..., Map], *size: int) -> Map:
         # A run draws every image in the same few sizes at each epoch.
-        key: tuple[str | int, ...] = (str(draw.__name__), *size)
+        key: tuple[str | int, ...] = (draw.__name__, *size)
         if key not in self._cache:
             self._cache[key] = draw(*size)
         return self._cache[key]

@@ -1,5 +1,8 @@
 // The records of the runs: from TensorBoard's routes, or from the page itself.
 
+// The thickness of the outline of a mask in pixels of the image, which is mostly shown smaller.
+const THICK = 2;
+
 /** The runs that TensorBoard serves at the routes below an address. */
 export class ServedSource {
   isLive = true;
@@ -240,14 +243,14 @@ async function pixelsOf(address) {
   return context.getImageData(0, 0, canvas.width, canvas.height);
 }
 
-/** Return the places of the pixels of the object that touch the background. The edge of the image is no such place. */
+/** Return the places of the pixels of the object that are close to the background. The edge of the image is no such place. */
 function outlineOf({ data, width, height }) {
   const inside = (x, y) => data[4 * (Math.min(Math.max(y, 0), height - 1) * width + Math.min(Math.max(x, 0), width - 1))] > 127;
   const places = [];
   for (let y = 0; y < height; y++) {
     for (let x = 0; x < width; x++) {
-      const touches = !inside(x - 1, y) || !inside(x + 1, y) || !inside(x, y - 1) || !inside(x, y + 1);
-      if (inside(x, y) && touches) places.push(y * width + x);
+      const isClose = !inside(x - THICK, y) || !inside(x + THICK, y) || !inside(x, y - THICK) || !inside(x, y + THICK);
+      if (inside(x, y) && isClose) places.push(y * width + x);
     }
   }
   return places;

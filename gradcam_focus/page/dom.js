@@ -27,6 +27,16 @@ export function percent(share) {
   return share === null || share === undefined ? "" : `${Math.round(100 * share)} %`;
 }
 
+/** Make a text that is not broken into lines. */
+export function whole(text) {
+  return h("span", { className: "whole" }, text);
+}
+
+/** Return the parts of a name that may be broken behind its underscores and points. */
+export function breakable(name) {
+  return name.split(/(?<=[_.])/).flatMap((part, i) => (i ? [h("wbr"), part] : [part]));
+}
+
 /** Return right or wrong as a sign and a word, since a colour alone is not seen by everybody. */
 export function mark(correct) {
   if (correct === null || correct === undefined) return "";

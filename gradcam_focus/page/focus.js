@@ -454,8 +454,8 @@ export class Focus {
     if (ofLayers.some((line) => line.values.some((value) => value !== null))) {
       found.push(plot({ title: `${title}, over the epochs`, ticks, cursor, lines: ofLayers, reference }));
       const depth = (each) => start.layers.map((layer) => each.scalars[`${byLayer}/${layer}`] ?? null);
-      const depths = [{ name: `at the first entry (${ticks[0]})`, values: depth(entries[0]), look: { colour: "#8a8a93", dash: "5 3" } }];
-      if (entry && entry !== entries[0]) depths.push({ name: `now (${ticks[cursor]})`, values: depth(entry), look: { colour: "#d55e00", dash: "" } });
+      const depths = [{ name: `at the first entry (${ticks[0]})`, values: depth(entries[0]), look: { colour: "var(--line-7)", dash: "5 3" } }];
+      if (entry && entry !== entries[0]) depths.push({ name: `now (${ticks[cursor]})`, values: depth(entry), look: { colour: "var(--line-2)", dash: "" } });
       const short = start.layers.map((layer) => layer.replace(/^.*block(\d+)_conv(\d+)$/, "$1_$2"));
       const at = start.layers.indexOf(this.#layer);
       found.push(plot({ title: `${title}, through the layers`, ticks: short, cursor: at, lines: depths, reference }));

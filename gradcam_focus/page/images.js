@@ -1,5 +1,5 @@
 // The probe images: cards with the overlays of each run, and one image through all layers and epochs.
-import { h, mark, percent, tone } from "./dom.js";
+import { breakable, h, mark, percent, tone, whole } from "./dom.js";
 import { drawHeat, drawPicture } from "./heat.js";
 
 // The longer side of a small overlay in pixels, and how many epochs one image is shown at.
@@ -123,7 +123,7 @@ export class Detail {
       const overlay = h("canvas", { role: "img", "aria-label": `overlay at ${layer}` });
       drawHeat(overlay, maps, i, { ...size, picture: shrunk(picture, size), ...look });
       const chosen = layer === scene.layer ? "chosen" : "";
-      layers.push(h("figure", { className: chosen }, heatmap, overlay, h("figcaption", {}, layer)));
+      layers.push(h("figure", { className: chosen }, heatmap, overlay, h("figcaption", {}, ...breakable(layer))));
     }
     const epochs = [];
     for (const each of spread(log.entries, COLUMNS)) {
@@ -155,12 +155,12 @@ function say(element, entry, i, short = false) {
   const [prediction, probability, correct, explained] = entry?.predictions[i] ?? [];
   element.className = `answer ${tone(correct)}`;
   if (prediction === undefined) {
-    element.textContent = "";
+    element.replaceChildren();
   } else if (short) {
-    element.textContent = `${prediction} ${percent(probability)} ${{ true: "✓", false: "✗" }[correct] ?? ""}`;
+    element.replaceChildren(`${prediction} `, whole(`${percent(probability)} ${{ true: "✓", false: "✗" }[correct] ?? ""}`));
   } else {
     const why = explained && explained !== prediction ? `; map of ${explained}` : "";
-    element.textContent = `${prediction} ${percent(probability)} ${mark(correct)}${why}`;
+    element.replaceChildren(`${prediction} `, whole(percent(probability)), " ", whole(mark(correct)), why);
   }
 }
 

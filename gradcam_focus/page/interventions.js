@@ -1,5 +1,5 @@
 // The interventions: each object on other backgrounds, with the answers of the network.
-import { h, mark, percent, tone } from "./dom.js";
+import { h, percent, tone, whole } from "./dom.js";
 import { imageAddress } from "./data.js";
 
 // How many objects are shown before somebody asks for all.
@@ -12,6 +12,12 @@ const HEADINGS = {
     foreground: "object alone",
   },
   frame: { same_class: "in frames of its class", other_class: "in frames of other classes" },
+};
+
+// The scalars of the accuracies, with masks and with the frame.
+const ACCURACIES = {
+  same_class: ["swap_control_accuracy", "frame_control_accuracy"],
+  other_class: ["swap_accuracy", "frame_accuracy"],
 };
 
 /** Return the interventions of a run at an entry. Objects whose answer the background changed come first. */
@@ -37,7 +43,7 @@ export function interventionsOf(log, entry, showsAll, showAll) {
     "tr",
     {},
     h("th", { scope: "col" }, "as it is"),
-    ...sets.map(([name, heading]) => h("th", { scope: "col" }, heading, h("br"), rightIn(entry.answers[name]))),
+    ...sets.map(([name, heading]) => h("th", { scope: "col" }, heading, h("br"), rightIn(entry, name))),
   );
   const body = shown.map(({ number, own }) =>
     h(
@@ -70,7 +76,7 @@ function tile(image, answer, about) {
     return h(
       "figure",
       { className: "tile unasked" },
-      h("img", { src: imageAddress(image), alt: `${about}: ${later}`, loading: "lazy" }),
+      h("img", { src: imageAddress(image), alt: `${about}: ${later}` }),
       h("figcaption", { className: "faint" }, later),
     );
   }
@@ -78,8 +84,8 @@ function tile(image, answer, about) {
   return h(
     "figure",
     { className: `tile ${tone(correct)}` },
-    h("img", { src: imageAddress(image), alt: about, loading: "lazy" }),
-    h("figcaption", { className: tone(correct) }, `${prediction} ${percent(probability)} ${{ true: "✓", false: "✗" }[correct] ?? ""}`),
+    h("img", { src: imageAddress(image), alt: about }),
+    h("figcaption", { className: tone(correct) }, `${prediction} `, whole(`${percent(probability)} ${{ true: "✓", false: "✗" }[correct] ?? ""}`)),
   );
 }
 
@@ -94,8 +100,10 @@ function askedFirst(places, answers) {
   return [...places].sort((a, b) => Number(!answers[a]) - Number(!answers[b]));
 }
 
-function rightIn(answers) {
-  return `${percent(share(answers))} right`;
+/** Return how many answers are right, as the verdict has it: each object counts the same, however many backgrounds it has. */
+function rightIn({ answers, scalars }, set) {
+  const known = ACCURACIES[set]?.map((name) => scalars[name]).find((value) => value !== undefined && value !== null);
+  return `${percent(known ?? share(answers[set]))} right`;
 }
 
 function share(answers) {

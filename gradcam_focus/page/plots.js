@@ -1,9 +1,9 @@
 // Plots of lines, as SVG.
 import { h, svg } from "./dom.js";
 
-// Okabe and Ito's colours, which people with colour-blindness tell apart, darkened where they are pale. Each line also
-// has its own dashes.
-export const LINES = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#3b8fc4", "#7f7f7f"];
+// Okabe and Ito's colours, which people with colour-blindness tell apart; focus.css says them, for each theme. Each line
+// also has its own dashes.
+const LINES = [1, 2, 3, 4, 5, 6, 7].map((i) => `var(--line-${i})`);
 const DASHES = ["", "7 3", "2 3", "9 3 2 3", "4 2", "12 3", "1 4"];
 const WIDTH = 460;
 const HEIGHT = 220;
