@@ -328,9 +328,21 @@ def test_interventions_show_the_answers_and_the_changed_ones_first(tab, folder, 
     entry, sets = list(run.entries.values())[-1], run.start["sets"]
     assert rows.count() == len(watched["shortcut"].probe)
 
-    def share(name, number):
+    def answers_of(name, number):
         of_set = zip(entry["answers"][name], sets[name]["numbers"], strict=True)
-        return np.mean([right for (_, _, right), about in of_set if about == number])
+        # Those that are asked at another entry stand last.
+        return sorted((answer for answer, about in of_set if about == number), key=lambda answer: answer is None)
+
+    def share(name, number):
+        return np.mean([answer[2] for answer in answers_of(name, number) if answer])
+
+    def caption(answer):
+        if not answer:
+            return "asked at other epochs"
+        return f"{answer[0]} {round(100 * answer[1])} % {'✓' if answer[2] else '✗'}"
+
+    def look(answer):
+        return f"tile {'right' if answer[2] else 'wrong'}" if answer else "tile unasked"
 
     headings = tab.texts(".interventions th")[1:3]
     accuracies = [entry["scalars"][name] for name in ("swap_control_accuracy", "swap_accuracy")]
@@ -341,13 +353,24 @@ def test_interventions_show_the_answers_and_the_changed_ones_first(tab, folder, 
         falls.append(share("same_class", number) - share("other_class", number))
         expected = [entry["predictions"][number][:3]]
         for name in ("same_class", "other_class", "background", "foreground"):
-            of_set = zip(entry["answers"][name], sets[name]["numbers"], strict=True)
-            expected += [answer for answer, about in of_set if about == number]
-        said = row.locator("figcaption").all_inner_texts()
-        assert said == [f"{text} {round(100 * p)} % {'✓' if right else '✗'}" for text, p, right in expected]
+            expected += answers_of(name, number)
+        assert row.locator("figcaption").all_inner_texts() == list(map(caption, expected))
         frames = row.locator(".tile").evaluate_all("tiles => tiles.map(tile => tile.className)")
-        assert frames == [f"tile {'right' if right else 'wrong'}" for _, _, right in expected]
+        assert frames == list(map(look, expected))
     assert falls == sorted(falls, reverse=True)
+
+
+def test_what_is_asked_at_other_entries_is_shown_as_such(tab, folder):
+    counts = []
+    for name in RUNS:
+        tab.show(name)
+        (run,) = read_runs(folder / name)
+        for epoch, entry in enumerate(run.entries.values()):
+            tab.choose(epoch=epoch)
+            counts.append(sum(answer is None for answers in entry["answers"].values() for answer in answers))
+            assert tab.frame.locator(".tile.unasked").count() == counts[-1]
+    assert counts[0] == 0, "the first entry asks everything"
+    assert any(counts), "and a network without a sign of a shortcut is asked less"
 
 
 def test_plots_have_few_lines_and_all_on_demand(tab):
