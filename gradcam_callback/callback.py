@@ -65,7 +65,7 @@ class GradCAMCallback(Callback):
         seed: chooses the probe images from the validation data, and the backgrounds that objects are put on.
         by_class: True logs the mask metrics of every layer, and the swap accuracy, for each class. The lift of the
             deepest layer is always logged by class.
-        check_faithfulness: True asks if the network relies on the hottest part of its deepest map; two more forwards.
+        check_faithfulness: ``"blur"`` (or True) or ``"road"`` asks if the network relies on what its deepest map shows.
         on_shortcut: what happens, once per run, when a shortcut is suspected. ``"warn"`` gives a `ShortcutWarning`.
             ``"stop"`` also ends the training after this epoch. A callable is given the `Verdict` after the warning.
         **options: ``method``, ``precision``, ``chunk_size``, ``reuse_frozen``, ``output_transform`` and
@@ -110,12 +110,12 @@ class GradCAMCallback(Callback):
         save_maps: bool = False,
         seed: int = 0,
         by_class: bool = False,
-        check_faithfulness: bool = False,
+        check_faithfulness: bool | str = False,
         on_shortcut: str | Callable[[Verdict], object] = "warn",
         **options: Unpack[GradCAMOptions],
     ) -> None:
         check_target(target)
-        trainers.check_arguments(probe, masks, every_n_epochs, on_shortcut, options)
+        trainers.check_arguments(probe, masks, every_n_epochs, check_faithfulness, on_shortcut, options)
         self.probe = probe
         self.target_layers = target_layers
         self.target = target

@@ -361,7 +361,12 @@ def test_a_checkpoint_edited_by_hand_starts_anew_with_a_warning(thin, fit, tmp_p
         ({"tag_prefix": ""}, "Expected `tag_prefix` to be a name such as 'gradcam', but got ''."),
         ({"tag_prefix": "../up"}, "such as 'gradcam', but got '../up'."),
         ({"chunk_size": 0}, "Expected `chunk_size` to be at least 1 image or None, but got 0"),
-        ({"method": "eigencam"}, "'layercam'], but got 'eigencam'"),
+        ({"method": "scorecam"}, "'layercam', 'xgradcam'], but got 'scorecam'"),
+        (
+            {"check_faithfulness": "roar"},
+            "Expected `check_faithfulness` to be False, True, 'blur' or 'road', but got 'roar'.",
+        ),
+        ({"check_faithfulness": 1}, "'blur' or 'road', but got 1."),
         ({"precision": "fp8"}, "Expected `precision` to be one of ['bf16', 'full'], but got 'fp8'"),
         ({"on_shortcut": "explode"}, "Expected `on_shortcut` to be 'warn', 'stop' or a callable, but got 'explode'."),
     ],

@@ -29,6 +29,7 @@ from toys import Toys
 
 from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet
 from gradcam_callback.maps import resolve_layers
+from gradcam_callback.maps.methods import METHODS
 from gradcam_callback.measures import metrics
 from gradcam_callback.run.evaluate import Evaluator, Shard
 from gradcam_callback.run.session import Session
@@ -185,7 +186,7 @@ LAYERS = st.lists(st.sampled_from(["block1_conv1", "block2", "block5_conv3", "bl
 @tries(1)
 @given(
     models(), LAYERS, st.integers(1, 3), st.integers(32, 70), st.integers(32, 70), st.none() | st.integers(1, 4),
-    st.sampled_from(["gradcam", "gradcam++", "hirescam", "layercam"]), st.data(),
+    st.sampled_from(list(METHODS)), st.data(),
 )  # fmt: skip
 def test_maps_of_a_batch_are_those_of_its_images_and_leave_no_trace(model, layers, n, h, w, chunk_size, method, data):
     images = torch.rand(n, 3, h, w, generator=torch.Generator().manual_seed(h)).double()

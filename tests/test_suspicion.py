@@ -126,14 +126,19 @@ def test_suspicion_goes_on_from_a_checkpoint(ground, fit, tmp_path, toys):
     assert second.verdict.suspected
 
 
-def test_faithfulness_is_asked_where_wanted(thin, fit, toys, events):
-    callback = watch(toys, check_faithfulness=True)
+@pytest.mark.parametrize(
+    ("choice", "tag", "other"),
+    [(True, "faithfulness", "road"), ("blur", "faithfulness", "road"), ("road", "road", "faith")],
+)
+def test_faithfulness_is_asked_where_wanted(thin, fit, toys, events, choice, tag, other):
+    callback = watch(toys, check_faithfulness=choice)
     fit(thin, callback, max_epochs=1)
-    by_image = [f"gradcam/faithfulness_by_image/{name}" for name in callback.probe_set.names]
+    by_image = [f"gradcam/{tag}_by_image/{name}" for name in callback.probe_set.names]
     values = [callback.history[0][name] for name in by_image if name in callback.history[0]]
     assert values and all(-1 <= value <= 1 for value in values)
-    assert callback.history[0]["gradcam/faithfulness"] == pytest.approx(sum(values) / len(values))
-    assert "gradcam/faithfulness" in events().Tags()["scalars"]
+    assert callback.history[0][f"gradcam/{tag}"] == pytest.approx(sum(values) / len(values))
+    assert f"gradcam/{tag}" in events().Tags()["scalars"]
+    assert not any(name.startswith(f"gradcam/{other}") for name in callback.history[0])
 
 
 def test_probes_without_masks_are_measured_by_place(thin, fit, toys):

@@ -4,7 +4,7 @@
 ``(N, C, h, w)``. This wing loads neither Lightning nor matplotlib.
 """
 
-# The four formulas stay in maps.methods: a function `gradcam` here would hide the module of the same name.
+# The formulas stay in maps.methods: a function `gradcam` here would hide the module of the same name.
 from gradcam_callback.maps.borrowed import borrowed, is_watching
 from gradcam_callback.maps.cams import CAMs, concatenate
 from gradcam_callback.maps.checks import check_options

@@ -87,7 +87,9 @@ class GradCAM:
             target 1 explains the logit and target 0 minus the logit.
         target_layers: names of layers or modules of the model, alone or in a sequence, see
             `gradcam_callback.maps.resolve_layers`.
-        method: ``"gradcam"``, ``"gradcam++"``, ``"hirescam"`` or ``"layercam"``, see `gradcam_callback.maps.methods`.
+        method: the formula, ``"gradcam"``, ``"gradcam++"``, ``"gradcam_elementwise"``, ``"hirescam"``, ``"layercam"``,
+            ``"xgradcam"``, ``"eigencam"`` or ``"eigengradcam"``, see `gradcam_callback.maps.methods`. ``"eigencam"``
+            gives the same map for every target.
         precision: ``"full"`` keeps the model's own precision, even inside autocast. ``"bf16"`` runs the model under
             bfloat16 autocast: faster on hardware that supports it, but less exact.
         chunk_size: the largest number of images that go through the model at once, which bounds the memory. None

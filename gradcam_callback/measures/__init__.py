@@ -1,7 +1,7 @@
 """Metrics of maps, interventions on images, and the verdict on the background.
 
-`metrics` measures maps against masks. `Counterfactuals` and `faithfulness` change the images to test the predictions.
-`swap_test` and `judge` turn these predictions into a `Verdict`.
+`metrics` measures maps against masks. `Counterfactuals`, `faithfulness` and `road` change the images to test the
+predictions. `swap_test` and `judge` turn these predictions into a `Verdict`.
 """
 
 from gradcam_callback.measures import metrics
@@ -20,6 +20,7 @@ from gradcam_callback.measures.metrics import (
     relevance_mass,
     strength,
 )
+from gradcam_callback.measures.removal import road
 from gradcam_callback.measures.swaps import SwapTest, swap_test
 from gradcam_callback.measures.verdict import (
     Verdict,
@@ -58,6 +59,7 @@ __all__ = [
     "pointing_game",
     "points_to_background",
     "relevance_mass",
+    "road",
     "strength",
     "swap_test",
 ]

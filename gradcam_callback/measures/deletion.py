@@ -34,6 +34,14 @@ def faithfulness(probability: Callable[[Tensor], Tensor], images: Tensor, maps: 
     Returns:
         ``(N,)``, -1..1: the probability with the other area blurred - that with the hottest area blurred. It is above 0
         if the network relies more on the hottest area; NaN for an empty map.
+
+    Examples:
+        >>> import torch
+        >>> from gradcam_callback.measures import faithfulness
+        >>> images, maps = torch.zeros(1, 1, 20, 20), torch.zeros(1, 20, 20)
+        >>> images[0, 0, 5:8, 5:8] = maps[0, 5:8, 5:8] = 1  # the network looks at the bright spot, and so does the map
+        >>> faithfulness(lambda given: given.amax(dim=(1, 2, 3)), images, maps) > 0.1
+        tensor([True])
     """
     hottest, elsewhere = regions(maps, images.shape[2], images.shape[3])
     difference = probability(_blurred(images, elsewhere)) - probability(_blurred(images, hottest))

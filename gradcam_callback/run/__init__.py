@@ -15,6 +15,7 @@ from gradcam_callback.run.evaluate import (
     Target,
     blame_forward,
     check_target,
+    choose_check,
 )
 from gradcam_callback.run.logger import RunLogger
 from gradcam_callback.run.session import Session, restore_state, warn_lost
@@ -37,6 +38,7 @@ __all__ = [
     "blame_forward",
     "caption_maps",
     "check_target",
+    "choose_check",
     "differ_in_probe_only",
     "epoch_heading",
     "identify",

@@ -26,13 +26,15 @@ from gradcam_callback.maps import (
     look_like_probabilities,
     predicted_class,
 )
-from gradcam_callback.measures import Focus, faithfulness, metrics
+from gradcam_callback.measures import Focus, faithfulness, metrics, road
 from gradcam_callback.probes import ProbeSet, fill_row
 from gradcam_callback.run import tags
 from gradcam_callback.run.interventions import Answers, Interventions, mean
 from gradcam_callback.run.tags import by_class, by_image, join
 
 TARGETS = ("label", "predicted", CONTRAST)
+# The choices of ``check_faithfulness``: the scalar, and the function that computes it for each image.
+CHECKS = {"blur": (tags.FAITHFULNESS, faithfulness), "road": (tags.ROAD, road)}
 # Takes the outputs of the model and the numbers (N,) of the probe images, and returns scores (N,).
 Target = str | int | Callable[[Any, Tensor], Tensor]
 # Runs a model on a batch.
@@ -67,7 +69,7 @@ class Shard:
         cams: None if no image fell to the process.
         turn: of the interventions; None if all were asked.
         answers: set -> the logits of its share of each part that was asked.
-        faithfulness: ``(n,)``; empty unless asked for.
+        faithfulness: ``(n,)``, by the check that was chosen; empty without one.
         rivals: those of its images, see `Evaluation`; empty unless the target is a contrast.
     """
 
@@ -88,7 +90,7 @@ class Evaluator:
         forward: the user's way to run the model on a batch; None is ``model(images)``.
         seed: chooses the backgrounds that objects are put on.
         by_class: True also returns the mask metrics of every layer, and the swap accuracy, for each class.
-        check_faithfulness: True asks if the network relies on the hottest part of its deepest map; two more forwards.
+        check_faithfulness: see `choose_check`.
 
     Raises:
         ValueError: labels or a target outside the logits; images that the model cannot take; outputs that look like
@@ -106,14 +108,14 @@ class Evaluator:
         forward: BatchForward | None = None,
         seed: int = 0,
         by_class: bool = False,
-        check_faithfulness: bool = False,
+        check_faithfulness: bool | str = False,
     ) -> None:
         self.cam, self.probe, self.target = cam, probe, target
         self._forward = forward
-        self._by_class, self._check_faithfulness = by_class, check_faithfulness
+        self._by_class, self._check = by_class, choose_check(check_faithfulness)
         # A callable explains any number, so predictions are not compared with labels.
         self._has_accuracy = probe.has_labels and not callable(target)
-        _check_needs(probe, target, forward, check_faithfulness)
+        _check_needs(probe, target, forward, self._check)
         self._try_one_image()
         masked = probe.has_mask
         self._masks = None if probe.masks is None else probe.masks[masked]
@@ -133,8 +135,9 @@ class Evaluator:
         names = [tags.PROBE_ACCURACY] if self._has_accuracy else []
         if self.interventions is not None:
             names += self.interventions.scalar_names(self._by_class)
-        if self._check_faithfulness:
-            names += [tags.FAITHFULNESS, *(join(by_image(tags.FAITHFULNESS), name) for name in self.probe.names)]
+        if self._check:
+            tag = CHECKS[self._check][0]
+            names += [tag, *(join(by_image(tag), name) for name in self.probe.names)]
         names += tags.names_by_layer(self.layers, self.probe.masks is not None)
         if self._masks is not None:
             classes = [self.probe.class_name(label) for label in self._masked_classes()]
@@ -162,7 +165,7 @@ class Evaluator:
         answers = {}
         if self.interventions is not None:
             answers = self.interventions.ask(self._predict, rank, world_size, turn)
-        faithful = self._faithfulness_of(images, own, cams) if self._check_faithfulness and cams else torch.empty(0)
+        faithful = self._faithfulness_of(images, own, cams) if self._check and cams else torch.empty(0)
         rivals = self._compute_rivals(cams, own) if cams is not None and self.target == CONTRAST else {}
         return Shard(cams, turn, answers, faithful, rivals)
 
@@ -184,8 +187,8 @@ class Evaluator:
         for focus in foci:
             scalars |= self._mask_metrics(focus, cams.maps[focus.layer])
         scalars |= self._metrics_by_class(cams.maps)
-        if self._check_faithfulness:
-            scalars |= self._name_faithfulness(torch.cat([shard.faithfulness for shard in shards]))
+        if self._check:
+            scalars |= self._name_faithfulness(self._check, torch.cat([shard.faithfulness for shard in shards]))
         rivals = None
         if self.target == CONTRAST:
             rivals = {i: maps for shard in shards for i, maps in shard.rivals.items()}
@@ -280,16 +283,18 @@ class Evaluator:
         return lambda model, images, places: forward(model, fill_row(rows[int(own[places])], images))
 
     def _faithfulness_of(self, images: Tensor, own: Tensor, cams: CAMs) -> Tensor:
-        return faithfulness(
-            lambda blurred: class_probability(self._predict(blurred, own), cams.targets, self.probe.multi_label),
+        assert self._check is not None
+        _, measure = CHECKS[self._check]
+        return measure(
+            lambda changed: class_probability(self._predict(changed, own), cams.targets, self.probe.multi_label),
             images,
             cams.maps[self.layers[-1]],
         )
 
-    def _name_faithfulness(self, values: Tensor) -> dict[str, float]:
+    def _name_faithfulness(self, check: str, values: Tensor) -> dict[str, float]:
+        tag, _ = CHECKS[check]
         each = zip(self.probe.names, values.tolist(), strict=True)
-        by_name = {join(by_image(tags.FAITHFULNESS), name): value for name, value in each}
-        return {tags.FAITHFULNESS: metrics.mean_of_defined(values), **by_name}
+        return {tag: metrics.mean_of_defined(values), **{join(by_image(tag), name): value for name, value in each}}
 
     def _predict(self, images: Tensor, own: Tensor) -> Tensor:
         """Return logits ``(N, K)`` on the CPU."""
@@ -350,7 +355,26 @@ def check_target(target: object) -> None:
         )
 
 
-def _check_needs(probe: ProbeSet, target: Target, forward: object, check_faithfulness: bool) -> None:
+def choose_check(check_faithfulness: bool | str) -> str | None:
+    """Return how to ask if the network relies on the hottest part of its deepest map; None is not at all.
+
+    Args:
+        check_faithfulness: False, ``"blur"`` or ``"road"``. True stands for ``"blur"``.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if isinstance(check_faithfulness, bool):
+        return "blur" if check_faithfulness else None
+    if check_faithfulness not in CHECKS:
+        raise ValueError(
+            f"Expected `check_faithfulness` to be False, True, {' or '.join(map(repr, CHECKS))}, but got "
+            f"{check_faithfulness!r}. Use 'road' to remove the hottest pixels, or 'blur', which has a control."
+        )
+    return check_faithfulness
+
+
+def _check_needs(probe: ProbeSet, target: Target, forward: object, check: str | None) -> None:
     if not probe.has_labels and target in ("label", CONTRAST):
         raise ValueError(
             f"Expected a probe set with labels for target={target!r}, but it has none. Give the labels, or choose "
@@ -362,7 +386,7 @@ def _check_needs(probe: ProbeSet, target: Target, forward: object, check_faithfu
             "probe=None, which takes them from the validation data; with a `batch_transform`, its images have to be a "
             "part of the batch itself."
         )
-    if check_faithfulness and callable(target):
+    if check and callable(target):
         raise ValueError(
             "Expected check_faithfulness=False with a callable `target`, since it asks for the probability of a class. "
             "Choose one of them."

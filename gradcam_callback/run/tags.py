@@ -22,7 +22,7 @@ BACKGROUND_ACCURACY = "background_accuracy"
 FOREGROUND_ACCURACY = "foreground_accuracy"
 FRAME_ACCURACY, FRAME_CONTROL_ACCURACY = "frame_accuracy", "frame_control_accuracy"
 FRAME_GAP, FRAME_GAP_LOW, FRAME_GAP_HIGH = "frame_gap", "frame_gap_low", "frame_gap_high"
-FAITHFULNESS = "faithfulness"
+FAITHFULNESS, ROAD = "faithfulness", "road"
 
 # Scalars of one layer, ``<metric>/<layer>``.
 RELEVANCE_MASS, LIFT, POINTING_GAME = "relevance_mass", "lift", "pointing_game"

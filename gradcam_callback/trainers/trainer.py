@@ -17,7 +17,7 @@ from gradcam_callback.maps import GradCAMOptions
 from gradcam_callback.maps import check_options as check_map_options
 from gradcam_callback.measures import Verdict
 from gradcam_callback.probes import ProbeSet
-from gradcam_callback.run import Session, differ_in_probe_only, warn_lost
+from gradcam_callback.run import Session, choose_check, differ_in_probe_only, warn_lost
 
 T = TypeVar("T")
 
@@ -67,7 +67,12 @@ def may_still_refuse(trainer: Trainer) -> bool:
 
 
 def check_arguments(
-    probe: object, masks: str | None, every_n_epochs: int, on_shortcut: object, options: GradCAMOptions
+    probe: object,
+    masks: str | None,
+    every_n_epochs: int,
+    check_faithfulness: bool | str,
+    on_shortcut: object,
+    options: GradCAMOptions,
 ) -> None:
     """Check arguments of `GradCAMCallback` when the Trainer is not known yet.
 
@@ -89,6 +94,7 @@ def check_arguments(
     _check_options(options)
     if every_n_epochs < 1:
         raise ValueError(f"Expected `every_n_epochs` to be 1 or more, but got {every_n_epochs}. Use 1 to log each.")
+    choose_check(check_faithfulness)
     if not (on_shortcut in ("warn", "stop") or callable(on_shortcut)):
         raise ValueError(
             f"Expected `on_shortcut` to be 'warn', 'stop' or a callable, but got {on_shortcut!r}. Use 'warn' to only "
