@@ -44,7 +44,10 @@ def faithfulness(probability: Callable[[Tensor], Tensor], images: Tensor, maps: 
         tensor([True])
     """
     hottest, elsewhere = regions(maps, images.shape[2], images.shape[3])
-    difference = probability(_blurred(images, elsewhere)) - probability(_blurred(images, hottest))
+    # So strong that nothing can be recognised.
+    blurred = _blur(images, min(images.shape[2:]) / 12)
+    replaced = [_replace(images, blurred, area) for area in (elsewhere, hottest)]
+    difference = probability(replaced[0]) - probability(replaced[1])
     return difference.masked_fill(is_empty(maps), float("nan"))
 
 
@@ -77,15 +80,18 @@ def regions(maps: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     return hottest & ~other, other & ~hottest
 
 
-def _blurred(images: Tensor, area: Tensor) -> Tensor:
-    """Blur an area of each image until nothing in it can be recognised."""
-    sigma = min(images.shape[2:]) / 12
+def _replace(images: Tensor, blurred: Tensor, area: Tensor) -> Tensor:
+    """Replace an area of each image by that of the blurred image."""
     # The transition is soft, since a hard one would add an edge to which the network may react.
-    weight = gaussian_blur(area[:, None].to(images), _kernel(sigma / 4), [sigma / 4, sigma / 4])
-    blurred: Tensor = images + weight * (gaussian_blur(images, _kernel(sigma), [sigma, sigma]) - images)
-    return blurred
+    weight = _blur(area[:, None].to(images), min(images.shape[2:]) / 48)
+    replaced: Tensor = images + weight * (blurred - images)
+    return replaced
 
 
-def _kernel(sigma: float) -> list[int]:
-    """Return the size of a kernel that reaches three sigma to either side: odd, and the same along both axes."""
-    return [2 * max(1, round(3 * sigma)) + 1] * 2
+def _blur(images: Tensor, sigma: float) -> Tensor:
+    """Blur images ``(N, C, H, W)`` by a Gaussian of ``sigma`` pixels, which reaches three sigma to either side."""
+    size = 2 * max(1, round(3 * sigma)) + 1
+    # One axis after the other is the same as both at once, and at 224 px about twenty times faster.
+    for axes in ([size, 1], [1, size]):
+        images = gaussian_blur(images, axes, [sigma, sigma])
+    return images
