@@ -14,7 +14,9 @@ from gradcam_callback.drawing import Style, encode_jpeg
 from gradcam_callback.maps import RESHAPES, find_vggs
 from gradcam_callback.masking import copy_photographs, mask_automatically, mask_by_hand
 from gradcam_callback.offline import (
+    DEFAULT_VIEWS,
     IMAGENET,
+    VIEWS,
     Inputs,
     center_crop,
     draw_sheets,
@@ -27,7 +29,6 @@ from gradcam_callback.offline import (
     write_report,
 )
 from gradcam_callback.probes import ProbeSet
-from gradcam_callback.run import tags
 from gradcam_callback.writers import holds_run
 
 # The longer side of a heatmap in pixels, and the JPEG quality. These sheets are looked at alone, so both are high.
@@ -105,7 +106,7 @@ def compare(args: argparse.Namespace) -> None:
         args.out,
         target_layers=args.layers,
         target=args.target,
-        views=tags.VIEWS if "all" in args.views else args.views,
+        views=VIEWS if "all" in args.views else args.views,
         style=Style(colormap=args.colormap),
         reshape_transform=args.reshape,
     )
@@ -196,10 +197,10 @@ def parse() -> argparse.Namespace:
     command.add_argument(
         "--views",
         nargs="+",
-        choices=("all", *tags.VIEWS),
-        default=tags.DEFAULT_VIEWS,
+        choices=("all", *VIEWS),
+        default=DEFAULT_VIEWS,
         metavar="VIEW",
-        help=f"the images to write: all, or some of {', '.join(tags.VIEWS)} (default: all but those that the page "
+        help=f"the images to write: all, or some of {', '.join(VIEWS)} (default: all but those that the page "
         "shows better)",
     )
     command.add_argument(

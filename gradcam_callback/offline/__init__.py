@@ -4,6 +4,8 @@
 """
 
 from gradcam_callback.offline.checkpoints import (
+    DEFAULT_VIEWS,
+    VIEWS,
     Checkpoint,
     CheckpointResult,
     find_checkpoints,
@@ -22,8 +24,10 @@ from gradcam_callback.offline.report import write_report
 __all__ = [
     "Checkpoint",
     "CheckpointResult",
+    "DEFAULT_VIEWS",
     "IMAGENET",
     "Inputs",
+    "VIEWS",
     "center_crop",
     "draw_sheets",
     "find_checkpoints",

@@ -24,6 +24,8 @@ from gradcam_callback.run.tags import join
 from gradcam_callback.writers import FolderWriter, TensorBoardWriter, Writer
 
 SUFFIXES = (".ckpt", ".pt", ".pth")
+# The choices of the command line.
+VIEWS, DEFAULT_VIEWS = tags.VIEWS, tags.DEFAULT_VIEWS
 
 
 @dataclass(frozen=True)
