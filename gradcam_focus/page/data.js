@@ -1,5 +1,7 @@
 // The records of the runs: from TensorBoard's routes, or from the page itself.
 
+// How often maps are asked for that are not there yet.
+const PATIENCE = 3;
 // The thickness of the outline of a mask in pixels of the image, which is mostly shown smaller.
 const THICK = 2;
 
@@ -88,6 +90,8 @@ export class Log {
   #pictures = new Map();
   // The newest record of an entry that has been read, by the time at which it was written.
   #until = null;
+  // The reading of entries that is under way.
+  #reading = null;
   // Counts the readings that brought new entries.
   #version = 0;
   // Layer -> its maps, and the version at which they were read.
@@ -117,24 +121,37 @@ export class Log {
 
   /** Return true if the source has more than what has been read. */
   get isBehind() {
-    return !this.start || this.run.last !== this.#until;
+    return !this.start || this.run.last !== this.#until || this.#isLate;
   }
 
-  /** Read entries that are new since the last time. Return true if there were any. */
-  async refresh() {
+  /** Return true if maps could not be read, or were not there yet. */
+  get #isLate() {
+    return [...this.#layers.values()].some(({ version }) => version === null);
+  }
+
+  /** Read entries that are new since the last time. Return true if there is anything new to draw. */
+  refresh() {
+    // One reading at a time, so that nothing is read twice.
+    this.#reading ??= this.#refresh().finally(() => { this.#reading = null; });
+    return this.#reading;
+  }
+
+  async #refresh() {
+    const wasLate = this.#isLate;
     const { began, start, entries, until } = await this.#source.log(this.run, this.#until);
     // A new run has begun in the meantime. The next list of the runs says so.
     if (began !== this.began) return false;
     this.start ??= start;
-    // A validation of the same step may have been logged again. Two readings at once may bring the same entries.
+    // A validation of the same step may have been logged again.
     const fresh = new Map(entries.map((entry) => [entry.step, { ...entry, heading: headingOf(entry.epoch) }]));
     this.entries = [...this.entries.filter(({ step }) => !fresh.has(step)), ...fresh.values()].sort((a, b) => a.step - b.step);
     this.#until = until;
     if (fresh.size) {
       this.#version += 1;
       this.#largest.clear();
+      for (const held of this.#layers.values()) held.patience = PATIENCE;
     }
-    return fresh.size > 0;
+    return fresh.size > 0 || wasLate;
   }
 
   /** Return the maps of a layer at a step: { n, h, w, maxima, units }, or null if they are not there. */
@@ -147,11 +164,15 @@ export class Log {
 
   /** Read the maps of a layer that are new since the last time. Return a map from steps to all that have been read. */
   prefetch(layer) {
-    if (!this.#layers.has(layer)) this.#layers.set(layer, { version: null, until: null, steps: new Map(), reading: null });
+    if (!this.#layers.has(layer)) {
+      this.#layers.set(layer, { version: null, until: null, steps: new Map(), reading: Promise.resolve(), patience: PATIENCE });
+    }
     const held = this.#layers.get(layer);
     if (held.version !== this.#version) {
       held.version = this.#version;
-      held.reading = this.#read(layer, held);
+      // One after the other, so that nothing is read twice.
+      const read = () => this.#read(layer, held);
+      held.reading = held.reading.then(read, read);
       held.reading.catch(() => { held.version = null; });
     }
     return held.reading;
@@ -159,10 +180,12 @@ export class Log {
 
   async #read(layer, held) {
     const { began, until, steps, maps } = await this.#source.maps(this.run, layer, held.until);
-    if (began === this.began) {
-      steps.forEach((step, i) => held.steps.set(step, { packed: maps[i], unpacked: null }));
-      held.until = until;
-    }
+    if (began !== this.began) return held.steps;
+    steps.forEach((step, i) => held.steps.set(step, { packed: maps[i], unpacked: null }));
+    held.until = until;
+    // TensorBoard may have read an entry a moment before its maps. They are asked for again, but not for ever.
+    const isThere = held.steps.has(this.entries.at(-1)?.step) || !this.start.layers.includes(layer);
+    if (!isThere && held.patience-- > 0) held.version = null;
     return held.steps;
   }
 
