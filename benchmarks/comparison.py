@@ -4,13 +4,14 @@
 
 Each library is used as its documentation shows. The network has VGG16's 13 convolutions, in-place ReLUs as in
 torchvision, a small head and random weights. The batch has two images of 64 px. tf-explain is for TensorFlow and is not
-run: its column was read in its source.
+run: its column was read in its source. bnnr is left out if it is not installed.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import importlib.util
 import inspect
 import warnings
 from collections import OrderedDict
@@ -101,6 +102,21 @@ def _captum_default(model: nn.Module, name: str, images: Tensor, classes: list[i
     return raw[:, 0].detach()
 
 
+def _bnnr(model: nn.Module, names: Sequence[str], images: Tensor, classes: list[int]) -> list[Tensor]:
+    from bnnr import GradCAMExplainer
+
+    # By default it smooths by the first principal component, which is another formula.
+    explainer, labels = GradCAMExplainer(eigen_smooth=False), torch.tensor(classes)
+    return [torch.from_numpy(explainer.explain(model, images, labels, [model.get_submodule(name)])) for name in names]
+
+
+def _bnnr_default(model: nn.Module, name: str, images: Tensor, classes: list[int] | None) -> Tensor:
+    from bnnr import GradCAMExplainer
+
+    labels: Any = None if classes is None else torch.tensor(classes)
+    return torch.from_numpy(GradCAMExplainer().explain(model, images, labels, [model.get_submodule(name)]))
+
+
 THIS_PACKAGE = Library("gradcam_callback", "gradcam-callback", _this_package, _this_package_default)
 LIBRARIES = [
     THIS_PACKAGE,
@@ -108,6 +124,10 @@ LIBRARIES = [
     Library("pytorch-grad-cam", "grad-cam", _pytorch_grad_cam, _pytorch_grad_cam_default),
     Library("captum", "captum", _captum, _captum_default),
 ]
+if importlib.util.find_spec("bnnr"):
+    LIBRARIES.append(Library("bnnr", "bnnr", _bnnr, _bnnr_default))
+else:
+    print("bnnr is not installed, so its column is left out. Install the extra `bench`.")
 
 
 def network() -> nn.Module:
@@ -152,8 +172,8 @@ def reference(model: nn.Module, batch: Tensor, classes: list[int]) -> dict[str, 
 
 def same(library: Library, given: Tensor, expected: Tensor) -> bool:
     """Return True if a map is as expected, but for rounding in float32."""
-    # This library only returns stretched maps, so the expected map is stretched by the same function.
-    if library.name == "pytorch-grad-cam":
+    # These only return stretched maps, so the expected map is stretched by the same function. bnnr calls the other one.
+    if library.name in ("pytorch-grad-cam", "bnnr"):
         expected = torch.from_numpy(scale_cam_image(scale_cam_image(expected.numpy(), (64, 64))))
     return given.shape == expected.shape and bool((given - expected).abs().max() <= 1e-3 * expected.max())
 
@@ -323,6 +343,11 @@ def formulas(library: Library) -> str:
         others = (pytorch_grad_cam.FinerCAM, pytorch_grad_cam.RefineCAM, pytorch_grad_cam.SESS)
         found = (thing for thing in vars(pytorch_grad_cam).values() if inspect.isclass(thing))
         return str(sum(issubclass(thing, (BaseCAM, *others)) for thing in found))
+    if library.name == "bnnr":
+        import bnnr.xai
+
+        found = (thing for thing in vars(bnnr.xai).values() if inspect.isclass(thing))
+        return str(sum(hasattr(thing, "explain") and not inspect.isabstract(thing) for thing in found))
     import captum.attr
     from captum.attr import Attribution
 
@@ -370,7 +395,8 @@ ROWS = [
         at_the_relu,
         "no: guided gradients, no final ReLU",
         "All maps are compared with the formula, computed without hooks and in-place operations, to 0.1 % of the map's "
-        "maximum. For pytorch-grad-cam the reference is stretched and enlarged by its own `scale_cam_image`. "
+        "maximum. For pytorch-grad-cam, and bnnr which calls it, the reference is stretched and enlarged by the "
+        "former's own `scale_cam_image`. bnnr ran with `eigen_smooth=False`, as in all rows but 4, 5 and 6. "
         "tf-explain's guided gradients can be switched off with `use_guided_grads=False`.",
     ),
     Row(
@@ -383,15 +409,16 @@ ROWS = [
         "Forwards for the maps of 13 layers",
         forwards,
         "13",
-        "A hook on the model counts. pytorch-grad-cam needs one object per layer for a map of each layer. One object "
-        "for all layers returns their mean.",
+        "A hook on the model counts. pytorch-grad-cam, and so bnnr, needs one object per layer for a map of each "
+        "layer. One object for all layers returns their mean.",
     ),
     Row(
         "Values by default",
         raw_by_default,
         "an image, stretched",
         "The map with default options is compared with the reference. torch-cam returns raw maps with "
-        "`normalized=False`. captum returns maps without negative values with `relu_attributions=True`.",
+        "`normalized=False`. captum returns maps without negative values with `relu_attributions=True`. bnnr smooths "
+        "by the first principal component.",
     ),
     Row(
         "Map of a class with a constant logit",
@@ -403,7 +430,7 @@ ROWS = [
         "Explains the predicted class by default",
         without_class,
         "no",
-        "The map without a class equals the map of the predicted class.",
+        "The map without a class equals the map of the predicted class. bnnr's explainers always take labels.",
     ),
     Row(
         "Train/eval flags unchanged afterwards",
@@ -459,7 +486,8 @@ ROWS = [
         "Formulas to choose from",
         formulas,
         "1, and 6 other methods",
-        "Classes of the public namespace are counted. captum's attribute to inputs, layers or neurons.",
+        "Classes of the public namespace are counted. bnnr has Grad-CAM, Opti-CAM and three explainers of concepts. "
+        "captum's attribute to inputs, layers or neurons.",
     ),
     Row("Mentions TensorBoard", mentions("tensorboard"), "yes", "The source of the installed package has the word."),
     Row("Mentions Lightning", mentions("lightning"), "no", "The same check."),
@@ -472,7 +500,7 @@ def table() -> str:
     names = [
         library.name + (f" {versions[library.package]}" if library is not THIS_PACKAGE else "") for library in LIBRARIES
     ]
-    lines = [f"| | {' | '.join(names)} | tf-explain 0.3.1, read |", "|---" * 6 + "|"]
+    lines = [f"| | {' | '.join(names)} | tf-explain 0.3.1, read |", "|---" * (len(names) + 2) + "|"]
     for number, row in enumerate(ROWS, start=1):
         cells = [attempt(row.check, library) for library in LIBRARIES]
         lines.append(f"| {number}. {row.what} | {' | '.join(cells)} | {row.read} |")
