@@ -456,7 +456,7 @@ def test_layer_panel_has_its_images_in_even_rows_with_their_predictions_below(dr
     image = layer_panel(count, shape, FIXED)
     bar, cells, texts = split(drawn)
     assert [cell.hottest_cell for cell in cells] == list(range(count))
-    assert {cell.size for cell in cells} == {grey_image(shape).fit(81)}
+    assert {cell.size for cell in cells} == {grey_image(shape).fit(80)}
     assert sorted((cell.top, cell.left) for cell in cells) == [(cell.top, cell.left) for cell in cells]
     rows = [[cell for cell in cells if cell.top == top] for top in sorted({cell.top for cell in cells})]
     assert len(rows) == -(-count // 8), "eight fit into the page"
