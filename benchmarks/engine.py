@@ -291,12 +291,9 @@ def in_own_process(*arguments: str, times: int = 1) -> float:
     return statistics.median(float(done.stdout.split()[-1]) for done in runs)
 
 
-def describe_machine() -> str:
-    """Return the versions, the processor and the number of threads."""
-    versions = ", ".join(
-        f"{name} {importlib.metadata.version(name)}"
-        for name in ("torch", "torchvision", "torchcam", "grad-cam", "captum", "pytorch-lightning")
-    )
+def describe_machine(*packages: str) -> str:
+    """Return the versions of some packages, the processor and the number of threads."""
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
     model = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "")
     return (
         f"Python {platform.python_version()}, {versions};{model.partition(':')[2]}, {torch.get_num_threads()} threads."
@@ -351,7 +348,7 @@ def main() -> None:
         + "; ".join(f"{name} {taken:.0f}" for name, taken in memory.items())
         + f"; {OWN}, {LAST} {last:.0f}; {OWN}, 32 images {few:.0f}; {OWN}, 256 images {many:.0f}.",
         "",
-        describe_machine(),
+        describe_machine("torch", "torchvision", "torchcam", "grad-cam", "captum", "pytorch-lightning"),
     ]
     table = "\n".join(lines)
     print(table)
