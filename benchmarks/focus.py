@@ -3,8 +3,9 @@
     python benchmarks/focus.py [--epochs 100]
 
 Sixteen photographs of 224 px with masks go through the 13 layers of a trained VGG16. The maps and answers of an epoch
-are those of the network, each map times a random factor. They are logged as in a training, with all defaults. Then
-TensorBoard opens in Chromium, and a person moves the epoch slider. Nothing else should run.
+are those of the network, each map times a random factor. They are logged as in a training, with all defaults: the
+interventions by turns from the second epoch on. Then TensorBoard opens in Chromium, and a person moves the epoch
+slider. Nothing else should run.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ def log_run(folder: Path, epochs: int) -> None:
     classes = len(network.classes)
     probe = ProbeSet(photographs(), [i % classes for i in range(IMAGES)], disc, class_names=network.classes)
     evaluator = Evaluator(GradCAM(network.model.to(memory_format=torch.channels_last)), probe)
-    evaluation, factors = evaluator.evaluate(), torch.Generator().manual_seed(0)
+    first, later = (evaluator.merge([evaluator.compute_shard(turn=turn)]) for turn in (None, 1))
+    factors = torch.Generator().manual_seed(0)
     callback, logger = GradCAMCallback(), TensorBoardLogger(folder, name="", version="")
 
     def report(writer: str, error: Exception) -> None:
@@ -60,6 +62,7 @@ def log_run(folder: Path, epochs: int) -> None:
     )
     log.start()
     for epoch in range(epochs):
+        evaluation = later if epoch else first
         maps = {
             layer: raw * torch.rand(len(raw), 1, 1, generator=factors) ** 2
             for layer, raw in evaluation.cams.maps.items()
@@ -75,8 +78,9 @@ def count_bytes(folder: Path) -> Counter[str]:
     for path in folder.glob("events*"):
         for event in EventFileLoader(str(path)).Load():
             for value in event.summary.value:
-                kind = "/".join(value.tag.split("/")[1:3]) if "/focus/" in value.tag else value.tag.split("/")[1]
-                counted[kind] += value.ByteSize()
+                # Without the prefix of the callback; the charts have none.
+                parts = value.tag.removeprefix("gradcam/").split("/")
+                counted["/".join(parts[: 2 if parts[0] == "focus" else 1])] += value.ByteSize()
     return counted
 
 
@@ -127,7 +131,7 @@ def measure(address: str, epochs: int) -> None:
             for (let place = 0; place < count; place++) {
                 const start = performance.now();
                 delete document.documentElement.dataset.drawn;
-                slider.value = place * 3;
+                slider.value = place;
                 slider.dispatchEvent(new Event('input'));
                 while (!isDrawn()) await new Promise(done => setTimeout(done, 1));
                 times.push(performance.now() - start);

@@ -19,8 +19,8 @@ FORMAT = 1
 COLUMNS = 12
 # Strips are drawn at each of the first entries, then when there is half as much more to show.
 ALWAYS_DRAWN, REDRAWN = 6, 1.5
-# Panels are kept for each of the first entries, as many as TensorBoard shows, then when there is a quarter more.
-ALWAYS_KEPT, KEPT = 10, 1.25
+# Panels are kept for each of the first entries, as many as TensorBoard shows, then when there is half as much more.
+ALWAYS_KEPT, KEPT = 10, 1.5
 
 
 class RunState:

@@ -343,6 +343,9 @@ export class Focus {
       if (!scene.isCurrent()) return;
       // For whoever waits for the pictures, such as a test.
       document.documentElement.dataset.drawn = String(place);
+      // The images come first. Whoever drags the slider on does not wait for the rest.
+      await new Promise((done) => setTimeout(done));
+      if (!scene.isCurrent()) return;
       this.#drawInterventions(scene);
       this.#drawPlots(scene);
       await this.detail.draw(scene);

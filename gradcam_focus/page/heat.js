@@ -18,12 +18,12 @@ function interpolation(cells, pixels) {
   return { from, to, share };
 }
 
-/** Resample one map to a size in pixels: values in 0..1, in which `hottest` is 1. */
-export function resample(maps, i, width, height, hottest) {
+/** Resample one map to a size in pixels: levels of heat in 0..255, in which `hottest` is 255. */
+function resample(maps, i, width, height, hottest) {
   const { h, w } = maps;
-  const heat = new Float32Array(width * height);
+  const heat = new Uint8Array(width * height);
   // In units of 1 / 255 of the maximum of this map.
-  const unit = hottest > 0 ? maps.maxima[i] / 255 / hottest : 0;
+  const unit = hottest > 0 ? maps.maxima[i] / hottest : 0;
   if (unit === 0) return heat;
   const across = interpolation(w, width);
   const down = interpolation(h, height);
@@ -33,14 +33,44 @@ export function resample(maps, i, width, height, hottest) {
     const above = first + down.from[y] * w;
     const below = first + down.to[y] * w;
     const share = down.share[y];
-    for (let x = 0; x < w; x++) row[x] = maps.units[above + x] * (1 - share) + maps.units[below + x] * share;
+    for (let x = 0; x < w; x++) row[x] = (maps.units[above + x] * (1 - share) + maps.units[below + x] * share) * unit;
     for (let x = 0; x < width; x++) {
       const left = row[across.from[x]];
       const value = left + (row[across.to[x]] - left) * across.share[x];
-      heat[y * width + x] = Math.min(value * unit, 1);
+      heat[y * width + x] = value > 255 ? 255 : value + 0.5;
     }
   }
   return heat;
+}
+
+// Colours of heat -> strength -> the table of its overlays. A look that is looked up is many times faster to draw.
+const tables = new WeakMap();
+
+/** Return the pixel of each level of heat over each grey, as `256 * level + grey`; null for the heatmap alone. */
+function tableOf(colours, strength) {
+  if (!tables.has(colours)) tables.set(colours, new Map());
+  const known = tables.get(colours);
+  if (!known.has(strength)) {
+    // Nobody goes back to every place of the slider.
+    if (known.size > 8) known.clear();
+    known.set(strength, makeTable(colours, strength));
+  }
+  return known.get(strength);
+}
+
+function makeTable(colours, strength) {
+  const bytes = new Uint8ClampedArray(4 * 256 * 256);
+  for (let level = 0; level < 256; level++) {
+    // The root lets weak heat show, too.
+    const cover = strength === null ? 1 : strength * Math.sqrt(level / 255);
+    for (let grey = 0; grey < 256; grey++) {
+      const base = (BLACK + (grey / 255) * (WHITE - BLACK)) * (1 - cover);
+      const place = 4 * (256 * level + grey);
+      for (let channel = 0; channel < 3; channel++) bytes[place + channel] = base + cover * colours[3 * level + channel];
+      bytes[place + 3] = 255;
+    }
+  }
+  return new Uint32Array(bytes.buffer);
 }
 
 /**
@@ -56,23 +86,14 @@ export function drawHeat(canvas, maps, i, { width, height, picture, colours, hot
   canvas.width = width;
   canvas.height = height;
   const context = canvas.getContext("2d");
-  const pixels = context.createImageData(width, height);
+  const image = context.createImageData(width, height);
+  const pixels = new Uint32Array(image.data.buffer);
   const heat = resample(maps, i, width, height, hottest);
-  for (let place = 0; place < heat.length; place++) {
-    const value = heat[place];
-    const colour = 3 * Math.round(255 * value);
-    // The root lets weak heat show, too.
-    const cover = picture ? strength * Math.sqrt(value) : 1;
-    const base = picture ? (BLACK + (picture.grey[place] / 255) * (WHITE - BLACK)) * (1 - cover) : 0;
-    for (let channel = 0; channel < 3; channel++) {
-      pixels.data[4 * place + channel] = base + cover * colours[colour + channel];
-    }
-    pixels.data[4 * place + 3] = 255;
-  }
-  if (outlined && picture?.outline) {
-    for (const place of picture.outline) pixels.data.fill(255, 4 * place, 4 * place + 4);
-  }
-  context.putImageData(pixels, 0, 0);
+  const table = tableOf(colours, picture ? strength : null);
+  const grey = picture?.grey;
+  for (let place = 0; place < heat.length; place++) pixels[place] = table[256 * heat[place] + (grey ? grey[place] : 0)];
+  if (outlined && picture?.outline) for (const place of picture.outline) pixels[place] = 0xffffffff;
+  context.putImageData(image, 0, 0);
   if (maps.maxima[i] === 0) label(context, width, height, "empty map");
 }
 
