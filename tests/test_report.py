@@ -113,7 +113,7 @@ def test_answers_are_those_of_the_network(run, logged, tmp_path, probe):
         assert correct == (int(own.argmax()) == label) and explained == probe.class_names[label]
     assert set(sets) == set(entry["answers"]) == {"same_class", "other_class", "background", "foreground"}
     for name, scalar in (("background", "background_accuracy"), ("foreground", "foreground_accuracy")):
-        right = [correct for _, _, correct in entry["answers"][name]]
+        right = [answer[2] for answer in entry["answers"][name] if answer]
         assert np.mean(right) == pytest.approx(run.history[-1][f"gradcam/{scalar}"])
     for name, of_set in sets.items():
         assert len(of_set["numbers"]) == len(of_set["images"]) == len(entry["answers"][name]) >= 6

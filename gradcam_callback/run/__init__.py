@@ -24,7 +24,6 @@ from gradcam_callback.run.state import RunState, epoch_heading
 from gradcam_callback.run.tags import Tags
 
 __all__ = [
-    "TARGETS",
     "Album",
     "BatchForward",
     "Evaluation",
@@ -33,6 +32,7 @@ __all__ = [
     "RunState",
     "Session",
     "Shard",
+    "TARGETS",
     "Tags",
     "Target",
     "blame_forward",
