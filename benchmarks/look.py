@@ -1,10 +1,13 @@
 """The time of a whole look, part by part, beside the time of its maps alone.
 
     python benchmarks/look.py [--rounds 9] [--docs docs]
+    python benchmarks/look.py --training
 
 Sixteen photographs go through the 13 layers of a VGG16, as at each validation of a training with all defaults. The
 network shows no sign of a shortcut, so from the second look on it is asked by turns. Each round makes one look, and the
 maps alone right after it. The ratios are medians over the rounds. Nothing else should run.
+
+``--training`` measures a step of training beside the maps of the same images instead.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from matplotlib.figure import Figure
 from pretrained import for_finetuning
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import cross_entropy, interpolate
 
 from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet
 from gradcam_callback.run import Evaluator, RunLogger, RunState, Tags
@@ -111,6 +114,21 @@ def measure(size: int, masked: bool, frozen: int, rounds: int) -> dict[str, floa
     return {**found, PREPARED: (prepared + laid_out + started) / look}
 
 
+def compare_training(rounds: int) -> float:
+    """Return the time of a step of training / the time of the maps, on the same images of 224 px, nothing frozen."""
+    network = for_finetuning("demo", 4)
+    cam, optimizer = GradCAM(network), torch.optim.AdamW(network.parameters(), 1e-5)
+    images, labels = photographs(), torch.arange(IMAGES) % 4
+
+    def step() -> None:
+        optimizer.zero_grad()
+        cross_entropy(network(images), labels).backward()
+        optimizer.step()
+
+    ratios = [timed(step)[1] / timed(cam, images, labels)[1] for _ in range(rounds + 1)]
+    return statistics.median(ratios[1:])  # the first warms up
+
+
 def plot(found: dict[str, dict[str, float]], path: Path) -> None:
     """Plot the parts of each look, in multiples of its maps alone."""
     figure = Figure(figsize=(9, 3.4), dpi=100, layout="constrained")
@@ -131,7 +149,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--docs", type=Path, default=Path("docs"))
+    parser.add_argument("--training", action="store_true")
     args = parser.parse_args()
+    if args.training:
+        print(f"a step of training / the maps of its images: {compare_training(args.rounds):.2f}")
+        return
     found, rows = {}, []
     for size, masked, frozen, goal in CASES:
         what = f"{size} px, {'masks' if masked else 'no masks'}" + (f", blocks 1-{frozen} frozen" if frozen else "")
