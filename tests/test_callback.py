@@ -367,6 +367,7 @@ def test_a_checkpoint_edited_by_hand_starts_anew_with_a_warning(thin, fit, tmp_p
             "Expected `check_faithfulness` to be False, True, 'blur' or 'road', but got 'roar'.",
         ),
         ({"check_faithfulness": 1}, "'blur' or 'road', but got 1."),
+        ({"check_faithfulness": ["road"]}, "'blur' or 'road', but got ['road']."),
         ({"precision": "fp8"}, "Expected `precision` to be one of ['bf16', 'full'], but got 'fp8'"),
         ({"on_shortcut": "explode"}, "Expected `on_shortcut` to be 'warn', 'stop' or a callable, but got 'explode'."),
     ],

@@ -366,7 +366,7 @@ def choose_check(check_faithfulness: bool | str) -> str | None:
     """
     if isinstance(check_faithfulness, bool):
         return "blur" if check_faithfulness else None
-    if check_faithfulness not in CHECKS:
+    if not isinstance(check_faithfulness, str) or check_faithfulness not in CHECKS:
         raise ValueError(
             f"Expected `check_faithfulness` to be False, True, {' or '.join(map(repr, CHECKS))}, but got "
             f"{check_faithfulness!r}. Use 'road' to remove the hottest pixels, or 'blur', which has a control."
