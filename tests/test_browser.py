@@ -140,8 +140,12 @@ class Tab:
         """Show these runs only."""
         for box in self.frame.locator(".controls fieldset label").all():
             box.locator("input").set_checked(box.inner_text().strip() in runs)
-        until(lambda: self.texts(".verdict:not(.line) .run") == [f"{run}, epoch {EPOCHS - 1}" for run in sorted(runs)])
+        self.wait_for_verdicts(*(f"{run}, epoch {EPOCHS - 1}" for run in sorted(runs)))
         self.settle()
+
+    def wait_for_verdicts(self, *runs):
+        """Wait until the verdicts of these runs, at these epochs, are shown in full."""
+        until(lambda: self.texts(".verdict:not(.line) .run") == list(runs))
 
     def show_alone(self, run):
         """Show one run as soon as it is there, at whatever epoch."""
@@ -466,7 +470,7 @@ def test_a_run_that_starts_anew_in_its_folder_is_shown_alone(tensorboard, folder
                 expected[name, epoch] = tab.seen()
         tab.frame.get_by_role("button", name="Newest").click()
         tab.show_alone("anew")
-        until(lambda: tab.texts(".verdict:not(.line) .run") == [f"anew, epoch {EPOCHS - 1}"])
+        tab.wait_for_verdicts(f"anew, epoch {EPOCHS - 1}")
         tab.settle()
         assert tab.seen() == expected["clean", EPOCHS - 1]
         tab.frame.locator(".card").first.click()
@@ -476,7 +480,7 @@ def test_a_run_that_starts_anew_in_its_folder_is_shown_alone(tensorboard, folder
         assert tab.frame.locator(".card, dialog[open]").count() == 0, "nothing of the first training is left"
         for epoch in range(EPOCHS):
             second.write(anew / "events.out.tfevents.2.second", until_entry=epoch + 1)
-            until(lambda: tab.texts(".verdict:not(.line) .run") == [f"anew, epoch {epoch}"])  # noqa: B023
+            tab.wait_for_verdicts(f"anew, epoch {epoch}")
             tab.settle()
             assert tab.frame.locator(".epoch input").get_attribute("max") == str(epoch), (
                 "no entry of the first training"
@@ -527,7 +531,7 @@ def test_runs_that_are_not_shown_have_their_verdict_in_a_line(tab, watched, host
         assert line.locator("strong").inner_text() == verdict.headline
         assert tone_of(verdict) in line.get_attribute("class").split()
     tab.frame.locator(".verdict.line", has_text="clean, epoch").click()
-    until(lambda: tab.texts(".verdict:not(.line) .run") == [f"{name}, epoch {EPOCHS - 1}" for name in RUNS])
+    tab.wait_for_verdicts(*(f"{name}, epoch {EPOCHS - 1}" for name in RUNS))
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -202,7 +202,7 @@ def test_the_command_takes_the_views_the_target_and_the_colours(watched, folder,
 
 
 def test_the_command_masks_automatically(watched, folder, tmp_path, monkeypatch, capsys):
-    """What is told to `ProbeSet.from_folder` alone is looked at, as the network of the masks is large."""
+    """Check the call of `ProbeSet.from_folder` alone, as the network of the masks is large."""
     told = {}
 
     def read(*_, **options):

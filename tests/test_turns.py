@@ -152,7 +152,7 @@ def test_a_test_asks_everything(turns, fit, probe, toys):
     assert turns == [None, 1, None]
 
 
-def test_a_frozen_base_runs_once_per_turn(probe):
+def test_a_frozen_base_runs_once_per_turn(probe, monkeypatch):
     model = ThinVGG().eval()
     convolutions = [module for module in model.features if isinstance(module, nn.Conv2d)]
     for module in list(model.features)[:17]:
@@ -167,12 +167,9 @@ def test_a_frozen_base_runs_once_per_turn(probe):
         runs.append(module is convolutions[0])
         return forward(module, *args)
 
-    nn.Conv2d._conv_forward = count
-    try:
-        for turn in (1, 2, 3, 4, None):
-            evaluator.compute_shard(turn=turn)
-    finally:
-        nn.Conv2d._conv_forward = forward
+    monkeypatch.setattr(nn.Conv2d, "_conv_forward", count)
+    for turn in (1, 2, 3, 4, None):
+        evaluator.compute_shard(turn=turn)
     assert not any(runs) and runs
 
 
