@@ -1,6 +1,7 @@
 """Tests that the frozen prefix is reused while nothing changes, dropped after any change, and bounded in memory."""
 
 import copy
+from collections import Counter
 
 import pytest
 import torch
@@ -71,17 +72,77 @@ def test_predict_reuses_frozen_blocks_too(model, convolutions):
     assert len(convolutions) == 3
 
 
-def test_layers_inside_the_frozen_blocks_are_computed_with_their_maps(model, convolutions):
-    layers = ["block4_conv1", "block5"]
+@pytest.mark.parametrize("layers", ["all", ["block4_conv1", "block5"]], ids=str)
+def test_frozen_convolutions_after_the_first_target_are_computed_once(model, convolutions, layers):
+    cam = GradCAM(model, layers, chunk_size=3)
+    expected = without_reuse(model, IMAGES, layers, chunk_size=3)
+    for turn in range(3):
+        convolutions.clear()
+        assert_same_bits(cam(IMAGES, 1), expected)
+        assert len(convolutions) == 2 * (13 if turn == 0 else 3)
+        assert torch.equal(cam.predict(IMAGES), GradCAM(model, reuse_frozen=False, chunk_size=3).predict(IMAGES))
+
+
+@pytest.mark.parametrize("method", ["gradcam++", "layercam", "eigengradcam"])
+def test_every_method_gets_the_gradients_of_convolutions_that_are_reused(model, method):
+    cam = GradCAM(model, method=method)
+    for _ in range(2):
+        assert_same_bits(cam(IMAGES, 1), without_reuse(model, IMAGES, "all", method=method))
+
+
+class Unusual(nn.Sequential):
+    """A network whose frozen convolutions have every option, and of which one is called twice."""
+
+    def __init__(self):
+        twice = nn.Conv2d(8, 8, 3, padding=1)
+        super().__init__(
+            nn.Sequential(
+                nn.Conv2d(3, 8, 3, padding="same"),
+                nn.ReLU(),
+                nn.Conv2d(8, 8, 3, padding=1, padding_mode="reflect"),
+                nn.Conv2d(8, 8, (3, 5), stride=(1, 2), padding=(2, 4), dilation=2, groups=4, bias=False),
+                twice,
+                nn.ReLU(inplace=True),
+                nn.Sequential(twice, nn.MaxPool2d(2)),
+                nn.Conv2d(8, 4, 1),
+            ),
+            nn.Conv2d(4, 4, 3),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
+
+
+def test_convolutions_with_any_options_are_reused(convolutions):
+    torch.manual_seed(0)
+    model = Unusual().eval()
+    model[0].requires_grad_(False)
+    layers = ["0.1", "0.3", "0.5", "0.7", "1"]
     cam = GradCAM(model, layers)
     for _ in range(2):
-        assert torch.equal(cam.predict(IMAGES), GradCAM(model, reuse_frozen=False).predict(IMAGES))
         convolutions.clear()
         assert_same_bits(cam(IMAGES, 1), without_reuse(model, IMAGES, layers))
-    assert len(convolutions) == 5 + 13, "5 from block4_conv2 on, since block4_conv1 is frozen; all 13 without reuse"
-    all_layers = GradCAM(model)
-    for _ in range(2):
-        assert_same_bits(all_layers(IMAGES, 1), without_reuse(model, IMAGES, "all"))
+    assert len(convolutions) - 7 == 3, "the padded ones, whose padding is another operation, and the one that learns"
+
+
+def test_the_convolutions_that_spare_most_per_byte_are_kept(model, convolutions):
+    cam = GradCAM(model, chunk_size=1)
+    cam(IMAGES, 1)
+    whole = cam._frozen.bytes_held
+    expected = without_reuse(model, IMAGES, "all", chunk_size=1)
+    computed = []
+    for share in (0.3, 0.6):
+        cam = GradCAM(model, chunk_size=1)
+        cam._frozen.limit = share * whole
+        for _ in range(3):
+            convolutions.clear()
+            assert_same_bits(cam(IMAGES, 1), expected)
+            assert cam._frozen.bytes_held <= cam._frozen.limit
+        # The side of what a frozen convolution takes tells its block.
+        counts = Counter(shape[2] for shape in convolutions)
+        shares = [counts[side] / (n * len(IMAGES)) for side, n in ((64, 2), (32, 2), (16, 3), (8, 3))]
+        assert shares == sorted(shares, reverse=True) and shares[0] > 0 == shares[-1]
+        computed.append(sum(shares))
+    assert computed[0] > computed[1]
 
 
 class Stages(ThinVGG):
@@ -96,7 +157,7 @@ class Stages(ThinVGG):
         return self.classifier(self.features[1](self.features[0](images)))
 
 
-@pytest.mark.parametrize("layers, spared", [("block5", 10), (["block2_conv1", "block5"], 2 + 1), ("all", 0)])
+@pytest.mark.parametrize("layers, spared", [("block5", 10), (["block2_conv1", "block5"], 4), ("all", 4)])
 def test_a_frozen_prefix_in_stages_is_reused_stage_by_stage(layers, spared, convolutions):
     torch.manual_seed(0)
     model = Stages().eval()
@@ -106,6 +167,7 @@ def test_a_frozen_prefix_in_stages_is_reused_stage_by_stage(layers, spared, conv
     for _ in range(2):
         convolutions.clear()
         assert_same_bits(cam(IMAGES, 1), without_reuse(model, IMAGES, layers))
+    # The second stage is spared if no gradient has to go through it.
     assert len(convolutions) == 13 - spared + 13
 
 
@@ -124,15 +186,16 @@ def test_a_model_that_needs_a_memory_format_gets_it(convolutions):
         convolutions.clear()
         assert_same_bits(cam(IMAGES, 1), expected)
         assert torch.equal(cam.predict(IMAGES), expected.logits)
-    assert len(convolutions) == 2
+    assert not convolutions
 
 
-def test_a_change_of_precision_is_noticed(model):
-    cam = GradCAM(model, "block5")
+@pytest.mark.parametrize("layers", ["block5", "all"])
+def test_a_change_of_precision_is_noticed(model, layers):
+    cam = GradCAM(model, layers)
     cam(IMAGES, 1)
     cam.precision = "bf16"
     for _ in range(2):
-        assert_same_bits(cam(IMAGES, 1), without_reuse(model, IMAGES, precision="bf16"))
+        assert_same_bits(cam(IMAGES, 1), without_reuse(model, IMAGES, layers, precision="bf16"))
 
 
 def test_hooks_on_all_modules_are_called(model):
@@ -206,13 +269,14 @@ CHANGES = {
 }
 
 
+@pytest.mark.parametrize("layers", ["block5", "all"])
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_every_change_of_the_prefix_is_noticed(model, change):
-    cam = GradCAM(model, "block5")
+def test_every_change_of_the_prefix_is_noticed(model, change, layers):
+    cam = GradCAM(model, layers)
     before = cam(IMAGES, 1)
     change(model)
     after = cam(IMAGES, 1)
-    assert_same_bits(after, without_reuse(model, IMAGES))
+    assert_same_bits(after, without_reuse(model, IMAGES, layers))
     assert not torch.equal(after.logits, before.logits), "without a difference, the test proves nothing"
     assert_same_bits(cam(IMAGES, 1), after)
 

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain, takewhile
+from itertools import count, takewhile
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
 # Bytes that a cache may hold, including the copies of weights and images.
-LIMIT = 256_000_000
+LIMIT = 512_000_000
 # Modules whose output depends only on their input, their tensors and the options in their repr. Compared by exact type,
 # since a subclass may do anything.
 _SUPPORTED = {
@@ -41,6 +43,10 @@ class FrozenPrefix:
     with its own copies. It therefore notices any change of a weight: through ``.data``, ``load_state_dict``, averaged
     weights or an optimizer. It then drops the old outputs.
 
+    Before the first target layer, whole modules are spared. From there on the graph is needed, so each module runs, but
+    a frozen convolution takes its output from the cache. Convolutions that cost the most per byte of their output come
+    first: in a VGG16 those of block 4.
+
     Some modules are always computed: modules that are not torch's own, that have hooks, or that have a parameter with
     ``requires_grad``. So are prefixes without a pooling, as they cost more memory than they save time.
 
@@ -59,7 +65,7 @@ class FrozenPrefix:
 
     @contextmanager
     def reused(self, model: nn.Module, targets: Iterable[nn.Module]) -> Iterator[None]:
-        """Let forward passes of the model, in eval mode, reuse outputs from before the first target module."""
+        """Let forward passes of the model, in eval mode, reuse outputs. The target modules themselves always run."""
         target_modules = set(targets)
         found = {
             name: (sequential, frozen)
@@ -70,36 +76,121 @@ class FrozenPrefix:
         self._prefixes = {name: prefix for name, prefix in self._prefixes.items() if name in found}
         with ExitStack() as stack:
             for name, (sequential, frozen) in found.items():
+                if name not in self._prefixes or not self._prefixes[name].matches(frozen):
+                    self._prefixes[name] = _CachedPrefix(frozen)
                 before = list(takewhile(lambda module: target_modules.isdisjoint(module.modules()), frozen))
-                if any(isinstance(module, nn.MaxPool2d) for module in _all_modules(before)):
-                    if name not in self._prefixes or not self._prefixes[name].matches(frozen):
-                        self._prefixes[name] = _CachedPrefix(frozen)
-                    # An attribute of the instance hides the forward of its class. The Sequential's own hooks still
-                    # run, and removing the attribute restores everything.
-                    sequential.__dict__["forward"] = partial(self._forward, name, list(sequential), len(before))
-                    stack.callback(sequential.__dict__.pop, "forward")
+                spared = len(before) if _pools(before) else 0
+                # An attribute of the instance hides the forward of its class. The Sequential's own hooks still
+                # run, and removing the attribute restores everything.
+                forward = partial(self._forward, self._prefixes[name], list(sequential), spared, len(frozen))
+                sequential.__dict__["forward"] = forward
+                stack.callback(sequential.__dict__.pop, "forward")
             yield
 
-    def _forward(self, name: str, modules: list[nn.Module], count: int, images: Tensor) -> Tensor:
-        """Run the modules of a Sequential, or reuse the output of the first ``count`` modules and run the rest."""
+    def _forward(
+        self, prefix: _CachedPrefix, modules: list[nn.Module], spared: int, frozen: int, images: Tensor
+    ) -> Tensor:
+        """Run the modules of a Sequential, or reuse what is known.
+
+        Args:
+            prefix: the cache of this Sequential.
+            modules: of the Sequential.
+            spared: the number of modules before the first target; of these, only the last output is needed.
+            frozen: the number of frozen modules.
+            images: ``(N, C, H, W)``, or the output of an earlier Sequential.
+        """
+        convolutions = _reusable_convolutions(modules[spared:frozen])
         # A cached output has no graph, so it would stop the gradient of an earlier layer.
-        if images.requires_grad:
+        if images.requires_grad or not (spared or convolutions):
             return _run(modules, images)
-        prefix, rest = self._prefixes[name], modules[count:]
-        key = (count, *_fingerprint(images))
-        if key in prefix.outputs and _identical(images, prefix.outputs[key][0]):
-            prefix.n_refused = 0
+        seen = prefix.find(spared, images)
+        output = images
+        if spared:
+            known = seen.outputs.get(_SPARED)
             # A copy, since the next module may write into its input.
-            return _run(rest, prefix.outputs[key][1].clone())
-        output = _run(modules[:count], images)
-        if self.bytes_held + images.nbytes + output.nbytes <= self.limit:
-            prefix.outputs[key] = images.clone(), output.clone()
-        else:
-            prefix.n_refused += 1
-            # The cache is full, and for a whole round no image in it was asked for: make room for the new images.
-            if prefix.n_refused > len(prefix.outputs):
-                prefix.outputs.clear()
-        return _run(rest, output)
+            output = _run(modules[:spared], images) if known is None else known.tensor.clone()
+            self._keep(prefix, seen, _SPARED, output, float("inf"))
+        with ExitStack() as stack:
+            places = count()
+            for convolution in convolutions:
+                convolve = partial(self._convolve, prefix, seen, places, convolution)
+                convolution.__dict__["forward"] = convolve
+                stack.callback(convolution.__dict__.pop, "forward")
+            output = _run(modules[spared:], output)
+        prefix.count_refusals(seen)
+        return output
+
+    def _convolve(
+        self, prefix: _CachedPrefix, seen: _Seen, places: Iterator[int], convolution: nn.Conv2d, inputs: Tensor
+    ) -> Tensor:
+        """Run a frozen convolution, or reuse its output. The order of the calls tells which output it is."""
+        place = next(places)
+        known = seen.outputs.get(place)
+        if known is not None:
+            reused: Tensor = _KnownConvolution.apply(inputs, convolution.weight, known.tensor, _options(convolution))
+            return reused
+        output = nn.Conv2d.forward(convolution, inputs)
+        # The multiplications for each number of the output.
+        self._keep(prefix, seen, place, output, convolution.weight[0].numel())
+        return output
+
+    def _keep(self, prefix: _CachedPrefix, seen: _Seen, place: int, output: Tensor, worth: float) -> None:
+        """Keep an output if there is room for it, or for less worthy outputs that can make room."""
+        if place in seen.outputs:
+            return
+        needed = output.nbytes + (0 if seen.outputs else seen.images.nbytes)
+        if self._make_room(needed, worth):
+            prefix.hold(seen)
+            seen.outputs[place] = _Known(output.detach().clone(), worth)
+
+    def _make_room(self, needed: int, worth: float) -> bool:
+        """Drop outputs of less worth until there is room. Drop none if all of them would not be enough."""
+        missing = self.bytes_held + needed - self.limit
+        if missing <= 0:
+            return True
+        dropped = []
+        less = [
+            (known.worth, prefix, seen, place)
+            for prefix in self._prefixes.values()
+            for seen in prefix.seen.values()
+            for place, known in seen.outputs.items()
+            if known.worth < worth
+        ]
+        for _, prefix, seen, place in sorted(less, key=lambda each: each[0]):
+            dropped.append((prefix, seen, place))
+            missing -= seen.outputs[place].tensor.nbytes
+            if missing <= 0:
+                for each, images, one in dropped:
+                    each.drop(images, one)
+                return True
+        return False
+
+
+# The place of the output of the spared modules; those of convolutions are 0, 1, 2 and so on.
+_SPARED = -1
+
+
+@dataclass(frozen=True)
+class _Known:
+    """An output, and how much work it spares per byte."""
+
+    tensor: Tensor
+    worth: float
+
+
+@dataclass(eq=False)
+class _Seen:
+    """Images that a Sequential was called with, and outputs for them by place.
+
+    Attributes:
+        key: of the images.
+        images: a copy once it is held.
+        outputs: those that are kept.
+    """
+
+    key: tuple[object, ...]
+    images: Tensor
+    outputs: dict[int, _Known] = field(default_factory=dict)
 
 
 class _CachedPrefix:
@@ -108,15 +199,17 @@ class _CachedPrefix:
     def __init__(self, frozen: Sequence[nn.Module]) -> None:
         self._modules = repr(frozen)
         self._tensors = [tensor.detach().clone() for tensor in _tensors(frozen)]
-        # Fingerprint of the images -> the images and their output.
-        self.outputs: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
-        # Outputs in a row that did not fit into the cache.
-        self.n_refused = 0
+        self.seen: dict[tuple[object, ...], _Seen] = {}
+        # Calls of which nothing fitted into the cache, since images in it were asked for.
+        self._n_refused = 0
 
     @property
     def size(self) -> int:
         """Return the size in bytes."""
-        return sum(tensor.nbytes for tensor in (*self._tensors, *chain(*self.outputs.values())))
+        tensors = [*self._tensors]
+        for seen in self.seen.values():
+            tensors += [seen.images, *(known.tensor for known in seen.outputs.values())]
+        return sum(tensor.nbytes for tensor in tensors)
 
     def matches(self, frozen: Sequence[nn.Module]) -> bool:
         """Return True if the modules have the copied types and options and, value by value, the copied tensors."""
@@ -127,6 +220,67 @@ class _CachedPrefix:
             and all(_identical(now, then) for now, then in zip(tensors, self._tensors, strict=True))
         )
 
+    def find(self, spared: int, images: Tensor) -> _Seen:
+        """Return what is held of these images, or nothing yet."""
+        key = (spared, *_fingerprint(images))
+        seen = self.seen.get(key)
+        if seen is None or not _identical(images, seen.images):
+            return _Seen(key, images)
+        self._n_refused = 0
+        return seen
+
+    def hold(self, seen: _Seen) -> None:
+        """Hold images, in place of others with the same key."""
+        if self.seen.get(seen.key) is not seen:
+            seen.images = seen.images.clone()
+            self.seen[seen.key] = seen
+
+    def drop(self, seen: _Seen, place: int) -> None:
+        """Drop an output, and with the last one the images."""
+        del seen.outputs[place]
+        if not seen.outputs:
+            del self.seen[seen.key]
+
+    def count_refusals(self, seen: _Seen) -> None:
+        """Make room for new images: if for a whole round no held image was asked for, drop them all."""
+        if not seen.outputs:
+            self._n_refused += 1
+            if self._n_refused > len(self.seen):
+                self.seen.clear()
+
+
+class _KnownConvolution(torch.autograd.Function):
+    """A convolution whose output is known. The backward pass to its input is that of torch."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, known: Tensor, options: tuple[Any, ...]) -> Tensor:
+        ctx.save_for_backward(inputs, weight)
+        ctx.options = options
+        # A copy, since the next module may write into its input.
+        return known.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        inputs, weight = ctx.saved_tensors
+        stride, padding, dilation, groups = ctx.options
+        found, _, _ = torch.ops.aten.convolution_backward(
+            *gradients, inputs, weight, None, stride, padding, dilation, False, [0, 0], groups, [True, False, False]
+        )
+        return found, None, None, None
+
+
+def _options(convolution: nn.Conv2d) -> tuple[Any, ...]:
+    return convolution.stride, convolution.padding, convolution.dilation, convolution.groups
+
+
+def _reusable_convolutions(modules: Sequence[nn.Module]) -> list[nn.Conv2d]:
+    """Return the convolutions among the modules; none if autocast chooses the precision of each call."""
+    # One may be called twice.
+    convolutions = dict.fromkeys(part for part in _all_modules(modules) if isinstance(part, nn.Conv2d))
+    if any(torch.is_autocast_enabled(tensor.device.type) for tensor in _tensors(convolutions)):
+        return []
+    return [part for part in convolutions if part.padding_mode == "zeros" and not isinstance(part.padding, str)]
+
 
 def _find_frozen_prefixes(model: nn.Module) -> Iterator[tuple[str, nn.Sequential, list[nn.Module]]]:
     """Yield the name of each Sequential that starts with a frozen convolution, itself, and its frozen first modules."""
@@ -135,7 +289,7 @@ def _find_frozen_prefixes(model: nn.Module) -> Iterator[tuple[str, nn.Sequential
         if type(module) is nn.Sequential and module not in inside and "forward" not in module.__dict__:
             frozen = list(takewhile(_is_supported_and_frozen, module))
             # The first module must not write into its input, as a reuse would skip this. A convolution never does.
-            if frozen and isinstance(frozen[0], nn.Conv2d):
+            if frozen and isinstance(frozen[0], nn.Conv2d) and _pools(frozen):
                 inside |= set(_all_modules(frozen))
                 yield name, module, frozen
 
@@ -154,6 +308,11 @@ def _is_supported_and_frozen(module: nn.Module) -> bool:
         and all(type(tensor.detach()) is Tensor for tensor in _tensors([part]))
         for part in module.modules()
     )
+
+
+def _pools(modules: Iterable[nn.Module]) -> bool:
+    """Return True if a pooling is among the modules: outputs before the first one cost much memory for little time."""
+    return any(isinstance(module, nn.MaxPool2d) for module in _all_modules(modules))
 
 
 def _all_modules(modules: Iterable[nn.Module]) -> list[nn.Module]:

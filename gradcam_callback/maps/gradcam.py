@@ -96,7 +96,7 @@ class GradCAM:
             chooses by the device and the size of the images. If memory runs out, the size is halved. A model that mixes
             the images of a batch, by a batch norm without running statistics, gets them one by one.
         reuse_frozen: True reuses the outputs of frozen first blocks as long as neither these blocks nor the images
-            change. The cache holds up to 256 MB, see `gradcam_callback.maps.frozen_prefix`.
+            change. The cache holds up to 512 MB, see `gradcam_callback.maps.frozen_prefix`.
         output_transform: a differentiable function from the model's output to logits ``(N, K)``, needed if ``forward``
             returns a tuple, a dict or another type.
         reshape_transform: needed if layers do not return ``(N, C, h, w)``. ``"tokens"`` takes a vision transformer's
