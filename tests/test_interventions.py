@@ -119,7 +119,7 @@ def test_the_other_classes_take_turns_as_donors_of_an_object(toys):
 
 def test_foreground_has_the_same_colour_around_every_object(toys):
     images, labels, masks = toys
-    foreground = Counterfactuals(images, labels, masks).foreground
+    foreground = Counterfactuals(images, labels, masks).isolate(torch.arange(len(images)))
     outside = torch.cat([image[:, ~mask] for image, mask in zip(foreground, masks, strict=True)], dim=1)
     assert (outside.amax(dim=1) - outside.amin(dim=1)).max() < 1e-5
     assert torch.equal(foreground[0][:, masks[0]], images[0][:, masks[0]])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import repeat
 
 import torch
 from torch import Tensor
@@ -66,7 +69,6 @@ class Counterfactuals:
         same_class: the control: pairs whose background comes from another image of the same class.
         other_class: pairs whose background comes from an image of another class.
         background: ``(M, C, H, W)``, the backgrounds.
-        foreground: ``(M, C, H, W)``, everything but the object replaced by one colour.
     """
 
     def __init__(
@@ -80,13 +82,19 @@ class Counterfactuals:
         backgrounds: Tensor | None = None,
     ) -> None:
         self._images, self._masks = images, masks
-        self.background = paint_out(images, masks) if backgrounds is None else backgrounds
+        if backgrounds is None:
+            backgrounds = torch.empty_like(images)
+            # One by one, since painting takes several times the memory of what is painted.
+            for result, image, mask in zip(backgrounds, images, masks, strict=True):
+                result.copy_(paint_out(image[None], mask[None])[0])
+        self.background = backgrounds
         # One colour for all images: a colour per image could still tell the class by its background.
-        colour = (images * ~masks[:, None]).sum(dim=(0, 2, 3)) / (~masks).sum().clamp(min=1)
-        self.foreground = torch.where(masks[:, None], images, colour[:, None, None])
+        total = sum((image * ~mask).sum(dim=(1, 2)) for image, mask in zip(images, masks, strict=True))
+        self._colour = total / (~masks).sum().clamp(min=1)
         present = one_hot(labels).bool() if present is None else present
         # The same photograph may stand here once for each of its objects. It is no donor of itself.
-        photographs = images.flatten(start_dim=1).unique(dim=0, return_inverse=True)[1]
+        prints = [_fingerprint(image) for image in images]
+        photographs = torch.tensor([prints.index(each) for each in prints])
         is_same = (labels[:, None] == labels) & (photographs[:, None] != photographs)
         rng, is_good = random.Random(seed), (mask_area(masks) <= GOOD_DONOR).tolist()
         self.other_class = _choose_pairs(labels.tolist(), ~present[:, labels].T, is_good, n_donors, rng)
@@ -100,8 +108,29 @@ class Counterfactuals:
         Returns:
             ``(S, C, H, W)``, in the unit of the images.
         """
-        objects, donors = swaps.objects, swaps.donors
-        return torch.where(self._masks[objects][:, None], self._images[objects], self.background[donors])
+        return self._compose(swaps.objects, (self.background[donor] for donor in swaps.donors.tolist()))
+
+    def isolate(self, objects: Tensor) -> Tensor:
+        """Show objects alone: everything else is replaced by one colour.
+
+        Args:
+            objects: ``(S,)`` int64, the number of the image that each object comes from.
+
+        Returns:
+            ``(S, C, H, W)``, in the unit of the images.
+        """
+        return self._compose(objects, repeat(self._colour[:, None, None]))
+
+    def _compose(self, objects: Tensor, grounds: Iterable[Tensor]) -> Tensor:
+        # One by one, since whole copies of objects and grounds would take twice the memory of the result.
+        result = self._images.new_empty(len(objects), *self._images.shape[1:])
+        for composed, i, ground in zip(result, objects.tolist(), grounds, strict=False):
+            composed.copy_(torch.where(self._masks[i], self._images[i], ground))
+        return result
+
+
+def _fingerprint(image: Tensor) -> bytes:
+    return hashlib.sha256(image.contiguous().view(torch.uint8).numpy()).digest()
 
 
 def centre_masks(images: Tensor, kept: float = KEPT_CENTRE) -> Tensor:

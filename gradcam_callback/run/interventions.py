@@ -34,6 +34,9 @@ SAME_CLASS, OTHER_CLASS, BACKGROUND, FOREGROUND = SETS = ("same_class", "other_c
 # A turn asks one of so many parts of each set. With fewer images than this, all are asked at every turn.
 TURNS, FEW = 3, 6
 
+# The counterfactual images that are made at once.
+_AT_ONCE = 32
+
 # Takes images (n, C, H, W) and, for each of them, the number (n,) of the probe image that it stands for. Returns logits
 # (n, K) on the CPU.
 Predict = Callable[[Tensor, Tensor], Tensor]
@@ -95,7 +98,8 @@ class Interventions:
         self._labels = probe.labels[self.numbers]
         self.counterfactuals: Counterfactuals | None = None
         if len(self.numbers):
-            images = probe.images[self.numbers]
+            # A choice would be a copy, which is not needed if all take part.
+            images = probe.images if len(self.numbers) == len(probe) else probe.images[self.numbers]
             self.counterfactuals = Counterfactuals(
                 images,
                 self._labels,
@@ -161,8 +165,10 @@ class Interventions:
         sets = self.counterfactuals
         assert sets is not None  # without images nobody asks for some
         places = torch.arange(len(self.numbers_of(name))) if places is None else places
-        if name in (BACKGROUND, FOREGROUND):
-            return (sets.background if name == BACKGROUND else sets.foreground)[places]
+        if name == BACKGROUND:
+            return sets.background[places]
+        if name == FOREGROUND:
+            return sets.isolate(places)
         return sets.paste((sets.same_class if name == SAME_CLASS else sets.other_class)[places])
 
     def ask(
@@ -186,7 +192,10 @@ class Interventions:
             # be used again. The shares of the processes differ by one image at most.
             shares = [part.tensor_split(world_size)[rank] for part in self.asked(name, turn)]
             logits[name] = [
-                predict(self.images_of(name, own), numbers[own]) if len(own) else torch.empty(0, 0) for own in shares
+                torch.cat([predict(self.images_of(name, some), numbers[some]) for some in own.split(_AT_ONCE)])
+                if len(own)
+                else torch.empty(0, 0)
+                for own in shares
             ]
         return logits
 
