@@ -16,9 +16,9 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test
 	$(RUN) -m pytest -n 2 --dist worksteal $(TEST_ARGS)
 
-# Try the properties of tests/test_properties.py on many more inputs, other ones each time; about 10 minutes.
+# Try the properties of tests/test_properties*.py on many more inputs, other ones each time; about 10 minutes.
 fuzz: $(VENV)/.test
-	$(RUN) -m pytest tests/test_properties.py --hypothesis-profile=fuzz --hypothesis-show-statistics $(TEST_ARGS)
+	$(RUN) -m pytest tests/test_properties*.py --hypothesis-profile=fuzz --hypothesis-show-statistics $(TEST_ARGS)
 
 # Find small changes of the code that the tests do not notice; about an hour. MUTATION_ARGS="metrics" tries one group.
 mutation: $(VENV)/.mutation

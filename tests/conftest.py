@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from drawn_sheets import record
 from hypothesis import Phase, settings
 from PIL import Image
 from pretrained import Classifier, for_classifying
@@ -26,6 +27,11 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 from torchvision.models.vgg import make_layers
 from toys import CLASSES, Toys
+
+from gradcam_callback import GradCAMCallback, ProbeSet
+
+# Their assertions say what they compare, as those of tests do.
+pytest.register_assert_rewrite("focus_tab", "probe_folder", "sameness", "trainer_runs", "watched_data")
 
 # One thread: the networks are thin, and several threads wait for each other by spinning, which beside other processes
 # made the tests five times slower. Processes that tests start do the same.
@@ -108,6 +114,19 @@ def toys() -> Toys:
 
 
 @pytest.fixture
+def probe(toys: Toys) -> ProbeSet:
+    """Return a probe set of one image with a mask for each class."""
+    return ProbeSet.from_dataset(toys, 1)
+
+
+@pytest.fixture
+def lion(tmp_path: Path) -> Path:
+    """Make the folder of the only class."""
+    (tmp_path / "lion").mkdir()
+    return tmp_path / "lion"
+
+
+@pytest.fixture
 def reachable() -> Iterator[Path]:
     """A folder that another user may enter, too.
 
@@ -129,6 +148,13 @@ def few_images(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 def thin() -> ThinVGG:
     pl.seed_everything(0, verbose=False)
     return ThinVGG(len(CLASSES))
+
+
+@pytest.fixture
+def double_thin() -> ThinVGG:
+    """Return a thin VGG16 in float64 and eval mode."""
+    torch.manual_seed(0)
+    return ThinVGG(batch_norm=True).double().eval()
 
 
 @pytest.fixture
@@ -172,6 +198,31 @@ def fit(trainer: Callable[..., pl.Trainer], toys: Toys) -> Callable[..., pl.Trai
         return made
 
     return run
+
+
+@pytest.fixture
+def watch(trainer: Callable[..., pl.Trainer]) -> Callable[..., GradCAMCallback]:
+    """Fit a module on a loader with a callback, which is returned. By default it watches one layer."""
+
+    def run(
+        module: pl.LightningModule,
+        loader: Any,
+        callback: GradCAMCallback | None = None,
+        training: Any = None,
+        **options: Any,
+    ) -> GradCAMCallback:
+        callback = callback or GradCAMCallback(target_layers="block5_conv3", views="layer")
+        pl.seed_everything(0, verbose=False)
+        trainer(callback, **({"max_epochs": 1} | options)).fit(module, training or loader, loader)
+        return callback
+
+    return run
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Record everything that is drawn on sheets, in order."""
+    return record(monkeypatch)
 
 
 @pytest.fixture

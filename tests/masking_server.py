@@ -1,4 +1,4 @@
-"""The server of the masks, started in a thread, and photographs with known masks."""
+"""The server of the masks, started in a thread, photographs with known masks, and a network that finds the masks."""
 
 import contextlib
 import http.client
@@ -8,11 +8,12 @@ import threading
 
 import numpy as np
 from conftest import Toys
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from gradcam_callback.masking.background import Background
 from gradcam_callback.masking.server import Server
 from gradcam_callback.masking.session import Session
+from gradcam_callback.saliency import judge_proposal
 
 
 @contextlib.contextmanager
@@ -98,3 +99,44 @@ class Client:
             state = json.loads(self.get("/state").content)
             if not state["working"]:
                 return state
+
+
+class Bright:
+    """A network that marks what is brighter than half, and is sure of it."""
+
+    def __init__(self):
+        self.crops = []
+
+    def __call__(self):
+        return self
+
+    def saliency(self, photograph):
+        self.crops.append(photograph.size)
+        return (np.asarray(photograph.convert("L")) > 127).astype(np.float32)
+
+    def propose(self, photograph):
+        return judge_proposal(self.saliency(photograph))
+
+
+def picture(box, size=(80, 60)):
+    """Return a black photograph with a white box."""
+    image = Image.new("RGB", size)
+    ImageDraw.Draw(image).rectangle((box[0], box[1], box[2] - 1, box[3] - 1), "white")
+    return image
+
+
+def inside(box, size=(80, 60)):
+    mask = np.zeros(size[::-1], bool)
+    mask[box[1] : box[3], box[0] : box[2]] = True
+    return mask
+
+
+BOXES = {"cat/a.jpg": (20, 10, 50, 40), "cat/b.png": (30, 20, 60, 50), "dog/c.jpg": (0, 0, 4, 4)}
+
+
+def statuses(state):
+    return [photograph["status"] for photograph in state["photographs"]]
+
+
+def files_of(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}

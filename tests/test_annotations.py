@@ -9,18 +9,18 @@ import sys
 import numpy as np
 import pytest
 import torch
+from boxes import HEIGHT, WIDTH, box, overlap
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 from torchvision import transforms
 
-from gradcam_callback import GradCAMWarning, ProbeSet
+from gradcam_callback import ProbeSet
 from gradcam_callback.probes.labelme import read_labelme
 from gradcam_callback.probes.masks import from_boxes
 from gradcam_callback.probes.outlines import fill_circle, fill_polygon
 from gradcam_callback.probes.voc import read_voc
 from gradcam_callback.probes.yolo import read_yolo
 
-WIDTH, HEIGHT = 60, 40
 SQUARE = [(10, 5), (40, 5), (40, 30), (10, 30)]
 
 
@@ -47,14 +47,6 @@ def refuses(lion, *words):
     assert type(caught.value) is ValueError
     for word in words:
         assert word in str(caught.value)
-
-
-def box(x1, y1, x2, y2):
-    return from_boxes([x1, y1, x2, y2], HEIGHT, WIDTH)
-
-
-def overlap(one, other):
-    return float((one & other).sum() / (one | other).sum())
 
 
 # Outlines.
@@ -379,69 +371,3 @@ def test_annotations_need_no_package_of_an_extra(lion, monkeypatch):
     assert int(mask_of(lion).sum()) == 30 * 25
     with pytest.raises(ImportError, match="need onnxruntime"):
         read(lion, masks="auto")
-
-
-# Columns, as datasets of Hugging Face have them.
-
-
-class Rows(torch.utils.data.Dataset):
-    """Mappings of an image, a label and other columns."""
-
-    def __init__(self, size=(WIDTH, HEIGHT), **columns):
-        self.columns, self.size, self.classes = columns, size, ["dog", "mountain lion"]
-
-    def __len__(self):
-        return 4
-
-    def __getitem__(self, index):
-        return {"pixel_values": torch.rand(3, self.size[1], self.size[0]), "label": index % 2} | self.columns
-
-
-class Transformed(Rows):
-    transform = transforms.Compose([transforms.Resize((80, 120)), transforms.CenterCrop(80), transforms.ToTensor()])
-
-
-OBJECTS = {"id": [1, 2], "bbox": [[10, 5, 30, 25], [50.0, 30.0, 8.0, 8.0]], "category": [4, 7]}
-BOTH = box(10, 5, 40, 30) | box(50, 30, 58, 38)
-
-
-def test_boxes_in_columns_are_those_of_coco():
-    probe = ProbeSet.from_dataset(Rows(objects=OBJECTS, width=WIDTH, height=HEIGHT))
-    assert torch.equal(probe.masks[0], BOTH) and probe.has_mask.all() and probe.has_box_masks
-    rows = [
-        {"bbox": row, "category": name} for row, name in zip(OBJECTS["bbox"], ["Mountain Lion", "cat"], strict=True)
-    ]
-    probe = ProbeSet.from_dataset(Rows(objects=rows, image=Image.new("RGB", (WIDTH, HEIGHT))))
-    assert torch.equal(probe.masks[0], BOTH), "a dog, of which no object has the name"
-    assert probe.labels.tolist() == [0, 0, 1, 1] and torch.equal(probe.masks[2], box(10, 5, 40, 30))
-
-
-def test_boxes_in_columns_follow_the_transform():
-    probe = ProbeSet.from_dataset(Transformed(size=(80, 80), objects=OBJECTS, width=WIDTH, height=HEIGHT))
-    expected = from_boxes([[0, 10, 60, 60]], 80, 80)
-    assert overlap(probe.masks[0], expected) > 0.95, "the second box is cut off"
-
-
-def test_boxes_that_may_not_fit_are_left_out_with_a_warning():
-    for columns in ({}, {"width": 500, "height": 300}):
-        with pytest.warns(GradCAMWarning, match=r"boxes in item\['objects'\] are left out.*BoundingBoxes"):
-            assert ProbeSet.from_dataset(Rows(objects=OBJECTS, **columns)).masks is None
-    for nothing in ({}, {"bbox": []}, {"bbox": [[1, 2]]}, [], "text"):
-        assert ProbeSet.from_dataset(Rows(objects=nothing)).masks is None
-
-
-def test_boxes_that_mark_nothing_are_refused_by_the_number_of_the_item():
-    with pytest.raises(ValueError, match=r"Cannot read the boxes of item \d. Expected the transform to keep an object"):
-        far = {"bbox": [[50, 30, 8, 8]]}
-        ProbeSet.from_dataset(Transformed(size=(80, 80), objects=far, width=WIDTH, height=HEIGHT))
-    with pytest.raises(ValueError, match=r"Cannot read the boxes of item \d. Expected each box to hold a pixel"):
-        ProbeSet.from_dataset(Transformed(objects={"bbox": [[99, 99, 3, 3]]}, width=WIDTH, height=HEIGHT))
-
-
-@pytest.mark.parametrize("name", ["mask", "segmentation", "label_mask", "segmentation_mask"])
-def test_masks_in_columns(name):
-    drawn = Image.new("L", (WIDTH, HEIGHT))
-    drawn.paste(255, (10, 5, 40, 30))
-    for given in (drawn, box(10, 5, 40, 30)):
-        probe = ProbeSet.from_dataset(Rows(**{name: given}))
-        assert torch.equal(probe.masks[0], box(10, 5, 40, 30)) and not probe.has_box_masks

@@ -1,72 +1,43 @@
 """The Focus tab in a real TensorBoard, and the same page in one file, as a person sees them in a real browser."""
 
-import base64
-import io
 import json
-import socket
-import subprocess
-import sys
 import threading
-import time
 import urllib.parse
 import urllib.request
-import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
-import pytorch_lightning as pl
 from browser import needs_browser, open_page
-from conftest import ThinVGG
-from PIL import Image
-from pretrained import for_finetuning
-from pytorch_lightning.loggers import TensorBoardLogger
-from shortcut_demo import FineTuning
-from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
-from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.summary.writer.record_writer import RecordWriter
+from focus_tab import (
+    CONTRAST,
+    EPOCHS,
+    Records,
+    Tab,
+    Watched,
+    distance,
+    errors_of,
+    frame_of,
+    maps_in,
+    open_tab,
+    read,
+    serving,
+    unpack,
+    until,
+    watch_hostile,
+)
 from torch.nn.functional import adaptive_avg_pool2d
-from torch.utils.data import DataLoader
-from toys import CLASSES, Toys
 
-from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet, write_report
+from gradcam_callback import write_report
 from gradcam_callback.drawing import scale
 from gradcam_callback.offline.logged_run import read_runs
 from gradcam_callback.run.recording import tone_of
 from gradcam_focus.frozen import frozen_page
 
-EPOCHS = 3
 # The most cells a side that a map has on the page.
 CELLS = 28
 RUNS = ["clean", "shortcut"]
 pytestmark = needs_browser
-
-
-class Watched:
-    """A training of the demo's network, and what the page should show of it."""
-
-    def __init__(self, folder, name, bias):
-        self.name, toys = name, Toys(12, bias, seed=1, size=64)
-        self.probe = ProbeSet.from_dataset(toys, 2)
-        self.callback = GradCAMCallback(self.probe)
-        pl.seed_everything(1, verbose=False)
-        self.network = for_finetuning("demo", len(CLASSES))
-        quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
-        logger = TensorBoardLogger(folder, name=name, version="")
-        trainer = pl.Trainer(max_epochs=EPOCHS, callbacks=[self.callback], logger=logger, accelerator="cpu", **quiet)
-        loader = DataLoader(toys, batch_size=6, shuffle=True)
-        trainer.fit(FineTuning(self.network), loader, DataLoader(toys, batch_size=6))
-        self.network.eval()
-        self.probabilities = GradCAM(self.network, "block5_conv3").predict(self.probe.images).softmax(dim=1)
-        self.maps = GradCAM(self.network)(self.probe.images, self.probe.labels).maps
-
-    def answer(self, i):
-        """Return the words of the page on an image at the last epoch."""
-        best = int(self.probabilities[i].argmax())
-        sign = "✓ right" if best == int(self.probe.labels[i]) else "✗ wrong"
-        explained = self.probe.class_name(int(self.probe.labels[i]))
-        why = "" if explained == self.probe.class_name(best) else f"; map of {explained}"
-        return f"{self.probe.class_name(best)} {round(100 * float(self.probabilities[i][best]))} % {sign}{why}"
 
 
 @pytest.fixture(scope="module")
@@ -82,107 +53,14 @@ def watched(folder):
 
 @pytest.fixture(scope="module")
 def hostile(toys, folder):
-    """A run whose names are chosen to do harm."""
-    plain = ProbeSet.from_dataset(toys, 2)
-    names = ["star-1", '"><img src=x onerror="document.title = 1">', "heart-1", "../a\nb\\c", "50%", "企鹅"]
-    classes = ["<b>star</b>", "</script><script>document.title = 2</script>", "moon"]
-    probe = ProbeSet(plain.images, plain.labels, plain.masks, names=names, class_names=classes)
-    callback = GradCAMCallback(probe)
-    pl.seed_everything(7, verbose=False)
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
-    logger = TensorBoardLogger(folder, name="hostile", version="")
-    trainer = pl.Trainer(max_epochs=EPOCHS, callbacks=[callback], logger=logger, accelerator="cpu", **quiet)
-    trainer.fit(ThinVGG(), DataLoader(toys, batch_size=6, shuffle=True), DataLoader(toys, batch_size=6))
-    return callback
+    return watch_hostile(folder, toys)
 
 
 @pytest.fixture(scope="module")
 def tensorboard(watched, hostile, folder):
-    """The address of a TensorBoard without any option, except that it lies below a path prefix."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--port", str(port)]
-    with open(folder / "tensorboard.log", "w") as log:
-        server = subprocess.Popen([*command, "--path_prefix", "/board"], stdout=log, stderr=log)
-    address = f"http://127.0.0.1:{port}/board"
-    until(lambda: len(json.loads(read(f"{address}/data/plugin/gradcam_focus/runs"))) == 3)
-    yield address
-    server.terminate()
-    server.wait(20)
-
-
-def read(address):
-    try:
-        with urllib.request.urlopen(address, timeout=10) as answer:
-            return answer.read()
-    except OSError:
-        return b"[]"
-
-
-def until(holds, seconds=60):
-    """Wait. Playwright's own waiting runs code that the policy of the page forbids."""
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "it never came true"
-        time.sleep(0.1)
-
-
-class Tab:
-    """The page, in TensorBoard or in a file."""
-
-    def __init__(self, page, frame):
-        self.page, self.frame = page, frame
-        frame.locator(".card").first.wait_for()
-        self.layer = frame.locator(".controls > label select")
-
-    def show(self, *runs):
-        """Show these runs only."""
-        for box in self.frame.locator(".controls fieldset label").all():
-            box.locator("input").set_checked(box.inner_text().strip() in runs)
-        self.wait_for_verdicts(*(f"{run}, epoch {EPOCHS - 1}" for run in sorted(runs)))
-        self.settle()
-
-    def wait_for_verdicts(self, *runs):
-        """Wait until the verdicts of these runs, at these epochs, are shown in full."""
-        until(lambda: self.texts(".verdict:not(.line) .run") == list(runs))
-
-    def show_alone(self, run):
-        """Show one run as soon as it is there, at whatever epoch."""
-        boxes = self.frame.locator(".controls fieldset label")
-        until(lambda: run in [text.strip() for text in boxes.all_inner_texts()])
-        for box in boxes.all():
-            box.locator("input").set_checked(box.inner_text().strip() == run)
-        verdicts = ".verdict:not(.line) .run"
-        until(lambda: len(self.texts(verdicts)) == 1 and self.texts(verdicts)[0].startswith(run))
-
-    def seen(self):
-        """Return what the page shows of a single run: its verdict, answers, photographs and overlays."""
-        canvases = self.frame.locator(".card canvas").all()
-        texts = self.texts(".verdict:not(.line) strong") + self.texts(".card .name") + self.texts(".card .answer")
-        return texts, [canvas.evaluate("canvas => canvas.toDataURL()") for canvas in canvases]
-
-    def settle(self):
-        """Wait until nothing changes any more."""
-        before = None
-        while before != (before := self.frame.locator("main").evaluate("main => main.innerHTML.length")) or not before:
-            self.page.wait_for_timeout(400)
-
-    def texts(self, selector):
-        return self.frame.locator(selector).all_inner_texts()
-
-    def choose(self, layer=None, epoch=None):
-        if layer is not None:
-            self.layer.select_option(layer)
-        if epoch is not None:
-            self.frame.locator(".epoch input").fill(str(epoch))
-            until(lambda: self.texts(".controls output") == [f"epoch {epoch}"])
-        self.settle()
-
-    def pixels(self, canvas):
-        """The pixels of a canvas, ``(height, width, 3)``."""
-        address = canvas.evaluate("canvas => canvas.toDataURL()")
-        return np.array(Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))).convert("RGB"))
+    with serving(folder) as address:
+        until(lambda: len(json.loads(read(f"{address}/data/plugin/gradcam_focus/runs"))) == 3)
+        yield address
 
 
 @pytest.fixture(params=["tab", "file"])
@@ -198,25 +76,6 @@ def tab(request, folder, watched, tmp_path):
         opened.show(*RUNS)
         yield opened
         assert errors_of(page) == []
-
-
-def errors_of(page):
-    """Return the errors of the console. TensorBoard itself misses some of its own files below a path prefix."""
-    return [error for error in page.errors if "404" not in error or "gradcam_focus" in error]
-
-
-def open_tab(page, address):
-    """Open TensorBoard and click on the tab, which is there by itself."""
-    page.goto(address)
-    page.get_by_role("tab", name="Focus").click()
-    return Tab(page, frame_of(page))
-
-
-def frame_of(page):
-    """Return the frame of the tab as soon as it is there."""
-    # Frames are noticed while the driver waits.
-    until(lambda: page.wait_for_timeout(100) or any("plugin_entry" in frame.url for frame in page.frames))
-    return next(frame for frame in page.frames if "plugin_entry" in frame.url)
 
 
 def test_verdicts_and_answers_are_those_of_the_training(tab, watched):
@@ -313,16 +172,6 @@ def test_runs_and_images_are_chosen(tab, folder, watched):
     (run,) = read_runs(folder / "shortcut")
     maps = [unpack(packed) for packed in run.maps["block5_conv3"].values()]
     assert distance(maps[0][first], maps[-1][first]) >= distance(maps[0][last], maps[-1][last])
-
-
-def unpack(packed):
-    content = zlib.decompress(packed)
-    n, height, width = np.frombuffer(content, "<u4", 3)
-    return np.frombuffer(content, np.uint8, offset=12 + 4 * int(n)).reshape(n, height, width).astype(float)
-
-
-def distance(before, after):
-    return 1 - (before * after).sum() / np.sqrt((before**2).sum() * (after**2).sum())
 
 
 def test_interventions_show_the_answers_and_the_changed_ones_first(tab, folder, watched):
@@ -444,17 +293,6 @@ def test_a_run_that_grows_is_followed_and_only_what_is_new_is_read(tensorboard, 
         assert errors_of(page) == []
 
 
-def maps_in(page, answers):
-    """Return the layers and steps of all maps that some answers hold, sorted."""
-    page.wait_for_timeout(200)
-    found = []
-    for answer in answers:
-        if "/maps?" in answer.url:
-            (layer,) = urllib.parse.parse_qs(urllib.parse.urlsplit(answer.url).query)["layer"]
-            found += [(layer, step) for step in answer.json()["steps"]]
-    return sorted(found)
-
-
 def test_a_run_that_starts_anew_in_its_folder_is_shown_alone(tensorboard, folder, watched):
     """The second training has the same names, layers and steps, but other images."""
     first, second = (Records(next((folder / name).glob("events*"))) for name in ("clean", "shortcut"))
@@ -489,34 +327,6 @@ def test_a_run_that_starts_anew_in_its_folder_is_shown_alone(tensorboard, folder
         tab.choose(epoch=0)
         assert tab.seen() == expected["shortcut", 0]
         assert errors_of(page) == []
-
-
-class Records:
-    """The events of a file, to be written as if they were logged now."""
-
-    def __init__(self, path):
-        self.events = list(EventFileLoader(str(path)).Load())
-        # Behind which event each of the entries ends. The verdict and the scalars of an entry may come later.
-        self.ends = [i + 1 for i, event in enumerate(self.events) if has_tag(event, "gradcam/focus/entry")]
-        self.start = next(i + 1 for i, event in enumerate(self.events) if has_tag(event, "gradcam/focus/start"))
-        self.written = 0
-
-    def write(self, path, until_entry=None):
-        """Append what has not been written yet, up to the end of an entry; number 0 is the start of the run."""
-        end = len(self.events) if until_entry is None else [self.start, *self.ends][until_entry]
-        path.parent.mkdir(exist_ok=True)
-        writer = RecordWriter(path.open("ab"))
-        for event in self.events[self.written : end]:
-            moved = Event()
-            moved.CopyFrom(event)
-            moved.wall_time = time.time()
-            writer.write(moved.SerializeToString())
-        writer.close()
-        self.written = end
-
-
-def has_tag(event, tag):
-    return any(value.tag == tag for value in event.summary.value)
 
 
 def test_runs_that_are_not_shown_have_their_verdict_in_a_line(tab, watched, hostile):
@@ -574,22 +384,6 @@ def test_twenty_runs_are_folded_and_counted(folder, watched, tmp_path, scheme):
         until(lambda: lines.count() == 19)
         assert tab.frame.locator(".runs > summary").inner_text() == "Runs: 1 of 20"
         assert errors_of(page) == []
-
-
-# The contrast of the text of an element with what is behind it, 1..21.
-CONTRAST = """element => {
-    const channels = colour => colour.match(/[0-9.]+/g).map(Number);
-    const ground = element => getComputedStyle(element).backgroundColor;
-    let behind = element;
-    while (behind.parentElement && channels(ground(behind))[3] === 0) behind = behind.parentElement;
-    const linear = c => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
-    const light = colour => {
-        const [red, green, blue] = channels(colour).map(channel => linear(channel / 255));
-        return 0.2126 * red + 0.7152 * green + 0.0722 * blue + 0.05;
-    };
-    const pair = [getComputedStyle(element).color, ground(behind)].map(light);
-    return Math.max(...pair) / Math.min(...pair);
-}"""
 
 
 def test_hostile_names_are_shown_and_run_nothing(tensorboard, folder, hostile, tmp_path):

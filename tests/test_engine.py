@@ -9,8 +9,8 @@ import torchvision
 from captum.attr import LayerGradCam
 from conftest import ThinVGG
 from pretrained import for_finetuning
+from sameness import assert_maps_close
 from skimage.metrics import structural_similarity
-from test_gradcam import assert_maps_close
 from torch import nn
 from torch.nn import functional
 

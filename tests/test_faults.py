@@ -18,16 +18,11 @@ from conftest import ThinVGG
 from PIL import Image
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger
-from test_gradcam import assert_same, snapshot
+from sameness import assert_same, snapshot
 
 from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet, write_report
 
 TESTS = Path(__file__).parent
-
-
-@pytest.fixture
-def probe(toys):
-    return ProbeSet.from_dataset(toys, 1)
 
 
 OUTAGES = {

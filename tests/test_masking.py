@@ -8,8 +8,21 @@ import sys
 
 import numpy as np
 import pytest
-from masking_server import Client, overlap, png, read_mask, save_toys, serving
-from PIL import Image, ImageDraw
+from masking_server import (
+    BOXES,
+    Bright,
+    Client,
+    files_of,
+    inside,
+    overlap,
+    picture,
+    png,
+    read_mask,
+    save_toys,
+    serving,
+    statuses,
+)
+from PIL import Image
 
 from gradcam_callback import ProbeSet
 from gradcam_callback.__main__ import main
@@ -18,24 +31,6 @@ from gradcam_callback.masking.automatic import SHEET
 from gradcam_callback.masking.mask_files import RECORD
 from gradcam_callback.masking.network import LazyNetwork
 from gradcam_callback.masking.photographs import list_photographs
-from gradcam_callback.saliency import judge_proposal
-
-
-class Bright:
-    """A network that marks what is brighter than half, and is sure of it."""
-
-    def __init__(self):
-        self.crops = []
-
-    def __call__(self):
-        return self
-
-    def saliency(self, photograph):
-        self.crops.append(photograph.size)
-        return (np.asarray(photograph.convert("L")) > 127).astype(np.float32)
-
-    def propose(self, photograph):
-        return judge_proposal(self.saliency(photograph))
 
 
 @pytest.fixture
@@ -43,22 +38,6 @@ def bright(monkeypatch):
     network = Bright()
     monkeypatch.setattr("gradcam_callback.masking.network.SaliencyNetwork", network)
     return network
-
-
-def picture(box, size=(80, 60)):
-    """A black photograph with a white box."""
-    image = Image.new("RGB", size)
-    ImageDraw.Draw(image).rectangle((box[0], box[1], box[2] - 1, box[3] - 1), "white")
-    return image
-
-
-def inside(box, size=(80, 60)):
-    mask = np.zeros(size[::-1], bool)
-    mask[box[1] : box[3], box[0] : box[2]] = True
-    return mask
-
-
-BOXES = {"cat/a.jpg": (20, 10, 50, 40), "cat/b.png": (30, 20, 60, 50), "dog/c.jpg": (0, 0, 4, 4)}
 
 
 @pytest.fixture
@@ -98,14 +77,6 @@ def error_of(monkeypatch):
         return str(caught.value.code)
 
     return run
-
-
-def statuses(state):
-    return [photograph["status"] for photograph in state["photographs"]]
-
-
-def files_of(folder):
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_caption_marks_nothing_and_an_annotation_does(tmp_path):

@@ -52,11 +52,6 @@ class Wrapped(ThinVGG):
         self.log("val_loss", functional.cross_entropy(super().forward(batch[0]), batch[1]))
 
 
-@pytest.fixture
-def probe(toys):
-    return ProbeSet.from_dataset(toys, 1)
-
-
 @pytest.mark.parametrize("kind", OUTPUTS)
 def test_whatever_forward_gives_the_maps_are_those_of_the_logits_in_it(kind, fit, probe, events):
     wrap, unwrap = OUTPUTS[kind]

@@ -7,7 +7,7 @@ import pytest
 import timm
 import torch
 from conftest import THIN, ThinVGG
-from test_gradcam import assert_same, snapshot
+from sameness import assert_same, snapshot
 from torch import nn
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 from torchvision.models.vgg import make_layers

@@ -1,11 +1,7 @@
-"""The same images and texts reach whatever the user has: files, TensorBoard, Weights & Biases, MLflow."""
+"""The same images and texts reach whatever the user has: files, Weights & Biases, MLflow, Comet or another logger."""
 
-import importlib.util
-import io
 import json
-import re
 import shutil
-import struct
 import warnings
 from pathlib import Path
 
@@ -13,28 +9,15 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 from conftest import ThinVGG
-from PIL import Image
-from pytorch_lightning.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
-from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_TENSOR
-from tensorboard.plugins.custom_scalar import layout_pb2
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from pytorch_lightning.loggers import CSVLogger, MLFlowLogger, WandbLogger
 
-from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet
+from gradcam_callback import GradCAMCallback, GradCAMWarning
 from gradcam_callback.encoded_image import EncodedImage
-from gradcam_callback.measures import metrics
 from gradcam_callback.run.recording import Recorder
-from gradcam_callback.run.tags import DEFAULT_VIEWS, VIEWS, Tags, names_by_layer
 from gradcam_callback.writers import FolderWriter, Manifest, RunStart, TensorBoardWriter, image_path
 from gradcam_callback.writers.base import FORMAT
-from gradcam_callback.writers.event_writer import with_fast_checksums
 
 LAYERS = ["block4_conv3", "block5_conv3"]
-
-
-@pytest.fixture
-def probe(toys):
-    return ProbeSet.from_dataset(toys, 1)
 
 
 def pictures_of(folder):
@@ -168,83 +151,6 @@ def test_a_folder_that_is_deleted_in_a_running_training_is_made_again(thin, fit,
     assert (tmp_path / "focus" / "maps" / f"{last:08d}.npz").exists()
 
 
-def test_views_are_those_that_are_asked_for(thin, fit, events, probe):
-    fit(thin, GradCAMCallback(probe, LAYERS, views=["layer", "animation"]))
-    assert {tag.split("/")[1] for tag in events().Tags()["images"]} == {"layer", "animation"}
-    assert GradCAMCallback(views="all").views == VIEWS
-    assert GradCAMCallback().views == DEFAULT_VIEWS
-
-
-def test_custom_scalars_lay_out_charts_of_what_is_logged(thin, fit, events, toys):
-    fit(thin, GradCAMCallback(ProbeSet.from_dataset(toys, 2)))
-    found = events()
-    (event,) = found.Tensors("custom_scalars__config__")
-    layout = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
-    charts = {chart.title: chart for chart in layout.category[0].chart}
-    scalars = set(found.Tags()["scalars"])
-    gap = "background gap with its 95 % interval"
-    assert list(charts) == ["accuracies", gap, "lift by layer", "drift by layer"]
-    (series,) = charts[gap].margin.series
-    names = ("background_gap", "background_gap_low", "background_gap_high")
-    assert [series.value, series.lower, series.upper] == [f"gradcam/{name}" for name in names]
-    assert set(names) <= {tag.removeprefix("gradcam/") for tag in scalars}
-    shown = {
-        title: [tag for pattern in chart.multiline.tag for tag in sorted(scalars) if re.match(pattern, tag)]
-        for title, chart in charts.items()
-    }
-    accuracies = ("probe_accuracy", "swap_control_accuracy", "swap_accuracy")
-    last = ("block1_conv2", "block2_conv2", "block3_conv3", "block4_conv3", "block5_conv3")
-    assert shown == {
-        "accuracies": [f"gradcam/{name}" for name in accuracies],
-        gap: [],
-        "lift by layer": [f"gradcam/lift/{layer}" for layer in last],
-        "drift by layer": [f"gradcam/drift/{layer}" for layer in last],
-    }
-
-
-def test_charts_without_masks_and_of_other_layers_have_few_lines_too():
-    layers = [f"features.{i}" for i in range(12)]
-    loggable = ["probe_accuracy", "frame_accuracy", "frame_control_accuracy", "frame_gap", "frame_gap_low"]
-    loggable += ["frame_gap_high", *names_by_layer(layers, masks=False), "lift_by_class/features.11/star"]
-    charts = Tags("gradcam_2").charts(loggable)
-    gap = "frame gap with its 95 % interval"
-    assert list(charts) == ["accuracies", gap, "border mass by layer", "drift by layer"]
-    assert charts[gap] == ("Margin", [f"gradcam_2/frame_gap{end}" for end in ("", "_low", "_high")])
-    for title, metric in (("border mass by layer", "border_mass"), ("drift by layer", "drift")):
-        kind, patterns = charts[title]
-        shown = [name for name in loggable for pattern in patterns if re.match(pattern, f"gradcam_2/{name}")]
-        assert kind == "Multiline" and len(patterns) == len(shown) == 5
-        assert all(name.startswith(f"{metric}/") for name in shown) and shown[-1] == f"{metric}/features.11"
-    assert Tags().charts([]) == {}
-
-
-def test_the_event_file_has_the_records_of_the_focus_tab(thin, fit, events, probe):
-    fit(thin, GradCAMCallback(probe, LAYERS))
-    found = events()
-    names = ["gradcam/focus/start", "gradcam/focus/entry", *(f"gradcam/focus/maps/{layer}" for layer in LAYERS)]
-    assert sorted(tag for tag in found.Tags()["tensors"] if tag.startswith("gradcam/focus/")) == sorted(names)
-    for name in names:
-        about = found.SummaryMetadata(name)
-        assert about.plugin_data.plugin_name == "gradcam_focus"
-        assert about.data_class == DATA_CLASS_TENSOR, "without it TensorBoard shows no tab"
-    steps = [event.step for event in found.Scalars("gradcam/probe_accuracy")]
-    for name in names[1:]:
-        assert [event.step for event in found.Tensors(name)] == steps
-
-
-# What the network learns depends on the version of torch.
-@pytest.mark.filterwarnings("ignore::gradcam_callback.ShortcutWarning")
-def test_event_files_of_long_runs_keep_fewer_panels_and_the_last_one(thin, fit, events, tmp_path, probe):
-    callback = GradCAMCallback(probe, LAYERS[1:], save_dir=tmp_path / "files", views=["overview", "probe"])
-    fit(thin, callback, max_epochs=12)
-    steps = [int(entry["step"]) for entry in callback.history]
-    found = events()
-    assert [event.step for event in found.Images("gradcam/overview")] == steps
-    for name in probe.names:
-        assert [event.step for event in found.Images(f"gradcam/probe/{name}")] == [*steps[:10], steps[-1]]
-    assert len(list((tmp_path / "files" / "probe" / probe.names[0]).iterdir())) == 12, "a folder has room for all"
-
-
 def test_manifests_of_another_format_are_refused():
     for other in (FORMAT - 1, FORMAT + 1):
         with pytest.raises(
@@ -280,52 +186,6 @@ def test_long_names_are_cut_and_stay_apart(tmp_path):
         (tmp_path / path).mkdir(parents=True)
 
 
-def test_drift_goes_on_after_a_resume(thin, fit, tmp_path, probe):
-    """Measured against the maps that the checkpoint keeps, it is that of the two epochs' weights."""
-    fit(thin, GradCAMCallback(probe)).save_checkpoint(tmp_path / "last.ckpt")
-    before = GradCAM(thin)(probe.images, probe.labels)
-    resumed = GradCAMCallback(probe)
-    fit(thin, resumed, max_epochs=3, resume=tmp_path / "last.ckpt")
-    after = GradCAM(thin)(probe.images, probe.labels)
-    for layer, maps in after.maps.items():
-        expected = float(metrics.drift(maps, before.maps[layer]).mean())
-        assert resumed.history[-1][f"gradcam/drift/{layer}"] == pytest.approx(expected, abs=2e-3), layer
-
-
-def test_strips_go_on_after_a_resume(thin, fit, events, tmp_path, probe):
-    first = GradCAMCallback(probe, LAYERS, views="all")
-    fit(thin, first).save_checkpoint(tmp_path / "last.ckpt")
-    resumed = GradCAMCallback(probe, LAYERS, views="all")
-    logger = TensorBoardLogger(tmp_path, name="second", version="")
-    fit(thin, resumed, max_epochs=4, resume=tmp_path / "last.ckpt", logger=logger)
-    shown = resumed._state.snapshots()
-    assert [snapshot.heading for snapshot in shown] == ["0", "1", "2", "3"]
-    kept, again = (run._state._snapshots[1].map_of(LAYERS[1], 0) for run in (first, resumed))
-    assert np.array_equal(kept, again)
-    strip = events(tmp_path / "second").Images("gradcam/evolution/star-1")[-1]
-    sheet = np.asarray(Image.open(io.BytesIO(strip.encoded_image_string))).astype(int)
-    cells = [sheet[-60:-20, 192 + 48 * column : 236 + 48 * column] for column in range(4)]
-    assert all(np.ptp(cell) > 40 for cell in cells), "four columns, the first two from before"
-
-
-def test_a_long_training_has_its_strips_to_the_end(thin, fit, events, probe):
-    """Longer than the entries that are all kept, with maps larger than they are kept."""
-    fit(thin, GradCAMCallback(probe, "block1_conv1", views="evolution"), max_epochs=28, limit_train_batches=1)
-    steps = [event.step for event in events().Scalars("val_loss")]
-    drawn = [event.step for event in events().Images("gradcam/evolution/star-1")]
-    assert drawn == [steps[entry - 1] for entry in (1, 2, 3, 4, 5, 6, 9, 14, 21, 28)]
-
-
-def test_strips_of_other_layers_start_anew_with_a_word(thin, fit, tmp_path, probe):
-    first = GradCAMCallback(probe, LAYERS)
-    fit(thin, first)
-    other = GradCAMCallback(probe, LAYERS[1:])
-    other.load_state_dict(first.state_dict())
-    with pytest.warns(GradCAMWarning, match="history and strips are of other images or layers; both start anew"):
-        fit(thin, other, logger=TensorBoardLogger(tmp_path, name="second", version=""))
-    assert len(other._state.snapshots()) == len(other.history) == 2
-
-
 def test_a_file_that_cannot_be_finished_leaves_the_one_before_and_nothing_else(tmp_path, monkeypatch):
     writer = FolderWriter(tmp_path)
     writer.start(RunStart(Manifest("gradcam", [], [], [], []), "{}", None, None, {}), resuming=False)
@@ -335,36 +195,6 @@ def test_a_file_that_cannot_be_finished_leaves_the_one_before_and_nothing_else(t
         with pytest.raises(OSError, match="No space left"):
             writer.write_image("gradcam/probe/a", EncodedImage(b"half", "jpg", 1, 1), step=3)
     assert [path.read_bytes() for path in (tmp_path / "probe" / "a").iterdir()] == [b"whole"]
-
-
-@pytest.mark.parametrize("content", [b"", b"123456789", bytes(range(256)) * 99])
-def test_checksums_are_those_of_tensorboard_without_its_slow_code(content, tmp_path, monkeypatch):
-    # A copy of the module in which tests/conftest.py has not put the fast function.
-    spec = importlib.util.find_spec("tensorboard.compat.tensorflow_stub.pywrap_tensorflow")
-    untouched = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(untouched)
-    writer = with_fast_checksums(EventFileWriter(str(tmp_path)))
-    monkeypatch.setattr("tensorboard.summary.writer.record_writer.masked_crc32c", None)
-    writer.add_event(Event(file_version="brain.Event:2", source_metadata={"writer": content.hex()}))
-    writer.close()
-    (path,) = tmp_path.iterdir()
-    written, start = path.read_bytes(), 0
-    records = []
-    while start < len(written):
-        (length,) = struct.unpack_from("<Q", written, start)
-        header, record = written[start : start + 8], written[start + 12 : start + 12 + length]
-        found = [struct.unpack_from("<I", written, place)[0] for place in (start + 8, start + 12 + length)]
-        assert found == [untouched.masked_crc32c(header), untouched.masked_crc32c(record)]
-        records.append(Event.FromString(record))
-        start += 16 + length
-    assert records[-1].source_metadata.writer == content.hex()
-
-
-def test_the_event_writer_that_outlives_the_disk_still_says_where_it_writes(tmp_path):
-    logger = TensorBoardLogger(tmp_path, name="run", version="")
-    TensorBoardWriter(logger).flush()
-    assert Path(logger.experiment.file_writer.get_logdir()) == tmp_path / "run"
-    logger.experiment.close()
 
 
 class Plain(pl.loggers.logger.Logger):

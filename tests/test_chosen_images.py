@@ -1,0 +1,154 @@
+"""Which images of the data are chosen, and which labels, names and classes they have."""
+
+from collections import Counter
+
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset, Subset
+from torchvision import transforms
+from toys import CLASSES, Toys
+from watched_data import LAYER, NORMALISE, Reads, Regrouped, assert_logged_of, watching
+
+from gradcam_callback import GradCAMCallback, ProbeSet
+
+pytestmark = pytest.mark.sixteen_images
+
+
+def test_hugging_face_names_its_classes_in_the_features_of_the_dataset(toys):
+    class ClassLabel:
+        names = list(CLASSES)
+
+    class Arrow(Regrouped):
+        classes = None
+        features = {"image": object(), "label": ClassLabel()}
+
+        def __getitem__(self, index):
+            image, label = super().__getitem__(index)
+            return {"image": image, "label": label}
+
+    data = Arrow(toys)
+    data.targets = None
+    assert ProbeSet.from_dataset(data).class_names == list(CLASSES)
+
+
+def test_the_label_is_the_items_own(toys, watch):
+    module = Reads()
+    callback = watch(module, DataLoader(Regrouped(toys), batch_size=6))
+    expected = ProbeSet.from_dataset(toys, 5)
+    assert callback.probe_set.labels.tolist() == expected.labels.tolist()
+    assert callback.probe_set.class_names is None, "the names are of the other labels"
+    assert_logged_of(callback, module, expected.images)
+    assert ProbeSet.from_dataset(Subset(Regrouped(toys), range(9)), 1).labels.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("change", [lambda label: label, lambda label: 2 - label])
+def test_a_target_transform_decides_about_names_and_labels(toys, change):
+    class Transformed(Regrouped):
+        classes = CLASSES
+
+        def __init__(self, toys):
+            super().__init__(toys)
+            self.targets, self.target_transform = toys.targets, change
+
+        def __getitem__(self, index):
+            image, label = super().__getitem__(index)
+            return image, self.target_transform(label)
+
+    probe = ProbeSet.from_dataset(Transformed(toys), 2)
+    assert probe.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert probe.class_names == (list(CLASSES) if change(0) == 0 else None)
+    own = [next(label for x, label, _ in toys.items if torch.equal(x, image)) for image in probe.images]
+    assert [change(label) for label in own] == probe.labels.tolist()
+
+
+def test_reading_labels_stops_when_the_probe_set_is_full(watch, toys):
+    many = Toys(300, bias=1.0, seed=0, size=64)
+    data = Regrouped(many)
+    data.targets = None
+    reads = []
+    callback = watching()
+    validation = DataLoader(data, batch_size=6)
+    callback.on_validation_batch_start = lambda *_: reads.append(data.reads)
+    watch(Reads(), validation, callback, training=DataLoader(toys, 6), num_sanity_val_steps=0)
+    assert len(callback.probe_set) == 15 and reads[0] <= 60 + 6, "a few reads per image, of 300"
+
+
+def test_a_binary_task_has_eight_images_of_each_class(watch):
+    toys = Toys(60, bias=1.0, seed=0, size=64)
+    items = [(image, int(label > 0)) for image, label, _ in toys.items]
+    callback = watch(Reads(classes=2), DataLoader(items, 6))
+    assert Counter(callback.probe_set.labels.tolist()) == {0: 8, 1: 8}
+
+
+def test_images_are_named_after_their_files_with_the_class_once(tmp_path, watch):
+    from torchvision.datasets import ImageFolder
+
+    for name in ("husky", "wolf"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(3):
+            color = (40 * i, 100, 200 if name == "wolf" else 20)
+            Image.new("RGB", (64, 64), color).save(
+                tmp_path / "data" / name / f"{'husky_' if name == 'husky' else ''}00{i}.png"
+            )
+    data = ImageFolder(tmp_path / "data", transforms.ToTensor())
+    callback = watch(Reads(classes=2), DataLoader(data, 2))
+    names = ["husky_000", "husky_001", "husky_002", "wolf-000", "wolf-001", "wolf-002"]
+    assert sorted(callback.probe_set.names) == names
+    assert sorted(ProbeSet.from_folder(tmp_path / "data").names) == names
+
+
+def test_a_folder_goes_the_way_of_the_validation_data(toys, tmp_path, watch):
+    class Files(Dataset):
+        classes, transform = CLASSES, transforms.ToTensor()
+
+        def __len__(self):
+            return len(toys)
+
+        def __getitem__(self, index):
+            image, label, _ = toys[index]
+            return {"image": self.transform(transforms.functional.to_pil_image(image)), "label": label, "age": index}
+
+    class Normalises(Reads):
+        def on_after_batch_transfer(self, batch, dataloader_idx):
+            return {**batch, "image": NORMALISE(batch["image"])}
+
+    folder = tmp_path / "probe"
+    for image, label, mask in toys.items[:6]:
+        (folder / CLASSES[label]).mkdir(parents=True, exist_ok=True)
+        stem = str(folder / CLASSES[label] / f"{len(list((folder / CLASSES[label]).iterdir()))}")
+        transforms.functional.to_pil_image(image).save(stem + ".png")
+        Image.fromarray(mask.numpy()).save(stem + ".mask.png")
+    module = Normalises(lambda b: (b["image"], b["label"]))
+    callback = watch(module, DataLoader(Files(), 6), GradCAMCallback(folder, LAYER))
+    plain = ProbeSet.from_folder(folder, class_names=CLASSES)
+    assert_logged_of(callback, module, NORMALISE(plain.images))
+    assert torch.equal(callback.probe_set.masks, plain.masks) and callback.probe_set.names == plain.names
+
+
+def test_names_of_too_few_classes_and_a_normalisation_that_is_given(tmp_path, toys):
+    class Few(Regrouped):
+        targets, classes = None, ["only"]
+
+        def __init__(self, toys):
+            super().__init__(toys)
+            self.targets = None
+
+    assert ProbeSet.from_dataset(Few(toys)).class_names is None
+    for i in range(2):
+        (tmp_path / "cat").mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8), (10 * i, 90, 30)).save(tmp_path / "cat" / f"{i}.png")
+    assert ProbeSet.from_folder(tmp_path, mean=[0.5] * 3, std=[0.5] * 3).mean.tolist() == [0.5] * 3
+
+
+def test_a_file_that_is_no_image_names_no_probe_image(toys, watch):
+    class Listed(Dataset):
+        samples = [(f"{i}.npy", 0) for i in range(18)]
+
+        def __len__(self):
+            return 18
+
+        def __getitem__(self, index):
+            return toys[index]
+
+    assert ProbeSet.from_dataset(Listed(), 1).names[0] == "class 0-1"

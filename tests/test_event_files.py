@@ -1,0 +1,135 @@
+"""What the event files of TensorBoard hold, and how they are written."""
+
+import importlib.util
+import re
+import struct
+from pathlib import Path
+
+import pytest
+from pytorch_lightning.loggers import TensorBoardLogger
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_TENSOR
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+from gradcam_callback import GradCAMCallback, ProbeSet
+from gradcam_callback.run.tags import DEFAULT_VIEWS, VIEWS, Tags, names_by_layer
+from gradcam_callback.writers import TensorBoardWriter
+from gradcam_callback.writers.event_writer import with_fast_checksums
+
+LAYERS = ["block4_conv3", "block5_conv3"]
+
+
+def test_views_are_those_that_are_asked_for(thin, fit, events, probe):
+    fit(thin, GradCAMCallback(probe, LAYERS, views=["layer", "animation"]))
+    assert {tag.split("/")[1] for tag in events().Tags()["images"]} == {"layer", "animation"}
+    assert GradCAMCallback(views="all").views == VIEWS
+    assert GradCAMCallback().views == DEFAULT_VIEWS
+
+
+def test_custom_scalars_lay_out_charts_of_what_is_logged(thin, fit, events, toys):
+    fit(thin, GradCAMCallback(ProbeSet.from_dataset(toys, 2)))
+    found = events()
+    (event,) = found.Tensors("custom_scalars__config__")
+    layout = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
+    charts = {chart.title: chart for chart in layout.category[0].chart}
+    scalars = set(found.Tags()["scalars"])
+    gap = "background gap with its 95 % interval"
+    assert list(charts) == ["accuracies", gap, "lift by layer", "drift by layer"]
+    (series,) = charts[gap].margin.series
+    names = ("background_gap", "background_gap_low", "background_gap_high")
+    assert [series.value, series.lower, series.upper] == [f"gradcam/{name}" for name in names]
+    assert set(names) <= {tag.removeprefix("gradcam/") for tag in scalars}
+    shown = {
+        title: [tag for pattern in chart.multiline.tag for tag in sorted(scalars) if re.match(pattern, tag)]
+        for title, chart in charts.items()
+    }
+    accuracies = ("probe_accuracy", "swap_control_accuracy", "swap_accuracy")
+    last = ("block1_conv2", "block2_conv2", "block3_conv3", "block4_conv3", "block5_conv3")
+    assert shown == {
+        "accuracies": [f"gradcam/{name}" for name in accuracies],
+        gap: [],
+        "lift by layer": [f"gradcam/lift/{layer}" for layer in last],
+        "drift by layer": [f"gradcam/drift/{layer}" for layer in last],
+    }
+
+
+def test_charts_without_masks_and_of_other_layers_have_few_lines_too():
+    layers = [f"features.{i}" for i in range(12)]
+    loggable = ["probe_accuracy", "frame_accuracy", "frame_control_accuracy", "frame_gap", "frame_gap_low"]
+    loggable += ["frame_gap_high", *names_by_layer(layers, masks=False), "lift_by_class/features.11/star"]
+    charts = Tags("gradcam_2").charts(loggable)
+    gap = "frame gap with its 95 % interval"
+    assert list(charts) == ["accuracies", gap, "border mass by layer", "drift by layer"]
+    assert charts[gap] == ("Margin", [f"gradcam_2/frame_gap{end}" for end in ("", "_low", "_high")])
+    for title, metric in (("border mass by layer", "border_mass"), ("drift by layer", "drift")):
+        kind, patterns = charts[title]
+        shown = [name for name in loggable for pattern in patterns if re.match(pattern, f"gradcam_2/{name}")]
+        assert kind == "Multiline" and len(patterns) == len(shown) == 5
+        assert all(name.startswith(f"{metric}/") for name in shown) and shown[-1] == f"{metric}/features.11"
+    assert Tags().charts([]) == {}
+
+
+def test_the_event_file_has_the_records_of_the_focus_tab(thin, fit, events, probe):
+    fit(thin, GradCAMCallback(probe, LAYERS))
+    found = events()
+    names = ["gradcam/focus/start", "gradcam/focus/entry", *(f"gradcam/focus/maps/{layer}" for layer in LAYERS)]
+    assert sorted(tag for tag in found.Tags()["tensors"] if tag.startswith("gradcam/focus/")) == sorted(names)
+    for name in names:
+        about = found.SummaryMetadata(name)
+        assert about.plugin_data.plugin_name == "gradcam_focus"
+        assert about.data_class == DATA_CLASS_TENSOR, "without it TensorBoard shows no tab"
+    steps = [event.step for event in found.Scalars("gradcam/probe_accuracy")]
+    for name in names[1:]:
+        assert [event.step for event in found.Tensors(name)] == steps
+
+
+# What the network learns depends on the version of torch.
+@pytest.mark.filterwarnings("ignore::gradcam_callback.ShortcutWarning")
+def test_event_files_of_long_runs_keep_fewer_panels_and_the_last_one(thin, fit, events, tmp_path, probe):
+    callback = GradCAMCallback(probe, LAYERS[1:], save_dir=tmp_path / "files", views=["overview", "probe"])
+    fit(thin, callback, max_epochs=12)
+    steps = [int(entry["step"]) for entry in callback.history]
+    found = events()
+    assert [event.step for event in found.Images("gradcam/overview")] == steps
+    for name in probe.names:
+        assert [event.step for event in found.Images(f"gradcam/probe/{name}")] == [*steps[:10], steps[-1]]
+    assert len(list((tmp_path / "files" / "probe" / probe.names[0]).iterdir())) == 12, "a folder has room for all"
+
+
+def test_a_long_training_has_its_strips_to_the_end(thin, fit, events, probe):
+    """Longer than the entries that are all kept, with maps larger than they are kept."""
+    fit(thin, GradCAMCallback(probe, "block1_conv1", views="evolution"), max_epochs=28, limit_train_batches=1)
+    steps = [event.step for event in events().Scalars("val_loss")]
+    drawn = [event.step for event in events().Images("gradcam/evolution/star-1")]
+    assert drawn == [steps[entry - 1] for entry in (1, 2, 3, 4, 5, 6, 9, 14, 21, 28)]
+
+
+@pytest.mark.parametrize("content", [b"", b"123456789", bytes(range(256)) * 99])
+def test_checksums_are_those_of_tensorboard_without_its_slow_code(content, tmp_path, monkeypatch):
+    # A copy of the module in which tests/conftest.py has not put the fast function.
+    spec = importlib.util.find_spec("tensorboard.compat.tensorflow_stub.pywrap_tensorflow")
+    untouched = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(untouched)
+    writer = with_fast_checksums(EventFileWriter(str(tmp_path)))
+    monkeypatch.setattr("tensorboard.summary.writer.record_writer.masked_crc32c", None)
+    writer.add_event(Event(file_version="brain.Event:2", source_metadata={"writer": content.hex()}))
+    writer.close()
+    (path,) = tmp_path.iterdir()
+    written, start = path.read_bytes(), 0
+    records = []
+    while start < len(written):
+        (length,) = struct.unpack_from("<Q", written, start)
+        header, record = written[start : start + 8], written[start + 12 : start + 12 + length]
+        found = [struct.unpack_from("<I", written, place)[0] for place in (start + 8, start + 12 + length)]
+        assert found == [untouched.masked_crc32c(header), untouched.masked_crc32c(record)]
+        records.append(Event.FromString(record))
+        start += 16 + length
+    assert records[-1].source_metadata.writer == content.hex()
+
+
+def test_the_event_writer_that_outlives_the_disk_still_says_where_it_writes(tmp_path):
+    logger = TensorBoardLogger(tmp_path, name="run", version="")
+    TensorBoardWriter(logger).flush()
+    assert Path(logger.experiment.file_writer.get_logdir()) == tmp_path / "run"
+    logger.experiment.close()

@@ -1,0 +1,146 @@
+"""The network is shown images as the validation normalises them, and a probe set unlike these images is said."""
+
+from functools import partial
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, default_collate
+from torchvision import transforms
+from torchvision.transforms import v2
+from watched_data import LAYER, MEAN, NORMALISE, STD, AfterTransfer, Reads, assert_logged_of, watching
+
+from gradcam_callback import GradCAMCallback, GradCAMWarning, ProbeSet
+from gradcam_callback.probes.feed import Feed
+from gradcam_callback.probes.lookup import find_normalisations, undoing
+from gradcam_callback.trainers import find_difference
+
+pytestmark = pytest.mark.sixteen_images
+
+
+class BeforeTransfer(Reads):
+    def on_before_batch_transfer(self, batch, dataloader_idx):
+        return [NORMALISE(batch[0]), *batch[1:]]
+
+
+class Module(pl.LightningDataModule):
+    def __init__(self, data):
+        super().__init__()
+        self.data, self.normalise = data, v2.Normalize(MEAN, STD)
+
+    def train_dataloader(self):
+        return DataLoader(self.data, batch_size=6)
+
+    val_dataloader = train_dataloader
+
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        return [self.normalise(batch[0]), *batch[1:]]
+
+
+def normalise_in_collate(items, normalise):
+    images, *rest = default_collate(items)
+    return [normalise(images), *rest]
+
+
+@pytest.mark.parametrize("place", ["module, after", "module, before", "data module", "collate_fn", "lambda", "dataset"])
+def test_images_are_normalised_where_the_validation_normalises_them(toys, trainer, watch, place):
+    plain, items = (
+        DataLoader(toys, batch_size=6),
+        [(NORMALISE(image), label, mask) for image, label, mask in toys.items],
+    )
+    expected = ProbeSet.from_dataset(toys, 5)
+    normalise = NORMALISE
+    if place == "data module":
+        module, callback = Reads(), watching()
+        trainer(callback, max_epochs=1).fit(module, datamodule=Module(toys))
+    else:
+        module, loader = {
+            "module, after": (AfterTransfer(), plain),
+            "module, before": (BeforeTransfer(), plain),
+            "collate_fn": (Reads(), DataLoader(toys, 6, collate_fn=partial(normalise_in_collate, normalise=NORMALISE))),
+            "lambda": (Reads(), DataLoader(toys, 6, collate_fn=lambda items: normalise_in_collate(items, normalise))),
+            "dataset": (Reads(), DataLoader(items, batch_size=6)),
+        }[place]
+        callback = watch(module, loader)
+    assert_logged_of(callback, module, NORMALISE(expected.images))
+    assert callback.probe_set.labels.tolist() == expected.labels.tolist()
+    assert torch.equal(callback.probe_set.masks, expected.masks), "they lie on the same pixels"
+    shown = callback.probe_set.display_images()
+    if place in ("module, before", "dataset"):
+        assert shown.min() == 0 and shown.max() == 255, "nobody says how to undo it, so it is stretched"
+    else:
+        assert abs(shown.astype(int) - expected.display_images()).max() <= 1, "undone for display"
+
+
+def test_training_is_the_same_with_hooks_that_draw_random_numbers(toys, trainer):
+    class Noisy(Reads):
+        def on_after_batch_transfer(self, batch, dataloader_idx):
+            return [batch[0] + 0.01 * torch.randn_like(batch[0]), *batch[1:]]
+
+    ends = []
+    for callbacks in ([], [watching()]):
+        pl.seed_everything(3, verbose=False)
+        module = Noisy()
+        trainer(*callbacks).fit(module, DataLoader(toys, batch_size=6, shuffle=True), DataLoader(toys, batch_size=6))
+        ends.append(module.state_dict())
+    assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (NORMALISE, r"channel 0 has mean .* \(are these normalised\?\)"),
+        (lambda images: images * 255, r"\(are these normalised\?\)"),
+        (lambda images: images.repeat_interleave(2, 3), r"shape \(3, 64, 128\), those of the validation \(3, 64, 64\)"),
+    ],
+)
+@pytest.mark.parametrize("sanity", [0, 1])
+def test_a_probe_set_unlike_the_validation_is_said_once(toys, watch, change, message, sanity):
+    plain = ProbeSet.from_dataset(toys)
+    probe = ProbeSet(change(plain.images), plain.labels)
+    with pytest.warns(GradCAMWarning, match=message) as caught:
+        watch(Reads(), DataLoader(toys, 6), GradCAMCallback(probe, LAYER), num_sanity_val_steps=sanity, max_epochs=2)
+    assert sum(warning.category is GradCAMWarning for warning in caught) == 1
+
+
+@pytest.mark.parametrize("normalise", [lambda images: images, NORMALISE, transforms.Normalize([0.5] * 3, [0.5] * 3)])
+def test_a_probe_set_of_darker_or_fewer_images_is_none_to_be_said(toys, normalise):
+    images = normalise(torch.stack([image for image, _, _ in toys.items]))
+    dark = normalise(torch.stack([image * 0.6 for image, _, _ in toys.items[:5]]))
+    for probe in (images[:6], images[:1], dark):
+        for batch in (images[6:], images[7:8]):
+            data = Feed(needs_labels=False)
+            assert find_difference(ProbeSet(probe), batch, data) is None
+    raw = torch.stack([image for image, _, _ in toys.items])
+    for other in (raw, raw * 255, normalise(raw)):
+        alike = torch.equal(other, images)
+        assert (find_difference(ProbeSet(other), images, Feed(needs_labels=False)) is None) == alike
+
+
+def test_a_hook_that_drops_images_is_said(toys, watch):
+    class Drops(Reads):
+        def on_after_batch_transfer(self, batch, dataloader_idx):
+            return [part[:2] for part in batch]
+
+    with pytest.raises(ValueError, match="the batch of 15 items of your validation data to hold 15 images, but got 2"):
+        watch(Drops(), DataLoader(toys, 6))
+
+
+def test_a_batch_that_cannot_be_told_is_not_compared(toys):
+    assert find_difference(ProbeSet.from_dataset(toys), {"left": 1}, Feed()) is None
+
+
+def test_a_name_without_a_value_hides_no_normalisation():
+    def collate(items):
+        return later, NORMALISE
+
+    assert not list(find_normalisations(collate))
+    later = 1
+
+    def normalises(items):
+        return own(items)
+
+    own = transforms.Normalize(MEAN, STD)
+    assert next(find_normalisations(normalises))[0] == pytest.approx(MEAN)
+    assert next(undoing(torch.rand(2, 1, 8, 8), [own]), None) is None, "of three channels"
+    assert next(undoing(-100 * torch.rand(2, 3, 8, 8), [own]), None) is None, "the pixels would be no pixels"

@@ -1,0 +1,98 @@
+"""A map leaves the model, its images and the random generators as they were."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from conftest import ThinVGG
+from sameness import assert_same, snapshot
+from torch import nn
+from torch.nn import functional
+
+from gradcam_callback import GradCAM
+
+
+def half_trained():
+    """Return a model in the middle of a step: with gradients, frozen modules, a module in eval mode, and a hook."""
+    torch.manual_seed(0)
+    model = ThinVGG().train()
+    model.features[:10].requires_grad_(False)
+    model.features[4].eval()
+    model.classifier[4].register_forward_hook(lambda module, inputs, output: None)
+    functional.cross_entropy(model(torch.rand(4, 3, 64, 64)), torch.tensor([0, 1, 2, 0])).backward()
+    return model
+
+
+class Noisy(nn.Module):
+    """A module that draws from every random generator, and raises an error on demand."""
+
+    def __init__(self, breaks):
+        super().__init__()
+        self.breaks = breaks
+
+    def forward(self, x):
+        noise = torch.rand(1) + np.random.rand() + random.random()
+        if self.breaks:
+            raise KeyError("broken")
+        return x + noise.to(x.dtype)
+
+
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("breaks", [False, True])
+def test_a_map_leaves_everything_as_it_was(mode, breaks):
+    model = half_trained()
+    model.classifier.append(Noisy(breaks))
+    with mode():
+        before = snapshot(model)
+        if breaks:
+            with pytest.raises(KeyError, match="broken"):
+                GradCAM(model)(torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
+        else:
+            GradCAM(model)(torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
+        assert_same(before, snapshot(model))
+
+
+def test_a_forward_that_writes_into_its_buffers_writes_into_copies():
+    class Counting(ThinVGG):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(1))
+
+        def forward(self, images):
+            self.calls += 1
+            return super().forward(images)
+
+    model = Counting()
+    GradCAM(model)(torch.rand(1, 3, 64, 64))
+    assert model.calls.item() == 0
+
+
+def test_a_pending_graph_can_still_be_used_after_a_map():
+    model = half_trained()
+    images, labels = torch.rand(2, 3, 64, 64), torch.tensor([0, 1])
+    loss = functional.cross_entropy(model.eval()(images), labels)
+    GradCAM(model)(images)
+    model.zero_grad()
+    loss.backward()
+    found = model.classifier[-1].weight.grad.clone()
+    model.zero_grad()
+    functional.cross_entropy(model(images), labels).backward()
+    assert torch.equal(found, model.classifier[-1].weight.grad)
+
+
+def test_the_users_images_are_not_changed_and_get_no_gradients(double_thin):
+    images = torch.rand(1, 3, 64, 64).double().requires_grad_()
+    before = images.detach().clone()
+    GradCAM(double_thin)(images, 0)
+    assert torch.equal(images, before) and images.grad is None
+
+
+def test_predict_returns_the_logits_of_eval_mode_and_leaves_everything_as_it_was():
+    model = half_trained()
+    images = torch.rand(5, 3, 64, 64)
+    before = snapshot(model)
+    found = GradCAM(model, "block5", chunk_size=2).predict(images)
+    assert_same(before, snapshot(model))
+    with torch.no_grad():
+        torch.testing.assert_close(found, model.eval()(images))
