@@ -350,7 +350,11 @@ def main() -> None:
         ("the callback's whole epoch / its maps alone (16 images)", whole, "<= 1.15"),
         ("kB in the event file per map and epoch", size / 1e3, "<= 12"),
         *(
-            (f"{layers}, blocks 1-4 frozen: a later epoch / the first (16 images)", frozen_base(name, args.rounds), goal)
+            (
+                f"{layers}, blocks 1-4 frozen: a later epoch / the first (16 images)",
+                frozen_base(name, args.rounds),
+                goal,
+            )
             for layers, name, goal in (("block5", "block5", "<= 0.35"), ("all layers", "all", "<= 0.7"))
         ),
         ("full precision's time / bf16's", own / seconds[f"{OWN}, bf16"], ">= 1.6"),
