@@ -56,6 +56,16 @@ def test_boxes_that_may_not_fit_are_left_out_with_a_warning():
         assert ProbeSet.from_dataset(Rows(objects=nothing)).masks is None
 
 
+@pytest.mark.parametrize("column", ["mask", "segmentation"])
+def test_a_column_that_is_named_like_a_mask_but_is_none_is_told(column):
+    square = (torch.arange(HEIGHT)[:, None] > 9) & (torch.arange(WIDTH) > 9)
+    assert ProbeSet.from_dataset(Rows(**{column: square.to(torch.uint8)})).has_mask.all()
+    other_size, classes = square[:-8].to(torch.uint8), square * 17
+    for value in (other_size, classes, classes.numpy()):
+        with pytest.warns(GradCAMWarning, match=rf"{column}.*is left out as a mask.*\({HEIGHT}, {WIDTH}\)"):
+            assert ProbeSet.from_dataset(Rows(**{column: value})).masks is None
+
+
 def test_boxes_that_mark_nothing_are_refused_by_the_number_of_the_item():
     with pytest.raises(ValueError, match=r"Cannot read the boxes of item \d. Expected the transform to keep an object"):
         far = {"bbox": [[50, 30, 8, 8]]}

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from gradcam_callback.probes.annotations import Box, is_same_class, to_numbers
-from gradcam_callback.probes.batches import IMAGE_KEYS, is_mask
+from gradcam_callback.probes.batches import IMAGE_KEYS, MASK_KEYS, describe, is_mask
 from gradcam_callback.probes.masks import from_boxes
 from gradcam_callback.probes.transforms import Transform, mask_to_image, transform_mask
 
@@ -41,6 +41,21 @@ def find_mask_column(item: Any, image: Tensor) -> Any:
     """
     columns = item if isinstance(item, Mapping) else {}
     return next((columns[name] for name in _MASK_COLUMNS if is_mask(columns.get(name), image, 0)), None)
+
+
+def name_unread_mask(item: Any, image: Tensor) -> str | None:
+    """Return the name and form of a column that is named like a mask but is none, or None.
+
+    Args:
+        item: of a dataset.
+        image: of the item, ``(C, H, W)``.
+    """
+    columns = item if isinstance(item, Mapping) else {}
+    for name in (*MASK_KEYS, *_MASK_COLUMNS):
+        value = columns.get(name)
+        if isinstance(value, (Tensor, np.ndarray)) and value.ndim >= 2 and not is_mask(value, image, 0):
+            return f"item[{name!r}], {describe(value)}"
+    return None
 
 
 def find_boxes(item: Any, class_name: str) -> Boxes | None:

@@ -19,7 +19,7 @@ from gradcam_callback.exceptions import GradCAMWarning
 from gradcam_callback.probes.automatic import propose_of_file
 from gradcam_callback.probes.batches import IMAGE_SUFFIXES, file_name, find_parts
 from gradcam_callback.probes.checks import check_per_class
-from gradcam_callback.probes.columns import Boxes, find_boxes, find_mask_column, fit_boxes
+from gradcam_callback.probes.columns import Boxes, find_boxes, find_mask_column, fit_boxes, name_unread_mask
 from gradcam_callback.probes.feed import Feed, Sample
 from gradcam_callback.probes.image_files import open_image
 from gradcam_callback.probes.items import ClassCount, CountClasses, Item, choose_per_class
@@ -195,10 +195,23 @@ def _to_item(dataset: Any, feed: Feed, index: int, label: int, item: Any, sample
             mask = find_mask_column(item, sample.image)
         if mask is None:
             mask = _find_boxes(dataset, index, label, item, sample.image, seed)
+        if mask is None:
+            _warn_of_unread_mask(item, sample.image)
     mask = _read_mask(dataset, index, mask, sample.image, label, present, seed)
     path = _find_path(dataset, index)
     name = file_name(item) if path is None else path.stem
     return Item(sample.image, label, mask, f"item {index}", present, name, sample.row)
+
+
+def _warn_of_unread_mask(item: Any, image: Tensor) -> None:
+    unread = name_unread_mask(item, image)
+    if unread is not None:
+        warnings.warn(
+            f"GradCAM: {unread}, is left out as a mask. Expected bool, a picture, or 0 and 1 of the image's size "
+            f"{tuple(image.shape[-2:])}. Transform it like the image, or give it another name.",
+            GradCAMWarning,
+            stacklevel=2,
+        )
 
 
 def _find_boxes(dataset: Any, index: int, label: int, item: Any, image: Tensor, seed: int) -> Tensor | None:
