@@ -124,6 +124,21 @@ def test_convolutions_with_any_options_are_reused(convolutions):
     assert len(convolutions) - 7 == 3, "the padded ones, whose padding is another operation, and the one that learns"
 
 
+def test_a_frozen_convolution_that_learning_layers_call_again_is_computed_there():
+    torch.manual_seed(0)
+    shared, learning = nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 1)
+    features = nn.Sequential(nn.Conv2d(3, 4, 3), shared, nn.ReLU(), nn.MaxPool2d(2), learning, shared)
+    features.requires_grad_(False)
+    learning.requires_grad_(True)
+    model = nn.Sequential()
+    model.features, model.head = features, nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model.eval()
+    cam = GradCAM(model, ["features.2", "features.4"])
+    for _ in range(3):
+        assert_same_bits(cam(IMAGES, 1), without_reuse(model, IMAGES, ["features.2", "features.4"]))
+        learning.weight.data.mul_(1.5)
+
+
 def test_the_convolutions_that_spare_most_per_byte_are_kept(model, convolutions):
     cam = GradCAM(model, chunk_size=1)
     cam(IMAGES, 1)

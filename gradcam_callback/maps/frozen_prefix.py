@@ -116,9 +116,9 @@ class FrozenPrefix:
                 convolve = partial(self._convolve, prefix, seen, places, convolution)
                 convolution.__dict__["forward"] = convolve
                 stack.callback(convolution.__dict__.pop, "forward")
-            output = _run(modules[spared:], output)
+            output = _run(modules[spared:frozen], output)
         prefix.count_refusals(seen)
-        return output
+        return _run(modules[frozen:], output)
 
     def _convolve(
         self, prefix: _CachedPrefix, seen: _Seen, places: Iterator[int], convolution: nn.Conv2d, inputs: Tensor
