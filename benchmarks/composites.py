@@ -128,6 +128,8 @@ KINDS: dict[str, Callable[[Image.Image, int, random.Random], None]] = {
     "watermark": _watermark,
     "tint": _tint,
 }
+# Photographs as they are have no planted cue. What stands for it are the scenes of the own class.
+NATURAL = "natural"
 
 
 def compose(
@@ -144,7 +146,8 @@ def compose(
 
     Args:
         photographs: the source.
-        kind: a key of `KINDS`. With ``"scenes"`` the cue of a class are the scenes of the next group.
+        kind: a key of `KINDS`, or `NATURAL`. With ``"scenes"`` the cue of a class are the scenes of the next group, with
+            `NATURAL` those of its own photographs.
         count: the number of images.
         correlation: of the cue with the class, 0..1.
         seed: of the halves, objects, scenes and cues.
@@ -164,7 +167,7 @@ def compose(
         own = cues == "own" or (cues == "correlated" and which.random() < correlation)
         cue = label if own else which.choice(others if cues == "other" else range(n_classes))
         source = next(queues[label])
-        pool = halves[(cue + 1) % n_classes] if kind == "scenes" else everyone
+        pool = {"scenes": halves[(cue + 1) % n_classes], NATURAL: halves[cue]}.get(kind, everyone)
         scene = how.choice([one for one in pool if one != source])
         images.append(_with_cue(photographs, source, scene, kind, cue, how))
         mask = photographs.masks[source].clone()
@@ -185,7 +188,7 @@ def _endless(photographs: Sequence[int], seed: str) -> Iterator[int]:
 def _with_cue(photographs: Photographs, source: int, scene: int, kind: str, cue: int, chance: random.Random) -> Tensor:
     pasted = torch.where(photographs.masks[source], photographs.images[source], photographs.scenes[scene])
     picture = Image.fromarray((pasted * 255).round().byte().permute(1, 2, 0).numpy())
-    KINDS[kind](picture, cue, chance)
+    KINDS.get(kind, _nothing)(picture, cue, chance)
     return _to_tensor(picture)
 
 

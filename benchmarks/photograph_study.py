@@ -14,10 +14,10 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 
-from composites import KINDS, Composites, Photographs, as_they_are, compose, read_photographs
+from composites import KINDS, NATURAL, Composites, Photographs, as_they_are, compose, read_photographs
 from finetuning import Finetuning
 from judging import PROBES, Run, Study, parse_arguments
-from study_report import CLEAN, NATURAL, PHOTOGRAPHS, write_report
+from study_report import CLEAN, PHOTOGRAPHS, write_report
 
 CORRELATIONS, SEEDS = (0.0, 0.5, 0.8, 0.95, 1.0), (1, 2)
 # More networks on random scenes, which are clean by construction, and networks on photographs as they are.
@@ -61,8 +61,8 @@ def truth(photographs: Photographs, run: Run) -> dict[str, Composites]:
 
 
 def _planted(run: Run) -> str:
-    """Return the kind of the cue. Networks without a planted one are tested on the scenes of other groups."""
-    return run.kind if run.kind in KINDS else "scenes"
+    """Return the kind of the cue. Networks that are clean by construction are tested on the scenes of other groups."""
+    return "scenes" if run.kind == CLEAN else run.kind
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from composites import NATURAL
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score
@@ -45,8 +46,8 @@ METRICS = {
     "centre_distance/block5_conv3": 1,
     "centre_distance/block4_conv3": 1,
 }
-# Kinds of the study on photographs without a planted cue.
-NATURAL, CLEAN = "natural", "random scenes"
+# The kind of the networks of the study on photographs that have no cue: every object on a random scene.
+CLEAN = "random scenes"
 
 
 @dataclass(frozen=True)
@@ -126,8 +127,8 @@ object was put on the scene of another photograph, at 96 px, with a cue:
 
 - **scenes:** the scenes of one other group go with each class;
 - **frame:** a coloured frame; **watermark:** a word along the lower edge; **tint:** a light tint of the whole image;
-- **natural:** the photographs as they are. Their own cues are not known, and the true loss is that of planted scenes,
-  so their mistakes below say little; **random scenes:** no cue at all, so these networks are clean by construction.
+- **natural:** the photographs as they are; composites on scenes of the own class agree with them, those on scenes of
+  other classes contradict them; **random scenes:** no cue at all, so these networks are clean by construction.
 
 The *correlation* is the probability that the cue is that of the object's class. Otherwise it is random. Each network
 is the demo's pretrained VGG16 with a fresh head. Block 5 is fine-tuned for six epochs on 300 images. A half of the
