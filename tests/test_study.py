@@ -92,6 +92,7 @@ def test_the_page_is_written_from_the_evaluated_networks(page, tmp_path, capsys)
     missed = [line for line in text.splitlines() if "| missed |" in line]
     assert len(missed) == 2 * len(page.kinds) and all(line.startswith("| the frame") for line in missed)
     assert "gates: 1 rows" in text
+    assert "Asking by turns" not in text, "the single answers were not kept"
     table = (tmp_path / "docs" / f"{page.stem}.csv").read_text().splitlines()
     assert len(table) == 1 + len(rows) + len(frame) + len(unknown)
     assert (tmp_path / "docs" / "pictures" / f"{page.stem}.png").stat().st_size > 1000
