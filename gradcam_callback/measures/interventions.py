@@ -130,7 +130,7 @@ class Counterfactuals:
 
 
 def _fingerprint(image: Tensor) -> bytes:
-    return hashlib.sha256(image.contiguous().view(torch.uint8).numpy()).digest()
+    return hashlib.sha256(image.contiguous().view(torch.uint8).numpy().tobytes()).digest()
 
 
 def centre_masks(images: Tensor, kept: float = KEPT_CENTRE) -> Tensor:
