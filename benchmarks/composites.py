@@ -146,8 +146,8 @@ def compose(
 
     Args:
         photographs: the source.
-        kind: a key of `KINDS`, or `NATURAL`. With ``"scenes"`` the cue of a class are the scenes of the next group, with
-            `NATURAL` those of its own photographs.
+        kind: a key of `KINDS`, or `NATURAL`. With ``"scenes"`` the cue of a class are the scenes of the next group;
+            with `NATURAL` those of its own photographs.
         count: the number of images.
         correlation: of the cue with the class, 0..1.
         seed: of the halves, objects, scenes and cues.
