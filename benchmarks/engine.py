@@ -302,9 +302,9 @@ def main() -> None:
         print(growth(args.growth))
         return
     seconds = timed(args.rounds)
-    memory = {name: in_own_process("--peak", name, "8", times=5) for name in (OWN, "torch-cam", "forward alone")}
+    memory = {name: in_own_process("--peak", name, "8", times=3) for name in (OWN, "torch-cam", "forward alone")}
     last, masked, many, few = (
-        in_own_process("--peak", name, count, times=5)
+        in_own_process("--peak", name, count, times=3)
         for name, count in ((f"{OWN}, {LAST}", "8"), (LOOK, "64"), (OWN, "256"), (OWN, "32"))
     )
     own = seconds[OWN]
