@@ -208,12 +208,16 @@ def peak_over_start(name: str, count: int) -> float:
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6 - start
 
 
+def discs(count: int, size: int) -> Tensor:
+    """Return the same mask for each image, a disc in its middle: ``(count, size, size)`` bool."""
+    rows = torch.arange(size)[:, None] - size / 2
+    return (rows**2 + rows.T**2 < (size / 4) ** 2).expand(count, -1, -1)
+
+
 def look(images: Tensor) -> Work:
     """Make the evaluator of masked images at one layer, and ask it a turn of the interventions."""
-    size = images.shape[2]
-    rows = torch.arange(size)[:, None] - size / 2
-    disc = (rows**2 + rows.T**2 < (size / 4) ** 2).expand(len(images), -1, -1)
-    probe, cam = ProbeSet(images, [i % 4 for i in range(len(images))], disc), GradCAM(network(), LAST)
+    probe = ProbeSet(images, [i % 4 for i in range(len(images))], discs(len(images), images.shape[2]))
+    cam = GradCAM(network(), LAST)
 
     def work() -> None:
         evaluator = Evaluator(cam, probe)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import torch
-from engine import describe_machine
+from engine import describe_machine, discs
 from images import IMAGES, photographs
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -78,10 +78,8 @@ def measure(size: int, masked: bool, frozen: int, rounds: int) -> dict[str, floa
     # It answers the same on any background.
     network.get_parameter("classifier.2.bias").data[0] = 100
     freeze(network, frozen)
-    rows = torch.arange(size)[:, None] - size / 2
-    disc = (rows**2 + rows.T**2 < (size / 4) ** 2).expand(IMAGES, -1, -1)
     images = interpolate(photographs(), size, mode="area")
-    probe = ProbeSet(images, [i % 4 for i in range(IMAGES)], disc if masked else None)
+    probe = ProbeSet(images, [i % 4 for i in range(IMAGES)], discs(IMAGES, size) if masked else None)
     alone, state = GradCAM(network, reuse_frozen=False), RunState()
     alone(images, probe.labels)  # warms up
     evaluator, prepared = timed(Evaluator, GradCAM(network), probe)

@@ -125,6 +125,23 @@ def test_foreground_has_the_same_colour_around_every_object(toys):
     assert torch.equal(foreground[0][:, masks[0]], images[0][:, masks[0]])
 
 
+@pytest.mark.parametrize("turn", [None, 1])
+def test_images_that_are_made_a_few_at_a_time_get_the_same_answers(toys, monkeypatch, turn):
+    interventions, sizes = Interventions(ProbeSet(*toys), seed=0), []
+
+    def predict(images, numbers):
+        sizes.append(len(images))
+        return torch.cat([images.mean(dim=(2, 3)), numbers[:, None]], dim=1)
+
+    at_once = interventions.ask(predict, turn=turn)
+    assert max(sizes) > 2
+    monkeypatch.setattr("gradcam_callback.run.interventions._AT_ONCE", 2)
+    sizes.clear()
+    for name, parts in interventions.ask(predict, turn=turn).items():
+        assert all(torch.equal(*each) for each in zip(parts, at_once[name], strict=True))
+    assert max(sizes) == 2
+
+
 def test_objects_of_one_class_have_a_control_only(toys):
     images, labels, masks = toys
     one = labels == 0
