@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -203,5 +204,7 @@ def as_they_are(photographs: Photographs, seed: int, *, training: bool, count: i
         chosen = [i for own in halves for i in own]
     else:
         good = [[i for i in own if photographs.is_good[i]] for own in halves]
-        chosen = sorted(i for own in good for i in own[: -(-count // len(good))])[:count]
+        # Evenly over the classes, so that the first of more are the same.
+        mixed = [i for nth in zip_longest(*good) for i in nth if i is not None]
+        chosen = mixed[:count]
     return Composites(photographs.images[chosen], photographs.labels[chosen], photographs.masks[chosen])

@@ -16,13 +16,14 @@ from pathlib import Path
 import torch
 from composites import Photographs, read_photographs
 from finetuning import Finetuning
-from judging import Run
+from judging import PROBES, Run
 from photograph_study import EPOCHS, FROZEN, all_runs, probe
+from saved import Row
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from study_report import NAMES, Row, error, has_shortcut, loss, mean, of, read_rows
+from study_report import NAMES, error, has_shortcut, loss, mean, of, read_rows
 
 from gradcam_callback.measures import MASKS
 from gradcam_callback.measures.inpaint import paint_out
@@ -33,7 +34,7 @@ LEAST = 0.25
 
 def estimate(run: Run, photographs: Photographs, networks: Finetuning) -> float:
     """Return the correlation of the backgrounds with the classes of a probe set, 0..1, as a classifier sees it."""
-    data, classes = probe(photographs, run), len(photographs.classes)
+    data, classes = probe(photographs, run, max(PROBES)), len(photographs.classes)
     backgrounds = paint_out(data.images, data.masks)
     with torch.no_grad():
         features = networks.features(backgrounds).amax(dim=(2, 3)).numpy()

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import argparse
-import json
+import hashlib
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from finetuning import Finetuning
-from study_report import RESULT
+from PIL import Image
+from saved import ANSWERS, SCALARS, TRUTH, file_of, save
 from torch import Tensor
-from turns import ANSWERS
 
 from gradcam_callback import GradCAM, GradCAMWarning, ProbeSet
-from gradcam_callback.measures import AUTOMATIC_MASKS, FRAME, MASKS, metrics
+from gradcam_callback.measures import AUTOMATIC_MASKS, MASKS, metrics
+from gradcam_callback.measures.basis import BASES
+from gradcam_callback.probes import SPARE, Item, choose_masked, make_probe_set
 from gradcam_callback.run.interventions import OTHER_CLASS, SAME_CLASS, Interventions, Predict
+from gradcam_callback.saliency import Proposal, SaliencyNetwork
 
 PROBES = (64, 16)
 LAYERS = ["block4_conv3", "block5_conv1", "block5_conv3"]
@@ -65,14 +69,14 @@ class Study:
         runs: all networks. Networks of one kind and seed, which share images, follow each other.
         epochs: of each training. The last two are judged.
         training: makes the training images of a network.
-        probe: makes its 64 probe images, in which the cue is correlated as in training.
+        probe: makes any number of its probe images, in which the cue is correlated as in training.
         truth: makes the images of the true accuracies: ``"validation"`` and ``"conflicting"``.
     """
 
     runs: Iterable[Run]
     epochs: int
     training: Callable[[Run], Images]
-    probe: Callable[[Run], Images]
+    probe: Callable[[Run, int], Images]
     truth: Callable[[Run], Mapping[str, Images]]
 
     def make(self, networks: Finetuning, out: Path, part: str) -> None:
@@ -91,18 +95,9 @@ class Study:
             earlier = run.kind, run.seed
             if part != "evaluate" and not self._file(folder, self.epochs).exists():
                 self._train(run, networks, folder)
-            if part != "train" and self._file(folder, self.epochs).exists() and not (folder / RESULT).exists():
-                rows, answers = self._evaluate(run, networks, folder)
-                (folder / ANSWERS).write_text(json.dumps(answers))
-                partial = (folder / RESULT).with_suffix(".partial")
-                partial.write_text(json.dumps(rows))
-                partial.rename(folder / RESULT)
-                last = rows[-1]
-                print(
-                    f"{run.name}: validation {last['validation']:.2f}, conflicting {last['conflicting']:.2f}; "
-                    f"{time.perf_counter() - start:.0f} s",
-                    flush=True,
-                )
+            if part != "train" and self._file(folder, self.epochs).exists():
+                self._evaluate(run, networks, folder)
+            print(f"{run.name}: {time.perf_counter() - start:.0f} s", flush=True)
 
     def _train(self, run: Run, networks: Finetuning, folder: Path) -> None:
         data = self.training(run)
@@ -111,50 +106,60 @@ class Study:
             if epoch > self.epochs - 2:
                 networks.save(self._file(folder, epoch))
 
-    def _evaluate(self, run: Run, networks: Finetuning, folder: Path) -> tuple[list[dict[str, Any]], list[Any]]:
-        """Ask a network by all bases, on 64 and on 16 probe images.
+    def _evaluate(self, run: Run, networks: Finetuning, folder: Path) -> None:
+        """Measure the true accuracies, and ask by each basis, where this has not been done yet."""
+        if not (folder / TRUTH).exists():
+            networks.load(self._file(folder, self.epochs))
+            truth = {name: networks.accuracy(data.images, data.labels) for name, data in self.truth(run).items()}
+            save(folder / TRUTH, {**asdict(run), "epoch": self.epochs, **truth})
+        for basis in BASES:
+            if not (folder / file_of(basis)).exists():
+                save(folder / file_of(basis), list(self._ask(basis, run, networks, folder)))
 
-        Returns:
-            The scalars with the true accuracies, and the answer to each swap, from which other rules can be judged.
-        """
-        probe, truth = self.probe(run), self.truth(run)
-        sets = probe_sets(probe)
-        rows, answers = [], []
+    def _ask(self, basis: str, run: Run, networks: Finetuning, folder: Path) -> Iterator[dict[str, Any]]:
+        """Ask a network by one basis at its last two epochs, on 64 and on 16 probe images."""
+        images = self.probe(run, SPARE * max(PROBES))
+        sets = {count: probe_set(images, basis, count) for count in PROBES}
         for epoch in (self.epochs - 1, self.epochs):
             networks.load(self._file(folder, epoch))
-            accuracies = {name: networks.accuracy(data.images, data.labels) for name, data in truth.items()}
-            for count in PROBES:
-                asked = {basis: ask(probe_set, networks.predict) for basis, probe_set in sets[count].items()}
-                found = {basis: scalars for basis, (scalars, _) in asked.items()}
-                if count == max(PROBES) and epoch == self.epochs:
-                    found[MASKS] |= maps_alone(networks, sets[count][MASKS])
-                for basis, scalars in found.items():
-                    about = {**asdict(run), "epoch": epoch, "images": count, "basis": basis}
-                    rows.append({**about, **accuracies, **scalars})
-                    answers.append({**about, **accuracies, **asked[basis][1]})
-        return rows, answers
+            for count, chosen in sets.items():
+                scalars, answers = ask(chosen, networks.predict)
+                if basis == MASKS and count == max(PROBES) and epoch == self.epochs:
+                    scalars |= maps_alone(networks, chosen)
+                about = {**asdict(run), "epoch": epoch, "images": count, "basis": basis}
+                yield {**about, SCALARS: scalars, ANSWERS: answers}
 
     @staticmethod
     def _file(folder: Path, epoch: int) -> Path:
         return folder / f"{epoch}.pt"
 
 
-def probe_sets(probe: Images) -> dict[int, dict[str, ProbeSet]]:
-    """Return the probe set of each number of images and each basis."""
+def probe_set(probe: Images, basis: str, count: int) -> ProbeSet:
+    """Return the first images with the masks of a basis; with automatic masks, those that the callback would choose."""
+    if basis != AUTOMATIC_MASKS:
+        masks = probe.masks[:count] if basis == MASKS else None
+        return ProbeSet(probe.images[:count], probe.labels[:count], masks)
+    pairs = zip(probe.images[: SPARE * count], probe.labels.tolist(), strict=False)
+    items = [
+        Item(image, label, None, f"image {i}", propose=partial(mask, image)) for i, (image, label) in enumerate(pairs)
+    ]
     with warnings.catch_warnings():
-        # Of masks that are left out. Their number is in the rows.
+        # Of automatic masks that are left out. Their number is in the scalars.
         warnings.simplefilter("ignore", GradCAMWarning)
-        found = ProbeSet(probe.images, probe.labels, "auto")
-    automatic: list[Tensor | None] = [None] * len(found)
-    if found.masks is not None:
-        automatic = [found.masks[i] if found.has_mask[i] else None for i in range(len(found))]
-    return {
-        count: {
-            basis: ProbeSet(probe.images[:count], probe.labels[:count], masks)
-            for basis, masks in ((MASKS, probe.masks[:count]), (AUTOMATIC_MASKS, automatic[:count]), (FRAME, None))
-        }
-        for count in PROBES
-    }
+        return choose_masked(items, None, count, make_probe_set)
+
+
+# Networks of one kind and seed share most of their images.
+_MASKED: dict[bytes, Proposal] = {}
+
+
+def mask(image: Tensor, network: SaliencyNetwork) -> Proposal:
+    """Make the automatic mask of an image ``(3, H, W)`` in 0..1, once."""
+    pixels = (image * 255).round().byte().permute(1, 2, 0).numpy()
+    key = hashlib.sha256(pixels.tobytes()).digest()
+    if key not in _MASKED:
+        _MASKED[key] = network.propose(Image.fromarray(pixels))
+    return _MASKED[key]
 
 
 def ask(probe_set: ProbeSet, predict: Predict) -> tuple[dict[str, float], dict[str, Any]]:

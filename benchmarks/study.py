@@ -13,7 +13,7 @@ from itertools import product
 
 import biased
 from finetuning import Finetuning
-from judging import PROBES, Run, Study, parse_arguments
+from judging import Run, Study, parse_arguments
 from study_report import TOYS, write_report
 from toys import CLASSES
 
@@ -42,7 +42,7 @@ def main() -> None:
         epochs=EPOCHS,
         training=lambda run: images(run, "training", TRAINED_ON),
         # The first of the validation images.
-        probe=lambda run: images(run, "validation", max(PROBES)),
+        probe=lambda run, count: images(run, "validation", count),
         truth=lambda run: {what: images(run, what, TESTED_ON) for what in ("validation", "conflicting")},
     )
     if args.part != "report":

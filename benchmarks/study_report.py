@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 from composites import NATURAL
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from saved import ANSWERS, SCALARS, TRUTH, Row, read_saved
 from sklearn.metrics import roc_auc_score
-from turns import ANSWERS, judge_networks
+from turns import judge_networks
 
 from gradcam_callback.measures import AUTOMATIC_MASKS, FRAME, MASKS, confirms, points_to_background
 from gradcam_callback.measures.basis import BASES
 
-Row = dict[str, Any]
-
-# The file of an evaluated network in its folder.
-RESULT = "evaluated.json"
 # A network that loses more accuracy than this has learnt a shortcut.
 SHORTCUT_LOSS = 0.15
 NAMES = {MASKS: "true masks", AUTOMATIC_MASKS: "automatic masks", FRAME: "the frame"}
@@ -208,7 +203,7 @@ def judge_all(rows: list[Row]) -> None:
         row["suspected"] = points and confirms(row["gap_before"], 0.0, row["basis"])
 
 
-def key(row: Row) -> tuple[Any, ...]:
+def key(row: Row) -> tuple[object, ...]:
     """Return the values that identify a row."""
     return tuple(row[name] for name in ("kind", "correlation", "seed", "images", "epoch", "basis"))
 
@@ -242,9 +237,9 @@ def write_report(page: Page, out: Path, docs: Path) -> None:
     known = [row for row in rows if "background_gap" in row]
     judge_all(known)
     write_rows(rows, docs / f"{page.stem}.csv")
-    last = max(row["epoch"] for row in rows)
-    final = [row for row in known if row["epoch"] == last]
-    n_unknown = sum(row["epoch"] == last for row in rows) - len(final)
+    # Of the epoch before the last, only the gap is needed.
+    final = [row for row in known if "validation" in row]
+    n_unknown = sum("validation" in row for row in rows) - len(final)
     plot(page, of(final, MASKS, 64), docs / "pictures" / f"{page.stem}.png")
     sections = [
         page.method.format(networks=len({(row["kind"], row["correlation"], row["seed"]) for row in final})),
@@ -269,8 +264,7 @@ def read_rows(out: Path) -> list[Row]:
     Raises:
         SystemExit: there are none.
     """
-    saved = [row for path in sorted(out.glob(f"*/{RESULT}")) for row in json.loads(path.read_text())]
-    rows = [_by_common_names(row) for row in saved]
+    rows = [_by_common_names(row) for basis in NAMES for row in read_saved(out, basis, SCALARS)]
     if not rows:
         raise SystemExit(
             f"Expected evaluated networks in {str(out)!r}, but found none. Run the parts train and evaluate first."
@@ -404,19 +398,21 @@ def mistakes(final: list[Row]) -> str:
 
 
 def by_turns(out: Path) -> str:
-    """Format how the verdict changes by asking by turns. Empty if the answers of some network were not kept."""
-    if len(list(out.glob(f"*/{ANSWERS}"))) < len(list(out.glob(f"*/{RESULT}"))):
-        return ""
-    judged = judge_networks(out)
+    """Format how the verdict changes by asking by turns, by each basis whose answers were kept of every network."""
+    n_networks = len(list(out.glob(f"*/{TRUTH}")))
+    kept = [basis for basis in NAMES if len({key(row)[:3] for row in read_saved(out, basis, ANSWERS)}) == n_networks]
+    judged = {basis: list(judge_networks(out, basis)) for basis in kept}
     rows = []
-    for basis, n_images in product(NAMES, (64, 16)):
-        own = [each for each in judged if (each.about["basis"], each.about["images"]) == (basis, n_images)]
+    for basis, n_images in product(kept, (64, 16)):
+        own = [each for each in judged[basis] if each.about["images"] == n_images]
         bad, good = ([each for each in own if has_shortcut(each.about) is truth] for truth in (True, False))
         row = [NAMES[basis], n_images]
         for way in (0, 1):
             row += [f"{sum(each.suspected[way] for each in group)} of {len(group)}" for group in (bad, good)]
         changed = mean(abs(each.gaps[0] - each.gaps[1]) for each in own)
         rows.append([*row, f"{changed:.3f}", f"{mean(each.share for each in own):.2f}"])
+    if not rows:
+        return ""
     head = ["basis", "images", "caught, all asked", "false alarms, all asked", "caught by turns"]
     head += ["false alarms by turns", "mean change of the gap", "share of the swaps asked by turns"]
     return (

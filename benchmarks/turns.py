@@ -6,22 +6,17 @@ epochs. Here each network is judged both ways: with all of its answers, and with
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import torch
+from saved import ANSWERS, Row, read_saved
 from torch import Tensor
 
 from gradcam_callback.measures import Swaps, confirms, points_to_background, swap_test
 from gradcam_callback.run.interventions import OTHER_CLASS, SAME_CLASS, take_turns
-
-# The answer of each network to each single swap, in its folder.
-ANSWERS = "answers.json"
-Saved = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -35,26 +30,22 @@ class Judged:
         share: of the swaps that the last epoch asks by turns, 0..1.
     """
 
-    about: Saved
+    about: Row
     gaps: tuple[float, float]
     suspected: tuple[bool, bool]
     share: float
 
 
-def judge_networks(out: Path) -> list[Judged]:
-    """Judge every network of a study, by each basis and number of images."""
-    return [judged for path in sorted(out.glob(f"*/{ANSWERS}")) for judged in _judge(json.loads(path.read_text()))]
+def judge_networks(out: Path, basis: str) -> Iterator[Judged]:
+    """Judge every network of a study whose answers were kept, by one basis and by each number of images."""
 
+    def network(row: Row) -> tuple[object, ...]:
+        return row["kind"], row["correlation"], row["seed"], row["images"]
 
-def _judge(saved: list[Saved]) -> Iterator[Judged]:
-    def group(entry: Saved) -> tuple[str, int]:
-        return entry["basis"], entry["images"]
-
-    for _, entries in groupby(sorted(saved, key=lambda entry: (*group(entry), entry["epoch"])), group):
-        before, last = entries
+    saved = sorted(read_saved(out, basis, ANSWERS), key=lambda row: (*network(row), row["epoch"]))
+    for _, (before, last) in groupby(saved, network):
         if not all(entry.get(name, [[]])[0] for entry in (before, last) for name in (SAME_CLASS, OTHER_CLASS)):
             continue  # too few masks for a swap or a control
-        basis = last["basis"]
         all_before, all_last, first = _test(before), _test(last), _test(before, 1)
         # The callback asks all of the next epoch if this epoch points to the background.
         asks_all = confirms(first[0], 0.0, basis)
@@ -70,7 +61,7 @@ def _judge(saved: list[Saved]) -> Iterator[Judged]:
         )
 
 
-def _test(saved: Saved, turn: int | None = None) -> tuple[float, float]:
+def _test(saved: Row, turn: int | None = None) -> tuple[float, float]:
     """Return the gap and the lower bound of its interval, with the answers of one turn, or with all."""
     correct, labels = torch.tensor(saved["correct"]).bool(), torch.tensor(saved["labels"])
     test = swap_test(correct, labels, *_answers(saved[OTHER_CLASS], turn), *_answers(saved[SAME_CLASS], turn))
@@ -89,6 +80,6 @@ def _asked(objects: Tensor, turn: int | None) -> Tensor:
     return torch.ones_like(ranks, dtype=torch.bool) if turn is None else ranks == turn % counts
 
 
-def _share(saved: Saved, turn: int) -> float:
+def _share(saved: Row, turn: int) -> float:
     asked = [_asked(torch.tensor(saved[name][0]), turn) for name in (OTHER_CLASS, SAME_CLASS)]
     return float(torch.cat(asked).double().mean())

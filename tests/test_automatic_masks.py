@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import Toys
 from PIL import Image, ImageDraw
+from torch.utils.data import IterableDataset
 from torchvision import transforms, tv_tensors
 from torchvision.datasets import ImageFolder
 from torchvision.ops import masks_to_boxes
@@ -21,6 +22,7 @@ from gradcam_callback.measures import AUTOMATIC_MASKS, Swaps, judge, swap_test
 from gradcam_callback.probes import Item, from_boxes, make_probe_set
 from gradcam_callback.probes.prompts import refine_boxes
 from gradcam_callback.run import Evaluator
+from gradcam_callback.run.album import draw_masks
 from gradcam_callback.saliency import Proposal, SaliencyNetwork, judge_proposal, weights
 
 
@@ -122,7 +124,7 @@ class Bright:
 @pytest.fixture
 def bright(monkeypatch):
     network = Bright()
-    for place in ("automatic", "folders", "datasets"):
+    for place in ("automatic",):
         monkeypatch.setattr(f"gradcam_callback.probes.{place}.SaliencyNetwork", network)
     return network
 
@@ -160,6 +162,43 @@ def test_an_image_of_several_classes_has_no_automatic_mask(bright):
     with pytest.warns(GradCAMWarning, match="the image holds several classes"):
         probe = ProbeSet(images, torch.tensor([[1, 1], [0, 1]]), "auto")
     assert probe.has_mask.tolist() == [False, False, True]
+
+
+def photographs(good):
+    """A dataset of two classes: photographs whose mask is good or, with too small an object, doubtful."""
+    return [(square(5, 5, 10 + i % 9 if is_good else 2), i % 2) for i, is_good in enumerate(good)]
+
+
+def test_images_with_a_doubtful_mask_give_way_to_others_of_their_class(bright):
+    data = photographs([i // 2 not in (1, 4, 6) for i in range(16)])
+    plain = ProbeSet.from_dataset(data, per_class=3)
+    probe = ProbeSet.from_dataset(data, per_class=3, masks="auto")
+    assert plain.labels.tolist() == probe.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert probe.has_mask.all()
+    assert all(image.proposal.doubt.startswith("the object fills 0 %") for image in probe.left_out)
+    assert len(bright.seen) == 6 + len(probe.left_out) < 12, "only as many as needed"
+    # The first choice is that without masks; only doubtful ones are others.
+    stays = [any(torch.equal(image, other) for other in probe.images) for image in plain.images]
+    assert 0 < stays.count(False) <= len(probe.left_out)
+    sheet = draw_masks(probe)
+    assert (np.asarray(sheet) == WRONG).all(axis=-1).any(), "the sheet shows them"
+
+
+def test_without_enough_good_masks_doubtful_ones_stay_and_are_named(bright):
+    data = photographs([True, False, False, False])
+    with pytest.warns(GradCAMWarning, match="3 of 4 automatic masks look doubtful"):
+        probe = ProbeSet.from_dataset(data, per_class=2, masks="auto")
+    assert sorted(probe.has_mask.tolist()) == [False, False, False, True] and probe.left_out == []
+    assert len(bright.seen) == 4, "each once"
+
+
+def test_drawn_masks_and_good_ones_come_before_doubtful_ones(bright):
+    drawn = torch.zeros(40, 40, dtype=torch.bool)
+    drawn[:9, :9] = True
+    data = [(square(5, 5, 2), 0, None if i else drawn) for i in range(4)]
+    with pytest.warns(GradCAMWarning, match="1 of 1 automatic masks"):
+        probe = ProbeSet.from_dataset(data, per_class=2, masks="auto")
+    assert sorted(probe.has_mask.tolist()) == [False, True] and torch.equal(probe.masks[probe.has_mask][0], drawn)
 
 
 @pytest.fixture
@@ -382,6 +421,21 @@ def test_the_callback_watches_with_automatic_masks(fit, thin, large_toys, events
     assert "gradcam/background_gap" in callback.history[-1] and "gradcam/frame_gap" not in callback.history[-1]
     found = events()
     assert [image.step for image in found.Images("gradcam/masks")] == [callback.history[0]["step"]], "once"
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_the_callback_replaces_images_with_doubtful_masks(fit, thin, bright, streamed):
+    items = photographs([i // 2 not in (1, 4, 6) for i in range(16)])
+
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return iter(items)
+
+    callback = GradCAMCallback(target_layers="block5_conv3", masks="auto")
+    fit(thin, callback, train_data=items[:4], val_data=Stream() if streamed else items)
+    probe = callback.probe_set
+    assert probe.has_mask.all() and probe.labels.bincount().tolist() == [3, 3]
+    assert len(bright.seen) == 6 + len(probe.left_out) and 0 < len(probe.left_out) <= 6
 
 
 def test_automatic_masks_may_suspect_and_never_acquit(thin, bright):

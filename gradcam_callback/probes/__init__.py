@@ -4,6 +4,7 @@
 functions look up the transform and class names of a dataset, and read single images.
 """
 
+from gradcam_callback.probes.automatic import SPARE, choose_masked
 from gradcam_callback.probes.batches import IMAGE_SUFFIXES, BatchTransform, contains, describe, find_parts, replace
 from gradcam_callback.probes.beside import MASK_SUFFIX, Photograph, list_visible, pair_files, read_marked
 from gradcam_callback.probes.datasets import choose_items
@@ -27,10 +28,12 @@ __all__ = [
     "MASK_SUFFIX",
     "Photograph",
     "ProbeSet",
+    "SPARE",
     "Sample",
     "Transform",
     "choose_from_batches",
     "choose_items",
+    "choose_masked",
     "choose_per_class",
     "contains",
     "cut_out",

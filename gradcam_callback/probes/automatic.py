@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from gradcam_callback.exceptions import GradCAMWarning
-from gradcam_callback.probes.annotations import Box
+from gradcam_callback.probes.items import Item, choose_per_class
+from gradcam_callback.probes.masks import is_box, to_corners
 from gradcam_callback.probes.prompts import refine_boxes
 from gradcam_callback.probes.transforms import Transform, mask_to_image, transform_mask
+from gradcam_callback.random_state import preserved_random_state
 from gradcam_callback.saliency import Proposal, SaliencyNetwork, doubt_size
 
 if TYPE_CHECKING:
     from gradcam_callback.probes.probe_set import ProbeSet
 
 AUTO = "auto"
+# So many times as many images are read as are kept, since a quarter to a half of the masks look doubtful.
+SPARE = 2
 
 
 def wants_automatic(masks: object) -> bool:
@@ -55,46 +61,149 @@ def _doubt_after_transform(mask: Tensor) -> str | None:
     return None if size is None else f"after the transform {size}"
 
 
-def add_automatic_masks(
-    probe: ProbeSet, known: Mapping[int, Proposal], prompts: Mapping[int, Sequence[Box]] | None = None
-) -> None:
+class Proposer:
+    """The automatic masks of the images of a probe set, each made on demand.
+
+    Args:
+        probe: without automatic masks.
+        items: what the probe set is made of; empty if it is made of tensors.
+    """
+
+    def __init__(self, probe: ProbeSet, items: Sequence[Item] = ()) -> None:
+        self._probe, self._items = probe, items
+
+    @cached_property
+    def _network(self) -> SaliencyNetwork:
+        return SaliencyNetwork()
+
+    @cached_property
+    def pixels(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """Return the images for display, ``(M, H, W, 3)`` uint8."""
+        return self._probe.display_images()
+
+    def propose(self, number: int) -> Proposal | None:
+        """Mark the object of an image, of its file if possible.
+
+        Returns:
+            None for an image that keeps its mask: a drawn one, or boxes of which the network has no good mask.
+
+        Raises:
+            ImportError: onnxruntime is not installed.
+            OSError: the weights are found nowhere.
+        """
+        item = self._items[number] if self._items else None
+        has_mask = bool(self._probe.has_mask[number])
+        if has_mask and not self._probe.box_masks[number]:
+            return None
+        if item is not None and item.proposal is not None:
+            return item.proposal
+        found = None
+        if item is not None and item.propose is not None:
+            # A transform may draw random numbers.
+            with preserved_random_state():
+                found = item.propose(self._network)
+        if found is None and has_mask:
+            return self._refine(number)
+        return self._doubt_several(number, found or self._network.propose(self._picture(number)))
+
+    def _refine(self, number: int) -> Proposal | None:
+        mask = self._items[number].mask
+        if not is_box(mask, self._probe.images.shape[2:]):
+            return None  # the boxes were those of the file
+        refined = refine_boxes(self._network, self._picture(number), to_corners(mask))
+        return None if refined is None else Proposal(refined, None)
+
+    def _picture(self, number: int) -> Image.Image:
+        return Image.fromarray(self.pixels[number])
+
+    def _doubt_several(self, number: int, proposal: Proposal) -> Proposal:
+        """Doubt the mask of an image that holds several classes, since the network knows no classes."""
+        present = self._probe.present
+        several: Tensor | bool = present is not None and present[number].sum() > 1
+        return Proposal(proposal.mask, "the image holds several classes") if several else proposal
+
+
+class LeftOut(NamedTuple):
+    """An image that gave way to another one of its class, since its automatic mask looks doubtful.
+
+    Attributes:
+        name: of the image.
+        pixels: ``(H, W, 3)`` uint8.
+        proposal: the mask, and why it is doubtful.
+    """
+
+    name: str
+    pixels: np.ndarray[Any, np.dtype[np.uint8]]
+    proposal: Proposal
+
+
+class Make(Protocol):
+    """A function that makes a probe set of items, with or without automatic masks."""
+
+    def __call__(self, items: Sequence[Item], *, automatic: bool) -> ProbeSet: ...
+
+
+def choose_masked(items: Sequence[Item], per_class: int | None, max_images: int | None, make: Make) -> ProbeSet:
+    """Make a probe set of some of the items per class, with a good automatic mask if there are enough of them.
+
+    An item whose mask looks doubtful gives way to another one of its class. Only items that would be chosen are tried,
+    as a mask takes about half a second.
+
+    Args:
+        items: more than are kept, see `SPARE`. Earlier items are preferred.
+        per_class: as in `choose_per_class`.
+        max_images: the same.
+        make: makes a probe set of items.
+    """
+    unmasked = make(items, automatic=False)
+    proposer = Proposer(unmasked, items)
+    tried: dict[int, Item] = {}
+    doubtful: dict[int, LeftOut] = {}
+    while True:
+        # The sort is stable and keeps the order otherwise.
+        order = sorted(range(len(items)), key=doubtful.__contains__)
+        chosen = [i for i, _ in choose_per_class([(i, items[i].label) for i in order], per_class, max_images)]
+        new = [i for i in chosen if i not in tried]
+        if not new:
+            break
+        for i in new:
+            proposal = proposer.propose(i)
+            if proposal is None:
+                # Boxes become a mask, so that the network is not asked about them again.
+                mask, boxed = None if unmasked.masks is None else unmasked.masks[i], bool(unmasked.box_masks[i])
+                tried[i] = items[i]._replace(mask=mask, propose=None, boxed=boxed)
+                continue
+            tried[i] = items[i]._replace(proposal=proposal)
+            if proposal.doubt is not None:
+                doubtful[i] = LeftOut(items[i].name or items[i].source, proposer.pixels[i], proposal)
+    probe = make([tried[i] for i in chosen], automatic=True)
+    probe.left_out = [image for i, image in doubtful.items() if i not in chosen]
+    return probe
+
+
+def add_automatic_masks(probe: ProbeSet, items: Sequence[Item] = ()) -> None:
     """Give the images without a mask an automatic one, and warn of the doubtful ones, which are left out.
+
+    Boxes give way if the network has a good mask for each of them.
 
     Args:
         probe: gets masks and proposals.
-        known: proposals by the number of the image. All others are made of the probe images themselves.
-        prompts: the boxes that are the mask of an image so far, by its number. If the network has a good mask for
-            each of them, the boxes give way to it.
+        items: as in `Proposer`.
 
     Raises:
         ImportError: onnxruntime is not installed.
         OSError: the weights are found nowhere.
     """
-    missing = (~probe.has_mask).nonzero()[:, 0].tolist()
-    unknown = [number for number in missing if number not in known]
-    found = {number: known[number] for number in missing if number in known}
-    refined: dict[int, Proposal] = {}
-    if unknown or prompts:
-        network, pixels = SaliencyNetwork(), probe.display_images()
-        found |= {number: network.propose(Image.fromarray(pixels[number])) for number in unknown}
-        for number, boxes in (prompts or {}).items():
-            mask = refine_boxes(network, Image.fromarray(pixels[number]), boxes)
-            if mask is not None:
-                refined[number], probe.box_masks[number] = Proposal(mask, None), False
-    probe.proposals = {number: _doubt_several(probe, number, found[number]) for number in missing} | refined
+    proposer = Proposer(probe, items)
+    found = {number: proposer.propose(number) for number in range(len(probe))}
+    probe.proposals = {number: proposal for number, proposal in found.items() if proposal is not None}
     masks = torch.zeros(len(probe), *probe.images.shape[2:], dtype=torch.bool) if probe.masks is None else probe.masks
     has_mask = probe.has_mask.clone()
     for number, proposal in probe.proposals.items():
         if proposal.doubt is None:
-            masks[number], has_mask[number] = proposal.mask, True
+            masks[number], has_mask[number], probe.box_masks[number] = proposal.mask, True, False
     probe.has_mask, probe.masks = has_mask, masks if has_mask.any() else None
     _warn_of_doubtful(probe)
-
-
-def _doubt_several(probe: ProbeSet, number: int, proposal: Proposal) -> Proposal:
-    """Doubt the proposal of an image that holds several classes, since the network knows no classes."""
-    several: Tensor | bool = probe.present is not None and probe.present[number].sum() > 1
-    return Proposal(proposal.mask, "the image holds several classes") if several else proposal
 
 
 def _warn_of_doubtful(probe: ProbeSet) -> None:

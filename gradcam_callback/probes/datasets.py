@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import warnings
 from collections.abc import Sequence, Sized
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from torchvision import tv_tensors
 from tqdm import tqdm
 
 from gradcam_callback.exceptions import GradCAMWarning
-from gradcam_callback.probes.automatic import propose_of_file
+from gradcam_callback.probes.automatic import SPARE, propose_of_file
 from gradcam_callback.probes.batches import IMAGE_SUFFIXES, file_name, find_parts
 from gradcam_callback.probes.checks import check_per_class
 from gradcam_callback.probes.columns import Boxes, find_boxes, find_mask_column, fit_boxes, name_unread_mask
@@ -66,7 +67,8 @@ def choose_items(
         feed: the way of the items to the model.
         per_class: the number of images of each class; None fills ``max_images`` evenly.
         count_classes: with it, labels are read only until every class has its images.
-        automatic: True proposes masks for chosen items without one, if the dataset names the files of its images.
+        automatic: True chooses `SPARE` times as many items. Those without a mask can make one of their file, if the
+            dataset names the files of its images.
     """
     check_per_class(1 if per_class is None else per_class)
     if not isinstance(dataset, Sized) or not hasattr(dataset, "__getitem__"):
@@ -76,13 +78,13 @@ def choose_items(
         )
     if not len(dataset):
         raise ValueError("Expected `dataset` to hold at least one item (image, label), but it is empty.")
-    network = SaliencyNetwork() if automatic else None
+    spare = SPARE if automatic else 1
     with preserved_random_state():
         # Datasets are often sorted, and neighbours are often alike.
         order = random.Random(seed).sample(range(len(dataset)), len(dataset))
         if not feed.needs_labels:
-            some = sorted(order[: max_images or per_class])
-            return Choice(_read_items(dataset, feed, [(index, 0) for index in some], seed, network), labels_fit=False)
+            some = sorted(order[: spare * (max_images or per_class or 1)])
+            return Choice(_read_items(dataset, feed, [(index, 0) for index in some], seed, automatic), labels_fit=False)
         stored = stored_labels(dataset)
 
         def are_stored(items: Sequence[Item], chosen: Sequence[tuple[int, int]]) -> bool:
@@ -90,14 +92,14 @@ def choose_items(
             return stored is None or all(item.label == int(stored[index]) for item, (index, _) in pairs)
 
         if stored is not None and not _transforms_labels(dataset):
-            chosen = choose_per_class([(index, int(stored[index])) for index in order], per_class, max_images)
-            items = [item._replace(present=None) for item in _read_items(dataset, feed, chosen, seed, network)]
+            chosen = choose_per_class([(index, int(stored[index])) for index in order], per_class, max_images, spare)
+            items = [item._replace(present=None) for item in _read_items(dataset, feed, chosen, seed, automatic)]
             if are_stored(items, chosen):
                 return Choice(items, labels_fit=True)
-        count = ClassCount(per_class, max_images)
+        count = ClassCount(per_class, max_images, spare)
         pairs, one_hot = _scan(dataset, feed, order[:max_scanned], seed, count, count_classes)
-        chosen = choose_per_class(pairs, per_class, max_images)
-        items = _read_items(dataset, feed, chosen, seed, network)
+        chosen = choose_per_class(pairs, per_class, max_images, spare)
+        items = _read_items(dataset, feed, chosen, seed, automatic)
         if one_hot:
             items = [item._replace(present=None) for item in items]
         return Choice(items, labels_fit=are_stored(items, chosen))
@@ -143,13 +145,11 @@ def _scan(
     return pairs, one_hot
 
 
-def _read_items(
-    dataset: Any, feed: Feed, chosen: Sequence[tuple[int, int]], seed: int, network: SaliencyNetwork | None
-) -> list[Item]:
+def _read_items(dataset: Any, feed: Feed, chosen: Sequence[tuple[int, int]], seed: int, automatic: bool) -> list[Item]:
     """Read the chosen pairs of index and label, a batch at a time.
 
     Args:
-        network: proposes masks for items without one; None leaves them as they are.
+        automatic: True lets items without a mask make one of their file.
     """
     items = list[Item]()
     for start in range(0, len(chosen), BATCH):
@@ -159,8 +159,8 @@ def _read_items(
         samples = feed.samples(loaded, [index for index, _ in pairs])
         for (index, label), loaded_item, sample in zip(pairs, loaded, samples, strict=True):
             item = _to_item(dataset, feed, index, label, loaded_item, sample, seed + index)
-            if network is not None and item.mask is None:
-                item = item._replace(proposal=_propose(dataset, index, loaded_item, network, seed + index))
+            if automatic and item.mask is None:
+                item = item._replace(propose=partial(_propose, dataset, index, loaded_item, seed + index))
             items.append(item)
     warn_of_inverted([item.source for item in items if _looks_inverted(item)])
     return items
@@ -264,7 +264,7 @@ def _read_mask(
     return mask
 
 
-def _propose(dataset: Any, index: int, item: Any, network: SaliencyNetwork, seed: int) -> Proposal | None:
+def _propose(dataset: Any, index: int, item: Any, seed: int, network: SaliencyNetwork) -> Proposal | None:
     """Propose a mask from the file of an item.
 
     Returns:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from gradcam_callback.probes.automatic import propose_of_file
@@ -23,7 +24,7 @@ def read_folder(
     """Read every image of ``root/<class>/`` with its mask, see `ProbeSet.from_folder`.
 
     Args:
-        automatic: True proposes masks for the images without one.
+        automatic: True lets images without a drawn mask make one of their file.
 
     Returns:
         The images, and the names of the classes by index.
@@ -46,7 +47,6 @@ def read_folder(
             f"{', '.join(IMAGE_SUFFIXES)}."
         )
     items, inverted = list[Item](), list[str]()
-    network: SaliencyNetwork | None = None
     with preserved_random_state():
         for photograph in photographs:
             image, marked = read_transformed(photograph.path, transform or to_tensor), read_marked(photograph)
@@ -54,9 +54,8 @@ def read_folder(
                 image, classes.index(photograph.path.parent.name), None, str(photograph.path), name=photograph.path.stem
             )
             if automatic and (marked is None or marked.annotation is not None):
-                network = network or SaliencyNetwork()
-                item = item._replace(proposal=_propose(network, photograph, marked, transform or to_tensor))
-            if marked is not None and item.proposal is None:
+                item = item._replace(propose=partial(_propose, photograph, marked, transform or to_tensor))
+            if marked is not None:
                 mask = transform_mask(mask_to_image(marked.mask), transform or to_tensor)
                 item = item._replace(mask=mask, boxed=marked.annotation is not None)
                 inverted += [str(marked.source)] if marked.annotation is None and looks_inverted(marked.mask) else []
@@ -66,7 +65,7 @@ def read_folder(
 
 
 def _propose(
-    network: SaliencyNetwork, photograph: Photograph, marked: Marked | None, transform: Transform
+    photograph: Photograph, marked: Marked | None, transform: Transform, network: SaliencyNetwork
 ) -> Proposal | None:
     """Propose the mask of a photograph, or of the objects inside of its boxes.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
-from gradcam_callback.saliency import Proposal
+from gradcam_callback.saliency import Proposal, SaliencyNetwork
 
 if TYPE_CHECKING:
     from gradcam_callback.probes.feed import Sample
@@ -27,7 +27,8 @@ class Item(NamedTuple):
         present: ``(K,)`` bool, all classes of the image if it may hold several, otherwise None.
         name: of its file, without folder and ending; None if it is not known.
         row: see `gradcam_callback.probes.feed.Sample`.
-        proposal: an automatic mask ``(H, W)`` that was made of the untransformed file, or None.
+        propose: makes an automatic mask ``(H, W)`` of the untransformed file, if it fits the image, or None.
+        proposal: an automatic mask that has been made. It takes the place of ``mask``.
         boxed: True if the mask is made of plain boxes, in part at least. Boxes in ``mask`` need not say so.
     """
 
@@ -38,12 +39,13 @@ class Item(NamedTuple):
     present: Tensor | None = None
     name: str | None = None
     row: Any = None
+    propose: Callable[[SaliencyNetwork], Proposal | None] | None = None
     proposal: Proposal | None = None
     boxed: bool = False
 
 
 def choose_per_class(
-    pairs: Sequence[tuple[int, int]], per_class: int | None, max_images: int | None
+    pairs: Sequence[tuple[int, int]], per_class: int | None, max_images: int | None, spare: int = 1
 ) -> list[tuple[int, int]]:
     """Choose the first ``per_class`` images of each class.
 
@@ -52,6 +54,7 @@ def choose_per_class(
         per_class: the number of images per class. A class with fewer images gives all of them. None fills
             ``max_images`` evenly, with one image per class or more.
         max_images: the largest number of images. Without room for every class, some classes are left out.
+        spare: so many times as many images are chosen of each class.
 
     Returns:
         The chosen pairs, ordered by label. An image is chosen again for a later class only if no other image is left.
@@ -71,7 +74,7 @@ def choose_per_class(
         taken = {index for index, _ in chosen}
         # Put new images first. The sort is stable and keeps the order otherwise.
         new_first = sorted(by_class[label], key=lambda index: index in taken)
-        chosen += [(index, label) for index in new_first[:per_class]]
+        chosen += [(index, label) for index in new_first[: spare * per_class]]
     return chosen
 
 
@@ -94,13 +97,14 @@ class ClassCount:
     Args:
         per_class: as in `choose_per_class`.
         max_images: the same.
+        spare: the same.
 
     Attributes:
         n_classes: of the network. While it is None, the probe set never is full, as another class may come.
     """
 
-    def __init__(self, per_class: int | None, max_images: int | None) -> None:
-        self._per_class, self._max_images = per_class, max_images
+    def __init__(self, per_class: int | None, max_images: int | None, spare: int = 1) -> None:
+        self._per_class, self._max_images, self._spare = per_class, max_images, spare
         self._counts: dict[int, int] = {}
         self.n_classes: int | None = None
 
@@ -116,4 +120,4 @@ class ClassCount:
             return False
         each = quota(self._per_class, self._max_images, self.n_classes)
         room = self.n_classes if self._max_images is None else min(self.n_classes, self._max_images // each)
-        return sum(count >= each for count in self._counts.values()) >= room
+        return sum(count >= self._spare * each for count in self._counts.values()) >= room

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from gradcam_callback.probes.automatic import add_automatic_masks, wants_automatic
+from gradcam_callback.probes.automatic import LeftOut, add_automatic_masks, choose_masked, wants_automatic
 from gradcam_callback.probes.batches import BatchTransform
 from gradcam_callback.probes.checks import (
     check_images,
@@ -27,7 +28,7 @@ from gradcam_callback.probes.feed import Feed
 from gradcam_callback.probes.folders import read_folder
 from gradcam_callback.probes.items import Item
 from gradcam_callback.probes.lookup import find_class_names, undoing
-from gradcam_callback.probes.masks import is_box, to_corners
+from gradcam_callback.probes.masks import is_box
 from gradcam_callback.probes.names import make_unique, name_image
 from gradcam_callback.probes.transforms import Transform
 from gradcam_callback.saliency import Proposal
@@ -64,6 +65,7 @@ class ProbeSet:
         box_masks: ``(M,)`` bool, True for images whose mask is made of plain boxes, in part at least.
         proposals: with automatic masks, the number of each image without another mask -> the `Proposal` for it, also a
             doubtful one. The same for an image whose boxes the network has refined. Otherwise None.
+        left_out: images that `from_dataset` or the callback would have chosen, if their automatic masks looked good.
         present: ``(M, K)`` bool, all classes of each image. None unless an image may hold several classes.
         names: the M names.
         class_names: the names of the classes, or None.
@@ -123,8 +125,9 @@ class ProbeSet:
         self.rows: list[Any] | None = None
         self.mean, self.std = check_normalisation(mean, std, self.images.shape[1])
         self.proposals: dict[int, Proposal] | None = None
+        self.left_out: list[LeftOut] = []
         if automatic:
-            add_automatic_masks(self, {})
+            add_automatic_masks(self)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -229,7 +232,8 @@ class ProbeSet:
                 over their indices.
             max_scanned: the largest number of items to load for their labels. Stored labels have no limit.
             masks: ``"auto"`` gives images without a mask an automatic one, see `ProbeSet`. It is made of the file if
-                the dataset names it, as an ``ImageFolder`` does. Boxes are refined, as in `from_folder`.
+                the dataset names it, as an ``ImageFolder`` does. Boxes are refined, as in `from_folder`. An image
+                whose mask looks doubtful gives way to another one of its class: up to twice as many are tried.
             batch_transform: for items of any other form: a function from the items of a batch, after torch's
                 ``default_collate``, to ``(images, labels)`` or ``(images, labels, masks)``.
 
@@ -253,7 +257,8 @@ class ProbeSet:
         feed = Feed(collate=default_collate if batch_transform else None, batch_transform=batch_transform)
         chosen = choose_items(dataset, feed, per_class, seed, max_images, max_scanned, automatic=automatic)
         names = find_class_names(dataset) if chosen.labels_fit else None
-        return make_probe_set(chosen.items, class_names=names, sources=[dataset], automatic=automatic)
+        make = partial(make_probe_set, class_names=names, sources=[dataset])
+        return choose_masked(chosen.items, per_class, max_images, make) if automatic else make(chosen.items)
 
     @classmethod
     def from_folder(
@@ -416,11 +421,7 @@ def make_probe_set(
                 "Use a transform that keeps the object, remove the mask, or choose other images by `seed`."
             )
     if automatic:
-        # Boxes that were refined before have given way.
-        items = [
-            item._replace(mask=None) if item.proposal is not None and is_box(item.mask, item.image.shape[1:]) else item
-            for item in items
-        ]
+        items = [item if item.proposal is None else item._replace(mask=None, boxed=False) for item in items]
     images = torch.stack([torch.as_tensor(item.image) for item in items])
     labels = [item.label for item in items] if labelled else None
     if class_names is not None and (labels is None or max(labels) >= len(class_names)):
@@ -428,7 +429,6 @@ def make_probe_set(
     if mean is None and std is None:
         mean, std = next(undoing(images, sources), (None, None))
     probe = ProbeSet(images, labels, [item.mask for item in items], class_names=class_names, mean=mean, std=std)
-    prompts = {number: to_corners(items[number].mask) for number in probe.box_masks.nonzero()[:, 0].tolist()}
     probe.box_masks |= torch.tensor([item.boxed for item in items])
     stems = [item.name for item in items if item.name]
     if len(stems) == len(items):
@@ -440,6 +440,5 @@ def make_probe_set(
     if all(item.row is not None for item in items):
         probe.rows = [item.row for item in items]
     if automatic:
-        known = {number: item.proposal for number, item in enumerate(items) if item.proposal is not None}
-        add_automatic_masks(probe, known, prompts)
+        add_automatic_masks(probe, items)
     return probe

@@ -25,11 +25,12 @@ class Collector:
         feed: tells images, labels and masks apart.
         max_images: the largest number of images in the end.
         count_classes: of the network.
+        spare: as in `choose_per_class`.
     """
 
-    def __init__(self, feed: Feed, max_images: int, count_classes: CountClasses) -> None:
-        self._feed, self._max_images, self._count_classes = feed, max_images, count_classes
-        self._count = ClassCount(None, max_images)
+    def __init__(self, feed: Feed, max_images: int, count_classes: CountClasses, spare: int = 1) -> None:
+        self._feed, self._max_images, self._count_classes, self._spare = feed, max_images, count_classes, spare
+        self._count = ClassCount(None, max_images, spare)
         self._samples: list[Sample] = []
         self._pairs: list[tuple[int, int]] = []
         self._held: dict[int, int] = {}
@@ -44,8 +45,8 @@ class Collector:
             classes = to_classes(sample.label, "a label", self._feed.name) if self._feed.needs_labels else [0]
             self._count.add(classes)
             # Never more of a class than could be chosen, so that a long stream does not fill the memory.
-            wanted = [one for one in classes if self._held.get(one, 0) < self._max_images]
-            if wanted and len(self._samples) < self._max_images**2:
+            wanted = [one for one in classes if self._held.get(one, 0) < self._spare * self._max_images]
+            if wanted and len(self._samples) < self._spare * self._max_images**2:
                 self._pairs += [(len(self._samples), one) for one in classes]
                 self._samples.append(sample)
                 self._held |= {one: self._held.get(one, 0) + 1 for one in classes}
@@ -54,7 +55,7 @@ class Collector:
     def is_full(self) -> bool:
         """Return True if further batches would not change the choice for the better."""
         if not self._feed.needs_labels:
-            return self.n_seen >= self._max_images
+            return self.n_seen >= self._spare * self._max_images
         return self._count.is_full
 
     def items(self) -> list[Item]:
@@ -70,7 +71,7 @@ class Collector:
             )
         one_hot = len(self._pairs) == len(self._samples)
         items = []
-        for index, label in choose_per_class(self._pairs, None, self._max_images):
+        for index, label in choose_per_class(self._pairs, None, self._max_images, self._spare):
             sample = self._samples[index]
             present = all_classes(sample.label) if self._feed.needs_labels else None
             mask = sample.mask
@@ -83,7 +84,7 @@ class Collector:
 
 
 def choose_from_batches(
-    batches: Iterable[Any], feed: Feed, max_images: int, max_scanned: int, count_classes: CountClasses
+    batches: Iterable[Any], feed: Feed, max_images: int, max_scanned: int, count_classes: CountClasses, spare: int = 1
 ) -> list[Item]:
     """Choose images from the first batches of a loader, evenly over the classes as far as they go.
 
@@ -93,11 +94,12 @@ def choose_from_batches(
         max_images: the largest number of images.
         max_scanned: the number of images after which no further batch is read.
         count_classes: of the network.
+        spare: as in `choose_per_class`.
 
     Raises:
         ValueError: there is no batch, or images and labels cannot be told for certain.
     """
-    collector = Collector(feed, max_images, count_classes)
+    collector = Collector(feed, max_images, count_classes, spare)
     with preserved_random_state():
         # Slow data would look like a hang. The bar appears after two seconds only.
         for batch in tqdm(_read(batches, feed.name), desc=f"GradCAM: reading {feed.name}", delay=2, leave=False):

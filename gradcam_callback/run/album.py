@@ -190,11 +190,12 @@ def is_suspected(verdict: Verdict | None) -> bool | None:
 
 
 def draw_masks(probe: ProbeSet) -> Image.Image:
-    """Draw every automatic mask, those that were left out, too."""
-    pixels, proposals = probe.display_images(), probe.proposals or {}
+    """Draw every automatic mask that was made, those that were left out, too."""
+    pixels = probe.display_images()
+    made = [(probe.names[i], pixels[i], proposal) for i, proposal in (probe.proposals or {}).items()]
     cells = [
-        MaskCell(probe.names[i], InputImage(pixels[i], proposal.mask.numpy()), proposal.doubt)
-        for i, proposal in proposals.items()
+        MaskCell(name, InputImage(picture, proposal.mask.numpy()), proposal.doubt)
+        for name, picture, proposal in [*made, *probe.left_out]
     ]
     used = sum(cell.doubt is None for cell in cells)
     title = f"Automatic masks: {used} of {len(cells)} used"

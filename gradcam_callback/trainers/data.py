@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Sequence, Sized
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ from pytorch_lightning.trainer.states import RunningStage, TrainerFn
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from gradcam_callback.exceptions import GradCAMWarning
 from gradcam_callback.maps import GradCAM, as_input, borrowed
 from gradcam_callback.probes import (
+    SPARE,
     BatchTransform,
     Collector,
     Feed,
@@ -25,7 +25,7 @@ from gradcam_callback.probes import (
     Sample,
     choose_from_batches,
     choose_items,
-    choose_per_class,
+    choose_masked,
     fill_row,
     find_class_names,
     find_parts,
@@ -38,8 +38,6 @@ from gradcam_callback.run import BatchForward, blame_forward
 # The automatic probe set: images at most, and images at most that are read for their labels, from a dataset by index or
 # from the batches of a loader.
 AUTO_IMAGES, AUTO_SCANNED, AUTO_STREAMED = 16, 2048, 512
-# With automatic masks so many times as many images are tried, since about a quarter of the masks are doubtful.
-SPARE = 1.5
 # Images look normalised otherwise if a channel's mean is off by so many deviations, or its deviation by this factor.
 # Between images that are both normalised, more is needed by the third factor.
 FAR_MEAN, FAR_DEVIATION, LENIENT = 1.0, 1.9, 4.0
@@ -107,17 +105,19 @@ class ValidationData:
 
         if not self.can_be_indexed:
             with self._kept_generator():
-                items = choose_from_batches(self.loader, self.feed, self._candidates, AUTO_STREAMED, count_classes)
+                items = choose_from_batches(
+                    self.loader, self.feed, AUTO_IMAGES, AUTO_STREAMED, count_classes, self._spare
+                )
             # Each process reads a part of its own of such data.
             return self._share(self._choose(items, find_class_names(self.dataset)))
         chosen = choose_items(
-            self.dataset, self.feed, None, seed, self._candidates, AUTO_SCANNED, count_classes, self._automatic
+            self.dataset, self.feed, None, seed, AUTO_IMAGES, AUTO_SCANNED, count_classes, self._automatic
         )
         return self._choose(chosen.items, find_class_names(self.dataset) if chosen.labels_fit else None)
 
     def collector(self, cam: GradCAM, forward: BatchForward | None) -> Collector:
         """Return a collector for batches that pass by."""
-        return Collector(self.feed, self._candidates, lambda sample: _count_classes(cam, forward, sample))
+        return Collector(self.feed, AUTO_IMAGES, lambda sample: _count_classes(cam, forward, sample), self._spare)
 
     def finish(self, collector: Collector) -> ProbeSet:
         """Return the probe set of a collector."""
@@ -152,28 +152,21 @@ class ValidationData:
             drawn = probe.masks is not None and bool(probe.has_mask[i]) and proposal is None
             mask = probe.masks[i] if probe.masks is not None and drawn else None
             label, is_box = int(probe.labels[i]), bool(probe.box_masks[i])
-            items.append(Item(sample.image, label, mask, name, None, name, sample.row, proposal, is_box))
-        return self._make(items, probe.class_names)
+            item = Item(sample.image, label, mask, name, name=name, row=sample.row, proposal=proposal, boxed=is_box)
+            items.append(item)
+        return self._make(items, class_names=probe.class_names, automatic=self._automatic)
 
     @property
-    def _candidates(self) -> int:
-        """Return the number of images that the probe set is chosen from."""
-        return round(AUTO_IMAGES * SPARE) if self._automatic else AUTO_IMAGES
+    def _spare(self) -> int:
+        """Return how many times as many images are read as are kept."""
+        return SPARE if self._automatic else 1
 
     def _choose(self, items: list[Item], class_names: list[str] | None) -> ProbeSet:
-        """Make a probe set of the candidates; those with a good mask come first."""
-        if len(items) <= AUTO_IMAGES:
-            return self._make(items, class_names)
-        with warnings.catch_warnings():
-            # Only what is wrong with the chosen images matters.
-            warnings.simplefilter("ignore", GradCAMWarning)
-            tried = self._make(items, class_names)
-        proposals = tried.proposals or {}
-        order = sorted(range(len(items)), key=lambda i: not tried.has_mask[i])
-        chosen = choose_per_class([(i, items[i].label) for i in order], None, AUTO_IMAGES)
-        return self._make([items[i]._replace(proposal=proposals.get(i)) for i, _ in chosen], class_names)
+        """Make a probe set of items; with automatic masks, of those with a good mask if there are enough."""
+        make = partial(self._make, class_names=class_names)
+        return choose_masked(items, None, AUTO_IMAGES, make) if self._automatic else make(items, automatic=False)
 
-    def _make(self, items: list[Item], class_names: list[str] | None) -> ProbeSet:
+    def _make(self, items: Sequence[Item], *, class_names: list[str] | None, automatic: bool) -> ProbeSet:
         # A hook may normalise with a transform that the module or the data module holds.
         data_module = getattr(self._trainer, "datamodule", None)
         sources = [self.dataset, self.feed.collate, data_module and vars(data_module), self._module]
@@ -182,7 +175,7 @@ class ValidationData:
             class_names=class_names,
             sources=sources,
             labelled=self.feed.needs_labels,
-            automatic=self._automatic,
+            automatic=automatic,
         )
 
     def _share(self, probe: ProbeSet) -> ProbeSet:
