@@ -1,9 +1,10 @@
 """The images of the study have the cues that they should have, and its page counts correctly."""
 
-import json
+from itertools import product
 
 import biased
 import pytest
+import saved
 import study_report
 import torch
 import turns
@@ -23,6 +24,24 @@ def test_cues_follow_the_correlation_and_leave_the_objects_unchanged(kind):
     assert same.any() and torch.equal(never.images[same], always.images[same])
     changed = (never.images != always.images).any(dim=1)[~same]
     assert changed.flatten(1).any(dim=1).double().mean() > 0.9, "cues differ from each other"
+
+
+ABOUT = ("kind", "correlation", "seed", "epoch", "images", "basis")
+
+
+def save_network(folder, part, rows):
+    """Save rows as those of a network of a study, by their bases."""
+    folder.mkdir(parents=True)
+    last = max(rows, key=lambda row: row["epoch"])
+    truth = ("kind", "correlation", "seed", "epoch", "validation", "conflicting")
+    saved.save(folder / saved.TRUTH, {name: last[name] for name in truth})
+    for basis in {row["basis"] for row in rows}:
+        own = [
+            {name: row[name] for name in ABOUT} | {part: {n: v for n, v in row.items() if n not in (*ABOUT, *truth)}}
+            for row in rows
+            if row["basis"] == basis
+        ]
+        saved.save(folder / saved.file_of(basis), own)
 
 
 def row(kind, gap, lost, suspected=None, epoch=4, seed=1):
@@ -78,8 +97,10 @@ def test_the_page_is_written_from_the_evaluated_networks(page, tmp_path, capsys)
         del entry["background_gap"], entry["background_gap_low"]
     frame = [{**entry, "frame_gap": 0.01, "frame_gap_low": -0.02} for entry in frame]
     unknown = [{name: value for name, value in rows[-1].items() if name != "background_gap"}]
-    (tmp_path / "out" / "a").mkdir(parents=True)
-    (tmp_path / "out" / "a" / study_report.RESULT).write_text(json.dumps([*rows, *frame, *unknown]))
+    everything = [*rows, *frame, *unknown]
+    for kind, seed in product(page.kinds, (0, 1)):
+        own = [entry for entry in everything if (entry["kind"], entry["seed"]) == (kind, seed)]
+        save_network(tmp_path / "out" / f"{kind}-{seed}", saved.SCALARS, own)
     (tmp_path / "docs" / "pictures").mkdir(parents=True)
     study_report.write_report(page, tmp_path / "out", tmp_path / "docs")
     text = (tmp_path / "docs" / f"{page.stem}.md").read_text()
@@ -112,11 +133,10 @@ def test_networks_are_judged_with_all_answers_and_by_turns(tmp_path):
         return {**about, "epoch": epoch, **swaps}
 
     # At epoch 3 only the first turn, which was asked long ago, knows of the shortcut; or only the second does.
-    for name, before in (("unseen", [0, 1, 1]), ("seen", [1, 0, 1])):
-        (tmp_path / name).mkdir()
-        saved = [answers(4, [0, 0, 1]), answers(3, before)]
-        (tmp_path / name / turns.ANSWERS).write_text(json.dumps(saved))
-    seen, unseen = turns.judge_networks(tmp_path)
+    for seed, before in enumerate(([1, 0, 1], [0, 1, 1])):
+        found = [{**answers(epoch, right), "seed": seed} for epoch, right in ((4, [0, 0, 1]), (3, before))]
+        save_network(tmp_path / str(seed), saved.ANSWERS, found)
+    seen, unseen = turns.judge_networks(tmp_path, MASKS)
     assert seen.suspected == (True, True) and seen.share == 1 and seen.gaps == pytest.approx((2 / 3, 2 / 3))
     assert unseen.suspected == (True, False) and unseen.share == pytest.approx(1 / 3)
     assert unseen.gaps == pytest.approx((2 / 3, 0)), "the third background is asked, and is right"
