@@ -19,15 +19,22 @@ needs_browser = [
 
 
 @contextmanager
-def open_page(width=1280, height=1000, **options):
-    """Open an empty page, whose ``errors`` are what its console says is wrong."""
+def start_browser():
     from playwright.sync_api import sync_playwright
 
     assert CHROMIUM is not None, "CI installs Chromium"
     with sync_playwright() as playwright:
         arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        page = browser.new_page(viewport={"width": width, "height": height}, **options)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def open_page(browser, width=1280, height=1000, **options):
+    """Open an empty page, as of a new person, whose ``errors`` are what its console says is wrong."""
+    with browser.new_context(viewport={"width": width, "height": height}, **options) as context:
+        page = context.new_page()
         # A busy machine takes its time.
         page.set_default_timeout(60_000)
         page.errors = []
@@ -36,4 +43,3 @@ def open_page(width=1280, height=1000, **options):
             "console", lambda said: said.type == "error" and page.errors.append(f"{said.text} {said.location['url']}")
         )
         yield page
-        browser.close()

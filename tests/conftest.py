@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from browser import start_browser
 from drawn_sheets import record
 from hypothesis import Phase, settings
 from PIL import Image
@@ -124,6 +125,13 @@ def lion(tmp_path: Path) -> Path:
     """Make the folder of the only class."""
     (tmp_path / "lion").mkdir()
     return tmp_path / "lion"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Start a browser for all tests of a module, since this takes seconds."""
+    with start_browser() as browser:
+        yield browser
 
 
 @pytest.fixture

@@ -64,9 +64,9 @@ def tensorboard(watched, hostile, folder):
 
 
 @pytest.fixture(params=["tab", "file"])
-def tab(request, folder, watched, tmp_path):
+def tab(request, browser, folder, watched, tmp_path):
     """The page with the two runs of the demo's network."""
-    with open_page() as page:
+    with open_page(browser) as page:
         if request.param == "file":
             write_report([folder / name for name in RUNS], tmp_path / "focus.html")
             page.goto((tmp_path / "focus.html").as_uri())
@@ -238,8 +238,8 @@ def test_plots_have_few_lines_and_all_on_demand(tab):
     until(lambda: tab.frame.locator(".plot", has_text="Lift").first.locator(".legend span").count() == 13)
 
 
-def test_the_theme_follows_tensorboard(tensorboard):
-    with open_page() as page:
+def test_the_theme_follows_tensorboard(browser, tensorboard):
+    with open_page(browser) as page:
         tab = open_tab(page, tensorboard)
         colour = "body => getComputedStyle(body).backgroundColor"
         light = tab.frame.locator("body").evaluate(colour)
@@ -260,13 +260,13 @@ def test_nothing_is_cut_off_in_a_narrow_window(tab):
         assert box["x"] >= 0 and box["x"] + box["width"] <= 800
 
 
-def test_a_run_that_grows_is_followed_and_only_what_is_new_is_read(tensorboard, folder, watched):
+def test_a_run_that_grows_is_followed_and_only_what_is_new_is_read(browser, tensorboard, folder, watched):
     """A third run appears while the page is open, and then gets the rest of its epochs."""
     (events,) = (folder / "shortcut").glob("events*")
     content = events.read_bytes()
     growing = folder / "growing"
     growing.mkdir()
-    with open_page() as page:
+    with open_page(browser) as page:
         answers = []
         page.on("response", lambda answer: "run=growing&" in answer.url and answers.append(answer))
         tab = open_tab(page, tensorboard)
@@ -293,12 +293,12 @@ def test_a_run_that_grows_is_followed_and_only_what_is_new_is_read(tensorboard, 
         assert errors_of(page) == []
 
 
-def test_a_run_that_starts_anew_in_its_folder_is_shown_alone(tensorboard, folder, watched):
+def test_a_run_that_starts_anew_in_its_folder_is_shown_alone(browser, tensorboard, folder, watched):
     """The second training has the same names, layers and steps, but other images."""
     first, second = (Records(next((folder / name).glob("events*"))) for name in ("clean", "shortcut"))
     anew = folder / "anew"
     first.write(anew / "events.out.tfevents.1.first")
-    with open_page() as page:
+    with open_page(browser) as page:
         tab = open_tab(page, tensorboard)
         expected = {}
         for name in RUNS:
@@ -345,7 +345,7 @@ def test_runs_that_are_not_shown_have_their_verdict_in_a_line(tab, watched, host
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_twenty_runs_are_folded_and_counted(folder, watched, tmp_path, scheme):
+def test_twenty_runs_are_folded_and_counted(browser, folder, watched, tmp_path, scheme):
     (logged,) = read_runs(folder / "clean")
     tones = ["suspected"] * 7 + ["clear"] * 3 + ["unknown"] * 10
     runs = [{**logged.describe(1), "run": f"learning_rate_{i / 1000}/version_{i}"} for i in range(len(tones))]
@@ -353,7 +353,7 @@ def test_twenty_runs_are_folded_and_counted(folder, watched, tmp_path, scheme):
         (entry,) = run["entries"]
         run["entries"] = [{**entry, "verdict": {**entry["verdict"], "tone": tone}}]
     (tmp_path / "focus.html").write_text(frozen_page(runs))
-    with open_page(color_scheme=scheme) as page:
+    with open_page(browser, color_scheme=scheme) as page:
         page.goto((tmp_path / "focus.html").as_uri())
         tab = Tab(page, page.main_frame)
         tab.settle()
@@ -386,8 +386,8 @@ def test_twenty_runs_are_folded_and_counted(folder, watched, tmp_path, scheme):
         assert errors_of(page) == []
 
 
-def test_hostile_names_are_shown_and_run_nothing(tensorboard, folder, hostile, tmp_path):
-    with open_page() as page:
+def test_hostile_names_are_shown_and_run_nothing(browser, tensorboard, folder, hostile, tmp_path):
+    with open_page(browser) as page:
         tab = open_tab(page, tensorboard)
         tab.show("hostile")
         shown = tab.texts(".card .name")
@@ -402,7 +402,7 @@ def test_hostile_names_are_shown_and_run_nothing(tensorboard, folder, hostile, t
 
 
 @pytest.mark.parametrize("sandbox", ["", 'sandbox="allow-scripts allow-same-origin"'])
-def test_it_works_in_a_notebook(tensorboard, watched, sandbox):
+def test_it_works_in_a_notebook(browser, tensorboard, watched, sandbox):
     """Notebooks show TensorBoard in a frame of a page of another origin."""
     content = f'<iframe {sandbox} width="100%" height="900" src="{tensorboard}/#gradcam_focus"></iframe>'
 
@@ -418,7 +418,7 @@ def test_it_works_in_a_notebook(tensorboard, watched, sandbox):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Notebook)
     threading.Thread(target=server.serve_forever).start()
     try:
-        with open_page() as page:
+        with open_page(browser) as page:
             page.goto(f"http://127.0.0.1:{server.server_port}/")
             tab = Tab(page, frame_of(page))
             tab.show(*RUNS)
@@ -432,8 +432,8 @@ def test_it_works_in_a_notebook(tensorboard, watched, sandbox):
         server.server_close()
 
 
-def test_an_error_is_shown_in_the_tab(tensorboard):
-    with open_page() as page:
+def test_an_error_is_shown_in_the_tab(browser, tensorboard):
+    with open_page(browser) as page:
         page.route("**/gradcam_focus/log*", lambda route: route.fulfill(status=500, json={"error": "no more memory"}))
         page.goto(tensorboard)
         page.get_by_role("tab", name="Focus").click()
@@ -454,8 +454,8 @@ def test_tensorboard_serves_every_picture_whatever_its_name(tensorboard, hostile
             assert picture.status == 200 and len(picture.read()) > 1000, tag
 
 
-def test_the_other_tabs_show_scalars_charts_and_the_verdict(tensorboard, watched):
-    with open_page() as page:
+def test_the_other_tabs_show_scalars_charts_and_the_verdict(browser, tensorboard, watched):
+    with open_page(browser) as page:
         page.goto(f"{tensorboard}/#custom_scalars")
         page.get_by_text("accuracies", exact=True).first.wait_for()
         page.goto(f"{tensorboard}/#text")

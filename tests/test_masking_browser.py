@@ -87,8 +87,8 @@ class Person:
 
 
 @pytest.fixture
-def person():
-    with open_page(1280, 860) as page:
+def person(browser):
+    with open_page(browser, 1280, 860) as page:
         yield Person(page)
 
 
