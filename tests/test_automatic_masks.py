@@ -175,11 +175,11 @@ def test_images_with_a_doubtful_mask_give_way_to_others_of_their_class(bright):
     probe = ProbeSet.from_dataset(data, per_class=3, masks="auto")
     assert plain.labels.tolist() == probe.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert probe.has_mask.all()
-    assert all(image.proposal.doubt.startswith("the object fills 0 %") for image in probe.left_out)
-    assert len(bright.seen) == 6 + len(probe.left_out) < 12, "only as many as needed"
+    assert all(image.proposal.doubt.startswith("the object fills 0 %") for image in probe.replaced)
+    assert len(bright.seen) == 6 + len(probe.replaced) < 12, "only as many as needed"
     # The first choice is that without masks; only doubtful ones are others.
     stays = [any(torch.equal(image, other) for other in probe.images) for image in plain.images]
-    assert 0 < stays.count(False) <= len(probe.left_out)
+    assert 0 < stays.count(False) <= len(probe.replaced)
     sheet = draw_masks(probe)
     assert (np.asarray(sheet) == WRONG).all(axis=-1).any(), "the sheet shows them"
 
@@ -188,7 +188,7 @@ def test_without_enough_good_masks_doubtful_ones_stay_and_are_named(bright):
     data = photographs([True, False, False, False])
     with pytest.warns(GradCAMWarning, match="3 of 4 automatic masks look doubtful"):
         probe = ProbeSet.from_dataset(data, per_class=2, masks="auto")
-    assert sorted(probe.has_mask.tolist()) == [False, False, False, True] and probe.left_out == []
+    assert sorted(probe.has_mask.tolist()) == [False, False, False, True] and probe.replaced == []
     assert len(bright.seen) == 4, "each once"
 
 
@@ -435,7 +435,7 @@ def test_the_callback_replaces_images_with_doubtful_masks(fit, thin, bright, str
     fit(thin, callback, train_data=items[:4], val_data=Stream() if streamed else items)
     probe = callback.probe_set
     assert probe.has_mask.all() and probe.labels.bincount().tolist() == [3, 3]
-    assert len(bright.seen) == 6 + len(probe.left_out) and 0 < len(probe.left_out) <= 6
+    assert len(bright.seen) == 6 + len(probe.replaced) and 0 < len(probe.replaced) <= 6
 
 
 def test_automatic_masks_may_suspect_and_never_acquit(thin, bright):

@@ -44,11 +44,13 @@ class MaskCell:
         name: Name of the image.
         image: The image and the mask.
         doubt: Reason why the mask was left out, or None.
+        replaced: True if another image is watched in its place.
     """
 
     name: str
     image: InputImage
     doubt: str | None
+    replaced: bool = False
 
 
 def mask_sheet(title: str, note: str, cells: Sequence[MaskCell]) -> Image.Image:
@@ -76,7 +78,9 @@ def mask_sheet(title: str, note: str, cells: Sequence[MaskCell]) -> Image.Image:
     for cell, (left, y) in zip(cells, places, strict=True):
         below = y + height + GAP
         write(sheet, cell.name, (left, below), LABEL, INK, _CELL)
-        verdict, colour = ("used", CORRECT) if cell.doubt is None else (f"left out: {cell.doubt}", WRONG)
+        verdict, colour = "used", CORRECT
+        if cell.doubt is not None:
+            verdict, colour = f"{'replaced' if cell.replaced else 'left out'}: {cell.doubt}", WRONG
         for i, line in enumerate(wrap(verdict, SMALL, _CELL)[:_LINES]):
             write(sheet, line, (left, below + _NAME + i * _LINE), SMALL, colour, _CELL)
     return sheet

@@ -123,7 +123,7 @@ class Proposer:
         return Proposal(proposal.mask, "the image holds several classes") if several else proposal
 
 
-class LeftOut(NamedTuple):
+class Replaced(NamedTuple):
     """An image that gave way to another one of its class, since its automatic mask looks doubtful.
 
     Attributes:
@@ -158,7 +158,7 @@ def choose_masked(items: Sequence[Item], per_class: int | None, max_images: int 
     unmasked = make(items, automatic=False)
     proposer = Proposer(unmasked, items)
     tried: dict[int, Item] = {}
-    doubtful: dict[int, LeftOut] = {}
+    doubtful: dict[int, Replaced] = {}
     while True:
         # The sort is stable and keeps the order otherwise.
         order = sorted(range(len(items)), key=doubtful.__contains__)
@@ -175,9 +175,11 @@ def choose_masked(items: Sequence[Item], per_class: int | None, max_images: int 
                 continue
             tried[i] = items[i]._replace(proposal=proposal)
             if proposal.doubt is not None:
-                doubtful[i] = LeftOut(items[i].name or items[i].source, proposer.pixels[i], proposal)
+                # Without the name of a file, only the number in the dataset tells it from an image that is watched.
+                name = unmasked.names[i] if items[i].name else items[i].source
+                doubtful[i] = Replaced(name, proposer.pixels[i], proposal)
     probe = make([tried[i] for i in chosen], automatic=True)
-    probe.left_out = [image for i, image in doubtful.items() if i not in chosen]
+    probe.replaced = [image for i, image in doubtful.items() if i not in chosen]
     return probe
 
 

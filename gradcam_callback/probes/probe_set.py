@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from gradcam_callback.probes.automatic import LeftOut, add_automatic_masks, choose_masked, wants_automatic
+from gradcam_callback.probes.automatic import Replaced, add_automatic_masks, choose_masked, wants_automatic
 from gradcam_callback.probes.batches import BatchTransform
 from gradcam_callback.probes.checks import (
     check_images,
@@ -65,7 +65,7 @@ class ProbeSet:
         box_masks: ``(M,)`` bool, True for images whose mask is made of plain boxes, in part at least.
         proposals: with automatic masks, the number of each image without another mask -> the `Proposal` for it, also a
             doubtful one. The same for an image whose boxes the network has refined. Otherwise None.
-        left_out: images that `from_dataset` or the callback would have chosen, if their automatic masks looked good.
+        replaced: images that `from_dataset` or the callback would have chosen, if their automatic masks looked good.
         present: ``(M, K)`` bool, all classes of each image. None unless an image may hold several classes.
         names: the M names.
         class_names: the names of the classes, or None.
@@ -125,7 +125,7 @@ class ProbeSet:
         self.rows: list[Any] | None = None
         self.mean, self.std = check_normalisation(mean, std, self.images.shape[1])
         self.proposals: dict[int, Proposal] | None = None
-        self.left_out: list[LeftOut] = []
+        self.replaced: list[Replaced] = []
         if automatic:
             add_automatic_masks(self)
 

@@ -192,13 +192,18 @@ def is_suspected(verdict: Verdict | None) -> bool | None:
 def draw_masks(probe: ProbeSet) -> Image.Image:
     """Draw every automatic mask that was made, those that were left out, too."""
     pixels = probe.display_images()
-    made = [(probe.names[i], pixels[i], proposal) for i, proposal in (probe.proposals or {}).items()]
     cells = [
-        MaskCell(name, InputImage(picture, proposal.mask.numpy()), proposal.doubt)
-        for name, picture, proposal in [*made, *probe.left_out]
+        MaskCell(probe.names[i], InputImage(pixels[i], proposal.mask.numpy()), proposal.doubt)
+        for i, proposal in (probe.proposals or {}).items()
     ]
     used = sum(cell.doubt is None for cell in cells)
     title = f"Automatic masks: {used} of {len(cells)} used"
+    if probe.replaced:
+        title += f"; {len(probe.replaced)} other images were replaced"
+    cells += [
+        MaskCell(image.name, InputImage(image.pixels, image.proposal.mask.numpy()), image.proposal.doubt, replaced=True)
+        for image in probe.replaced
+    ]
     note = "Bright: what the network takes for the object. If a mask is wrong, the verdict may be wrong, too."
     return mask_sheet(title, note, sorted(cells, key=lambda cell: cell.doubt is None))
 
