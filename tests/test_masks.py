@@ -208,10 +208,10 @@ def test_coco_says_what_is_missing(coco, monkeypatch):
     with pytest.raises(ValueError, match=r"`categories` to be among \['cat', 'dog'\], .* but got \['cow'\]"):
         ProbeSet.from_coco(path, coco / "images", categories=["cow"])
     content = json.loads(path.read_text())
-    content["annotations"] = [annotation for annotation in content["annotations"] if annotation["iscrowd"]]
-    (coco / "crowd.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r"Expected objects of \['cat', 'dog'\] in '.*crowd.json', but there are none"):
-        ProbeSet.from_coco(coco / "crowd.json", coco / "images")
+    content["annotations"] = []
+    (coco / "empty.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"Expected objects of \['cat', 'dog'\] in '.*empty.json', but there are none"):
+        ProbeSet.from_coco(coco / "empty.json", coco / "images")
     only_dogs = ProbeSet.from_coco(path, coco / "images", categories=["dog"])
     assert only_dogs.names == ["dog-2"] and int(only_dogs.masks.sum()) == 40 * 20, "the cat beside them does not count"
     monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
@@ -232,12 +232,42 @@ def test_coco_boxes_without_an_outline_are_boxes(coco):
     assert not ProbeSet.from_coco(coco / "instances.json", coco / "images").has_box_masks
 
 
-def test_coco_of_crowds_alone_says_that_they_are_crowds(coco):
+def test_coco_of_crowds_alone_takes_them_as_objects(coco):
+    """CVAT writes what is painted with a brush as crowds."""
     content = json.loads((coco / "instances.json").read_text())
-    content["annotations"] = content["annotations"][-1:]
+    content["annotations"] = content["annotations"][1:3] + content["annotations"][-1:]
     (coco / "crowd.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="but there are none beside 1 crowds. Set iscrowd to 0 if these are single"):
-        ProbeSet.from_coco(coco / "crowd.json", coco / "images")
+    probe = ProbeSet.from_coco(coco / "crowd.json", coco / "images")
+    assert probe.names == ["cat-3", "dog-2"] and probe.masks[0].all() and int(probe.masks[1].sum()) == 40 * 20
+
+
+def test_coco_crowds_beside_other_objects_belong_to_the_mask(coco):
+    content = json.loads((coco / "instances.json").read_text())
+    content["annotations"][2]["iscrowd"] = 1
+    (coco / "beside.json").write_text(json.dumps(content))
+    probe = ProbeSet.from_coco(coco / "beside.json", coco / "images")
+    assert probe.names == ["cat-1", "dog-2"]
+    assert_masks_lie_on_red(probe)
+
+
+def test_coco_reads_the_annotations_of_an_image_whatever_their_ids(coco):
+    """CVAT's exporter repeats the id of an object in another image."""
+    content = json.loads((coco / "instances.json").read_text())
+    for annotation in content["annotations"]:
+        annotation["id"] = 1
+    (coco / "ids.json").write_text(json.dumps(content))
+    assert_masks_lie_on_red(ProbeSet.from_coco(coco / "ids.json", coco / "images"))
+
+
+def test_coco_says_in_which_folder_the_images_are(coco):
+    """CVAT puts the images into a folder for each subset."""
+    (coco / "images").rename(coco / "default")
+    (coco / "images").mkdir()
+    (coco / "default").rename(coco / "images" / "default")
+    with pytest.raises(
+        ValueError, match="'1.png' of the annotations in .*images', but it lies in .*default'. Pass folder"
+    ):
+        ProbeSet.from_coco(coco / "instances.json", coco / "images")
 
 
 def test_a_probe_set_knows_which_masks_are_boxes():

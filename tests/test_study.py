@@ -3,6 +3,7 @@
 from itertools import product
 
 import biased
+import judging
 import pytest
 import saved
 import study_report
@@ -10,6 +11,7 @@ import torch
 import turns
 
 from gradcam_callback.measures.basis import AUTOMATIC_MASKS, BASES, FRAME, MASKS
+from gradcam_callback.saliency import Proposal
 
 
 @pytest.mark.parametrize("kind", biased.KINDS)
@@ -42,6 +44,30 @@ def save_network(folder, part, rows):
             if row["basis"] == basis
         ]
         saved.save(folder / saved.file_of(basis), own)
+
+
+def test_each_basis_has_its_masks_and_doubtful_automatic_ones_give_way(monkeypatch):
+    data = biased.make("texture", 12, 1.0, seed=1)
+
+    class Doubts:
+        """A network that is sure of every other photograph it sees."""
+
+        seen = 0
+
+        def propose(self, photograph):
+            Doubts.seen += 1
+            mask = torch.zeros(64, 64, dtype=torch.bool)
+            mask[20:40, 20:40] = True
+            return Proposal(mask, "not sure" if Doubts.seen % 2 else None)
+
+    monkeypatch.setattr("gradcam_callback.probes.automatic.SaliencyNetwork", Doubts)
+    drawn, automatic, frame = (judging.probe_set(data, basis, 6) for basis in (MASKS, AUTOMATIC_MASKS, FRAME))
+    assert torch.equal(drawn.masks, data.masks[:6]) and torch.equal(frame.images, data.images[:6])
+    assert frame.masks is None
+    assert len(automatic) == 6 and automatic.has_mask.sum() > 3 and automatic.replaced
+    assert Doubts.seen == 6 + len(automatic.replaced)
+    judging.probe_set(data, AUTOMATIC_MASKS, 6)
+    assert Doubts.seen == 6 + len(automatic.replaced), "each image is masked once"
 
 
 def row(kind, gap, lost, suspected=None, epoch=4, seed=1):

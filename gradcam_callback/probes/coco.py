@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import random
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -44,22 +44,22 @@ def read_coco(
         raise ValueError(
             f"Expected `categories` to be among {[*names.values()]}, as in {str(annotations)!r}, but got {unknown}."
         )
+    # CVAT calls an object a crowd if it was painted with a brush. In COCO itself a crowd is a coarse outline of many.
+    single = {names[one["category_id"]] for one in coco.dataset["annotations"] if not one.get("iscrowd")}
     objects = {}
     # Sorted, so that the order in the file does not change the choice.
     for image_id in sorted(coco.getImgIds()):
-        found = _largest_category(coco, image_id, names, classes)
+        found = _largest_category(coco, image_id, names, classes, single)
         if found is not None:
             objects[image_id] = found
     if not objects:
-        crowds = len(coco.getAnnIds(iscrowd=True))
-        hint = f" beside {crowds} crowds. Set iscrowd to 0 if these are single objects" if crowds else ""
-        raise ValueError(f"Expected objects of {classes} in {str(annotations)!r}, but there are none{hint}.")
+        raise ValueError(f"Expected objects of {classes} in {str(annotations)!r}, but there are none.")
     order = random.Random(seed).sample(list(objects), len(objects))
     pairs = [(image_id, classes.index(objects[image_id][0])) for image_id in order]
     items = []
     with preserved_random_state():
         for image_id, label in choose_per_class(pairs, per_class, None):
-            path = folder / coco.loadImgs([image_id])[0]["file_name"]
+            path = _find_image(folder, coco.loadImgs([image_id])[0]["file_name"])
             pixels = read_transformed(path, transform or to_tensor)
             mask = mask_to_image(_draw_mask(coco, objects[image_id][1]))
             boxed = not all(_has_outline(annotation) for annotation in objects[image_id][1])
@@ -87,16 +87,35 @@ def _read_annotations(path: Path) -> Any:
         return COCO(str(path))
 
 
+def _find_image(folder: Path, name: str) -> Path:
+    path = folder / name
+    if not path.exists():
+        for inner in sorted(folder.glob("*/")):
+            if (inner / name).exists():
+                raise ValueError(
+                    f"Expected {name!r} of the annotations in {str(folder)!r}, but it lies in {str(inner)!r}. Pass "
+                    f"folder={str(inner)!r}."
+                )
+    return path
+
+
 def _largest_category(
-    coco: Any, image_id: int, names: dict[int, str], classes: Sequence[str]
+    coco: Any, image_id: int, names: dict[int, str], classes: Sequence[str], single: Collection[str]
 ) -> tuple[str, list[Any]] | None:
-    """Return the category that fills most of an image and its annotations, or None without any of the classes."""
+    """Return the category that fills most of an image and its annotations, or None without any of the classes.
+
+    Args:
+        single: the categories of which some object is no crowd. In an image, a crowd of these only adds to the mask.
+    """
     by_name: dict[str, list[Any]] = {}
-    # A crowd is a single annotation with a coarse outline of many objects.
-    for annotation in coco.loadAnns(coco.getAnnIds(imgIds=[image_id], iscrowd=False)):
+    # Not by their ids, which are not unique in the files of some programs.
+    for annotation in coco.imgToAnns[image_id]:
         name = names[annotation["category_id"]]
         if name in classes and _area(annotation) > 0:
             by_name.setdefault(name, []).append(annotation)
+    for name, found in list(by_name.items()):
+        if name in single and all(annotation.get("iscrowd") for annotation in found):
+            del by_name[name]
     return max(by_name.items(), key=lambda pair: sum(_area(part) for part in pair[1])) if by_name else None
 
 

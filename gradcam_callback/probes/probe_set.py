@@ -332,7 +332,9 @@ class ProbeSet:
         """Choose ``per_class`` images of each category from COCO annotations, with their masks.
 
         The class of an image is the category that fills most of it. Its mask holds all objects of that category. An
-        object without an outline is its box. Crowds are ignored. This needs ``pip install 'gradcam-callback[coco]'``.
+        object without an outline is its box. A crowd belongs to the mask beside other objects of its category. Alone it
+        counts only if all objects of its category are crowds, as CVAT writes brush strokes. This needs
+        ``pip install 'gradcam-callback[coco]'``.
 
         Args:
             annotations: the JSON file.
