@@ -22,11 +22,13 @@ from torch import Tensor
 from gradcam_callback import GradCAM, GradCAMWarning, ProbeSet
 from gradcam_callback.measures import AUTOMATIC_MASKS, MASKS, metrics
 from gradcam_callback.measures.basis import BASES
-from gradcam_callback.probes import SPARE, Item, choose_masked, make_probe_set
+from gradcam_callback.probes import Item, choose_masked, make_probe_set
 from gradcam_callback.run.interventions import OTHER_CLASS, SAME_CLASS, Interventions, Predict
 from gradcam_callback.saliency import Proposal, SaliencyNetwork
 
 PROBES = (64, 16)
+# With automatic masks so many times as many images are tried as are kept. The callback tries more, if it has to.
+TRIED = 2
 LAYERS = ["block4_conv3", "block5_conv1", "block5_conv3"]
 
 
@@ -118,7 +120,7 @@ class Study:
 
     def _ask(self, basis: str, run: Run, networks: Finetuning, folder: Path) -> Iterator[dict[str, Any]]:
         """Ask a network by one basis at its last two epochs, on 64 and on 16 probe images."""
-        images = self.probe(run, SPARE * max(PROBES))
+        images = self.probe(run, TRIED * max(PROBES))
         sets = {count: probe_set(images, basis, count) for count in PROBES}
         for epoch in (self.epochs - 1, self.epochs):
             networks.load(self._file(folder, epoch))
@@ -139,7 +141,7 @@ def probe_set(probe: Images, basis: str, count: int) -> ProbeSet:
     if basis != AUTOMATIC_MASKS:
         masks = probe.masks[:count] if basis == MASKS else None
         return ProbeSet(probe.images[:count], probe.labels[:count], masks)
-    pairs = zip(probe.images[: SPARE * count], probe.labels.tolist(), strict=False)
+    pairs = zip(probe.images[: TRIED * count], probe.labels.tolist(), strict=False)
     items = [
         Item(image, label, None, f"image {i}", propose=partial(mask, image)) for i, (image, label) in enumerate(pairs)
     ]

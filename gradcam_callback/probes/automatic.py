@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from gradcam_callback.probes.probe_set import ProbeSet
 
 AUTO = "auto"
-# So many times as many images are read as are kept, since a quarter to a half of the masks look doubtful.
-SPARE = 2
+# So many times as many images are read as are kept. A quarter to a half of all masks look doubtful, and of a class that
+# fills its photographs more than half do.
+SPARE = 3
 
 
 def wants_automatic(masks: object) -> bool:

@@ -233,7 +233,7 @@ class ProbeSet:
             max_scanned: the largest number of items to load for their labels. Stored labels have no limit.
             masks: ``"auto"`` gives images without a mask an automatic one, see `ProbeSet`. It is made of the file if
                 the dataset names it, as an ``ImageFolder`` does. Boxes are refined, as in `from_folder`. An image
-                whose mask looks doubtful gives way to another one of its class: up to twice as many are tried.
+                whose mask looks doubtful gives way to another one of its class: up to three times as many are tried.
             batch_transform: for items of any other form: a function from the items of a batch, after torch's
                 ``default_collate``, to ``(images, labels)`` or ``(images, labels, masks)``.
 
