@@ -17,14 +17,14 @@ from gradcam_callback.measures import (
     points_to_background,
     swap_test,
 )
-from gradcam_callback.measures.basis import BASES, BOXES, MASKS
+from gradcam_callback.measures.basis import AUTOMATIC_MASKS, BASES, BOXES, FRAME, MASKS
 from gradcam_callback.measures.verdict import ABOVE_GUESSING, LARGE_COST
 
 GAP, DROP = BASES[MASKS].gap, BASES[MASKS].drop
 FOCUS = Focus("block5_conv3", mass=0.12, area=0.10)
 
 
-def found(before, control, after, low=None, classes=4, n_controlled=64):
+def found(before, control, after, low=None, classes=4, n=64, n_controlled=64):
     """Make a swap test whose lower bound lies a tenth below its gap, or below its drop without a control."""
     gap, drop = None if control is None else control - after, before - after
     size = drop if gap is None else gap
@@ -39,7 +39,7 @@ def found(before, control, after, low=None, classes=4, n_controlled=64):
         swap_interval=(after - 0.1, after + 0.1),
         gap_interval=None if gap is None else interval,
         drop_interval=interval if gap is None else (drop - 0.1, drop + 0.1),
-        n=64,
+        n=n,
         n_controlled=0 if control is None else n_controlled,
         classes=classes,
     )
@@ -90,6 +90,28 @@ def test_the_headline_opens_with_the_conclusion(swap, confirmed, conclusion):
     verdict = judge(swap, [FOCUS], confirmed)
     assert verdict.headline.split(": ")[0] == conclusion
     assert verdict.suspected == (conclusion == "SHORTCUT SUSPECTED") == ("a shortcut is suspected" in verdict.evidence)
+
+
+@pytest.mark.parametrize(
+    ("basis", "advice"),
+    [
+        (MASKS, "More images decide it: give about {} of each class a mask."),
+        (BOXES, "More images decide it: give about {} of each class a mask."),
+        (
+            AUTOMATIC_MASKS,
+            'More images decide it: probe=ProbeSet.from_dataset(val_dataset, per_class={}, masks="auto").',
+        ),
+        (FRAME, "More images decide it: probe=ProbeSet.from_dataset(val_dataset, per_class={})."),
+    ],
+)
+@pytest.mark.parametrize(("n", "per_class"), [(16, 16), (30, 16), (64, 32)])
+def test_where_chance_cannot_be_excluded_more_images_are_asked_for(basis, advice, n, per_class):
+    unclear = found(1.0, 0.98, 0.70, low=-0.02, n=n, n_controlled=n - 1)
+    assert judge(unclear, [], True, basis).evidence.endswith(advice.format(per_class))
+    without_control = found(1.0, None, 0.60, low=0.0, n=n)
+    assert judge(without_control, [], True, basis).evidence.endswith(advice.format(per_class))
+    for decided in (SHORTCUT, found(0.98, 0.97, 0.97, low=-0.02), found(0.98, 0.30, 0.28, low=-0.1)):
+        assert "More images decide it" not in judge(decided, [], True, basis).evidence
 
 
 def test_boxes_read_too_kindly_so_they_may_suspect_and_not_acquit():

@@ -39,6 +39,7 @@ class Basis:
         pasting: what costs accuracy in the control, too.
         look_first: what to look at if this cost is large.
         two_images: what each class needs for a control.
+        more_images: what to do if so few images may say it by chance. It takes the number of images per class.
         caution: a sentence on what this basis cannot know; empty for masks.
     """
 
@@ -52,6 +53,7 @@ class Basis:
     pasting: str
     look_first: str
     two_images: str
+    more_images: str
     caution: str
 
 
@@ -73,6 +75,7 @@ _MASKS = Basis(
     pasting="Cutting and pasting alone",
     look_first="look first if the masks and the painted backgrounds among the counterfactuals are good",
     two_images="two probe images with a mask",
+    more_images="More images decide it: give about {} of each class a mask.",
     caution="",
 )
 BASES = {
@@ -86,6 +89,7 @@ BASES = {
     AUTOMATIC_MASKS: replace(
         _MASKS,
         no_sign="NO SIGN OF A SHORTCUT, as far as automatic masks can tell",
+        more_images='More images decide it: probe=ProbeSet.from_dataset(val_dataset, per_class={}, masks="auto").',
         caution="This is measured by automatic masks; look at gradcam/masks.",
     ),
     FRAME: replace(
@@ -98,6 +102,7 @@ BASES = {
         pasting="Another frame alone",
         look_first="the network needs more of the picture than its centre, so little is known",
         two_images="two probe images",
+        more_images="More images decide it: probe=ProbeSet.from_dataset(val_dataset, per_class={}).",
         caution=NO_MASKS,
     ),
 }

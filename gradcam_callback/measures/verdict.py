@@ -7,6 +7,7 @@ an intervention, and the maps only name the layer.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,8 @@ LARGE_COST = 0.15
 ABOVE_GUESSING = 0.15
 # The share of its first lift that a layer must have lost to be named.
 NAMED_LOSS = 0.3
+# With so many images most shortcuts are told from chance, see docs/study.md.
+ENOUGH_IMAGES = 64
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,7 @@ def judge(swap: SwapTest, foci: Sequence[Focus], confirmed: bool, basis: str = M
         *_say_where(foci, named),
         *_say_how_sure(swap, points, confirmed, words),
         words.caution,
-        *_say_what_to_do(swap, suspected, words),
+        *_say_what_to_do(swap, points, confirmed, words),
     ]
     located = named or (foci[-1] if foci else None)
     return Verdict(
@@ -194,8 +197,7 @@ def _conclude(swap: SwapTest, points: bool, confirmed: bool, words: Basis) -> st
     """Return the judgement, the first words of the headline."""
     if points:
         return words.suspicion if confirmed else "POSSIBLE SHORTCUT, if the next epoch says so too"
-    size, limit = (swap.drop, words.drop.size) if swap.gap is None else (swap.gap, words.gap.size)
-    if size > limit:
+    if _is_large(swap, words):
         return "UNCLEAR, so few images may also say so by chance"
     # Near the accuracy of guessing there is nothing to lose, so the absence of a gap means nothing.
     enough = 1 / swap.classes + ABOVE_GUESSING
@@ -204,6 +206,11 @@ def _conclude(swap: SwapTest, points: bool, confirmed: bool, words: Basis) -> st
     if swap.control_accuracy is not None and swap.control_accuracy < enough:
         return f"UNCLEAR, since {words.pasting[0].lower()}{words.pasting[1:]} confuses the network"
     return words.no_sign
+
+
+def _is_large(swap: SwapTest, words: Basis) -> bool:
+    """Return True if the fall of the accuracy is large, whether or not it may be chance."""
+    return swap.drop > words.drop.size if swap.gap is None else swap.gap > words.gap.size
 
 
 def _accuracies(swap: SwapTest, words: Basis) -> str:
@@ -257,13 +264,16 @@ def _say_how_sure(swap: SwapTest, points: bool, confirmed: bool, words: Basis) -
     return sentences
 
 
-def _say_what_to_do(swap: SwapTest, suspected: bool, words: Basis) -> list[str]:
+def _say_what_to_do(swap: SwapTest, points: bool, confirmed: bool, words: Basis) -> list[str]:
     sentences = []
     if swap.pasting_cost is not None and swap.pasting_cost > LARGE_COST:
         sentences.append(f"{words.pasting} costs {_points(swap.pasting_cost)}: {words.look_first}.")
-    elif suspected:
+    elif points and confirmed:
         sentences.append("Look at the counterfactuals, then train with images of each class on other backgrounds.")
-    if swap.n_controlled < swap.n:
+    if _is_large(swap, words) and not points:
+        wanted = max(ENOUGH_IMAGES, 2 * swap.n)
+        sentences.append(words.more_images.format(math.ceil(wanted / swap.classes)))
+    elif swap.n_controlled < swap.n:
         sentences.append(f"Give each class {words.two_images} or more.")
     return sentences
 
