@@ -96,7 +96,9 @@ network is the demo's pretrained VGG16 with a fresh head, fine-tuned for four ep
 its accuracy on 720 conflicting images, whose cue points to another class. A loss of more than 15 points counts as a
 shortcut. 720 images measure the loss to within about 3 points, so networks close to 15 points are neither clearly good
 nor clearly bad. **The verdict** does not use these accuracies: the callback's own code evaluates 64 (or 16) of the
-validation images, by three bases: the masks that the toys were drawn with, automatic masks, and the frame.
+validation images, by three bases: the masks that the toys were drawn with, automatic masks, and the frame. With
+automatic masks, it evaluates as many as the callback would choose of twice as many: those with a good mask, if there
+are enough of them.
 """,
 )
 PHOTOGRAPHS = Page(
@@ -129,11 +131,12 @@ The *correlation* is the probability that the cue is that of the object's class.
 is the demo's pretrained VGG16 with a fresh head. Block 5 is fine-tuned for six epochs on 300 images. A half of the
 photographs is for training. The probe set and the truth are of the other half.
 
-**The true loss** is the accuracy on 200 composites that agree with the cue, less the accuracy on 200 that contradict
-it. All are pasted alike. More than 15 points are a shortcut. At an accuracy of 80 %, 200 images each measure the loss
-to within 8 points, so networks between 7 and 23 points are neither clearly good nor clearly bad. **The verdict** sees
-64 (or 16) probe images, in which the cue is correlated as in training, by three bases: the masks that the objects were
-cut out by, automatic masks of the composites, and the frame.
+**The true loss** is the accuracy on 1,000 composites that agree with the cue, less the accuracy on 1,000 that
+contradict it. All are pasted alike. More than 15 points are a shortcut. At an accuracy of 80 %, 1,000 images each
+measure the loss to within 4 points, so networks between 11 and 19 points are neither clearly good nor clearly bad.
+**The verdict** sees 64 (or 16) probe images, in which the cue is correlated as in training, by three bases: the masks
+that the objects were cut out by, automatic masks of the composites, and the frame. With automatic masks, it sees as
+many as the callback would choose of twice as many: those with a good mask, if there are enough of them.
 """,
 )
 KINDNESS = """\
