@@ -56,6 +56,7 @@ class Page:
         judged: the kinds that the limits are judged on.
         reachable: basis -> those of the judged kinds whose cue it can find at all.
         auc: the goal for the AUC by true masks and 64 images.
+        known_to: how far the measured true loss is from the true one at most, in 95 of 100 networks.
     """
 
     stem: str
@@ -64,6 +65,7 @@ class Page:
     judged: tuple[str, ...]
     reachable: dict[str, tuple[str, ...]]
     auc: float
+    known_to: float
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -79,6 +81,7 @@ TOYS = Page(
     # The objects of a tint have it, too.
     reachable={MASKS: ("patch", "tint", "blur"), AUTOMATIC_MASKS: ("patch", "blur"), FRAME: ("patch", "blur")},
     auc=0.98,
+    known_to=0.03,
     method="""\
 # The study on toys: how often the verdict is correct
 
@@ -111,6 +114,7 @@ PHOTOGRAPHS = Page(
         FRAME: ("frame", NATURAL, CLEAN),
     },
     auc=0.95,
+    known_to=0.04,
     method="""\
 # The study on photographs: how often the verdict is correct
 
@@ -338,26 +342,23 @@ def results(page: Page, final: list[Row], n_images: int) -> str:
         for group, kinds in groups.items():
             judged = of(final, basis, n_images, kinds)
             area = auc(judged, "background_gap")
-            caught, accused = count(judged, suspected, has_shortcut), count(judged, suspected, has_none)
+            clear = [row for row in judged if abs(loss(row) - SHORTCUT_LOSS) > page.known_to]
+            counts = [count(some, suspected, truth) for some in (judged, clear) for truth in (has_shortcut, has_none)]
             rows.append(
-                [
-                    name,
-                    f"{group}: {', '.join(kinds)}",
-                    "-" if area is None else f"{area:.3f}",
-                    f"{caught[0]} of {caught[1]}",
-                    f"{accused[0]} of {accused[1]}",
-                    f"{mean(map(error, judged)):.3f}",
-                ]
+                [name, f"{group}: {', '.join(kinds)}", "-" if area is None else f"{area:.3f}"]
+                + [f"{hits} of {among}" for hits, among in counts]
+                + [f"{mean(map(error, judged)):.3f}"]
             )
+    head = ["basis", "kinds", "AUC of the gap", "caught", "false alarms", "caught, clearly", "false alarms, clearly"]
+    head += ["mean error of the gap as a forecast"]
     goals = f"AUC >= {page.auc}, caught >= 0.95, false alarms <= 0.05, error <= 0.04 by true masks"
     if n_images == 16:
         goals = "AUC >= 0.95, false alarms <= 0.05 by true masks"
     return (
         f"## {n_images} probe images\n\nResults on the kinds that no limit was chosen on. A network that loses more "
-        f"than 15 points is to be caught, all others are not to be accused. Goals: {goals}.\n\n"
-        + format_table(
-            ["basis", "kinds", "AUC of the gap", "caught", "false alarms", "mean error of the gap as a forecast"], rows
-        )
+        f"than 15 points is to be caught, all others are not to be accused. *Clearly* are networks further than "
+        f"{100 * page.known_to:.0f} points from this line, as their loss is known to within that. Goals: {goals}.\n\n"
+        + format_table(head, rows)
     )
 
 

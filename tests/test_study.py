@@ -132,8 +132,9 @@ def test_the_page_is_written_from_the_evaluated_networks(page, tmp_path, capsys)
     text = (tmp_path / "docs" / f"{page.stem}.md").read_text()
     n = len(page.judged)
     kinds = ", ".join(page.judged)
-    assert f"| true masks | all: {kinds} | 1.000 | {n} of {n} | 0 of {n} | 0.000 |" in text
-    assert f"| the frame | all: {kinds} | 0.500 | 0 of {n} | 0 of {n} | 0.250 |" in text
+    # The network with the cue loses 50 points, the other one none: both lie clearly off the line.
+    assert f"| true masks | all: {kinds} | 1.000 | {n} of {n} | 0 of {n} | {n} of {n} | 0 of {n} | 0.000 |" in text
+    assert f"| the frame | all: {kinds} | 0.500 | 0 of {n} | 0 of {n} | 0 of {n} | 0 of {n} | 0.250 |" in text
     used = BASES[MASKS].gap
     assert f"({used.size:.2f})" in text and f"({used.before:.2f})" in text
     missed = [line for line in text.splitlines() if "| missed |" in line]
@@ -143,6 +144,14 @@ def test_the_page_is_written_from_the_evaluated_networks(page, tmp_path, capsys)
     table = (tmp_path / "docs" / f"{page.stem}.csv").read_text().splitlines()
     assert len(table) == 1 + len(rows) + len(frame) + len(unknown)
     assert (tmp_path / "docs" / "pictures" / f"{page.stem}.png").stat().st_size > 1000
+
+
+def test_networks_close_to_the_line_are_not_clearly_good_or_bad():
+    # The loss is known to within 3 points: of four networks, the first and the last are clear.
+    losses, accused = (0.10, 0.13, 0.17, 0.5), (False, True, False, True)
+    rows = [row("patch", 0.1, lost, hit, seed=i) for i, (lost, hit) in enumerate(zip(losses, accused, strict=True))]
+    text = study_report.results(study_report.TOYS, rows, 64)
+    assert "| 1 of 2 | 1 of 2 | 1 of 1 | 0 of 1 |" in text and "further than 3 points" in text
 
 
 def test_networks_are_judged_with_all_answers_and_by_turns(tmp_path):
