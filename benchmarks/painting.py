@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -101,12 +102,14 @@ def main() -> None:
 
     chance = np.random.default_rng(0)
     scenes = ((areas < SMALL_OBJECT) & probe.has_mask).nonzero()[:, 0].numpy()
-    print(f"| way | {' | '.join(f'{low:.0%}-{high:.0%}' for low, high in zip(SIZES, SIZES[1:], strict=False))} | s |")
-    print("|---|" + "---|" * len(SIZES))
+    # Sizes of which the photographs have a mask.
+    sizes = [(low, high) for low, high in pairwise(SIZES) if ((areas > low) & (areas < high)).any()]
+    print(f"| way | {' | '.join(f'{low:.0%}-{high:.0%}' for low, high in sizes)} | s |")
+    print("|---|" + "---|" * (len(sizes) + 1), flush=True)
     found: dict[str, list[str]] = {way: [] for way in args.ways}
     seconds = dict.fromkeys(args.ways, 0.0)
     count = 0
-    for low, high in zip(SIZES, SIZES[1:], strict=False):
+    for low, high in sizes:
         holes = ((areas > low) & (areas < high)).nonzero()[:, 0].numpy()
         painted: dict[str, list[np.ndarray[Any, Any]]] = {way: [] for way in args.ways}
         true: list[np.ndarray[Any, Any]] = []
