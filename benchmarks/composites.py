@@ -204,7 +204,7 @@ def as_they_are(photographs: Photographs, seed: int, *, training: bool, count: i
         chosen = [i for own in halves for i in own]
     else:
         good = [[i for i in own if photographs.is_good[i]] for own in halves]
-        # Evenly over the classes, so that the first of more are the same.
+        # The classes take turns, so that any number of the first are of all classes.
         mixed = [i for nth in zip_longest(*good) for i in nth if i is not None]
         chosen = mixed[:count]
     return Composites(photographs.images[chosen], photographs.labels[chosen], photographs.masks[chosen])

@@ -17,11 +17,11 @@ import torch
 from finetuning import Finetuning
 from PIL import Image
 from saved import ANSWERS, SCALARS, TRUTH, file_of, save
+from study_report import NAMES
 from torch import Tensor
 
 from gradcam_callback import GradCAM, GradCAMWarning, ProbeSet
 from gradcam_callback.measures import AUTOMATIC_MASKS, MASKS, metrics
-from gradcam_callback.measures.basis import BASES
 from gradcam_callback.probes import Item, choose_masked, make_probe_set
 from gradcam_callback.run.interventions import OTHER_CLASS, SAME_CLASS, Interventions, Predict
 from gradcam_callback.saliency import Proposal, SaliencyNetwork
@@ -114,13 +114,16 @@ class Study:
             networks.load(self._file(folder, self.epochs))
             truth = {name: networks.accuracy(data.images, data.labels) for name, data in self.truth(run).items()}
             save(folder / TRUTH, {**asdict(run), "epoch": self.epochs, **truth})
-        for basis in BASES:
-            if not (folder / file_of(basis)).exists():
-                save(folder / file_of(basis), list(self._ask(basis, run, networks, folder)))
+        missing = [basis for basis in NAMES if not (folder / file_of(basis)).exists()]
+        if missing:
+            images = self.probe(run, TRIED * max(PROBES))
+            for basis in missing:
+                save(folder / file_of(basis), list(self._ask(basis, images, run, networks, folder)))
 
-    def _ask(self, basis: str, run: Run, networks: Finetuning, folder: Path) -> Iterator[dict[str, Any]]:
+    def _ask(
+        self, basis: str, images: Images, run: Run, networks: Finetuning, folder: Path
+    ) -> Iterator[dict[str, Any]]:
         """Ask a network by one basis at its last two epochs, on 64 and on 16 probe images."""
-        images = self.probe(run, TRIED * max(PROBES))
         sets = {count: probe_set(images, basis, count) for count in PROBES}
         for epoch in (self.epochs - 1, self.epochs):
             networks.load(self._file(folder, epoch))

@@ -113,10 +113,12 @@ def _largest_category(
         name = names[annotation["category_id"]]
         if name in classes and _area(annotation) > 0:
             by_name.setdefault(name, []).append(annotation)
-    for name, found in list(by_name.items()):
-        if name in single and all(annotation.get("iscrowd") for annotation in found):
-            del by_name[name]
-    return max(by_name.items(), key=lambda pair: sum(_area(part) for part in pair[1])) if by_name else None
+    counted = [
+        (name, found)
+        for name, found in by_name.items()
+        if name not in single or not all(annotation.get("iscrowd") for annotation in found)
+    ]
+    return max(counted, key=lambda pair: sum(_area(part) for part in pair[1]), default=None)
 
 
 def _area(annotation: Any) -> float:
