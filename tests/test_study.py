@@ -10,6 +10,7 @@ import study_report
 import torch
 import turns
 
+from gradcam_callback import ProbeSet
 from gradcam_callback.measures.basis import AUTOMATIC_MASKS, BASES, FRAME, MASKS
 from gradcam_callback.saliency import Proposal
 
@@ -68,6 +69,41 @@ def test_each_basis_has_its_masks_and_doubtful_automatic_ones_give_way(monkeypat
     assert Doubts.seen == 6 + len(automatic.replaced)
     judging.probe_set(data, AUTOMATIC_MASKS, 6)
     assert Doubts.seen == 6 + len(automatic.replaced), "each image is masked once"
+
+
+def test_what_has_been_measured_of_a_network_is_not_measured_again(tmp_path, monkeypatch):
+    made = []
+
+    class Networks:
+        """Always answers the first class."""
+
+        def load(self, path): ...
+        def forget(self): ...
+        def accuracy(self, images, labels):
+            return 0.5
+
+        def predict(self, images, _=None):
+            return torch.eye(3)[torch.zeros(len(images), dtype=torch.long)]
+
+    def images(run, count):
+        made.append(count)
+        return biased.make(run.kind, 6, run.correlation, run.seed)
+
+    run = judging.Run("texture", 1.0, 1)
+    study = judging.Study(
+        [run], 4, None, images, lambda run: {"validation": images(run, 0), "conflicting": images(run, 0)}
+    )
+    monkeypatch.setattr(judging, "maps_alone", lambda *_: {})
+    monkeypatch.setattr(judging, "probe_set", lambda data, *_: ProbeSet(data.images, data.labels, data.masks))
+    (tmp_path / run.name).mkdir()
+    (tmp_path / run.name / "4.pt").touch()
+    files = {saved.TRUTH, *map(saved.file_of, (MASKS, AUTOMATIC_MASKS, FRAME))}
+    study.make(Networks(), tmp_path, "evaluate")
+    assert {path.name for path in (tmp_path / run.name).glob("*.json")} == files
+    assert made == [0, 0, 128], "the probe images are made once for all bases"
+    (tmp_path / run.name / saved.TRUTH).unlink()
+    study.make(Networks(), tmp_path, "evaluate")
+    assert made == [0, 0, 128, 0, 0]
 
 
 def row(kind, gap, lost, suspected=None, epoch=4, seed=1):
