@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import torch
-from engine import describe_machine, discs
+from engine import describe_machine, discs, fail
 from images import IMAGES, photographs
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -87,13 +87,10 @@ def measure(size: int, masked: bool, frozen: int, rounds: int) -> dict[str, floa
     assert interventions is not None
     seconds: dict[str, list[float]] = {}
 
-    def report(_: str, error: Exception) -> None:
-        raise error
-
     with tempfile.TemporaryDirectory() as folder:
         writer = TensorBoardWriter(TensorBoardLogger(folder, name="", version=""))
         style = GradCAMCallback().style
-        log, laid_out = timed(RunLogger, evaluator, state, [writer], Tags(), report=report, style=style)
+        log, laid_out = timed(RunLogger, evaluator, state, [writer], Tags(), report=fail, style=style)
         _, started = timed(log.start)
         for epoch in range(rounds + 1):
             turn = choose_turn(state.history, interventions.basis)
