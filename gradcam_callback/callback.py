@@ -42,7 +42,8 @@ class GradCAMCallback(Callback):
     Args:
         probe: the images to watch: a `ProbeSet`, or a folder for `ProbeSet.from_folder`, with the transform and the
             classes of the validation dataset. None takes up to 16 images from the validation data, evenly over the
-            classes, the same ones every time. They go the way of a validation batch: collate function and batch hooks.
+            classes, the same ones every time. The verdict rests on up to 64 of these classes, see `ProbeSet.watch`.
+            They go the way of a validation batch: collate function and batch hooks.
         target_layers: names of layers or modules, see `GradCAM`.
         target: what a map explains: ``"label"``, ``"predicted"``, a class index, ``"contrast"`` (the label's logit
             minus the strongest other one), or a callable ``(outputs, index) -> (N,)`` for anything else. ``outputs`` is
@@ -194,7 +195,7 @@ class GradCAMCallback(Callback):
                 self._start_evaluating(trainer, pl_module, self._source.look_at(trainer, pl_module, batch))
         # The session computes at the first batch only. Before, weight averaging has not swapped its weights in yet.
         if self.should_log(trainer):
-            self._session.compute_shard(trainer.global_rank, trainer.world_size)
+            trainers.compute_shard(trainer, self._session)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking:
@@ -276,7 +277,7 @@ class GradCAMCallback(Callback):
     def _evaluate_collected(self, trainer: Trainer, pl_module: LightningModule) -> None:
         with self._session.guard("every map of this run"):
             self._start_evaluating(trainer, pl_module, self._source.finish())
-            self._session.compute_shard(trainer.global_rank, trainer.world_size)
+            trainers.compute_shard(trainer, self._session)
 
     def _start_evaluating(self, trainer: Trainer, pl_module: LightningModule, probe: ProbeSet | None) -> None:
         if probe is None:

@@ -160,7 +160,7 @@ def answers(
         )
         for _ in range(rows)
     ]
-    return answer_sheet(headline, False, "a note", [Group((heading, "50 % right"), count) for count in counts], row)
+    return answer_sheet(headline, False, "a note", [Group(heading, "50 % right", count) for count in counts], row)
 
 
 def overviews(count=3, layers=ALL, shape="square", caption=STAR, title="NO SIGN: right.", judged=True):

@@ -374,7 +374,7 @@ def test_the_callback_watches_with_automatic_masks(fit, thin, large_toys, events
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_the_callback_replaces_images_with_doubtful_masks(fit, thin, bright, streamed):
-    items = photographs([i // 2 not in (1, 4, 6) for i in range(16)])
+    items = photographs([i // 2 % 8 not in (1, 4, 6) for i in range(72)])
 
     class Stream(IterableDataset):
         def __iter__(self):
@@ -384,7 +384,8 @@ def test_the_callback_replaces_images_with_doubtful_masks(fit, thin, bright, str
     fit(thin, callback, train_data=items[:4], val_data=Stream() if streamed else items)
     probe = callback.probe_set
     assert probe.has_mask.all() and probe.labels.bincount().tolist() == [3, 3]
-    assert len(bright.seen) == 6 + len(probe.replaced) and 0 < len(probe.replaced) <= 6
+    assert probe.verdict_set.has_mask.all() and probe.verdict_set.labels.bincount().tolist() == [12, 12]
+    assert len(bright.seen) == 24 + len(probe.replaced) and 0 < len(probe.replaced) <= 24
 
 
 def test_automatic_masks_may_suspect_and_never_acquit(thin, bright):

@@ -166,7 +166,7 @@ def test_an_answer_sheet_has_the_answer_below_each_image_and_groups_apart(drawn,
 def test_a_row_with_fewer_images_leaves_the_rest_of_its_group_empty(drawn):
     picture = np.zeros((60, 60, 3), np.uint8)
     rows = [AnswerRow("a", "star", [[picture] * 2], [[STAR] * 2]), AnswerRow("b", "star", [[picture]], [[STAR]])]
-    answer_sheet("NO SIGN", False, "a note", [Group(("others",), 2)], rows)
+    answer_sheet("NO SIGN", False, "a note", [Group("others", "", 2)], rows)
     _, cells, _ = split(drawn)
     assert len(cells) == 3 and cells[2].left == cells[0].left < cells[1].left and cells[2].top > cells[0].top
 
@@ -175,7 +175,7 @@ def test_a_row_with_fewer_images_leaves_the_rest_of_its_group_empty(drawn):
 def test_the_headline_of_an_answer_sheet_takes_the_lines_that_it_needs(drawn, is_alarm):
     words = [f"word{i}" for i in range(60)]
     row = AnswerRow("a", "star", [[np.zeros((60, 60, 3), np.uint8)] * 4], [[STAR] * 4])
-    image = answer_sheet(" ".join(words), is_alarm, "a note", [Group(("others",), 4)], [row])
+    image = answer_sheet(" ".join(words), is_alarm, "a note", [Group("others", "", 4)], [row])
     _, cells, texts = split(drawn)
     lines = [w for w in texts if w.text.startswith("word")]
     assert len(lines) > 3 and " ".join(w.text for w in lines).split() == words

@@ -30,8 +30,9 @@ from gradcam_callback.drawing.heatmap import Pixels
 from gradcam_callback.drawing.input_image import InputImage
 from gradcam_callback.drawing.sheets import wrap
 
-# The longer side of an image, and the lines of text below it, in pixels.
-_CELL, _NAME, _LINE, _LINES = 184, LABEL + GAP, SMALL + 3, 3
+# The longer side of an image, and the lines of text below it, in pixels. More images than _MANY are smaller.
+_CELL, _SMALL_CELL, _MANY = 184, 132, 30
+_NAME, _LINE, _LINES = LABEL + GAP, SMALL + 3, 3
 # The brightness of what lies outside of a mask.
 _DIM = 0.35
 
@@ -61,9 +62,10 @@ def mask_sheet(title: str, note: str, cells: Sequence[MaskCell]) -> Image.Image:
         note: A smaller line below the title.
         cells: All images have one shape.
     """
-    width, height = cells[0].image.fit(_CELL)
-    columns = max(1, min(len(cells), (PANEL_WIDTH - 2 * MARGIN + BETWEEN) // (_CELL + BETWEEN)))
-    pitch_x, pitch_y = _CELL + BETWEEN, height + _NAME + _LINES * _LINE + GRID
+    side = _CELL if len(cells) <= _MANY else _SMALL_CELL
+    width, height = cells[0].image.fit(side)
+    columns = max(1, min(len(cells), (PANEL_WIDTH - 2 * MARGIN + BETWEEN) // (side + BETWEEN)))
+    pitch_x, pitch_y = side + BETWEEN, height + _NAME + _LINES * _LINE + GRID
     top = MARGIN + TITLE + GAP + LABEL + GRID
     rows = -(-len(cells) // columns)
     page = 2 * MARGIN + columns * pitch_x - BETWEEN
@@ -77,12 +79,12 @@ def mask_sheet(title: str, note: str, cells: Sequence[MaskCell]) -> Image.Image:
     write(sheet, note, (MARGIN, MARGIN + TITLE + GAP), LABEL, FAINT, page - 2 * MARGIN)
     for cell, (left, y) in zip(cells, places, strict=True):
         below = y + height + GAP
-        write(sheet, cell.name, (left, below), LABEL, INK, _CELL)
+        write(sheet, cell.name, (left, below), LABEL, INK, side)
         verdict, colour = "used", CORRECT
         if cell.doubt is not None:
             verdict, colour = f"{'replaced' if cell.replaced else 'left out'}: {cell.doubt}", WRONG
-        for i, line in enumerate(wrap(verdict, SMALL, _CELL)[:_LINES]):
-            write(sheet, line, (left, below + _NAME + i * _LINE), SMALL, colour, _CELL)
+        for i, line in enumerate(wrap(verdict, SMALL, side)[:_LINES]):
+            write(sheet, line, (left, below + _NAME + i * _LINE), SMALL, colour, side)
     return sheet
 
 

@@ -51,11 +51,13 @@ class Group:
     """Neighbouring columns of an answer sheet, under one heading.
 
     Attributes:
-        heading: Lines of text above the columns.
+        heading: Text above the columns, in as many lines as it needs.
+        remark: A fainter line below the heading.
         columns: Number of columns. A row may have fewer images.
     """
 
-    heading: tuple[str, ...]
+    heading: str
+    remark: str
     columns: int
 
 
@@ -84,7 +86,7 @@ def answer_sheet(
     Args:
         headline: Text above the table, in as many lines as it needs.
         is_alarm: True writes the headline in red.
-        note: A smaller line below the headline.
+        note: Smaller text below the headline.
         groups: Columns, from left to right.
         rows: All images have one shape. They are drawn as large as they are.
     """
@@ -96,9 +98,12 @@ def answer_sheet(
         lefts.append([x + column * (width + BETWEEN) for column in range(group.columns)])
         x = lefts[-1][-1] + width + BLOCK_GAP
     page = x - BLOCK_GAP + MARGIN
-    title = wrap(headline, TITLE, page - 2 * MARGIN)
-    headings_top = MARGIN + len(title) * (TITLE + GAP) + LINE + GRID
-    top = headings_top + max(len(group.heading) for group in groups) * LINE + GAP
+    title, notes = wrap(headline, TITLE, page - 2 * MARGIN), wrap(note, LABEL, page - 2 * MARGIN)
+    notes_top = MARGIN + len(title) * (TITLE + GAP) + GAP
+    rooms = [min(places[-1] + width + BLOCK_GAP - GAP, page - MARGIN) - places[0] for places in lefts]
+    headings = [wrap(group.heading, LABEL, room) for group, room in zip(groups, rooms, strict=True)]
+    remarks_top = notes_top + len(notes) * LINE + GRID - GAP + max(map(len, headings)) * LINE
+    top = remarks_top + LINE + GAP
     pitch = height + ANSWER + BETWEEN
     canvas = blank(page, top + len(rows) * pitch + MARGIN)
     for i, row in enumerate(rows):
@@ -110,11 +115,13 @@ def answer_sheet(
     for i, line in enumerate(title):
         top_of_line = MARGIN + i * (TITLE + GAP)
         write(sheet, line, (MARGIN, top_of_line), TITLE, WRONG if is_alarm else INK, page - 2 * MARGIN)
-    write(sheet, note, (MARGIN, MARGIN + len(title) * (TITLE + GAP) + GAP), LABEL, FAINT, page - 2 * MARGIN)
-    for places, group in zip(lefts, groups, strict=True):
-        room = min(places[-1] + width + BLOCK_GAP - GAP, page - MARGIN) - places[0]
-        for i, line in enumerate(group.heading):
-            write(sheet, line, (places[0], headings_top + i * LINE), LABEL, INK if i == 0 else FAINT, room)
+    for i, line in enumerate(notes):
+        write(sheet, line, (MARGIN, notes_top + i * LINE), LABEL, FAINT, page - 2 * MARGIN)
+    for places, group, heading, room in zip(lefts, groups, headings, rooms, strict=True):
+        # The last lines are level, next to the images.
+        for i, line in enumerate(reversed(heading), start=1):
+            write(sheet, line, (places[0], remarks_top - i * LINE), LABEL, INK, room)
+        write(sheet, group.remark, (places[0], remarks_top), LABEL, FAINT, room)
     for i, row in enumerate(rows):
         # In the middle of the image, unless the image is lower than the two lines.
         y = top + i * pitch + max(0, height // 2 - LABEL - GAP)

@@ -89,7 +89,8 @@ BASES = {
     AUTOMATIC_MASKS: replace(
         _MASKS,
         no_sign="NO SIGN OF A SHORTCUT, as far as automatic masks can tell",
-        more_images='More images decide it: probe=ProbeSet.from_dataset(val_dataset, per_class={}, masks="auto").',
+        more_images="More images decide it: "
+        'probe=ProbeSet.from_dataset(val_dataset, per_class={}, masks="auto").watch(16).',
         caution="This is measured by automatic masks; look at gradcam/masks.",
     ),
     FRAME: replace(
@@ -102,7 +103,7 @@ BASES = {
         pasting="Another frame alone",
         look_first="the network needs more of the picture than its centre, so little is known",
         two_images="two probe images",
-        more_images="More images decide it: probe=ProbeSet.from_dataset(val_dataset, per_class={}).",
+        more_images="More images decide it: probe=ProbeSet.from_dataset(val_dataset, per_class={}).watch(16).",
         caution=NO_MASKS,
     ),
 }

@@ -150,6 +150,9 @@ def centre_masks(images: Tensor, kept: float = KEPT_CENTRE) -> Tensor:
 def _choose_pairs(labels: list[int], allowed: Tensor, is_good: list[bool], n_donors: int, rng: random.Random) -> Swaps:
     """Choose the images on whose backgrounds each object is put; their classes take turns.
 
+    With one background per object, images that few objects have so far come first. Objects that share a background are
+    not independent of each other, and the swap test could not know it.
+
     Args:
         labels: of the M images.
         allowed: ``(M, M)`` bool, True if the object of the image of a row may be put on the background of a column.
@@ -157,17 +160,20 @@ def _choose_pairs(labels: list[int], allowed: Tensor, is_good: list[bool], n_don
         n_donors: per object at most.
         rng: chooses among the images of a class.
     """
-    pairs = []
+    pairs, uses, balanced = [], [0] * len(labels), n_donors == 1
     for i in range(len(labels)):
         n_queued: dict[int, int] = {}
         queue = []
-        for j in sorted(rng.sample(range(len(labels)), len(labels)), key=lambda j: not is_good[j]):
+        shuffled = rng.sample(range(len(labels)), len(labels))
+        for j in sorted(shuffled, key=lambda j: (not is_good[j], uses[j] if balanced else 0)):
             if allowed[i, j]:
                 turn = n_queued.get(labels[j], 0)
                 n_queued[labels[j]] = turn + 1
                 queue.append((turn, j))
         # Both sorts are stable: among equals the images keep their random order.
         queue.sort(key=lambda entry: entry[0])
-        pairs += [(i, j) for _, j in queue[:n_donors]]
+        for _, j in queue[:n_donors]:
+            pairs.append((i, j))
+            uses[j] += 1
     table = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2)
     return Swaps(table[:, 0], table[:, 1])

@@ -66,11 +66,13 @@ def swap_test(
     Swaps that share an object or a background are not independent of each other: one easy object is right on every
     background, and one good background fools every object. A binomial interval would count them as independent, and
     be too narrow. So images are drawn, not swaps. An object counts as often as its image was drawn, and so does each of
-    its backgrounds, as in the pigeonhole bootstrap (Owen 2007), which draws objects and backgrounds separately. All
-    accuracies come from the same draws, and the gap and the drop are differences within each object.
+    its backgrounds, as in the pigeonhole bootstrap (Owen 2007), which draws objects and backgrounds separately. The
+    only background of an object is drawn with it: without it, an object would be dropped, which doubles the interval.
+    All accuracies come from the same draws, and the gap and the drop are differences within each object.
 
     Args:
-        correct: ``(M,)`` bool, True if the prediction on the unchanged image is correct.
+        correct: ``(M,)`` bool, True if the prediction on the unchanged image is correct. Or 1, 0, and NaN for an image
+            that takes part as a background only.
         labels: ``(M,)``.
         other_class: S objects on backgrounds of other classes.
         correct_on_others: ``(S,)`` bool, True if the prediction on these is correct.
@@ -78,7 +80,7 @@ def swap_test(
         correct_on_same: ``(T,)`` bool.
         seed: of the bootstrap.
     """
-    m = len(correct)
+    m, takes_part = len(correct), correct.double().isfinite()
     drawn = torch.randint(m, (_RESAMPLES, m), generator=torch.Generator().manual_seed(seed))
     # Row 0 holds every image once, for the accuracies themselves. The other rows count how often each image was drawn.
     counts = torch.ones(_RESAMPLES + 1, m, dtype=torch.float64)
@@ -101,9 +103,9 @@ def swap_test(
         swap_interval=_interval(swap[1:]),
         gap_interval=_interval(gap[1:]) if n_controlled else None,
         drop_interval=_interval(drop[1:]),
-        n=m,
+        n=int(takes_part.sum()),
         n_controlled=n_controlled,
-        classes=len(labels.unique()),
+        classes=len(labels[takes_part].unique()),
     )
 
 
@@ -117,7 +119,8 @@ def _by_object(counts: Tensor, swaps: Swaps, correct: Tensor) -> Tensor:
     """
     belongs = torch.zeros(len(swaps), counts.shape[1], dtype=torch.float64)
     belongs[torch.arange(len(swaps)), swaps.objects] = 1
-    weights = counts[:, swaps.donors]
+    has_one = (belongs.sum(dim=0) == 1)[swaps.objects]
+    weights = counts[:, swaps.donors].masked_fill(has_one, 1)
     return (weights * correct) @ belongs / (weights @ belongs)
 
 

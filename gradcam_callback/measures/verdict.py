@@ -121,7 +121,9 @@ def confirms(previous_gap: float | None, previous_drop: float, basis: str = MASK
     return previous_drop > of.drop.before if previous_gap is None else previous_gap > of.gap.before
 
 
-def judge(swap: SwapTest, foci: Sequence[Focus], confirmed: bool, basis: str = MASKS) -> Verdict:
+def judge(
+    swap: SwapTest, foci: Sequence[Focus], confirmed: bool, basis: str = MASKS, n_all: int | None = None
+) -> Verdict:
     """Judge one validation, and put the evidence in words.
 
     Args:
@@ -129,6 +131,7 @@ def judge(swap: SwapTest, foci: Sequence[Focus], confirmed: bool, basis: str = M
         foci: one per chosen layer, from input to output; empty without masks.
         confirmed: True if the previous epoch said so, too; see `confirms`.
         basis: what tells the object from the background: a key of `gradcam_callback.measures.basis.BASES`.
+        n_all: the number of images that the next validation asks after a large fall; None if no more than this one did.
     """
     if swap.gap is None or swap.gap_interval is None:
         points = drop_points_to_background(swap.drop, swap.drop_interval[0], basis)
@@ -140,7 +143,7 @@ def judge(swap: SwapTest, foci: Sequence[Focus], confirmed: bool, basis: str = M
         *_say_where(foci, named),
         *_say_how_sure(swap, points, confirmed, words),
         words.caution,
-        *_say_what_to_do(swap, points, confirmed, words),
+        *_say_what_to_do(swap, points, confirmed, words, n_all or swap.n),
     ]
     located = named or (foci[-1] if foci else None)
     return Verdict(
@@ -264,13 +267,15 @@ def _say_how_sure(swap: SwapTest, points: bool, confirmed: bool, words: Basis) -
     return sentences
 
 
-def _say_what_to_do(swap: SwapTest, points: bool, confirmed: bool, words: Basis) -> list[str]:
+def _say_what_to_do(swap: SwapTest, points: bool, confirmed: bool, words: Basis, n_all: int) -> list[str]:
     sentences = []
     if swap.pasting_cost is not None and swap.pasting_cost > LARGE_COST:
         sentences.append(f"{words.pasting} costs {_points(swap.pasting_cost)}: {words.look_first}.")
     elif points and confirmed:
         sentences.append("Look at the counterfactuals, then train with images of each class on other backgrounds.")
-    if _is_large(swap, words) and not points:
+    if _is_large(swap, words) and not points and swap.n < n_all:
+        sentences.append(f"The next validation asks {n_all} images.")
+    elif _is_large(swap, words) and not points:
         wanted = max(ENOUGH_IMAGES, 2 * swap.n)
         sentences.append(words.more_images.format(math.ceil(wanted / swap.classes)))
     elif swap.n_controlled < swap.n:

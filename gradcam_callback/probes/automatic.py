@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from tqdm import tqdm
 
 from gradcam_callback.exceptions import GradCAMWarning
 from gradcam_callback.probes.items import Item, choose_per_class
@@ -144,7 +145,9 @@ class Make(Protocol):
     def __call__(self, items: Sequence[Item], *, automatic: bool) -> ProbeSet: ...
 
 
-def choose_masked(items: Sequence[Item], per_class: int | None, max_images: int | None, make: Make) -> ProbeSet:
+def choose_masked(
+    items: Sequence[Item], per_class: int | None, max_images: int | None, make: Make, times: int = 1
+) -> ProbeSet:
     """Make a probe set of some of the items per class, with a good automatic mask if there are enough of them.
 
     An item whose mask looks doubtful gives way to another one of its class. Only items that would be chosen are tried,
@@ -155,6 +158,7 @@ def choose_masked(items: Sequence[Item], per_class: int | None, max_images: int 
         per_class: as in `choose_per_class`.
         max_images: the same.
         make: makes a probe set of items.
+        times: so many times as many images are kept of each class.
     """
     unmasked = make(items, automatic=False)
     proposer = Proposer(unmasked, items)
@@ -163,11 +167,13 @@ def choose_masked(items: Sequence[Item], per_class: int | None, max_images: int 
     while True:
         # The sort is stable and keeps the order otherwise.
         order = sorted(range(len(items)), key=doubtful.__contains__)
-        chosen = [i for i, _ in choose_per_class([(i, items[i].label) for i in order], per_class, max_images)]
+        pairs = [(i, items[i].label) for i in order]
+        chosen = [i for i, _ in choose_per_class(pairs, per_class, max_images, times)]
         new = [i for i in chosen if i not in tried]
         if not new:
             break
-        for i in new:
+        # Many masks would look like a hang. The bar appears after two seconds only.
+        for i in tqdm(new, desc="GradCAM: making automatic masks", delay=2, leave=False):
             proposal = proposer.propose(i)
             if proposal is None:
                 # Boxes become a mask, so that the network is not asked about them again.

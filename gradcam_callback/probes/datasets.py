@@ -60,6 +60,7 @@ def choose_items(
     max_scanned: int | None,
     count_classes: CountClasses | None = None,
     automatic: bool = False,
+    times: int = 1,
 ) -> Choice:
     """Choose items of a map-style dataset, see `ProbeSet.from_dataset`.
 
@@ -69,6 +70,7 @@ def choose_items(
         count_classes: with it, labels are read only until every class has its images.
         automatic: True chooses `SPARE` times as many items. Those without a mask can make one of their file, if the
             dataset names the files of its images.
+        times: so many times as many items are chosen of each class, if they have labels.
     """
     check_per_class(1 if per_class is None else per_class)
     if not isinstance(dataset, Sized) or not hasattr(dataset, "__getitem__"):
@@ -85,6 +87,7 @@ def choose_items(
         if not feed.needs_labels:
             some = sorted(order[: spare * (max_images or per_class or 1)])
             return Choice(_read_items(dataset, feed, [(index, 0) for index in some], seed, automatic), labels_fit=False)
+        spare *= times
         stored = stored_labels(dataset)
 
         def are_stored(items: Sequence[Item], chosen: Sequence[tuple[int, int]]) -> bool:

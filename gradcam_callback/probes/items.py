@@ -54,7 +54,7 @@ def choose_per_class(
         per_class: the number of images per class. A class with fewer images gives all of them. None fills
             ``max_images`` evenly, with one image per class or more.
         max_images: the largest number of images. Without room for every class, some classes are left out.
-        spare: so many times as many images are chosen of each class.
+        spare: so many times as many images are chosen of each class. Classes that have them are preferred.
 
     Returns:
         The chosen pairs, ordered by label. An image is chosen again for a later class only if no other image is left.
@@ -67,6 +67,8 @@ def choose_per_class(
     if max_images is not None:
         room = max_images // per_class
         if len(classes) > room:
+            rich = [label for label in classes if len(by_class[label]) >= spare * per_class]
+            classes = rich if len(rich) >= room else classes
             # Spread the kept classes over all indices, since neighbouring classes are often alike.
             classes = [classes[round(i * (len(classes) - 1) / max(room - 1, 1))] for i in range(room)]
     chosen: list[tuple[int, int]] = []

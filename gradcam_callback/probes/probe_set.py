@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from gradcam_callback.probes.coco import read_coco
 from gradcam_callback.probes.datasets import choose_items
 from gradcam_callback.probes.feed import Feed
 from gradcam_callback.probes.folders import read_folder
-from gradcam_callback.probes.items import Item
+from gradcam_callback.probes.items import Item, choose_per_class
 from gradcam_callback.probes.lookup import find_class_names, undoing
 from gradcam_callback.probes.masks import is_box
 from gradcam_callback.probes.names import make_unique, name_image
@@ -126,11 +127,17 @@ class ProbeSet:
         self.mean, self.std = check_normalisation(mean, std, self.images.shape[1])
         self.proposals: dict[int, Proposal] | None = None
         self.replaced: list[Replaced] = []
+        self._verdict_set: ProbeSet | None = None
         if automatic:
             add_automatic_masks(self)
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def verdict_set(self) -> ProbeSet:
+        """Return the images that the verdict rests on: these, or after `watch` these first and then the others."""
+        return self._verdict_set or self
 
     @property
     def multi_label(self) -> bool:
@@ -146,6 +153,47 @@ class ProbeSet:
     def has_box_masks(self) -> bool:
         """Return True if some masks are plain boxes, which hold old background and read too kindly."""
         return bool(self.box_masks.any())
+
+    def watch(self, n: int) -> ProbeSet:
+        """Return a probe set of a few of the images. Maps are made of these only, and the verdict still rests on all.
+
+        Args:
+            n: the largest number of images, 1 or more. They are chosen evenly over the classes, images with a mask
+                first.
+
+        Raises:
+            ValueError: ``n`` is below 1.
+
+        Examples:
+            >>> import torch
+            >>> from gradcam_callback import ProbeSet
+            >>> probe = ProbeSet(torch.rand(40, 3, 8, 8), torch.arange(40) % 2).watch(4)
+            >>> probe.labels.tolist(), len(probe.verdict_set)
+            ([0, 0, 1, 1], 40)
+        """
+        if n < 1:
+            raise ValueError(f"Expected `n` to be 1 or more, but got {n}. Give the number of images to watch.")
+        masked_first = sorted(range(len(self)), key=lambda i: not self.has_mask[i])
+        chosen = choose_per_class([(i, int(self.labels[i])) for i in masked_first], None, n)
+        numbers = [i for i, _ in chosen]
+        others = sorted(set(range(len(self))) - set(numbers))
+        watched = self._select(numbers)
+        watched._verdict_set = self._select([*numbers, *others]) if others else None
+        return watched
+
+    def _select(self, numbers: Sequence[int]) -> ProbeSet:
+        selected = copy(self)
+        selected._verdict_set = None
+        selected.images, selected.labels = self.images[numbers], self.labels[numbers]
+        selected.has_mask, selected.box_masks = self.has_mask[numbers], self.box_masks[numbers]
+        selected.masks = self.masks[numbers] if self.masks is not None and selected.has_mask.any() else None
+        selected.present = None if self.present is None else self.present[numbers]
+        selected.names = [self.names[i] for i in numbers]
+        selected.rows = None if self.rows is None else [self.rows[i] for i in numbers]
+        if self.proposals is not None:
+            places = {number: place for place, number in enumerate(numbers)}
+            selected.proposals = {places[i]: found for i, found in self.proposals.items() if i in places}
+        return selected
 
     def class_name(self, label: int) -> str:
         """Return the name of a class, or ``"class <label>"`` if it has none.

@@ -16,6 +16,8 @@ from gradcam_callback.probes.labels import all_classes, to_classes
 from gradcam_callback.random_state import preserved_random_state
 
 _END = object()
+# The largest number of images that a collector holds. Of 224 pixels a side they take 460 MB.
+_MOST_HELD = 768
 
 
 class Collector:
@@ -46,7 +48,7 @@ class Collector:
             self._count.add(classes)
             # Never more of a class than could be chosen, so that a long stream does not fill the memory.
             wanted = [one for one in classes if self._held.get(one, 0) < self._spare * self._max_images]
-            if wanted and len(self._samples) < self._spare * self._max_images**2:
+            if wanted and len(self._samples) < min(self._spare * self._max_images**2, _MOST_HELD):
                 self._pairs += [(len(self._samples), one) for one in classes]
                 self._samples.append(sample)
                 self._held |= {one: self._held.get(one, 0) + 1 for one in classes}

@@ -84,7 +84,7 @@ class Album:
         self._sheets = None
         if interventions is not None and tags.COUNTERFACTUALS in views:
             # The answers below the images need more room than a heatmap does.
-            self._sheets = CounterfactualSheets(probe, interventions, cell=style.cell_size * 5 // 4)
+            self._sheets = CounterfactualSheets(interventions, cell=style.cell_size * 5 // 4)
 
     def entry(
         self,
@@ -118,8 +118,8 @@ class Album:
                 yield (tags.LAYER, layer), self.layer_panel.draw(layer, raw, texts, vmax)
         if evaluation.foci and tags.DEPTH_PROFILE in wanted:
             yield (tags.DEPTH_PROFILE,), draw_depth_profile(self._probe, evaluation, first)
-        if first is None and self._probe.proposals and tags.MASKS in wanted:
-            yield (tags.MASKS,), draw_masks(self._probe)
+        if first is None and self._probe.verdict_set.proposals and tags.MASKS in wanted:
+            yield (tags.MASKS,), draw_masks(self._probe.verdict_set)
         sheets_of = self._sheets if tags.COUNTERFACTUALS in wanted else None
         if sheets_of is not None and evaluation.answers is not None and state.verdict is not None:
             sheets = sheets_of.draw(evaluation.cams.logits, evaluation.answers, state.verdict)

@@ -29,7 +29,7 @@ def choose_turn(history: Sequence[Entry], basis: str) -> int | None:
     """Return which part of the interventions the next entry asks; None asks all of them.
 
     All are asked first, and whenever the next entry might confirm a suspicion. So a suspicion always rests on all of
-    them, while a network that shows no sign is asked a third each time.
+    them, while a network that shows no sign is asked a part each time.
 
     Args:
         history: the entries of the run so far. All processes have the same ones.

@@ -11,9 +11,16 @@ from torch import Tensor
 from gradcam_callback.drawing import AnswerRow, Caption, Group, InputImage, Pixels, answer_sheet
 from gradcam_callback.formatting import percent
 from gradcam_callback.measures import FRAME, Verdict
-from gradcam_callback.probes import ProbeSet
 from gradcam_callback.run.captions import caption_answers, caption_set
-from gradcam_callback.run.interventions import BACKGROUND, FOREGROUND, OTHER_CLASS, SAME_CLASS, Answers, Interventions
+from gradcam_callback.run.interventions import (
+    BACKGROUND,
+    FOREGROUND,
+    OTHER_CLASS,
+    SAME_CLASS,
+    UNCHANGED,
+    Answers,
+    Interventions,
+)
 
 ROWS = 12
 INPUT = "input"
@@ -35,13 +42,12 @@ class CounterfactualSheets:
     """The sheets of the interventions of one probe set.
 
     Args:
-        probe: the images.
-        interventions: of this probe set.
+        interventions: of the probe set.
         cell: longer side of an image, in pixels.
     """
 
-    def __init__(self, probe: ProbeSet, interventions: Interventions, cell: int) -> None:
-        self._probe, self._interventions, self._cell = probe, interventions, cell
+    def __init__(self, interventions: Interventions, cell: int) -> None:
+        self._probe, self._interventions, self._cell = interventions.probe, interventions, cell
         self._numbers = interventions.numbers.tolist()
         # Which images of each set belong to which row: object, background or unchanged image.
         self._headings = FRAME_HEADINGS if interventions.basis == FRAME else HEADINGS
@@ -51,20 +57,19 @@ class CounterfactualSheets:
         }
 
     def draw(self, logits: Tensor, answers: Answers, verdict: Verdict) -> Iterator[Image.Image]:
-        """Yield as many sheets as the images need. The objects whose answer the background changed come first.
+        """Yield as many sheets as the objects need. Those whose answer the background changed come first.
+
+        Of a verdict set, there are as many objects as are watched.
 
         Args:
-            logits: ``(N, K)``, of the unchanged probe images.
+            logits: ``(N, K)``, of the unchanged images that are watched.
             answers: to the interventions.
             verdict: of these answers.
         """
         if not self._numbers:
             return
-        numbers = self._interventions.numbers
-        captions: dict[str, dict[int, Caption]] = {
-            INPUT: dict(enumerate(caption_answers(self._probe, logits[numbers], numbers)))
-        }
-        captions |= {name: caption_set(self._interventions, answers, name) for name in answers.logits}
+        captions = {name: caption_set(self._interventions, answers, name) for name in self._headings if name != INPUT}
+        captions[INPUT] = self._caption_unchanged(logits, answers)
         captions = {name: found for name, found in captions.items() if found}
         shares = {name: _share_right(found.values()) for name, found in captions.items()}
         if not isinstance(answers.swap, str):
@@ -72,15 +77,19 @@ class CounterfactualSheets:
             shares[OTHER_CLASS] = answers.swap.swap_accuracy
             if answers.swap.control_accuracy is not None:
                 shares[SAME_CLASS] = answers.swap.control_accuracy
-        groups = {
-            name: Group((heading, f"{percent(shares[name])} right"), self._count_columns(name, captions[name]))
-            for name, heading in self._headings.items()
-            if name in captions
-        }
-        order = sorted(range(len(self._numbers)), key=lambda row: -self._change(row, captions))
+        # The place of an unchanged image is its row.
+        asked = sorted(captions[INPUT], key=lambda row: -self._change(row, captions))
+        order = asked[: self._interventions.n_watched]
+        groups = {}
+        for name, heading in self._headings.items():
+            columns = max(len(self._asked(name, row, captions.get(name, {}))) for row in order)
+            if columns:
+                groups[name] = Group(heading, f"{percent(shares[name])} right", columns)
         pages = [order[start : start + ROWS] for start in range(0, len(order), ROWS)]
         for number, page in enumerate(pages, start=1):
             note = "Green frames: right. Red frames: wrong. First those whose answer the background changed."
+            if len(order) < len(asked):
+                note += f" The other {len(asked) - len(order)} images are not shown."
             if any(len(captions[name]) < len(self._owners(name)) for name in captions):
                 note += " Other backgrounds are asked at other epochs."
             if len(pages) > 1:
@@ -88,14 +97,19 @@ class CounterfactualSheets:
             rows = [self._row(row, list(groups), captions) for row in page]
             yield answer_sheet(verdict.headline, verdict.suspected, note, list(groups.values()), rows)
 
+    def _caption_unchanged(self, logits: Tensor, answers: Answers) -> dict[int, Caption]:
+        interventions = self._interventions
+        watched = interventions.numbers[interventions.numbers < interventions.n_watched]
+        found = caption_answers(self._probe, logits[watched], watched)
+        if UNCHANGED in interventions.sets:
+            found += caption_set(interventions, answers, UNCHANGED).values()
+        return dict(enumerate(found))
+
     def _owners(self, name: str) -> Tensor:
         return self._interventions.numbers if name == INPUT else self._interventions.numbers_of(name)
 
     def _asked(self, name: str, row: int, captions: Mapping[int, Caption]) -> list[int]:
         return [place for place in self._places[name][row] if place in captions]
-
-    def _count_columns(self, name: str, captions: Mapping[int, Caption]) -> int:
-        return max(len(self._asked(name, row, captions)) for row in range(len(self._numbers)))
 
     def _row(self, row: int, names: list[str], captions: Mapping[str, Mapping[int, Caption]]) -> AnswerRow:
         number = self._numbers[row]

@@ -85,7 +85,7 @@ class Evaluator:
 
     Args:
         cam: computes the maps. The parameters of its model decide the device and the dtype of the images.
-        probe: the images.
+        probe: the images. The interventions also ask about those of its verdict set.
         target: what each map explains: ``"label"``, ``"predicted"``, ``"contrast"``, a class index, or a callable.
         forward: the user's way to run the model on a batch; None is ``model(images)``.
         seed: chooses the backgrounds that objects are put on.
@@ -277,7 +277,8 @@ class Evaluator:
 
     def _forward_of(self, own: Tensor) -> Forward | None:
         """Return the forward of images, each of which stands for the probe image with its number in ``own``."""
-        forward, rows = self._forward, self.probe.rows
+        # The images of a verdict set have the numbers after those of the probe set.
+        forward, rows = self._forward, self.probe.verdict_set.rows
         if forward is None or rows is None:
             return None
         return lambda model, images, places: forward(model, fill_row(rows[int(own[places])], images))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,9 +31,15 @@ from gradcam_callback.run.tags import by_class, join
 
 # The sets of images, in the order in which they are drawn. A frame test has the first two.
 SAME_CLASS, OTHER_CLASS, BACKGROUND, FOREGROUND = SETS = ("same_class", "other_class", "background", "foreground")
+# The unchanged images that the verdict rests on and of which no maps are made. Those with maps have been asked already.
+UNCHANGED = "unchanged"
 
 # A turn asks one of so many parts of each set. With fewer images than this, all are asked at every turn.
 TURNS, FEW = 3, 6
+
+# The largest number of backgrounds of one kind per object, and of all objects together if the verdict rests on more
+# images than are watched.
+_DONORS, _SWAPS = 3, 48
 
 # The counterfactual images that are made at once.
 _AT_ONCE = 32
@@ -50,9 +57,10 @@ class Answers:
         places: set -> ``(n,)`` int64, which images of the set were asked, in ascending order.
         logits: set -> ``(n, K)``.
         correct: set -> ``(n,)`` bool, True if the prediction is the label of the object.
-        accuracy: on the unchanged images, 0..1.
+        accuracy: on the unchanged images that take part, 0..1.
         swap: the swap test, or the reason why there is none.
         basis: what tells the object from the background.
+        n_all: the number of images that take part, also those that were not asked.
     """
 
     places: dict[str, Tensor]
@@ -61,6 +69,7 @@ class Answers:
     accuracy: float
     swap: SwapTest | str
     basis: str
+    n_all: int
 
 
 class Interventions:
@@ -77,22 +86,30 @@ class Interventions:
     All images together cost more than the maps do. So the sets can be asked by turns: one background of each kind per
     object, and every third image without its object or alone. Three turns ask everything.
 
+    The whole verdict set takes part (see `ProbeSet.watch`). If it has more images, its objects have fewer backgrounds
+    each, since more images narrow an interval further than more backgrounds do. A turn then asks about the watched
+    objects only, and only these are painted out or shown alone.
+
     Args:
         probe: a probe set with labels.
         seed: chooses the backgrounds, or frames, that objects are put on.
 
     Attributes:
-        probe: the probe set.
+        probe: the verdict set of the probe set. All numbers are of its images.
+        n_watched: so many of its first images are watched, that is, have maps.
         basis: what tells the object from the background: a key of `gradcam_callback.measures.basis.BASES`.
         sets: the names of the sets of images, some of `SETS`.
-        numbers: ``(M,)``, the numbers of the probe images that take part.
+        numbers: ``(M,)``, the numbers of the images that take part, in ascending order.
         counterfactuals: of the images that take part; None if there are none.
     """
 
     def __init__(self, probe: ProbeSet, seed: int) -> None:
-        self.probe, self._seed = probe, seed
+        self.n_watched, self._seed = len(probe), seed
+        self.probe = probe = probe.verdict_set
         self.basis = _basis_of(probe)
         self.sets = SETS if probe.masks is not None else (SAME_CLASS, OTHER_CLASS)
+        if len(probe) > self.n_watched:
+            self.sets = (UNCHANGED, *self.sets)
         masks = centre_masks(probe.images) if probe.masks is None else probe.masks
         self.numbers = torch.arange(len(probe)) if probe.masks is None else self._choose(probe.masks)
         self._labels = probe.labels[self.numbers]
@@ -104,10 +121,14 @@ class Interventions:
                 images,
                 self._labels,
                 masks[self.numbers],
+                n_donors=self._count_donors(),
                 seed=seed,
                 present=None if probe.present is None else probe.present[self.numbers],
                 backgrounds=images if probe.masks is None else None,
             )
+        watched = self._labels[self._is_watched]
+        # Also if a class has no watched image, since its scalars are to be there at every turn.
+        self._takes_no_turns = len(watched) < FEW or set(watched.tolist()) != set(self._labels.tolist())
         self._turns = {name: self._take_turns(name) for name in self.sets}
 
     def _choose(self, masks: Tensor) -> Tensor:
@@ -125,32 +146,46 @@ class Interventions:
             )
         return (probe.has_mask & fits).nonzero()[:, 0]
 
+    def _count_donors(self) -> int:
+        if len(self.probe) == self.n_watched:
+            return _DONORS
+        return max(1, min(_DONORS, _SWAPS // len(self.numbers)))
+
     def _take_turns(self, name: str) -> tuple[Tensor, Tensor]:
         """Return the turn at which each image of a set is asked, and the number of turns after which it is again."""
+        numbers = self.numbers_of(name)
         if name in (BACKGROUND, FOREGROUND):
-            return torch.arange(len(self.numbers)) % TURNS, torch.full((len(self.numbers),), TURNS)
-        return take_turns(self.numbers_of(name))
+            return torch.arange(len(numbers)) % TURNS, torch.full((len(numbers),), TURNS)
+        ranks, counts = take_turns(numbers)
+        # No turn has the rank -1, so these are asked only if everything is.
+        return torch.where(numbers < self.n_watched, ranks, -1), counts
+
+    @property
+    def _is_watched(self) -> Tensor:
+        return self.numbers < self.n_watched
 
     def numbers_of(self, name: str) -> Tensor:
-        """Return ``(n,)``, the number of the probe image whose object, or whose background, each image of a set shows.
+        """Return ``(n,)``, the number of the image whose object, or whose background, each image of a set shows.
 
         Args:
-            name: one of `SETS`.
+            name: one of `SETS`, or `UNCHANGED`.
         """
         sets = self.counterfactuals
+        if name == UNCHANGED:
+            return self.numbers[~self._is_watched]
         if sets is None or name in (BACKGROUND, FOREGROUND):
-            return self.numbers
+            return self.numbers[self._is_watched]
         return self.numbers[(sets.same_class if name == SAME_CLASS else sets.other_class).objects]
 
     def asked(self, name: str, turn: int | None) -> list[Tensor]:
         """Return the parts of a set that are asked: each ``(n,)``, places in the set.
 
         Args:
-            name: one of `SETS`.
-            turn: the number of the turn; None asks everything, in as many parts as there are turns.
+            name: one of `SETS`, or `UNCHANGED`.
+            turn: the number of the turn; None asks everything, part by part.
         """
         ranks, counts = self._turns[name]
-        if turn is None or len(self.numbers) < FEW:
+        if turn is None or self._takes_no_turns:
             return [(ranks == rank).nonzero()[:, 0] for rank in ranks.unique()]
         # An object with fewer backgrounds is asked on the same one more often.
         return [(ranks == turn % counts).nonzero()[:, 0]]
@@ -159,16 +194,17 @@ class Interventions:
         """Return some images of a set: ``(n, C, H, W)``, as the model takes them.
 
         Args:
-            name: one of `SETS`.
+            name: one of `SETS`, or `UNCHANGED`.
             places: ``(n,)``, which of them; None returns all.
         """
         sets = self.counterfactuals
         assert sets is not None  # without images nobody asks for some
         places = torch.arange(len(self.numbers_of(name))) if places is None else places
-        if name == BACKGROUND:
-            return sets.background[places]
-        if name == FOREGROUND:
-            return sets.isolate(places)
+        if name == UNCHANGED:
+            return self.probe.images[self.numbers_of(name)[places]]
+        if name in (BACKGROUND, FOREGROUND):
+            places = self._is_watched.nonzero()[:, 0][places]
+            return sets.background[places] if name == BACKGROUND else sets.isolate(places)
         return sets.paste((sets.same_class if name == SAME_CLASS else sets.other_class)[places])
 
     def ask(
@@ -203,7 +239,7 @@ class Interventions:
         """Compare the answers with the labels.
 
         Args:
-            correct: ``(N,)`` bool, for each probe image, True if its prediction is correct.
+            correct: ``(N,)`` bool, for each watched image, True if its prediction is correct.
             shards: the logits of all processes by rank, as `ask` returns them.
             turn: of `ask`.
         """
@@ -218,12 +254,16 @@ class Interventions:
             logits[name] = torch.cat(found)[order] if found else torch.empty(0, 1)
             labels = self.probe.labels[self.numbers_of(name)[places[name]]]
             right[name] = is_correct(logits[name], labels, self.probe.multi_label) if found else labels.bool()
-        own = correct[self.numbers]
-        accuracy = mean(own if len(own) else correct[self.probe.has_mask])
-        return Answers(places, logits, right, accuracy, self._test(own, places, right), self.basis)
+        unchanged = torch.full((len(self.probe),), math.nan, dtype=torch.float64)
+        unchanged[: self.n_watched] = correct.double()
+        if UNCHANGED in self.sets:
+            unchanged[self.numbers_of(UNCHANGED)[places[UNCHANGED]]] = right[UNCHANGED].double()
+        own = unchanged[self.numbers] if len(self.numbers) else unchanged[self.probe.has_mask]
+        swap = self._test(own, places, right)
+        return Answers(places, logits, right, float(own.nanmean()), swap, self.basis, len(self.numbers))
 
     def _test(self, correct: Tensor, places: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> SwapTest | str:
-        """Return the swap test, or the reason why there is none."""
+        """Return the swap test, or the reason why there is none; ``correct`` is NaN for images that were not asked."""
         sets = self.counterfactuals
         if sets is None:
             return (

@@ -18,6 +18,7 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -28,7 +29,7 @@ from gradcam_callback.probes import ProbeSet
 from gradcam_callback.run.album import input_images
 from gradcam_callback.run.captions import OWN_TARGET, caption_maps, caption_set
 from gradcam_callback.run.evaluate import Evaluation
-from gradcam_callback.run.interventions import Interventions
+from gradcam_callback.run.interventions import UNCHANGED, Interventions
 from gradcam_callback.run.snapshots import shrink
 from gradcam_focus import records
 
@@ -50,6 +51,14 @@ class Recorder:
         self, probe: ProbeSet, layers: Sequence[str], interventions: Interventions | None, style: Style
     ) -> None:
         self._probe, self._layers, self._interventions, self._style = probe, list(layers), interventions, style
+        # Of each set the images of watched objects. The page shows nothing else of a verdict set.
+        self._places: dict[str, list[int]] = {}
+        if interventions is not None:
+            self._places = {
+                name: (interventions.numbers_of(name) < interventions.n_watched).nonzero()[:, 0].tolist()
+                for name in interventions.sets
+                if name != UNCHANGED
+            }
 
     def start(self, prefix: str, goes_on_from: Sequence[int]) -> str:
         """Return the record that describes the run, as JSON.
@@ -92,12 +101,11 @@ class Recorder:
         texts = caption_maps(probe, cams, contrast=evaluation.rivals is not None)
         answers: dict[str, list[list[Any] | None]] = {}
         if self._interventions is not None and evaluation.answers is not None:
-            for name in evaluation.answers.logits:
+            for name, places in self._places.items():
                 found = caption_set(self._interventions, evaluation.answers, name)
                 if found:
                     # Null for an image that is asked at another entry.
-                    all_places = range(len(self._interventions.numbers_of(name)))
-                    answers[name] = [_answer(found[place]) if place in found else None for place in all_places]
+                    answers[name] = [_answer(found[place]) if place in found else None for place in places]
         record = {
             "step": int(scalars["step"]),
             "epoch": scalars["epoch"],
@@ -118,12 +126,11 @@ class Recorder:
         if interventions is None or interventions.counterfactuals is None:
             return {}
         sets = {}
-        for name in interventions.sets:
-            numbers = interventions.numbers_of(name)
-            if len(numbers):
-                pixels = self._probe.display_images(interventions.images_of(name))
+        for name, places in self._places.items():
+            if len(places):
+                pixels = self._probe.display_images(interventions.images_of(name, torch.tensor(places)))
                 sets[name] = {
-                    "numbers": numbers.tolist(),
+                    "numbers": interventions.numbers_of(name)[places].tolist(),
                     "images": [_jpeg(InputImage(each), SMALL_SIDE) for each in pixels],
                 }
         return sets

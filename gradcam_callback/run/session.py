@@ -71,18 +71,24 @@ class Session:
         # Only now, so that a session whose start failed has neither of them.
         self.evaluator, self._logger = evaluator, logger
 
-    def compute_shard(self, rank: int, world_size: int) -> None:
-        """Compute this process's part of the evaluation, once until the shard is taken."""
+    def compute_shard(self, rank: int, world_size: int, is_last: bool = False) -> None:
+        """Compute this process's part of the evaluation, once until the shard is taken.
+
+        Args:
+            rank: of this process.
+            world_size: the number of processes.
+            is_last: True asks all of the interventions, since the verdict of the last epoch is what remains.
+        """
         if self.evaluator is not None and not self._computed:
             # Before the work, so that a failure is not repeated at each batch of the validation.
             self._computed = True
             with self.guard("this epoch's maps"):
-                self._shard = self.evaluator.compute_shard(rank, world_size, self._choose_turn())
+                turn = None if is_last or self.is_apart else self._choose_turn()
+                self._shard = self.evaluator.compute_shard(rank, world_size, turn)
 
     def _choose_turn(self) -> int | None:
-        """Return which part of the interventions is asked; None asks all, as a test does."""
         interventions = None if self.evaluator is None else self.evaluator.interventions
-        if self.is_apart or interventions is None:
+        if interventions is None:
             return None
         return choose_turn(self.state.history, interventions.basis)
 

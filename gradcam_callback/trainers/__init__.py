@@ -4,7 +4,7 @@ Only this wing, the callback and `offline.checkpoints` know Lightning.
 """
 
 from gradcam_callback.trainers.data import find_difference
-from gradcam_callback.trainers.evaluation import log_before_training, log_validation
+from gradcam_callback.trainers.evaluation import compute_shard, log_before_training, log_validation
 from gradcam_callback.trainers.loggers import announce, open_session, own_prefix, remove_empty_version
 from gradcam_callback.trainers.monitors import refuse_impossible_monitors
 from gradcam_callback.trainers.probe_source import ProbeSource
@@ -25,6 +25,7 @@ __all__ = [
     "announce",
     "announce_verdict",
     "check_arguments",
+    "compute_shard",
     "find_difference",
     "find_other_state",
     "is_fitting",

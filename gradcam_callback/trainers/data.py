@@ -36,8 +36,8 @@ from gradcam_callback.probes import (
 from gradcam_callback.run import BatchForward, blame_forward
 
 # The automatic probe set: images at most, and images at most that are read for their labels, from a dataset by index or
-# from the batches of a loader.
-AUTO_IMAGES, AUTO_SCANNED, AUTO_STREAMED = 16, 2048, 512
+# from the batches of a loader. The verdict rests on so many times as many images of the same classes.
+AUTO_IMAGES, AUTO_SCANNED, AUTO_STREAMED, VERDICT_TIMES = 16, 2048, 512, 4
 # Images look normalised otherwise if a channel's mean is off by so many deviations, or its deviation by this factor.
 # Between images that are both normalised, more is needed by the third factor.
 FAR_MEAN, FAR_DEVIATION, LENIENT = 1.0, 1.9, 4.0
@@ -93,7 +93,7 @@ class ValidationData:
         return ValidationData(self._trainer, self._module, self.feed.batch_transform, False, self._automatic)
 
     def take_probe_set(self, cam: GradCAM, forward: BatchForward | None, seed: int) -> ProbeSet:
-        """Choose up to 16 images evenly over the classes.
+        """Choose up to 16 images evenly over the classes, and more of the same classes for the verdict.
 
         Raises:
             ValueError: images and labels cannot be told for certain.
@@ -111,7 +111,15 @@ class ValidationData:
             # Each process reads a part of its own of such data.
             return self._share(self._choose(items, find_class_names(self.dataset)))
         chosen = choose_items(
-            self.dataset, self.feed, None, seed, AUTO_IMAGES, AUTO_SCANNED, count_classes, self._automatic
+            self.dataset,
+            self.feed,
+            None,
+            seed,
+            AUTO_IMAGES,
+            AUTO_SCANNED,
+            count_classes,
+            automatic=self._automatic,
+            times=VERDICT_TIMES,
         )
         return self._choose(chosen.items, find_class_names(self.dataset) if chosen.labels_fit else None)
 
@@ -158,13 +166,22 @@ class ValidationData:
 
     @property
     def _spare(self) -> int:
-        """Return how many times as many images are read as are kept."""
-        return SPARE if self._automatic else 1
+        """Return how many times as many images are read from batches as are watched."""
+        return (SPARE if self._automatic else 1) * self._times
+
+    @property
+    def _times(self) -> int:
+        # Without labels there is no verdict.
+        return VERDICT_TIMES if self.feed.needs_labels else 1
 
     def _choose(self, items: list[Item], class_names: list[str] | None) -> ProbeSet:
         """Make a probe set of items; with automatic masks, of those with a good mask if there are enough."""
         make = partial(self._make, class_names=class_names)
-        return choose_masked(items, None, AUTO_IMAGES, make) if self._automatic else make(items, automatic=False)
+        if self._automatic:
+            everything = choose_masked(items, None, AUTO_IMAGES, make, self._times)
+        else:
+            everything = make(items, automatic=False)
+        return everything.watch(AUTO_IMAGES)
 
     def _make(self, items: Sequence[Item], *, class_names: list[str] | None, automatic: bool) -> ProbeSet:
         # A hook may normalise with a transform that the module or the data module holds.

@@ -10,7 +10,12 @@ from gradcam_callback.measures import Verdict
 from gradcam_callback.run import Evaluation, Session
 from gradcam_callback.trainers.loggers import log_outside_loops, log_scalars
 from gradcam_callback.trainers.monitors import fill_missing_metrics
-from gradcam_callback.trainers.trainer import gather, is_fitting, react_to_shortcut, validation_step
+from gradcam_callback.trainers.trainer import gather, is_fitting, is_last_epoch, react_to_shortcut, validation_step
+
+
+def compute_shard(trainer: Trainer, session: Session) -> None:
+    """Compute this process's part of the evaluation of a validation."""
+    session.compute_shard(trainer.global_rank, trainer.world_size, is_last_epoch(trainer))
 
 
 def log_before_training(trainer: Trainer, session: Session) -> None:

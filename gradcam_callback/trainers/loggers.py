@@ -140,14 +140,15 @@ def open_session(
 
 def announce(trainer: Trainer, evaluator: Evaluator) -> None:
     """Tell the user how to open TensorBoard, if the Trainer logs to it, and what is not known without masks."""
-    n_layers, n_images = len(evaluator.layers), len(evaluator.probe)
+    n_layers, n_images, n_judged = len(evaluator.layers), len(evaluator.probe), len(evaluator.probe.verdict_set)
+    rest = f". The verdict rests on {n_judged}" if n_judged > n_images else ""
     if evaluator.interventions is not None and evaluator.interventions.basis == FRAME:
         rank_zero_info(f"GradCAM: {NO_MASKS}")
     for logger in trainer.loggers:
         if has_class_named(logger, "TensorBoardLogger"):
             rank_zero_info(
-                f"GradCAM: watching {n_layers} layers on {n_images} images. See them in the tab Focus of: tensorboard "
-                f"--logdir {shlex.quote(str(logger.save_dir))}"
+                f"GradCAM: watching {n_layers} layers on {n_images} images{rest}. See them in the tab Focus of: "
+                f"tensorboard --logdir {shlex.quote(str(logger.save_dir))}"
             )
             return
 

@@ -58,6 +58,11 @@ def is_fitting(trainer: Trainer) -> bool:
     return trainer.state.fn == TrainerFn.FITTING
 
 
+def is_last_epoch(trainer: Trainer) -> bool:
+    """Return True in the last epoch of a fit, as far as ``max_epochs`` tells."""
+    return trainer.max_epochs is not None and trainer.current_epoch + 1 == trainer.max_epochs
+
+
 def may_still_refuse(trainer: Trainer) -> bool:
     """Return True if an error may still end the run of the Trainer, as nothing has been trained yet.
 

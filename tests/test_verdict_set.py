@@ -1,0 +1,322 @@
+"""The verdict rests on more images than have maps, and each of its figures says on how many."""
+
+import json
+
+import pytest
+import torch
+from conftest import Toys
+from test_suspicion import AlwaysTheSame, ReadsTheGround
+from test_turns import Takes
+from torch.utils.data import IterableDataset
+
+from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet
+from gradcam_callback.measures import Swaps, judge, swap_test
+from gradcam_callback.probes import choose_per_class
+from gradcam_callback.run import Evaluator, RunLogger, RunState, Tags
+from gradcam_callback.run.interventions import (
+    BACKGROUND,
+    FOREGROUND,
+    OTHER_CLASS,
+    SAME_CLASS,
+    SETS,
+    UNCHANGED,
+    Interventions,
+)
+
+MANY = 36
+
+
+@pytest.fixture(scope="module")
+def many():
+    """36 toys of three classes with masks."""
+    return Toys(MANY, bias=1.0, seed=0, size=64)
+
+
+@pytest.fixture(scope="module")
+def large(many):
+    return ProbeSet.from_dataset(many, MANY // 3)
+
+
+@pytest.fixture
+def probe(large):
+    """A probe set that watches nine of them."""
+    return large.watch(9)
+
+
+def test_a_few_images_are_watched_evenly_over_the_classes_and_all_are_judged(large, probe):
+    assert probe.labels.tolist() == [0] * 3 + [1] * 3 + [2] * 3 and len(probe.verdict_set) == MANY
+    assert torch.equal(probe.verdict_set.images[:9], probe.images) and probe.verdict_set.names[:9] == probe.names
+    assert sorted(probe.verdict_set.names) == sorted(large.names)
+    for i, name in enumerate(probe.verdict_set.names):
+        before = large.names.index(name)
+        assert torch.equal(probe.verdict_set.images[i], large.images[before])
+        assert torch.equal(probe.verdict_set.masks[i], large.masks[before])
+        assert probe.verdict_set.labels[i] == large.labels[before]
+
+
+def test_a_set_that_is_small_enough_is_watched_as_a_whole(large):
+    assert large.verdict_set is large
+    whole = large.watch(100)
+    assert whole.verdict_set is whole and torch.equal(whole.images, large.images)
+    again = large.watch(9).watch(9)
+    assert again.verdict_set is again, "the others are gone"
+
+
+@pytest.mark.parametrize("n", [0, -3])
+def test_nothing_to_watch_is_an_error(large, n):
+    with pytest.raises(ValueError, match=f"Expected `n` to be 1 or more, but got {n}"):
+        large.watch(n)
+
+
+def test_images_with_a_mask_are_watched_first():
+    mask = torch.zeros(8, 8, dtype=torch.bool)
+    mask[2:5, 2:5] = True
+    probe = ProbeSet(torch.rand(6, 3, 8, 8), [0, 0, 0, 1, 1, 1], [None, None, mask, None, mask, None])
+    assert probe.watch(2).names == ["class 0-3", "class 1-2"] and probe.watch(2).has_mask.all()
+    assert ProbeSet(torch.rand(2, 3, 8, 8), [0, 0], [None, mask]).watch(1).verdict_set.has_mask.tolist() == [
+        True,
+        False,
+    ]
+
+
+def test_everything_that_belongs_to_an_image_goes_with_it():
+    labels = torch.tensor([[1, 0], [0, 1], [1, 1], [1, 0]])
+    probe = ProbeSet(torch.rand(4, 3, 8, 8), labels, names=list("abcd"), class_names=["cat", "dog"])
+    probe.rows, probe.proposals = list(range(5)), {1: "of b", 4: "of d"}
+    few = probe.watch(2)
+    assert few.names == ["a", "b"] and few.rows == [0, 1] and few.proposals == {1: "of b"}
+    assert few.present.tolist() == [[True, False], [False, True]]
+    whole = few.verdict_set
+    assert whole.names == ["a", "b", "c (cat)", "c (dog)", "d"] and whole.proposals == {1: "of b", 4: "of d"}
+    assert whole.rows == [0, 1, 2, 3, 4] and whole.class_names == ["cat", "dog"]
+
+
+def numbered(probe):
+    """Return a predict that gives the number of each image, and a list of what it was asked."""
+    asked = []
+
+    def predict(images, numbers):
+        asked.append((images, numbers))
+        return torch.nn.functional.one_hot(numbers, len(probe.verdict_set)).float()
+
+    return predict, asked
+
+
+def test_each_object_has_one_background_of_each_kind_and_each_background_about_one_object(probe):
+    sets = Interventions(probe, seed=0).counterfactuals
+    for swaps in (sets.same_class, sets.other_class):
+        assert swaps.objects.tolist() == list(range(MANY))
+        assert swaps.donors.bincount().max() <= 2
+
+
+@pytest.mark.parametrize(("n", "n_donors"), [(12, 3), (16, 3), (24, 2), (36, 1)])
+def test_all_backgrounds_together_stay_about_as_many(large, n, n_donors):
+    some = ProbeSet(large.images[:n], torch.arange(n) % 3, large.masks[:n]).watch(6)
+    assert len(Interventions(some, seed=0).counterfactuals.other_class) == n_donors * n
+
+
+def test_without_a_verdict_set_each_object_keeps_three_backgrounds(large):
+    interventions = Interventions(large, seed=0)
+    assert len(interventions.counterfactuals.other_class) == 3 * MANY and interventions.sets == SETS
+
+
+def test_a_turn_asks_about_the_watched_objects_only(probe):
+    interventions = Interventions(probe, seed=0)
+    for turn in (1, 2, 7):
+        for name in (SAME_CLASS, OTHER_CLASS):
+            (places,) = interventions.asked(name, turn)
+            assert interventions.numbers_of(name)[places].tolist() == list(range(9))
+        assert not len(torch.cat(interventions.asked(UNCHANGED, turn)))
+    thirds = [torch.cat(interventions.asked(BACKGROUND, turn)).tolist() for turn in range(3)]
+    assert sorted(sum(thirds, [])) == list(range(9))
+    for name, count in (
+        (UNCHANGED, MANY - 9),
+        (SAME_CLASS, MANY),
+        (OTHER_CLASS, MANY),
+        (BACKGROUND, 9),
+        (FOREGROUND, 9),
+    ):
+        assert torch.cat(interventions.asked(name, None)).sort().values.tolist() == list(range(count))
+
+
+def test_the_unchanged_images_that_are_asked_are_those_without_maps(probe):
+    interventions = Interventions(probe, seed=0)
+    predict, asked = numbered(probe)
+    interventions.ask(predict)
+    images, numbers = asked[0]
+    assert numbers.tolist() == list(range(9, MANY)) and torch.equal(images, probe.verdict_set.images[9:])
+
+
+def test_objects_and_backgrounds_alone_are_of_the_watched_images(probe):
+    interventions = Interventions(probe, seed=0)
+    sets = interventions.counterfactuals
+    assert torch.equal(interventions.images_of(BACKGROUND), sets.background[:9])
+    assert torch.equal(interventions.images_of(FOREGROUND, torch.tensor([8])), sets.isolate(torch.tensor([8])))
+
+
+def test_places_are_told_apart_if_some_images_take_no_part(large):
+    masks = large.masks.clone()
+    masks[torch.tensor([0, 5, 20])] = True  # fills everything
+    with pytest.warns(GradCAMWarning, match="take no part in the swap test"):
+        interventions = Interventions(ProbeSet(large.images, large.labels, masks).watch(9), seed=0)
+    numbers = interventions.numbers
+    watched = numbers[numbers < 9]
+    assert len(numbers) == MANY - 3 and len(watched) < 9
+    assert interventions.numbers_of(BACKGROUND).tolist() == watched.tolist()
+    assert torch.equal(
+        interventions.images_of(FOREGROUND)[-1],
+        interventions.counterfactuals.isolate(torch.tensor([len(watched) - 1]))[0],
+    )
+    assert torch.equal(interventions.images_of(UNCHANGED)[0], interventions.probe.images[numbers[len(watched)]])
+
+
+@pytest.mark.parametrize("labels", [[0] * 6 + [1] * 6, [0] * 7 + [1] * 5])
+def test_without_a_watched_object_of_each_class_every_turn_asks_everything(large, labels):
+    """Every scalar of a class is there at every entry, so that something may wait for it."""
+    masks = large.masks[:12].clone()
+    probe = ProbeSet(large.images[:12], labels, masks).watch(8)
+    probe.verdict_set.masks[4:8] = True  # of the second class no watched image takes part
+    with pytest.warns(GradCAMWarning, match="take no part"):
+        interventions = Interventions(probe, seed=0)
+    assert len(torch.cat(interventions.asked(OTHER_CLASS, 1))) == len(interventions.counterfactuals.other_class)
+
+
+@pytest.mark.parametrize("turn", [None, 1])
+def test_many_processes_answer_as_one_does(thin, probe, turn):
+    evaluator = Evaluator(GradCAM(thin, "block5_conv3"), probe)
+    whole = evaluator.merge([evaluator.compute_shard(turn=turn)])
+    merged = evaluator.merge([evaluator.compute_shard(rank, 11, turn) for rank in range(11)])
+    assert merged.scalars == pytest.approx(whole.scalars, rel=1e-5)
+    assert merged.answers.swap == pytest.approx(whole.answers.swap)
+
+
+def test_all_figures_of_a_verdict_are_of_the_same_objects(probe):
+    """Right on the first 20 images, wherever they are put, and on no other."""
+    interventions = Interventions(probe, seed=0)
+    labels = probe.verdict_set.labels
+
+    def predict(images, numbers):
+        answer = torch.where(numbers < 20, labels[numbers], (labels[numbers] + 1) % 3)
+        return torch.nn.functional.one_hot(answer, 3).float()
+
+    right = torch.ones(9, dtype=torch.bool)
+    every = interventions.judge(right, [interventions.ask(predict)])
+    assert every.swap.n == every.swap.n_controlled == every.n_all == MANY
+    assert every.accuracy == every.swap.probe_accuracy == every.swap.swap_accuracy == pytest.approx(20 / MANY)
+    assert every.swap.gap == every.swap.drop == every.swap.pasting_cost == 0
+    some = interventions.judge(right, [interventions.ask(predict, turn=1)], 1)
+    assert (some.swap.n, some.swap.n_controlled, some.n_all) == (9, 9, MANY) and some.swap.probe_accuracy == 1.0
+    assert some.swap.gap == some.swap.drop == 0 and some.swap.classes == 3
+
+
+def test_with_one_background_per_object_intervals_hold_the_truth_as_often_as_they_say():
+    """Objects and backgrounds both decide. Right in 50 % on backgrounds of other classes, in 68 % on those of theirs.
+
+    The interval of more images with one background each is the narrower one, although as many swaps are asked.
+    """
+    generator, n_tries = torch.Generator().manual_seed(0), 150
+
+    def noise(*size):
+        return torch.randn(*size, generator=generator)
+
+    # The differences of two numbers, each the sum of three with a deviation of 1.
+    truth = float(torch.distributions.Normal(0.0, 3**0.5).cdf(torch.tensor(0.8))) - 0.5
+    widths = {}
+    for n, n_donors in ((16, 3), (48, 1)):
+        objects = torch.arange(n).repeat_interleave(n_donors)
+        held, spans = [], []
+        for _ in range(n_tries):
+            donors = torch.stack([(torch.arange(n) + 1 + shift) % n for shift in range(n_donors)], dim=1).flatten()
+            own, of_same, of_other = noise(n), noise(n), noise(n)
+            on_same = own[objects] + of_same[donors] + noise(len(objects)) > -0.8
+            on_other = own[objects] + of_other[donors] + noise(len(objects)) > 0
+            swaps = Swaps(objects, donors)
+            found = swap_test(torch.ones(n).bool(), torch.zeros(n), swaps, on_other, swaps, on_same)
+            low, high = found.gap_interval
+            held.append(low <= truth <= high)
+            spans.append(high - low)
+        assert sum(held) / n_tries > 0.9
+        widths[n] = sum(spans) / n_tries
+    assert widths[48] < 0.7 * widths[16]
+
+
+def test_the_verdict_says_that_the_next_validation_asks_more_images(probe):
+    right, images = torch.ones(9, dtype=torch.bool), torch.arange(9)
+    same, other = Swaps(images, images.roll(3)), Swaps(images, images.roll(1))
+    wrong = images == 4
+    found = swap_test(right, images % 3, other, ~wrong, same, right)
+    assert "The next validation asks 36 images." in judge(found, [], True, n_all=MANY).evidence
+    assert "More images decide it: give about 22 of each class a mask." in judge(found, [], True, n_all=9).evidence
+
+
+class Stream(IterableDataset):
+    def __init__(self, items):
+        self._items = items
+
+    def __iter__(self):
+        return iter(self._items)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_the_callback_watches_a_few_images_and_judges_four_times_as_many(fit, many, streamed):
+    torch.manual_seed(0)
+    callback = GradCAMCallback(target_layers="block5_conv3")
+    data = Stream(many.items) if streamed else many
+    with pytest.warns(match="a shortcut is suspected"):
+        fit(ReadsTheGround(many), callback, val_data=data, max_epochs=2)
+    assert callback.probe_set.labels.bincount().tolist() == [2, 2, 2]
+    assert callback.probe_set.verdict_set.labels.bincount().tolist() == [8, 8, 8]
+    assert "measured on 24 images" in callback.verdict.evidence and callback.verdict.background_gap == 1.0
+
+
+def test_without_a_sign_the_last_epoch_asks_all_images_again(fit, many):
+    callback, images = GradCAMCallback(target_layers="block5_conv3"), []
+
+    class Listens(GradCAMCallback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            images.append(callback.verdict.evidence.split("measured on ")[1].split(" images")[0])
+
+    fit(AlwaysTheSame(), callback, Listens(views="layer", target_layers="block5_conv3"), val_data=many, max_epochs=4)
+    assert images == ["24", "6", "6", "24"]
+    assert len({frozenset(entry) for entry in callback.history[1:]}) == 1, "every scalar at every entry"
+
+
+def test_a_score_without_classes_needs_no_more_images(fit, thin, many):
+    callback = GradCAMCallback(target=lambda outputs, index: outputs[:, 0], target_layers="block5_conv3")
+    fit(thin, callback, val_data=many)
+    assert callback.probe_set.verdict_set is callback.probe_set and len(callback.probe_set) == 6
+
+
+def test_of_many_classes_those_with_enough_images_are_chosen():
+    labels = [0, 1, 1, 1, 1, 2, 3, 3, 3, 3, 4, 5, 5, 5, 5]
+    pairs = list(enumerate(labels))
+    assert {label for _, label in choose_per_class(pairs, None, 3, spare=4)} == {1, 3, 5}
+    assert [label for _, label in choose_per_class(pairs, None, 3)] == [0, 2, 5], "without need, evenly over all"
+    assert {label for _, label in choose_per_class(pairs, None, 4, spare=4)} == {0, 2, 3, 5}, "too few have enough"
+
+
+def test_records_and_sheets_hold_as_many_objects_as_are_watched(probe, drawn):
+    torch.manual_seed(0)
+    evaluator, takes = (
+        Evaluator(GradCAM(ReadsTheGround(Toys(9, bias=1.0, seed=0, size=64)), "block5_conv3"), probe),
+        Takes(),
+    )
+
+    def report(_, error):
+        raise error
+
+    log = RunLogger(evaluator, RunState(), [takes], Tags(), report=report, style=GradCAMCallback().style)
+    log.start()
+    for epoch, (turn, note) in enumerate(
+        [(None, "The other 27 images are not shown."), (1, "are asked at other epochs.")]
+    ):
+        drawn.clear()
+        log.log(evaluator.merge([evaluator.compute_shard(turn=turn)]), epoch, epoch)
+        texts = " ".join(thing.text for thing in drawn if thing.pixels is None)
+        assert note in texts
+        answers = takes.records[-1]["answers"]
+        assert set(answers) == set(SETS) and all(len(given) == 9 for given in answers.values())
+        assert all(answers[name].count(None) == 0 for name in (SAME_CLASS, OTHER_CLASS))
+    assert "gradcam/counterfactuals" in takes.images and "gradcam/counterfactuals/2" not in takes.images
+    start = json.loads(log._recorder.start("gradcam", []))
+    assert all(max(found["numbers"]) < 9 for found in start["sets"].values())
