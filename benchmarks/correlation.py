@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 from composites import Photographs, read_photographs
 from finetuning import Finetuning
-from judging import PROBES, Run
+from judging import Run
 from photograph_study import EPOCHS, FROZEN, all_runs, probe
-from saved import Row
+from saved import MANY, Row
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -34,7 +34,7 @@ LEAST = 0.25
 
 def estimate(run: Run, photographs: Photographs, networks: Finetuning) -> float:
     """Return the correlation of the backgrounds with the classes of a probe set, 0..1, as a classifier sees it."""
-    data, classes = probe(photographs, run, max(PROBES)), len(photographs.classes)
+    data, classes = probe(photographs, run, MANY), len(photographs.classes)
     backgrounds = paint_out(data.images, data.masks)
     with torch.no_grad():
         features = networks.features(backgrounds).amax(dim=(2, 3)).numpy()

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 from finetuning import Finetuning
 from PIL import Image
-from saved import ANSWERS, SCALARS, TRUTH, file_of, save
+from saved import ANSWERS, FEW, MANY, ONE_EACH, SCALARS, TRUTH, file_of, save
 from study_report import NAMES
 from torch import Tensor
 
@@ -26,7 +26,6 @@ from gradcam_callback.probes import Item, choose_masked, make_probe_set
 from gradcam_callback.run.interventions import OTHER_CLASS, SAME_CLASS, Interventions, Predict
 from gradcam_callback.saliency import Proposal, SaliencyNetwork
 
-PROBES = (64, 16)
 # With automatic masks so many times as many images are tried as are kept. The callback tries more, if it has to.
 TRIED = 2
 LAYERS = ["block4_conv3", "block5_conv1", "block5_conv3"]
@@ -116,22 +115,23 @@ class Study:
             save(folder / TRUTH, {**asdict(run), "epoch": self.epochs, **truth})
         missing = [basis for basis in NAMES if not (folder / file_of(basis)).exists()]
         if missing:
-            images = self.probe(run, TRIED * max(PROBES))
+            images = self.probe(run, TRIED * MANY)
             for basis in missing:
                 save(folder / file_of(basis), list(self._ask(basis, images, run, networks, folder)))
 
     def _ask(
         self, basis: str, images: Images, run: Run, networks: Finetuning, folder: Path
     ) -> Iterator[dict[str, Any]]:
-        """Ask a network by one basis at its last two epochs, on 64 and on 16 probe images."""
-        sets = {count: probe_set(images, basis, count) for count in PROBES}
+        """Ask a network by one basis at its last two epochs, on each of the probe sets."""
+        many = probe_set(images, basis, MANY)
+        sets = {MANY: many, ONE_EACH: many.watch(FEW), FEW: probe_set(images, basis, FEW)}
         for epoch in (self.epochs - 1, self.epochs):
             networks.load(self._file(folder, epoch))
-            for count, chosen in sets.items():
+            for name, chosen in sets.items():
                 scalars, answers = ask(chosen, networks.predict)
-                if basis == MASKS and count == max(PROBES) and epoch == self.epochs:
+                if basis == MASKS and name == MANY and epoch == self.epochs:
                     scalars |= maps_alone(networks, chosen)
-                about = {**asdict(run), "epoch": epoch, "images": count, "basis": basis}
+                about = {**asdict(run), "epoch": epoch, "images": name, "basis": basis}
                 yield {**about, SCALARS: scalars, ANSWERS: answers}
 
     @staticmethod
@@ -174,13 +174,12 @@ def ask(probe_set: ProbeSet, predict: Predict) -> tuple[dict[str, float], dict[s
         The scalars, and the single answers: ``"labels"``, ``"correct"`` on the unchanged images, and for each set of
         swaps the objects, the donors, and whether the network was right.
     """
-    interventions = Interventions(probe_set, seed=0)
-    everything = torch.arange(len(probe_set))
-    correct = predict(probe_set.images, everything).argmax(dim=1) == probe_set.labels
-    answers = interventions.judge(correct, [interventions.ask(predict)])
+    interventions, judged = Interventions(probe_set, seed=0), probe_set.verdict_set
+    correct = predict(judged.images, torch.arange(len(judged))).argmax(dim=1) == judged.labels
+    answers = interventions.judge(correct[: len(probe_set)], [interventions.ask(predict)])
     scalars = interventions.scalars(answers, split_by_class=False)
     single: dict[str, Any] = {
-        "labels": probe_set.labels[interventions.numbers].tolist(),
+        "labels": judged.labels[interventions.numbers].tolist(),
         "correct": correct[interventions.numbers].int().tolist(),
     }
     sets = interventions.counterfactuals
@@ -188,7 +187,7 @@ def ask(probe_set: ProbeSet, predict: Predict) -> tuple[dict[str, float], dict[s
         for name, swaps in ((SAME_CLASS, sets.same_class), (OTHER_CLASS, sets.other_class)):
             right = answers.correct[name].int().tolist()
             single[name] = [swaps.objects.tolist(), swaps.donors.tolist(), right]
-    return {"masked": int(probe_set.has_mask.sum()), "in the test": len(interventions.numbers), **scalars}, single
+    return {"masked": int(judged.has_mask.sum()), "in the test": len(interventions.numbers), **scalars}, single
 
 
 def maps_alone(networks: Finetuning, probe_set: ProbeSet) -> dict[str, float]:

@@ -15,6 +15,11 @@ TRUTH = "truth.json"
 # For each of the last two epochs and each number of images: the scalars, and the answer to each single swap.
 SCALARS, ANSWERS = "scalars", "answers"
 
+# The probe sets that each network is asked on, by their number of images. Each object is put on three backgrounds of
+# each kind, or on one, as in a verdict set.
+MANY, ONE_EACH, FEW = 64, "64, one background each", 16
+PROBES: tuple[int | str, ...] = (MANY, ONE_EACH, FEW)
+
 Row = dict[str, Any]
 
 

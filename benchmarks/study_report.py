@@ -12,7 +12,7 @@ from pathlib import Path
 from composites import NATURAL
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from saved import ANSWERS, SCALARS, TRUTH, Row, read_saved
+from saved import ANSWERS, FEW, MANY, ONE_EACH, PROBES, SCALARS, TRUTH, Row, read_saved
 from sklearn.metrics import roc_auc_score
 from turns import judge_networks
 
@@ -251,7 +251,7 @@ def write_report(page: Page, out: Path, docs: Path) -> None:
     sections = [
         page.method.format(networks=len({(row["kind"], row["correlation"], row["seed"]) for row in final})),
         limits(page, final),
-        *(results(page, final, n_images) for n_images in (64, 16)),
+        *(results(page, final, n_images) for n_images in PROBES),
         f"Without a control, since too few automatic masks passed the gates: {n_unknown} rows. They do not count.\n",
         f"![Forecast against true accuracy, and lift against true loss](pictures/{page.stem}.png)\n",
         clean(final),
@@ -296,7 +296,7 @@ def write_rows(rows: list[Row], path: Path) -> None:
         writer.writerows({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()} for row in rows)
 
 
-def of(rows: list[Row], basis: str, n_images: int, kinds: Sequence[str] | None = None) -> list[Row]:
+def of(rows: list[Row], basis: str, n_images: int | str, kinds: Sequence[str] | None = None) -> list[Row]:
     """Return the rows of one basis, one number of images and some kinds."""
     return [
         row
@@ -314,7 +314,7 @@ def format_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def limits(page: Page, final: list[Row]) -> str:
     """Format the limits that judge most networks correctly, on the kinds for choosing."""
     rows = []
-    for basis, n_images in product(NAMES, (64, 16)):
+    for basis, n_images in product(NAMES, PROBES):
         best = best_thresholds(of(final, basis, n_images, page.choosing))
         used = BASES[basis].gap
         rows.append(
@@ -332,7 +332,7 @@ def limits(page: Page, final: list[Row]) -> str:
     )
 
 
-def results(page: Page, final: list[Row], n_images: int) -> str:
+def results(page: Page, final: list[Row], n_images: int | str) -> str:
     """Format the results on the judged kinds with one number of probe images."""
     rows = []
     for basis, name in NAMES.items():
@@ -352,10 +352,16 @@ def results(page: Page, final: list[Row], n_images: int) -> str:
     head = ["basis", "kinds", "AUC of the gap", "caught", "false alarms", "caught, clearly", "false alarms, clearly"]
     head += ["mean error of the gap as a forecast"]
     goals = f"AUC >= {page.auc}, caught >= 0.95, false alarms <= 0.05, error <= 0.04 by true masks"
-    if n_images == 16:
+    if n_images == FEW:
         goals = "AUC >= 0.95, false alarms <= 0.05 by true masks"
+    title = f"{n_images} probe images"
+    if n_images == ONE_EACH:
+        title = (
+            f"{MANY} probe images, one background each\n\nSo the callback asks by default, with {FEW} of the images "
+            "watched: each object on one background of each kind in place of three."
+        )
     return (
-        f"## {n_images} probe images\n\nResults on the kinds that no limit was chosen on. A network that loses more "
+        f"## {title}\n\nResults on the kinds that no limit was chosen on. A network that loses more "
         f"than 15 points is to be caught, all others are not to be accused. *Clearly* are networks further than "
         f"{100 * page.known_to:.0f} points from this line, as their loss is known to within that. Goals: {goals}.\n\n"
         + format_table(head, rows)
@@ -365,7 +371,7 @@ def results(page: Page, final: list[Row], n_images: int) -> str:
 def clean(final: list[Row]) -> str:
     """Format how many of the networks that are clean by construction are accused."""
     rows = []
-    for basis, n_images in product(NAMES, (64, 16)):
+    for basis, n_images in product(NAMES, PROBES):
         own = [row for row in of(final, basis, n_images) if row["correlation"] == 0]
         largest = max((row["background_gap"] for row in own), default=math.nan)
         rows.append([NAMES[basis], n_images, f"{sum(map(suspected, own))} of {len(own)}", f"{largest:.2f}"])
@@ -388,13 +394,18 @@ def by_kind(page: Page, final: list[Row]) -> str:
     return "## By kind and correlation, 64 images\n\n" + format_table(head, rows)
 
 
+def order(row: Row) -> tuple[int, int, float]:
+    """Return what sorts rows by basis, probe set and true loss."""
+    return list(NAMES).index(row["basis"]), PROBES.index(row["images"]), loss(row)
+
+
 def mistakes(final: list[Row]) -> str:
     """Format every network that a verdict judges wrongly, of all kinds."""
     rows = [
         [NAMES[row["basis"]], row["images"], row["kind"], row["correlation"], row["seed"]]
         + ["false alarm" if suspected(row) else "missed", f"{loss(row):.3f}"]
         + [f"{row['background_gap']:.3f}", f"{row['background_gap_low']:.3f}"]
-        for row in sorted(final, key=lambda row: (list(NAMES).index(row["basis"]), -row["images"], loss(row)))
+        for row in sorted(final, key=order)
         if suspected(row) != has_shortcut(row)
     ]
     head = ["basis", "images", "kind", "correlation", "seed", "mistake", "true loss", "gap", "its lower bound"]
@@ -407,7 +418,7 @@ def by_turns(out: Path) -> str:
     kept = [basis for basis in NAMES if len({key(row)[:3] for row in read_saved(out, basis, ANSWERS)}) == n_networks]
     judged = {basis: list(judge_networks(out, basis)) for basis in kept}
     rows = []
-    for basis, n_images in product(kept, (64, 16)):
+    for basis, n_images in product(kept, (MANY, FEW)):
         own = [each for each in judged[basis] if each.about["images"] == n_images]
         bad, good = ([each for each in own if has_shortcut(each.about) is truth] for truth in (True, False))
         row = [NAMES[basis], n_images]

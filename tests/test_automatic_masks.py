@@ -372,6 +372,7 @@ def test_the_callback_watches_with_automatic_masks(fit, thin, large_toys, events
     assert [image.step for image in found.Images("gradcam/masks")] == [callback.history[0]["step"]], "once"
 
 
+@pytest.mark.judges_more
 @pytest.mark.parametrize("streamed", [False, True])
 def test_the_callback_replaces_images_with_doubtful_masks(fit, thin, bright, streamed):
     items = photographs([i // 2 % 8 not in (1, 4, 6) for i in range(72)])

@@ -186,6 +186,7 @@ def test_target_decides_what_the_maps_explain(thin, fit, probe):
 
 
 @pytest.mark.sixteen_images
+@pytest.mark.judges_more
 def test_the_probe_set_from_the_validation_data_is_spread_over_16_classes(thin, fit):
     class Many(Dataset):
         classes = [f"kind {i}" for i in range(25)]
@@ -205,7 +206,9 @@ def test_the_probe_set_from_the_validation_data_is_spread_over_16_classes(thin, 
     labels = probes[0].labels.tolist()
     assert labels == [round(i * 24 / 15) for i in range(16)]
     assert torch.equal(probes[0].images, probes[1].images)
-    assert callback.verdict.basis == "frame" and callback.verdict.control_accuracy is None, "one image of each class"
+    assert probes[0].verdict_set.labels.bincount().tolist() == torch.tensor(labels).bincount().mul(4).tolist()
+    assert callback.verdict.basis == "frame" and callback.verdict.control_accuracy is not None
+    assert "measured on 64 images" in callback.verdict.evidence
     assert "gradcam/lift/block5_conv3" not in callback.history[0]
 
 

@@ -14,7 +14,7 @@ from watched_data import LAYER, PATHS, AfterTransfer, Reads, Stream, watching
 from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet
 from gradcam_callback.exceptions import UserCodeError
 
-pytestmark = pytest.mark.sixteen_images
+pytestmark = [pytest.mark.sixteen_images, pytest.mark.judges_more]
 
 
 class WithAge(Reads):

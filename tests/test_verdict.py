@@ -99,9 +99,9 @@ def test_the_headline_opens_with_the_conclusion(swap, confirmed, conclusion):
         (BOXES, "More images decide it: give about {} of each class a mask."),
         (
             AUTOMATIC_MASKS,
-            'More images decide it: probe=ProbeSet.from_dataset(val_dataset, per_class={}, masks="auto").',
+            'More images decide it: probe=ProbeSet.from_dataset(val_dataset, per_class={}, masks="auto").watch(16).',
         ),
-        (FRAME, "More images decide it: probe=ProbeSet.from_dataset(val_dataset, per_class={})."),
+        (FRAME, "More images decide it: probe=ProbeSet.from_dataset(val_dataset, per_class={}).watch(16)."),
     ],
 )
 @pytest.mark.parametrize(("n", "per_class"), [(16, 16), (30, 16), (64, 32)])

@@ -257,6 +257,7 @@ class Stream(IterableDataset):
         return iter(self._items)
 
 
+@pytest.mark.judges_more
 @pytest.mark.parametrize("streamed", [False, True])
 def test_the_callback_watches_a_few_images_and_judges_four_times_as_many(fit, many, streamed):
     torch.manual_seed(0)
@@ -269,6 +270,7 @@ def test_the_callback_watches_a_few_images_and_judges_four_times_as_many(fit, ma
     assert "measured on 24 images" in callback.verdict.evidence and callback.verdict.background_gap == 1.0
 
 
+@pytest.mark.judges_more
 def test_without_a_sign_the_last_epoch_asks_all_images_again(fit, many):
     callback, images = GradCAMCallback(target_layers="block5_conv3"), []
 
@@ -281,6 +283,7 @@ def test_without_a_sign_the_last_epoch_asks_all_images_again(fit, many):
     assert len({frozenset(entry) for entry in callback.history[1:]}) == 1, "every scalar at every entry"
 
 
+@pytest.mark.judges_more
 def test_a_score_without_classes_needs_no_more_images(fit, thin, many):
     callback = GradCAMCallback(target=lambda outputs, index: outputs[:, 0], target_layers="block5_conv3")
     fit(thin, callback, val_data=many)
