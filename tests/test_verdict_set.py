@@ -320,6 +320,7 @@ def test_records_and_sheets_hold_as_many_objects_as_are_watched(probe, drawn):
         answers = takes.records[-1]["answers"]
         assert set(answers) == set(SETS) and all(len(given) == 9 for given in answers.values())
         assert all(answers[name].count(None) == 0 for name in (SAME_CLASS, OTHER_CLASS))
+    assert [record["judged"] for record in takes.records] == [MANY, 9]
     assert "gradcam/counterfactuals" in takes.images and "gradcam/counterfactuals/2" not in takes.images
     start = json.loads(log._recorder.start("gradcam", []))
     assert all(max(found["numbers"]) < 9 for found in start["sets"].values())

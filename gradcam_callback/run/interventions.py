@@ -61,6 +61,7 @@ class Answers:
         swap: the swap test, or the reason why there is none.
         basis: what tells the object from the background.
         n_all: the number of images that take part, also those that were not asked.
+        n_asked: the number of those that were asked.
     """
 
     places: dict[str, Tensor]
@@ -70,6 +71,7 @@ class Answers:
     swap: SwapTest | str
     basis: str
     n_all: int
+    n_asked: int
 
 
 class Interventions:
@@ -260,7 +262,8 @@ class Interventions:
             unchanged[self.numbers_of(UNCHANGED)[places[UNCHANGED]]] = right[UNCHANGED].double()
         own = unchanged[self.numbers] if len(self.numbers) else unchanged[self.probe.has_mask]
         swap = self._test(own, places, right)
-        return Answers(places, logits, right, float(own.nanmean()), swap, self.basis, len(self.numbers))
+        n_asked = int(own.isfinite().sum())
+        return Answers(places, logits, right, float(own.nanmean()), swap, self.basis, len(self.numbers), n_asked)
 
     def _test(self, correct: Tensor, places: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> SwapTest | str:
         """Return the swap test, or the reason why there is none; ``correct`` is NaN for images that were not asked."""

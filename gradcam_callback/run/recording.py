@@ -111,6 +111,7 @@ class Recorder:
             "epoch": scalars["epoch"],
             "predictions": [[*_answer(text), text.explained or OWN_TARGET] for text in texts],
             "answers": answers,
+            "judged": None if evaluation.answers is None else evaluation.answers.n_asked,
             "verdict": None if verdict is None else {**verdict_data(verdict), "tone": tone_of(verdict)},
             "scalars": {name: _rounded(value, 6) for name, value in scalars.items() if name not in ("step", "epoch")},
         }

@@ -43,7 +43,7 @@ export function interventionsOf(log, entry, showsAll, showAll) {
     "tr",
     {},
     h("th", { scope: "col" }, "as it is"),
-    ...sets.map(([name, heading]) => h("th", { scope: "col" }, heading, h("br"), rightIn(entry, name))),
+    ...sets.map(([name, heading]) => h("th", { scope: "col" }, heading, h("br"), rightIn(entry, name, rows.length))),
   );
   const body = shown.map(({ number, own }) =>
     h(
@@ -101,9 +101,11 @@ function askedFirst(places, answers) {
 }
 
 /** Return how many answers are right, as the verdict has it: each object counts the same, however many backgrounds it has. */
-function rightIn({ answers, scalars }, set) {
+function rightIn({ answers, judged, scalars }, set, shown) {
   const known = ACCURACIES[set]?.map((name) => scalars[name]).find((value) => value !== undefined && value !== null);
-  return `${percent(known ?? share(answers[set]))} right`;
+  if (known === undefined) return `${percent(share(answers[set]))} right`;
+  // A verdict may rest on more images than are shown.
+  return judged > shown ? `${percent(known)} of ${judged} images right` : `${percent(known)} right`;
 }
 
 function share(answers) {
