@@ -33,6 +33,7 @@ from torchvision.models import vgg16
 
 from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet
 from gradcam_callback.run import Evaluator, RunLogger, RunState, Tags
+from gradcam_callback.run.interventions import Turn
 from gradcam_callback.writers import TensorBoardWriter
 
 # The places of VGG16's ReLUs in torchvision's feature modules.
@@ -220,7 +221,7 @@ def look(images: Tensor) -> Work:
 
     def work() -> None:
         evaluator = Evaluator(cam, probe)
-        evaluator.merge([evaluator.compute_shard(turn=0)])
+        evaluator.merge([evaluator.compute_shard(turn=Turn(0))])
 
     return work
 

@@ -31,6 +31,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 
 from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet, write_report
 from gradcam_callback.run import Evaluator, RunLogger, RunState, Tags
+from gradcam_callback.run.interventions import Turn
 from gradcam_callback.writers import TensorBoardWriter
 
 MOVES = 20
@@ -44,7 +45,7 @@ def log_run(folder: Path, epochs: int) -> None:
     classes = len(network.classes)
     probe = ProbeSet(photographs(), [i % classes for i in range(IMAGES)], disc, class_names=network.classes)
     evaluator = Evaluator(GradCAM(network.model.to(memory_format=torch.channels_last)), probe)
-    first, later = (evaluator.merge([evaluator.compute_shard(turn=turn)]) for turn in (None, 1))
+    first, later = (evaluator.merge([evaluator.compute_shard(turn=turn)]) for turn in (None, Turn(1)))
     factors = torch.Generator().manual_seed(0)
     callback, logger = GradCAMCallback(), TensorBoardLogger(folder, name="", version="")
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from gradcam_callback import GradCAM, GradCAMWarning, ProbeSet
 from gradcam_callback.measures import AUTOMATIC_MASKS, MASKS, metrics
 from gradcam_callback.probes import Item, choose_masked, make_probe_set
-from gradcam_callback.run.interventions import OTHER_CLASS, SAME_CLASS, Interventions, Predict
+from gradcam_callback.run.interventions import OTHER_CLASS, SAME_CLASS, Interventions, Predict, Turn
 from gradcam_callback.saliency import Proposal, SaliencyNetwork
 
 # With automatic masks so many times as many images are tried as are kept. The callback tries more, if it has to.
@@ -128,7 +128,9 @@ class Study:
         for epoch in (self.epochs - 1, self.epochs):
             networks.load(self._file(folder, epoch))
             for name, chosen in sets.items():
-                scalars, answers = ask(chosen, networks.predict)
+                # On another background at each epoch, as the callback asks.
+                turn = Turn(epoch, has_sign=True) if name == ONE_EACH else None
+                scalars, answers = ask(chosen, networks.predict, turn)
                 if basis == MASKS and name == MANY and epoch == self.epochs:
                     scalars |= maps_alone(networks, chosen)
                 about = {**asdict(run), "epoch": epoch, "images": name, "basis": basis}
@@ -167,8 +169,8 @@ def mask(image: Tensor, network: SaliencyNetwork) -> Proposal:
     return _MASKED[key]
 
 
-def ask(probe_set: ProbeSet, predict: Predict) -> tuple[dict[str, float], dict[str, Any]]:
-    """Ask a network by the callback's own interventions on a probe set.
+def ask(probe_set: ProbeSet, predict: Predict, turn: Turn | None = None) -> tuple[dict[str, float], dict[str, Any]]:
+    """Ask a network by the callback's own interventions on a probe set; a turn asks a part of them.
 
     Returns:
         The scalars, and the single answers: ``"labels"``, ``"correct"`` on the unchanged images, and for each set of
@@ -176,7 +178,8 @@ def ask(probe_set: ProbeSet, predict: Predict) -> tuple[dict[str, float], dict[s
     """
     interventions, judged = Interventions(probe_set, seed=0), probe_set.verdict_set
     correct = predict(judged.images, torch.arange(len(judged))).argmax(dim=1) == judged.labels
-    answers = interventions.judge(correct[: len(probe_set)], [interventions.ask(predict)])
+    shard = interventions.ask(predict, turn=turn)
+    answers = interventions.judge(correct[: len(probe_set)], [shard], turn)
     scalars = interventions.scalars(answers, split_by_class=False)
     single: dict[str, Any] = {
         "labels": judged.labels[interventions.numbers].tolist(),
@@ -185,7 +188,7 @@ def ask(probe_set: ProbeSet, predict: Predict) -> tuple[dict[str, float], dict[s
     sets = interventions.counterfactuals
     if sets is not None:
         for name, swaps in ((SAME_CLASS, sets.same_class), (OTHER_CLASS, sets.other_class)):
-            right = answers.correct[name].int().tolist()
+            swaps, right = swaps[answers.places[name]], answers.correct[name].int().tolist()
             single[name] = [swaps.objects.tolist(), swaps.donors.tolist(), right]
     return {"masked": int(judged.has_mask.sum()), "in the test": len(interventions.numbers), **scalars}, single
 

@@ -105,7 +105,7 @@ def measure(size: int, masked: bool, frozen: int, rounds: int) -> dict[str, floa
             if not epoch:
                 seconds[FIRST] = [whole / maps]
             else:
-                assert turn is not None, "the network shows no sign of a shortcut"
+                assert not turn.has_sign, "the network shows no sign of a shortcut"
                 parts = {ASKED: computed - maps, MEASURED: measured, DRAWN: drawn, WHOLE: whole}
                 for part, taken in parts.items():
                     seconds.setdefault(part, []).append(taken / maps)

@@ -8,7 +8,7 @@ from gradcam_callback import ProbeSet
 from gradcam_callback.measures import BOXES, FRAME, MASKS
 from gradcam_callback.measures.inpaint import paint_out
 from gradcam_callback.measures.interventions import GOOD_DONOR, Counterfactuals
-from gradcam_callback.run.interventions import Interventions
+from gradcam_callback.run.interventions import Interventions, Turn
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_foreground_has_the_same_colour_around_every_object(toys):
     assert torch.equal(foreground[0][:, masks[0]], images[0][:, masks[0]])
 
 
-@pytest.mark.parametrize("turn", [None, 1])
+@pytest.mark.parametrize("turn", [None, Turn(1)])
 def test_images_that_are_made_a_few_at_a_time_get_the_same_answers(toys, monkeypatch, turn):
     interventions, sizes = Interventions(ProbeSet(*toys), seed=0), []
 

@@ -13,7 +13,7 @@ from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet
 from gradcam_callback.measures import FRAME, MASKS
 from gradcam_callback.run import Evaluator, RunLogger, RunState, Tags
 from gradcam_callback.run.confirmation import choose_turn
-from gradcam_callback.run.interventions import SETS, Interventions
+from gradcam_callback.run.interventions import SETS, Interventions, Turn
 from gradcam_callback.writers import Writer
 
 CALM, LOUD = {"background_gap": 0.0, "frame_gap": 0.0}, {"background_gap": 0.3, "frame_gap": 0.3}
@@ -32,7 +32,7 @@ def interventions(probe):
 
 def test_three_turns_ask_about_every_image_once(interventions):
     for name in SETS:
-        turns = [torch.cat(interventions.asked(name, turn)) for turn in range(3)]
+        turns = [torch.cat(interventions.asked(name, Turn(turn))) for turn in range(3)]
         assert torch.cat(turns).sort().values.tolist() == list(range(len(interventions.numbers_of(name))))
         assert (
             torch.cat(interventions.asked(name, None)).sort().values.tolist() == torch.cat(turns).sort().values.tolist()
@@ -43,7 +43,7 @@ def test_three_turns_ask_about_every_image_once(interventions):
 def test_each_turn_puts_each_object_on_one_background_of_each_kind(interventions):
     for name in SETS[:2]:
         for turn in range(5):
-            (places,) = interventions.asked(name, turn)
+            (places,) = interventions.asked(name, Turn(turn))
             assert interventions.numbers_of(name)[places].tolist() == interventions.numbers.tolist()
 
 
@@ -54,18 +54,18 @@ def test_an_object_with_one_background_is_put_on_it_at_every_turn(toys):
     rare = [i for i, label in enumerate(labels) if labels.count(label) == 2]
     assert len(rare) == 2
     for turn in range(3):
-        (places,) = interventions.asked("same_class", turn)
+        (places,) = interventions.asked("same_class", Turn(turn))
         assert set(rare) <= set(interventions.numbers_of("same_class")[places].tolist())
 
 
 def test_few_images_are_all_asked(toys):
     interventions = Interventions(ProbeSet.from_dataset(toys, 1), seed=0)
     for name in SETS:
-        asked = torch.cat([torch.zeros(0, dtype=torch.long), *interventions.asked(name, 1)])
+        asked = torch.cat([torch.zeros(0, dtype=torch.long), *interventions.asked(name, Turn(1))])
         assert sorted(asked.tolist()) == list(range(len(interventions.numbers_of(name))))
 
 
-@pytest.mark.parametrize("turn", [None, 1, 5])
+@pytest.mark.parametrize("turn", [None, Turn(1), Turn(5), Turn(1, has_sign=True)])
 def test_more_processes_than_images_answer_as_one_does(thin, probe, turn):
     evaluator = Evaluator(GradCAM(thin, "block5_conv3"), probe)
     whole = evaluator.merge([evaluator.compute_shard(turn=turn)])
@@ -78,7 +78,7 @@ def test_more_processes_than_images_answer_as_one_does(thin, probe, turn):
 
 def test_a_turn_gives_the_same_answers_as_all_images_do(thin, probe):
     evaluator = Evaluator(GradCAM(thin, "block5_conv3"), probe)
-    every, some = (evaluator.merge([evaluator.compute_shard(turn=turn)]).answers for turn in (None, 2))
+    every, some = (evaluator.merge([evaluator.compute_shard(turn=turn)]).answers for turn in (None, Turn(2)))
     for name in SETS:
         assert 0 < len(some.places[name]) < len(every.places[name])
         torch.testing.assert_close(some.logits[name], every.logits[name][some.places[name]])
@@ -89,25 +89,26 @@ def test_a_turn_gives_the_same_answers_as_all_images_do(thin, probe):
 @pytest.mark.parametrize(
     ("history", "turn"),
     [
-        ([], None),
-        ([(-1, LOUD)], None),
-        ([(-1, LOUD), (0, CALM)], 1),
-        ([(0, CALM), (1, CALM), (2, CALM)], 3),
-        ([(0, CALM), (1, LOUD)], None),
+        ([], Turn(0, True)),
+        ([(-1, LOUD)], Turn(0, True)),
+        ([(-1, LOUD), (0, CALM)], Turn(1)),
+        ([(0, CALM), (1, CALM), (2, CALM)], Turn(3)),
+        ([(0, CALM), (1, LOUD)], Turn(2, True)),
         # Another validation of epoch 1 may follow, which epoch 0 would confirm.
-        ([(0, LOUD), (1, CALM)], None),
-        ([(0, LOUD), (1, CALM), (1, CALM)], None),
-        ([(0, LOUD), (1, CALM), (2, CALM)], 3),
+        ([(0, LOUD), (1, CALM)], Turn(2, True)),
+        ([(0, LOUD), (1, CALM), (1, CALM)], Turn(3, True)),
+        ([(0, LOUD), (1, CALM), (2, CALM)], Turn(3)),
     ],
 )
 def test_all_are_asked_first_and_if_the_next_entry_may_confirm_a_suspicion(history, turn, basis):
     entries = [{"epoch": epoch, "step": n, **gaps} for n, (epoch, gaps) in enumerate(history)]
     assert choose_turn(entries, basis) == turn
+    assert choose_turn(entries, basis, is_last=True) == Turn(turn.number, has_sign=True)
 
 
 def test_without_a_control_the_fall_decides():
-    assert choose_turn([{"epoch": 0, "swap_drop": 0.1}], MASKS) == 1
-    assert choose_turn([{"epoch": 0, "swap_drop": 0.5}], MASKS) is None
+    assert choose_turn([{"epoch": 0, "swap_drop": 0.1}], MASKS) == Turn(1)
+    assert choose_turn([{"epoch": 0, "swap_drop": 0.5}], MASKS) == Turn(1, has_sign=True)
 
 
 @pytest.fixture
@@ -116,7 +117,7 @@ def turns(monkeypatch):
     taken, compute = [], Evaluator.compute_shard
 
     def note(evaluator, rank=0, world_size=1, turn=None):
-        taken.append(turn)
+        taken.append(turn if turn is None else (turn.number, turn.has_sign))
         return compute(evaluator, rank, world_size, turn)
 
     monkeypatch.setattr(Evaluator, "compute_shard", note)
@@ -126,7 +127,8 @@ def turns(monkeypatch):
 def test_a_network_without_a_shortcut_is_asked_by_turns(turns, fit, probe):
     callback = GradCAMCallback(probe, "block5_conv3")
     fit(AlwaysTheSame(), callback, max_epochs=5)
-    assert turns == [None, 1, 2, 3, None], "the last verdict remains, so it rests on all"
+    # The last verdict remains, so it rests on all.
+    assert turns == [(0, True), (1, False), (2, False), (3, False), (4, True)]
     # Every scalar is there at every entry, so that something may wait for it.
     assert len({frozenset(entry) for entry in callback.history[1:]}) == 1
 
@@ -136,20 +138,20 @@ def test_a_network_with_a_shortcut_is_asked_everything(turns, fit, toys, probe):
     callback = GradCAMCallback(probe, "block5_conv3")
     with pytest.warns(match="a shortcut is suspected"):
         fit(ReadsTheGround(toys), callback, max_epochs=3)
-    assert turns == [None, None, None] and callback.verdict.suspected
+    assert turns == [(0, True), (1, True), (2, True)] and callback.verdict.suspected
 
 
 def test_a_resumed_training_goes_on_with_the_next_turn(turns, fit, probe, tmp_path):
     fit(AlwaysTheSame(), GradCAMCallback(probe, "block5_conv3"), max_epochs=2).save_checkpoint(tmp_path / "last.ckpt")
     fit(AlwaysTheSame(), GradCAMCallback(probe, "block5_conv3"), max_epochs=5, resume=tmp_path / "last.ckpt")
-    assert turns == [None, None, 2, 3, None]
+    assert turns == [(0, True), (1, True), (2, False), (3, False), (4, True)]
 
 
 def test_a_test_asks_everything(turns, fit, probe, toys):
     callback = GradCAMCallback(probe, "block5_conv3")
     trainer = fit(AlwaysTheSame(), callback, max_epochs=3)
     trainer.validate(trainer.lightning_module, DataLoader(toys, batch_size=6), verbose=False)
-    assert turns == [None, 1, None, None]
+    assert turns == [(0, True), (1, False), (2, True), None]
 
 
 def test_a_frozen_base_runs_once_per_turn(probe, monkeypatch):
@@ -168,7 +170,7 @@ def test_a_frozen_base_runs_once_per_turn(probe, monkeypatch):
         return forward(module, *args)
 
     monkeypatch.setattr(nn.Conv2d, "_conv_forward", count)
-    for turn in (1, 2, 3, 4, None):
+    for turn in (Turn(1), Turn(2), Turn(3), Turn(4), Turn(5, has_sign=True), None):
         evaluator.compute_shard(turn=turn)
     assert not any(runs) and runs
 
@@ -200,7 +202,7 @@ def test_records_and_sheets_hold_what_was_asked(thin, probe):
     log = RunLogger(evaluator, RunState(), [takes], Tags(), report=report, style=GradCAMCallback().style)
     log.start()
     widths = []
-    for epoch, turn in enumerate((None, 1)):
+    for epoch, turn in enumerate((None, Turn(1))):
         evaluation = evaluator.merge([evaluator.compute_shard(turn=turn)])
         log.log(evaluation, epoch, epoch)
         widths.append(takes.images["gradcam/counterfactuals"].width)

@@ -21,6 +21,7 @@ from gradcam_callback.run.interventions import (
     SETS,
     UNCHANGED,
     Interventions,
+    Turn,
 )
 
 MANY = 36
@@ -102,41 +103,59 @@ def numbered(probe):
     return predict, asked
 
 
-def test_each_object_has_one_background_of_each_kind_and_each_background_about_one_object(probe):
-    sets = Interventions(probe, seed=0).counterfactuals
-    for swaps in (sets.same_class, sets.other_class):
-        assert swaps.objects.tolist() == list(range(MANY))
-        assert swaps.donors.bincount().max() <= 2
+def asked(interventions, name, turn):
+    return torch.cat(interventions.asked(name, turn)).sort().values
 
 
-@pytest.mark.parametrize(("n", "n_donors"), [(12, 3), (16, 3), (24, 2), (36, 1)])
-def test_all_backgrounds_together_stay_about_as_many(large, n, n_donors):
-    some = ProbeSet(large.images[:n], torch.arange(n) % 3, large.masks[:n]).watch(6)
-    assert len(Interventions(some, seed=0).counterfactuals.other_class) == n_donors * n
-
-
-def test_without_a_verdict_set_each_object_keeps_three_backgrounds(large):
-    interventions = Interventions(large, seed=0)
-    assert len(interventions.counterfactuals.other_class) == 3 * MANY and interventions.sets == SETS
-
-
-def test_a_turn_asks_about_the_watched_objects_only(probe):
+@pytest.mark.parametrize("kind", [SAME_CLASS, OTHER_CLASS])
+def test_a_turn_with_a_sign_puts_each_object_on_a_background_of_its_own(probe, kind):
     interventions = Interventions(probe, seed=0)
-    for turn in (1, 2, 7):
+    sets, seen = interventions.counterfactuals, []
+    for number in range(3):
+        swaps = getattr(sets, kind)[asked(interventions, kind, Turn(number, has_sign=True))]
+        assert swaps.objects.tolist() == list(range(MANY))
+        assert swaps.donors.bincount().max() <= 3, "hardly any background is shared"
+        seen += zip(swaps.objects.tolist(), swaps.donors.tolist(), strict=True)
+    assert len(set(seen)) == 3 * MANY, "three epochs see three backgrounds of each object"
+
+
+@pytest.mark.parametrize(("n", "each"), [(12, 3), (16, 3), (24, 2), (36, 1)])
+def test_the_swaps_of_a_turn_with_a_sign_stay_about_as_many(large, n, each):
+    some = ProbeSet(large.images[:n], torch.arange(n) % 3, large.masks[:n]).watch(6)
+    interventions = Interventions(some, seed=0)
+    for number in range(4):
+        assert len(asked(interventions, OTHER_CLASS, Turn(number, has_sign=True))) == each * n
+    assert len(asked(interventions, OTHER_CLASS, None)) == 3 * n
+
+
+def test_without_a_verdict_set_a_sign_asks_everything(large):
+    interventions = Interventions(large, seed=0)
+    assert interventions.sets == SETS
+    for name in SETS:
+        everything = list(range(len(interventions.numbers_of(name))))
+        assert asked(interventions, name, Turn(2, has_sign=True)).tolist() == everything
+
+
+def test_a_turn_without_a_sign_asks_about_the_watched_objects_only(probe):
+    interventions = Interventions(probe, seed=0)
+    for number in (1, 2, 7):
         for name in (SAME_CLASS, OTHER_CLASS):
-            (places,) = interventions.asked(name, turn)
+            places = asked(interventions, name, Turn(number))
             assert interventions.numbers_of(name)[places].tolist() == list(range(9))
-        assert not len(torch.cat(interventions.asked(UNCHANGED, turn)))
-    thirds = [torch.cat(interventions.asked(BACKGROUND, turn)).tolist() for turn in range(3)]
+        assert not len(asked(interventions, UNCHANGED, Turn(number)))
+    thirds = [asked(interventions, BACKGROUND, Turn(number)).tolist() for number in range(3)]
     assert sorted(sum(thirds, [])) == list(range(9))
-    for name, count in (
-        (UNCHANGED, MANY - 9),
-        (SAME_CLASS, MANY),
-        (OTHER_CLASS, MANY),
-        (BACKGROUND, 9),
-        (FOREGROUND, 9),
-    ):
-        assert torch.cat(interventions.asked(name, None)).sort().values.tolist() == list(range(count))
+    for turn in (None, Turn(5, has_sign=True)):
+        for name, count in ((UNCHANGED, MANY - 9), (BACKGROUND, 9), (FOREGROUND, 9)):
+            assert asked(interventions, name, turn).tolist() == list(range(count))
+
+
+def test_an_object_with_few_backgrounds_is_never_asked_twice_at_once(large):
+    labels = [0] * 2 + [1] * 20
+    interventions = Interventions(ProbeSet(large.images[:22], labels, large.masks[:22]).watch(8), seed=0)
+    for number in range(4):
+        places = asked(interventions, SAME_CLASS, Turn(number, has_sign=True)).tolist()
+        assert len(set(places)) == len(places) == 2 + 2 * 20
 
 
 def test_the_unchanged_images_that_are_asked_are_those_without_maps(probe):
@@ -178,10 +197,10 @@ def test_without_a_watched_object_of_each_class_every_turn_asks_everything(large
     probe.verdict_set.masks[4:8] = True  # of the second class no watched image takes part
     with pytest.warns(GradCAMWarning, match="take no part"):
         interventions = Interventions(probe, seed=0)
-    assert len(torch.cat(interventions.asked(OTHER_CLASS, 1))) == len(interventions.counterfactuals.other_class)
+    assert len(asked(interventions, OTHER_CLASS, Turn(1))) == len(interventions.counterfactuals.other_class)
 
 
-@pytest.mark.parametrize("turn", [None, 1])
+@pytest.mark.parametrize("turn", [None, Turn(1), Turn(1, has_sign=True)])
 def test_many_processes_answer_as_one_does(thin, probe, turn):
     evaluator = Evaluator(GradCAM(thin, "block5_conv3"), probe)
     whole = evaluator.merge([evaluator.compute_shard(turn=turn)])
@@ -204,7 +223,9 @@ def test_all_figures_of_a_verdict_are_of_the_same_objects(probe):
     assert every.swap.n == every.swap.n_controlled == every.n_all == MANY
     assert every.accuracy == every.swap.probe_accuracy == every.swap.swap_accuracy == pytest.approx(20 / MANY)
     assert every.swap.gap == every.swap.drop == every.swap.pasting_cost == 0
-    some = interventions.judge(right, [interventions.ask(predict, turn=1)], 1)
+    wide = interventions.judge(right, [interventions.ask(predict, turn=Turn(1, True))], Turn(1, True))
+    assert (wide.swap.n, wide.swap.n_controlled, wide.swap.probe_accuracy) == (MANY, MANY, pytest.approx(20 / MANY))
+    some = interventions.judge(right, [interventions.ask(predict, turn=Turn(1))], Turn(1))
     assert (some.swap.n, some.swap.n_controlled, some.n_all) == (9, 9, MANY) and some.swap.probe_accuracy == 1.0
     assert some.swap.gap == some.swap.drop == 0 and some.swap.classes == 3
 
@@ -300,26 +321,23 @@ def test_of_many_classes_those_with_enough_images_are_chosen():
 
 def test_records_and_sheets_hold_as_many_objects_as_are_watched(probe, drawn):
     torch.manual_seed(0)
-    evaluator, takes = (
-        Evaluator(GradCAM(ReadsTheGround(Toys(9, bias=1.0, seed=0, size=64)), "block5_conv3"), probe),
-        Takes(),
-    )
+    network, takes = ReadsTheGround(Toys(9, bias=1.0, seed=0, size=64)), Takes()
+    evaluator = Evaluator(GradCAM(network, "block5_conv3"), probe)
 
     def report(_, error):
         raise error
 
     log = RunLogger(evaluator, RunState(), [takes], Tags(), report=report, style=GradCAMCallback().style)
     log.start()
-    for epoch, (turn, note) in enumerate(
-        [(None, "The other 27 images are not shown."), (1, "are asked at other epochs.")]
-    ):
+    notes = {Turn(0, has_sign=True): "The other 27 images are not shown.", Turn(1): "are asked at other epochs."}
+    for epoch, (turn, note) in enumerate(notes.items()):
         drawn.clear()
         log.log(evaluator.merge([evaluator.compute_shard(turn=turn)]), epoch, epoch)
-        texts = " ".join(thing.text for thing in drawn if thing.pixels is None)
-        assert note in texts
+        assert note in " ".join(thing.text for thing in drawn if thing.pixels is None)
         answers = takes.records[-1]["answers"]
-        assert set(answers) == set(SETS) and all(len(given) == 9 for given in answers.values())
-        assert all(answers[name].count(None) == 0 for name in (SAME_CLASS, OTHER_CLASS))
+        assert set(answers) == set(SETS) and all(len(answers[name]) == 9 for name in (BACKGROUND, FOREGROUND))
+        for name in (SAME_CLASS, OTHER_CLASS):
+            assert len(answers[name]) == 27 and answers[name].count(None) == 18, "one of three backgrounds"
     assert [record["judged"] for record in takes.records] == [MANY, 9]
     assert "gradcam/counterfactuals" in takes.images and "gradcam/counterfactuals/2" not in takes.images
     start = json.loads(log._recorder.start("gradcam", []))

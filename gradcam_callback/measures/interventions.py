@@ -64,6 +64,8 @@ class Counterfactuals:
             from an image that does not hold the object's class at all.
         backgrounds: ``(M, C, H, W)``, what the objects are put on. By default the images with their objects painted
             out.
+        balanced: True if each object is asked on one background at a time, the first, the second and so on. Each
+            background then belongs to about one object at a time.
 
     Attributes:
         same_class: the control: pairs whose background comes from another image of the same class.
@@ -80,6 +82,7 @@ class Counterfactuals:
         seed: int = 0,
         present: Tensor | None = None,
         backgrounds: Tensor | None = None,
+        balanced: bool = False,
     ) -> None:
         self._images, self._masks = images, masks
         if backgrounds is None:
@@ -97,8 +100,9 @@ class Counterfactuals:
         photographs = torch.tensor([prints.index(each) for each in prints])
         is_same = (labels[:, None] == labels) & (photographs[:, None] != photographs)
         rng, is_good = random.Random(seed), (mask_area(masks) <= GOOD_DONOR).tolist()
-        self.other_class = _choose_pairs(labels.tolist(), ~present[:, labels].T, is_good, n_donors, rng)
-        self.same_class = _choose_pairs(labels.tolist(), is_same, is_good, n_donors, rng)
+        choose = _choose_balanced_pairs if balanced else _choose_pairs
+        self.other_class = choose(labels.tolist(), ~present[:, labels].T, is_good, n_donors, rng)
+        self.same_class = choose(labels.tolist(), is_same, is_good, n_donors, rng)
 
     def paste(self, swaps: Swaps) -> Tensor:
         """Put objects on backgrounds.
@@ -150,9 +154,6 @@ def centre_masks(images: Tensor, kept: float = KEPT_CENTRE) -> Tensor:
 def _choose_pairs(labels: list[int], allowed: Tensor, is_good: list[bool], n_donors: int, rng: random.Random) -> Swaps:
     """Choose the images on whose backgrounds each object is put; their classes take turns.
 
-    With one background per object, images that few objects have so far come first. Objects that share a background are
-    not independent of each other, and the swap test could not know it.
-
     Args:
         labels: of the M images.
         allowed: ``(M, M)`` bool, True if the object of the image of a row may be put on the background of a column.
@@ -160,20 +161,42 @@ def _choose_pairs(labels: list[int], allowed: Tensor, is_good: list[bool], n_don
         n_donors: per object at most.
         rng: chooses among the images of a class.
     """
-    pairs, uses, balanced = [], [0] * len(labels), n_donors == 1
+    pairs = []
     for i in range(len(labels)):
         n_queued: dict[int, int] = {}
         queue = []
-        shuffled = rng.sample(range(len(labels)), len(labels))
-        for j in sorted(shuffled, key=lambda j: (not is_good[j], uses[j] if balanced else 0)):
+        for j in sorted(rng.sample(range(len(labels)), len(labels)), key=lambda j: not is_good[j]):
             if allowed[i, j]:
                 turn = n_queued.get(labels[j], 0)
                 n_queued[labels[j]] = turn + 1
                 queue.append((turn, j))
         # Both sorts are stable: among equals the images keep their random order.
         queue.sort(key=lambda entry: entry[0])
-        for _, j in queue[:n_donors]:
-            pairs.append((i, j))
-            uses[j] += 1
+        pairs += [(i, j) for _, j in queue[:n_donors]]
+    return _to_swaps(pairs)
+
+
+def _choose_balanced_pairs(
+    labels: list[int], allowed: Tensor, is_good: list[bool], n_donors: int, rng: random.Random
+) -> Swaps:
+    """Choose the same, so that few objects share a background at a time.
+
+    With one background per object, the swap test cannot know which objects share one, and takes them for independent.
+    """
+    left = [row.nonzero()[:, 0].tolist() for row in allowed]
+    chosen: list[list[int]] = [[] for _ in labels]
+    for _ in range(n_donors):
+        uses = [0] * len(labels)
+        for i in rng.sample(range(len(labels)), len(labels)):
+            if left[i]:
+                # A good one serves twice before another one does.
+                j = min(left[i], key=lambda j: (uses[j] // (1 + is_good[j]), rng.random()))
+                left[i].remove(j)
+                chosen[i].append(j)
+                uses[j] += 1
+    return _to_swaps([(i, j) for i, own in enumerate(chosen) for j in own])
+
+
+def _to_swaps(pairs: list[tuple[int, int]]) -> Swaps:
     table = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2)
     return Swaps(table[:, 0], table[:, 1])

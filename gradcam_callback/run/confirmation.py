@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from gradcam_callback.measures import FRAME, confirms
 from gradcam_callback.run import tags
+from gradcam_callback.run.interventions import Turn
 
 Entry = Mapping[str, float]
 BEFORE_TRAINING = -1
@@ -25,23 +26,24 @@ def is_confirmed(history: Sequence[Entry], epoch: float, basis: str) -> bool:
     return earlier is not None and _confirms(earlier, basis)
 
 
-def choose_turn(history: Sequence[Entry], basis: str) -> int | None:
-    """Return which part of the interventions the next entry asks; None asks all of them.
+def choose_turn(history: Sequence[Entry], basis: str, is_last: bool = False) -> Turn:
+    """Return which part of the interventions the next entry asks.
 
-    All are asked first, and whenever the next entry might confirm a suspicion. So a suspicion always rests on all of
-    them, while a network that shows no sign is asked a part each time.
+    Most is asked at first, at last, and whenever the next entry might confirm a suspicion. So a suspicion never rests
+    on the least.
 
     Args:
         history: the entries of the run so far. All processes have the same ones.
         basis: what tells the object from the background.
+        is_last: True if no entry follows, so that the verdict remains.
     """
     entries = [entry for entry in history if entry["epoch"] != BEFORE_TRAINING]
-    if not entries:
-        return None
+    if not entries or is_last:
+        return Turn(len(entries), has_sign=True)
     # The next entry may be of a new epoch, or be another validation of the last one.
     last = entries[-1]
     may_confirm = _confirms(last, basis) or is_confirmed(entries, last["epoch"], basis)
-    return None if may_confirm else len(entries)
+    return Turn(len(entries), has_sign=may_confirm)
 
 
 def _confirms(entry: Entry, basis: str) -> bool:

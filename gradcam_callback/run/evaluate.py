@@ -29,7 +29,7 @@ from gradcam_callback.maps import (
 from gradcam_callback.measures import Focus, faithfulness, metrics, road
 from gradcam_callback.probes import ProbeSet, fill_row
 from gradcam_callback.run import tags
-from gradcam_callback.run.interventions import Answers, Interventions, mean
+from gradcam_callback.run.interventions import Answers, Interventions, Turn, mean
 from gradcam_callback.run.tags import by_class, by_image, join
 
 TARGETS = ("label", "predicted", CONTRAST)
@@ -67,14 +67,14 @@ class Shard:
 
     Attributes:
         cams: None if no image fell to the process.
-        turn: of the interventions; None if all were asked.
+        turn: of the interventions; None if everything was asked.
         answers: set -> the logits of its share of each part that was asked.
         faithfulness: ``(n,)``, by the check that was chosen; empty without one.
         rivals: those of its images, see `Evaluation`; empty unless the target is a contrast.
     """
 
     cams: CAMs | None
-    turn: int | None
+    turn: Turn | None
     answers: dict[str, list[Tensor]]
     faithfulness: Tensor
     rivals: dict[int, dict[str, Tensor]]
@@ -150,13 +150,13 @@ class Evaluator:
         """Evaluate the present weights in a single process; see `merge`."""
         return self.merge([self.compute_shard()], previous)
 
-    def compute_shard(self, rank: int = 0, world_size: int = 1, turn: int | None = None) -> Shard:
+    def compute_shard(self, rank: int = 0, world_size: int = 1, turn: Turn | None = None) -> Shard:
         """Run the present weights on the images of one process.
 
         Args:
             rank: of this process.
             world_size: the number of processes; each set of images is cut into as many parts.
-            turn: asks a part of the interventions, see `Interventions`; None asks all. It is the same in all processes.
+            turn: asks a part of the interventions; None asks everything. It is the same in all processes.
         """
         # The parts differ by one image at most. With more processes than images, some are empty.
         own = torch.arange(len(self.probe)).tensor_split(world_size)[rank]

@@ -37,9 +37,9 @@ UNCHANGED = "unchanged"
 # A turn asks one of so many parts of each set. With fewer images than this, all are asked at every turn.
 TURNS, FEW = 3, 6
 
-# The largest number of backgrounds of one kind per object, and of all objects together if the verdict rests on more
-# images than are watched.
-_DONORS, _SWAPS = 3, 48
+# With a verdict set, about so many backgrounds of one kind are asked at once, as with 16 images: one per object, or two
+# for fewer objects.
+_SWAPS = 48
 
 # The counterfactual images that are made at once.
 _AT_ONCE = 32
@@ -47,6 +47,19 @@ _AT_ONCE = 32
 # Takes images (n, C, H, W) and, for each of them, the number (n,) of the probe image that it stands for. Returns logits
 # (n, K) on the CPU.
 Predict = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A part of the interventions.
+
+    Attributes:
+        number: of the turn. Objects with several backgrounds of a kind are put on the next ones.
+        has_sign: True if a suspicion may follow, so that as much is asked as can be; False asks the least.
+    """
+
+    number: int
+    has_sign: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,11 +99,13 @@ class Interventions:
     frame for a part of it.
 
     All images together cost more than the maps do. So the sets can be asked by turns: one background of each kind per
-    object, and every third image without its object or alone. Three turns ask everything.
+    object, and every third image without its object or alone. Three turns ask everything. A turn with a sign of a
+    shortcut asks everything, too.
 
-    The whole verdict set takes part (see `ProbeSet.watch`). If it has more images, its objects have fewer backgrounds
-    each, since more images narrow an interval further than more backgrounds do. A turn then asks about the watched
-    objects only, and only these are painted out or shown alone.
+    The whole verdict set takes part (see `ProbeSet.watch`). If it has more images than are watched, a turn with a sign
+    asks about all objects, on one background of each kind. More objects narrow an interval further than more
+    backgrounds do, and two epochs in a row see different backgrounds. A turn without a sign asks about the watched
+    objects only. Only these are painted out or shown alone.
 
     Args:
         probe: a probe set with labels.
@@ -123,15 +138,15 @@ class Interventions:
                 images,
                 self._labels,
                 masks[self.numbers],
-                n_donors=self._count_donors(),
                 seed=seed,
                 present=None if probe.present is None else probe.present[self.numbers],
                 backgrounds=images if probe.masks is None else None,
+                balanced=len(probe) > self.n_watched,
             )
         watched = self._labels[self._is_watched]
         # Also if a class has no watched image, since its scalars are to be there at every turn.
         self._takes_no_turns = len(watched) < FEW or set(watched.tolist()) != set(self._labels.tolist())
-        self._turns = {name: self._take_turns(name) for name in self.sets}
+        self._turns = {name: self._take_turns(name) for name in self.sets if name != UNCHANGED}
 
     def _choose(self, masks: Tensor) -> Tensor:
         """Return the numbers of the probe images whose object leaves enough background, and warn of the others."""
@@ -148,19 +163,12 @@ class Interventions:
             )
         return (probe.has_mask & fits).nonzero()[:, 0]
 
-    def _count_donors(self) -> int:
-        if len(self.probe) == self.n_watched:
-            return _DONORS
-        return max(1, min(_DONORS, _SWAPS // len(self.numbers)))
-
     def _take_turns(self, name: str) -> tuple[Tensor, Tensor]:
         """Return the turn at which each image of a set is asked, and the number of turns after which it is again."""
         numbers = self.numbers_of(name)
         if name in (BACKGROUND, FOREGROUND):
             return torch.arange(len(numbers)) % TURNS, torch.full((len(numbers),), TURNS)
-        ranks, counts = take_turns(numbers)
-        # No turn has the rank -1, so these are asked only if everything is.
-        return torch.where(numbers < self.n_watched, ranks, -1), counts
+        return take_turns(numbers)
 
     @property
     def _is_watched(self) -> Tensor:
@@ -179,18 +187,28 @@ class Interventions:
             return self.numbers[self._is_watched]
         return self.numbers[(sets.same_class if name == SAME_CLASS else sets.other_class).objects]
 
-    def asked(self, name: str, turn: int | None) -> list[Tensor]:
+    def asked(self, name: str, turn: Turn | None) -> list[Tensor]:
         """Return the parts of a set that are asked: each ``(n,)``, places in the set.
 
         Args:
             name: one of `SETS`, or `UNCHANGED`.
-            turn: the number of the turn; None asks everything, part by part.
+            turn: None asks everything.
         """
+        everything = turn is None or self._takes_no_turns
+        asks_least = not (everything or (turn is not None and turn.has_sign))
+        watched = self.numbers_of(name) < self.n_watched
+        # Watched objects are parts of their own, as with a turn that asks the least.
+        groups = [watched] if asks_least else [watched, ~watched]
+        if name == UNCHANGED:
+            return [group.nonzero()[:, 0] for group in groups]
+        width = 1 if asks_least else TURNS
+        if name in (SAME_CLASS, OTHER_CLASS) and not everything and UNCHANGED in self.sets:
+            width = max(1, min(width, _SWAPS // len(self.numbers)))
         ranks, counts = self._turns[name]
-        if turn is None or self._takes_no_turns:
-            return [(ranks == rank).nonzero()[:, 0] for rank in ranks.unique()]
-        # An object with fewer backgrounds is asked on the same one more often.
-        return [(ranks == turn % counts).nonzero()[:, 0]]
+        first = 0 if turn is None else turn.number
+        # An object with fewer backgrounds is asked on the same one more often, but never twice at once.
+        parts = [(ranks == (first + i) % counts) & (i < counts) for i in range(width)]
+        return [(part & group).nonzero()[:, 0] for part in parts for group in groups]
 
     def images_of(self, name: str, places: Tensor | None = None) -> Tensor:
         """Return some images of a set: ``(n, C, H, W)``, as the model takes them.
@@ -210,7 +228,7 @@ class Interventions:
         return sets.paste((sets.same_class if name == SAME_CLASS else sets.other_class)[places])
 
     def ask(
-        self, predict: Predict, rank: int = 0, world_size: int = 1, turn: int | None = None
+        self, predict: Predict, rank: int = 0, world_size: int = 1, turn: Turn | None = None
     ) -> dict[str, list[Tensor]]:
         """Ask the network about this process's share of each part.
 
@@ -237,7 +255,7 @@ class Interventions:
             ]
         return logits
 
-    def judge(self, correct: Tensor, shards: Sequence[Mapping[str, list[Tensor]]], turn: int | None = None) -> Answers:
+    def judge(self, correct: Tensor, shards: Sequence[Mapping[str, list[Tensor]]], turn: Turn | None = None) -> Answers:
         """Compare the answers with the labels.
 
         Args:

@@ -77,20 +77,16 @@ class Session:
         Args:
             rank: of this process.
             world_size: the number of processes.
-            is_last: True asks all of the interventions, since the verdict of the last epoch is what remains.
+            is_last: True in the last epoch, whose verdict remains.
         """
         if self.evaluator is not None and not self._computed:
             # Before the work, so that a failure is not repeated at each batch of the validation.
             self._computed = True
             with self.guard("this epoch's maps"):
-                turn = None if is_last or self.is_apart else self._choose_turn()
+                interventions, turn = self.evaluator.interventions, None
+                if interventions is not None and not self.is_apart:
+                    turn = choose_turn(self.state.history, interventions.basis, is_last)
                 self._shard = self.evaluator.compute_shard(rank, world_size, turn)
-
-    def _choose_turn(self) -> int | None:
-        interventions = None if self.evaluator is None else self.evaluator.interventions
-        if interventions is None:
-            return None
-        return choose_turn(self.state.history, interventions.basis)
 
     def take_shard(self) -> Shard | None:
         """Return this process's shard; None if there is none, or if it failed."""
