@@ -114,6 +114,14 @@ def test_where_chance_cannot_be_excluded_more_images_are_asked_for(basis, advice
         assert "More images decide it" not in judge(decided, [], True, basis).evidence
 
 
+def test_the_verdict_says_that_the_next_validation_asks_more_images():
+    unclear = found(1.0, 0.98, 0.70, low=-0.02, n=16, n_controlled=16)
+    assert judge(unclear, [], True, n_all=64).evidence.endswith("The next validation asks 64 images.")
+    assert judge(unclear, [], True, n_all=16).evidence.endswith(
+        "More images decide it: give about 16 of each class a mask."
+    )
+
+
 def test_boxes_read_too_kindly_so_they_may_suspect_and_not_acquit():
     accused = judge(SHORTCUT, [FOCUS], confirmed=True, basis=BOXES)
     assert accused.suspected and accused.headline.startswith("SHORTCUT SUSPECTED: ") and accused.basis == "masks"
@@ -306,8 +314,39 @@ def test_intervals_hold_the_truth_as_often_as_they_say_and_shrink_with_more_imag
         assert 0.4 < narrow / widths[16][name] < 0.6, "four times the images, half the width"
 
 
+def test_with_one_background_per_object_intervals_hold_the_truth_as_often_as_they_say():
+    """Objects and backgrounds both decide. Right in 50 % on backgrounds of other classes, in 68 % on those of theirs.
+
+    The interval of more images with one background each is the narrower one, although as many swaps are asked.
+    """
+    generator, n_tries = torch.Generator().manual_seed(0), 150
+
+    def noise(*size):
+        return torch.randn(*size, generator=generator)
+
+    # The differences of two numbers, each the sum of three with a deviation of 1.
+    truth = float(torch.distributions.Normal(0.0, 3**0.5).cdf(torch.tensor(0.8))) - 0.5
+    widths = {}
+    for n, n_donors in ((16, 3), (48, 1)):
+        objects = torch.arange(n).repeat_interleave(n_donors)
+        held, spans = [], []
+        for _ in range(n_tries):
+            donors = torch.stack([(torch.arange(n) + 1 + shift) % n for shift in range(n_donors)], dim=1).flatten()
+            own, of_same, of_other = noise(n), noise(n), noise(n)
+            on_same = own[objects] + of_same[donors] + noise(len(objects)) > -0.8
+            on_other = own[objects] + of_other[donors] + noise(len(objects)) > 0
+            swaps = Swaps(objects, donors)
+            found = swap_test(torch.ones(n).bool(), torch.zeros(n), swaps, on_other, swaps, on_same)
+            low, high = found.gap_interval
+            held.append(low <= truth <= high)
+            spans.append(high - low)
+        assert sum(held) / n_tries > 0.9
+        widths[n] = sum(spans) / n_tries
+    assert widths[48] < 0.7 * widths[16]
+
+
 def test_a_few_images_give_an_interval_too():
     before, after = torch.tensor([True, True]), torch.tensor([True, False])
     swaps = Swaps(torch.tensor([0, 1]), torch.tensor([1, 0]))
     result = swap_test(before, torch.tensor([0, 1]), swaps, after, NONE, after[:0])
-    assert result.swap_accuracy == 0.5 and result.swap_interval == (0.5, 0.5)
+    assert result.swap_accuracy == 0.5 and result.swap_interval == (0.0, 1.0), "each object alone may be drawn"

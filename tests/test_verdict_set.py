@@ -10,7 +10,6 @@ from test_turns import Takes
 from torch.utils.data import IterableDataset
 
 from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet
-from gradcam_callback.measures import Swaps, judge, swap_test
 from gradcam_callback.probes import choose_per_class
 from gradcam_callback.run import Evaluator, RunLogger, RunState, Tags
 from gradcam_callback.run.interventions import (
@@ -228,46 +227,6 @@ def test_all_figures_of_a_verdict_are_of_the_same_objects(probe):
     some = interventions.judge(right, [interventions.ask(predict, turn=Turn(1))], Turn(1))
     assert (some.swap.n, some.swap.n_controlled, some.n_all) == (9, 9, MANY) and some.swap.probe_accuracy == 1.0
     assert some.swap.gap == some.swap.drop == 0 and some.swap.classes == 3
-
-
-def test_with_one_background_per_object_intervals_hold_the_truth_as_often_as_they_say():
-    """Objects and backgrounds both decide. Right in 50 % on backgrounds of other classes, in 68 % on those of theirs.
-
-    The interval of more images with one background each is the narrower one, although as many swaps are asked.
-    """
-    generator, n_tries = torch.Generator().manual_seed(0), 150
-
-    def noise(*size):
-        return torch.randn(*size, generator=generator)
-
-    # The differences of two numbers, each the sum of three with a deviation of 1.
-    truth = float(torch.distributions.Normal(0.0, 3**0.5).cdf(torch.tensor(0.8))) - 0.5
-    widths = {}
-    for n, n_donors in ((16, 3), (48, 1)):
-        objects = torch.arange(n).repeat_interleave(n_donors)
-        held, spans = [], []
-        for _ in range(n_tries):
-            donors = torch.stack([(torch.arange(n) + 1 + shift) % n for shift in range(n_donors)], dim=1).flatten()
-            own, of_same, of_other = noise(n), noise(n), noise(n)
-            on_same = own[objects] + of_same[donors] + noise(len(objects)) > -0.8
-            on_other = own[objects] + of_other[donors] + noise(len(objects)) > 0
-            swaps = Swaps(objects, donors)
-            found = swap_test(torch.ones(n).bool(), torch.zeros(n), swaps, on_other, swaps, on_same)
-            low, high = found.gap_interval
-            held.append(low <= truth <= high)
-            spans.append(high - low)
-        assert sum(held) / n_tries > 0.9
-        widths[n] = sum(spans) / n_tries
-    assert widths[48] < 0.7 * widths[16]
-
-
-def test_the_verdict_says_that_the_next_validation_asks_more_images(probe):
-    right, images = torch.ones(9, dtype=torch.bool), torch.arange(9)
-    same, other = Swaps(images, images.roll(3)), Swaps(images, images.roll(1))
-    wrong = images == 4
-    found = swap_test(right, images % 3, other, ~wrong, same, right)
-    assert "The next validation asks 36 images." in judge(found, [], True, n_all=MANY).evidence
-    assert "More images decide it: give about 22 of each class a mask." in judge(found, [], True, n_all=9).evidence
 
 
 class Stream(IterableDataset):
