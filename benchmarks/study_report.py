@@ -358,7 +358,8 @@ def results(page: Page, final: list[Row], n_images: int | str) -> str:
     if n_images == ONE_EACH:
         title = (
             f"{MANY} probe images, one background each\n\nSo the callback asks by default, with {FEW} of the images "
-            "watched: each object on one background of each kind in place of three."
+            "watched: each object on one background of each kind in place of three, and at the next epoch on another "
+            f"one. These are about as many swaps as of {FEW} images on three backgrounds."
         )
     return (
         f"## {title}\n\nResults on the kinds that no limit was chosen on. A network that loses more "
