@@ -55,8 +55,9 @@ settings.load_profile("few")
 THIN = [8, 8, "M", 12, 12, "M", 16, 16, 16, "M", 24, 24, 24, "M", 24, 24, 24, "M"]
 
 
-# The files with the longest tests. They come first, so that no worker is left alone with one of them at the end.
-LONG = ("test_examples.py", "test_distributed.py", "test_engine.py", "test_faults.py", "test_gradcam.py")
+# The files with the longest tests. They come first, so that no worker is left alone with one of them at the end. The
+# tests of the first one share a browser, and trainings.
+LONG = tuple(f"test_{name}.py" for name in ("browser", "examples", "distributed", "engine", "faults", "gradcam"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
