@@ -167,7 +167,8 @@ def main() -> None:
         print(rows[-1], flush=True)
     head = ["16 images, 13 layers", WHOLE, "goal", ASKED, "measuring, drawing, writing", "goal", FIRST]
     head += [f"{PREPARED} / a look", SECONDS]
-    lines = ["# What a look costs", "", "Made by `make bench-look`. Times are in multiples of the maps alone.", ""]
+    made = f"Made by `python benchmarks/look.py --rounds {args.rounds}`. Times are in multiples of the maps alone."
+    lines = ["# What a look costs", "", made, ""]
     lines += [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *rows, ""]
     lines += [
         "![Where the time of a look goes](pictures/look.png)",
