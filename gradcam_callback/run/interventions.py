@@ -37,8 +37,8 @@ UNCHANGED = "unchanged"
 # A turn asks one of so many parts of each set. With fewer images than this, all are asked at every turn.
 TURNS, FEW = 3, 6
 
-# With a verdict set, about so many backgrounds of one kind are asked at once, as with 16 images: one per object, or two
-# for fewer objects.
+# With a verdict set, about so many swaps of one kind are asked at once, as with 16 images: one per object, or two of
+# fewer objects.
 _SWAPS = 48
 
 # The counterfactual images that are made at once.
@@ -54,8 +54,8 @@ class Turn:
     """A part of the interventions.
 
     Attributes:
-        number: of the turn. Objects with several backgrounds of a kind are put on the next ones.
-        has_sign: True if a suspicion may follow, so that as much is asked as can be; False asks the least.
+        number: of the turn, from 0. Each object is put on the next of its backgrounds.
+        has_sign: True if a suspicion may follow, so that much is asked; False asks the least.
     """
 
     number: int
@@ -194,21 +194,27 @@ class Interventions:
             name: one of `SETS`, or `UNCHANGED`.
             turn: None asks everything.
         """
-        everything = turn is None or self._takes_no_turns
-        asks_least = not (everything or (turn is not None and turn.has_sign))
+        turn = None if self._takes_no_turns else turn
         watched = self.numbers_of(name) < self.n_watched
         # Watched objects are parts of their own, as with a turn that asks the least.
-        groups = [watched] if asks_least else [watched, ~watched]
+        groups = [watched] if turn is not None and not turn.has_sign else [watched, ~watched]
         if name == UNCHANGED:
             return [group.nonzero()[:, 0] for group in groups]
-        width = 1 if asks_least else TURNS
-        if name in (SAME_CLASS, OTHER_CLASS) and not everything and UNCHANGED in self.sets:
-            width = max(1, min(width, _SWAPS // len(self.numbers)))
         ranks, counts = self._turns[name]
         first = 0 if turn is None else turn.number
         # An object with fewer backgrounds is asked on the same one more often, but never twice at once.
-        parts = [(ranks == (first + i) % counts) & (i < counts) for i in range(width)]
+        parts = [(ranks == (first + i) % counts) & (i < counts) for i in range(self._count_ranks(name, turn))]
         return [(part & group).nonzero()[:, 0] for part in parts for group in groups]
+
+    def _count_ranks(self, name: str, turn: Turn | None) -> int:
+        """Return how many backgrounds of each object a turn asks, or how many thirds of the other sets."""
+        if turn is None:
+            return TURNS
+        if not turn.has_sign:
+            return 1
+        if UNCHANGED in self.sets and name in (SAME_CLASS, OTHER_CLASS):
+            return max(1, min(TURNS, _SWAPS // len(self.numbers)))
+        return TURNS
 
     def images_of(self, name: str, places: Tensor | None = None) -> Tensor:
         """Return some images of a set: ``(n, C, H, W)``, as the model takes them.
