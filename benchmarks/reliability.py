@@ -29,6 +29,7 @@ import tempfile
 import time
 import warnings
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -189,6 +190,17 @@ class Run:
     epochs: list[int] = field(default_factory=list)
 
 
+def tags_of_an_entry(names: Sequence[str]) -> list[str]:
+    """Return the tags of the images and texts that each entry has by default.
+
+    Args:
+        names: of the probe images.
+    """
+    tag = Tags()
+    images = [tag(tags.PROBE, name) for name in names]
+    return [*images, tag(tags.OVERVIEW), tag(tags.COUNTERFACTUALS), tag(tags.VERDICT)]
+
+
 class Kills:
     """The killed processes, and all that is found on the disk after them.
 
@@ -337,9 +349,7 @@ class Kills:
         if not self.run.flushed:
             return
         manifest = Manifest.from_json((self.run.folder / "focus" / MANIFEST).read_text())
-        tag = Tags()
-        expected = [tag(tags.PROBE, name) for name in manifest.names]
-        expected += [tag(tags.LAYER, layer) for layer in manifest.layers] + [tag(tags.VERDICT)]
+        tag, expected = Tags(), tags_of_an_entry(manifest.names)
         for step, times in self.run.flushed.items():
             missing = [name for name in expected if there[name, step] < times]
             self.demand(not missing, f"step {step} was flushed {times} times, but lacks {missing}")

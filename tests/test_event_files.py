@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from pytorch_lightning.loggers import TensorBoardLogger
+from reliability import tags_of_an_entry
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_TENSOR
 from tensorboard.plugins.custom_scalar import layout_pb2
@@ -25,6 +26,12 @@ def test_views_are_those_that_are_asked_for(thin, fit, events, probe):
     assert {tag.split("/")[1] for tag in events().Tags()["images"]} == {"layer", "animation"}
     assert GradCAMCallback(views="all").views == VIEWS
     assert GradCAMCallback().views == DEFAULT_VIEWS
+
+
+def test_the_study_of_reliability_expects_what_is_written_by_default(thin, fit, events, probe):
+    fit(thin, GradCAMCallback(probe, LAYERS))
+    found = events().Tags()
+    assert set(tags_of_an_entry(probe.names)) <= {*found["images"], *found["tensors"]}
 
 
 def test_custom_scalars_lay_out_charts_of_what_is_logged(thin, fit, events, toys):
