@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
-from functools import cached_property
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -49,6 +50,7 @@ class CounterfactualSheets:
     def __init__(self, interventions: Interventions, cell: int) -> None:
         self._probe, self._interventions, self._cell = interventions.probe, interventions, cell
         self._numbers = interventions.numbers.tolist()
+        self._thumbnails: dict[str, dict[int, Pixels]] = defaultdict(dict)
         # Which images of each set belong to which row: object, background or unchanged image.
         self._headings = FRAME_HEADINGS if interventions.basis == FRAME else HEADINGS
         self._places = {
@@ -85,6 +87,8 @@ class CounterfactualSheets:
             columns = max(len(self._asked(name, row, captions.get(name, {}))) for row in order)
             if columns:
                 groups[name] = Group(heading, f"{percent(shares[name])} right", columns)
+        shown = {name: [place for row in order for place in self._asked(name, row, captions[name])] for name in groups}
+        self._prepare(shown)
         pages = [order[start : start + ROWS] for start in range(0, len(order), ROWS)]
         for number, page in enumerate(pages, start=1):
             note = "Green frames: right. Red frames: wrong. First those whose answer the background changed."
@@ -130,16 +134,18 @@ class CounterfactualSheets:
         )
         return _share_right(before) - _share_right(after) if after else 0.0
 
-    @cached_property
-    def _thumbnails(self) -> dict[str, list[Pixels]]:
-        """The images of each set, in the size of the sheet. They stay the same over a run."""
-        images = {name: self._interventions.images_of(name) for name in self._interventions.sets}
-        images[INPUT] = self._probe.images[self._interventions.numbers]
-        return {
-            name: [self._shrink(pixels) for pixels in self._probe.display_images(found)]
-            for name, found in images.items()
-            if len(found)
-        }
+    def _prepare(self, shown: Mapping[str, list[int]]) -> None:
+        """Make the images that are shown for the first time, in the size of the sheet."""
+        for name, places in shown.items():
+            known = self._thumbnails[name]
+            new = torch.tensor([place for place in places if place not in known], dtype=torch.long)
+            if len(new):
+                if name == INPUT:
+                    images = self._probe.images[self._interventions.numbers[new]]
+                else:
+                    images = self._interventions.images_of(name, new)
+                pixels = self._probe.display_images(images)
+                known |= {place: self._shrink(each) for place, each in zip(new.tolist(), pixels, strict=True)}
 
     def _shrink(self, pixels: Pixels) -> Pixels:
         image = InputImage(pixels)
