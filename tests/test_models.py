@@ -186,10 +186,12 @@ def test_two_callbacks_in_one_trainer_each_have_a_prefix(thin, fit, events, toys
         assert matched == {category.title}
 
 
-def test_prefixes_are_as_chosen_and_the_others_numbered_around_them(trainer, toys):
+def test_prefixes_are_as_chosen_and_the_others_numbered_around_them(trainer, toys, probe):
     loader = DataLoader(toys, batch_size=6)
     prefixes = ("gradcam", "gradcam_2", "gradcam", "focus/deep")
-    watches = [GradCAMCallback(target_layers=f"block{i + 2}", tag_prefix=name) for i, name in enumerate(prefixes)]
+    watches = [
+        GradCAMCallback(probe, f"block{i + 2}", tag_prefix=name, views="overview") for i, name in enumerate(prefixes)
+    ]
     trainer(*watches).fit(ThinVGG(), loader, loader)
     entries = [watch.history[-1] for watch in watches]
     found = [next(tag.removesuffix("/probe_accuracy") for tag in entry if "probe_acc" in tag) for entry in entries]

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from scipy import stats
 
 from gradcam_callback.measures import (
     Focus,
@@ -225,7 +226,7 @@ NONE = Swaps(*torch.empty(2, 0, dtype=torch.long))
 
 def test_swap_test_counts_correct_predictions():
     before = torch.tensor([1, 1, 1, 1, 1, 0]).bool()
-    after, control = torch.tensor([1, 0] * 6).bool(), torch.tensor([1, 1, 1, 0] * 3).bool()
+    after, control = torch.tensor([1, 1, 0, 0] * 3).bool(), torch.tensor([1, 1, 1, 0] * 3).bool()
     result = swap_test(before, LABELS, OTHER, after, SAME, control)
     assert result.probe_accuracy == pytest.approx(5 / 6) and result.swap_accuracy == pytest.approx(0.5)
     assert result.control_accuracy == pytest.approx(0.75) and result.gap == pytest.approx(0.25)
@@ -234,7 +235,6 @@ def test_swap_test_counts_correct_predictions():
     assert 0 <= result.swap_interval[0] < 0.5 < result.swap_interval[1] <= 1
     assert result.drop_interval[0] < result.drop < result.drop_interval[1]
     assert result.gap_interval[0] < result.gap < result.gap_interval[1]
-    assert swap_test(before, LABELS, OTHER, after, SAME, control) == result, "the same draws every time"
 
 
 @pytest.mark.parametrize("n_before", range(7))
@@ -247,17 +247,21 @@ def test_accuracies_count_every_image_once_and_not_the_draws(n_before, n_after):
     assert result.drop == pytest.approx(n_before / 6 - n_after / 12)
     assert result.gap is result.gap_interval is result.control_accuracy is result.pasting_cost is None
     if {n_before, n_after} <= {0, 6, 12}:
-        # All images agree, and so do all draws.
+        # All images agree.
         assert result.swap_interval == (result.swap_accuracy,) * 2
         assert result.drop_interval == (result.drop,) * 2
 
 
 def test_the_gap_is_paired_by_object():
     """Easy objects are right on any background and difficult ones on none, so the background decides nothing."""
-    is_easy = torch.tensor([1, 0, 1, 0, 1, 0]).bool()
-    result = swap_test(is_easy, LABELS, OTHER, is_easy[OTHER.objects], SAME, is_easy[SAME.objects])
-    assert (result.gap, result.gap_interval, result.drop_interval) == (0, (0, 0), (0, 0))
-    assert result.swap_interval[1] - result.swap_interval[0] > 0.5
+    objects = torch.arange(64).repeat_interleave(3)
+    shifts = torch.tensor([1, 2, 4]).repeat(64)
+    same, other = Swaps(objects, (objects + shifts) % 64), Swaps(objects, (objects - shifts) % 64)
+    is_easy = torch.rand(64, generator=torch.Generator().manual_seed(0)) < 0.5
+    result = swap_test(is_easy, torch.zeros(64), other, is_easy[other.objects], same, is_easy[same.objects])
+    (low, high), (swap_low, swap_high) = result.gap_interval, result.swap_interval
+    assert result.gap == result.drop == 0 and -0.08 < low <= 0 <= high < 0.08
+    assert swap_high - swap_low > 0.2, "which objects were chosen decides the accuracy itself"
 
 
 def test_the_gap_compares_the_same_objects():
@@ -281,68 +285,96 @@ def test_every_object_counts_the_same_however_many_donors_it_has():
     assert result.control_accuracy == pytest.approx(0.5)
 
 
-def test_intervals_leave_the_random_state_alone():
-    state = torch.get_rng_state()
-    swap_test(torch.ones(6).bool(), LABELS, OTHER, torch.ones(12).bool(), SAME, torch.ones(12).bool())
-    assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_intervals_hold_the_truth_as_often_as_they_say_and_shrink_with_more_images():
-    """Draw many probe sets for networks of known accuracies; each object decides if its predictions are correct.
-
-    Objects are right in 60 % on backgrounds of other classes. On those of their own class they are right in 80 %: of
-    the wrong ones half are right there.
-    """
+def test_intervals_equal_a_calculation_answer_by_answer():
+    """Compare with the definition: covariances of all pairs of answers that share an object or a background."""
     generator = torch.Generator().manual_seed(0)
-    widths = {}
-    for n in (16, 64):
-        objects = torch.arange(n).repeat_interleave(3)
-        held, spans = {"swap": [], "gap": []}, {"swap": [], "gap": []}
-        for _ in range(150):
-            swaps = Swaps(objects, (objects + torch.randint(1, n, (3 * n,), generator=generator)) % n)
-            right = torch.rand(n, generator=generator) < 0.6
-            right_on_same = right | (torch.rand(n, generator=generator) < 0.5)
-            labels = torch.zeros(n)
-            result = swap_test(right, labels, swaps, right[objects], swaps, right_on_same[objects])
-            for name, truth, (low, high) in (("swap", 0.6, result.swap_interval), ("gap", 0.2, result.gap_interval)):
-                held[name].append(low <= truth <= high)
-                spans[name].append(high - low)
-        for name, found in held.items():
-            assert sum(found) / len(found) > 0.88, f"95 % are promised for the {name}, with {n} images"
-        widths[n] = {name: sum(each) / len(each) for name, each in spans.items()}
-    for name, narrow in widths[64].items():
-        assert 0.4 < narrow / widths[16][name] < 0.6, "four times the images, half the width"
+    for n, n_donors in ((5, 1), (8, 3), (16, 2)):
+        objects = torch.arange(n).repeat_interleave(n_donors)
+        shifts = torch.randint(1, n, (2, len(objects)), generator=generator)
+        on_same, on_other = torch.rand(2, len(objects), generator=generator) < 0.6
+        same, other = (Swaps(objects, (objects + shift) % n) for shift in shifts)
+        labels = torch.zeros(n)
+        found = swap_test(torch.ones(n).bool(), labels, other, on_other, same, on_same)
+        answers = [
+            (int(i), int(j), sign * (float(right) - float(all_right.double().mean())) / len(objects))
+            for swaps, all_right, sign in ((same, on_same, 1), (other, on_other, -1))
+            for i, j, right in zip(swaps.objects, swaps.donors, all_right, strict=True)
+        ]
+        shared = sum(a * b for i, j, a in answers for k, m, b in answers if i == k or j == m)
+        own = sum(a * b for i, _, a in answers for k, _, b in answers if i == k)
+        half = stats.t.ppf(0.975, n - 1) * math.sqrt(max(shared, own) * n / (n - 1))
+        expected = max(-1, found.gap - half), min(1, found.gap + half)
+        assert found.gap_interval == pytest.approx(expected, abs=1e-3)
 
 
-def test_with_one_background_per_object_intervals_hold_the_truth_as_often_as_they_say():
-    """Objects and backgrounds both decide. Right in 50 % on backgrounds of other classes, in 68 % on those of theirs.
+def test_with_a_background_of_its_own_for_each_object_the_interval_is_that_of_a_mean():
+    falls = torch.tensor([1, 0, 0, 1, 1, 0, 0, 0, 0, 0]).bool()
+    swaps = Swaps(torch.arange(10), torch.arange(10).roll(1))
+    found = swap_test(torch.ones(10).bool(), torch.zeros(10), swaps, ~falls, swaps, torch.ones(10).bool())
+    expected = stats.t.interval(0.95, 9, loc=0.3, scale=stats.sem(falls.double()))
+    assert found.gap_interval == found.drop_interval == pytest.approx(expected, abs=1e-4)
 
-    The interval of more images with one background each is the narrower one, although as many swaps are asked.
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 8])
+def test_intervals_of_few_images_are_wide(n):
+    """With two images, hardly anything is known. With few, the quantile is that of Student's t distribution."""
+    swaps = Swaps(torch.arange(n), torch.arange(n).roll(1))
+    on_other = torch.arange(n) > 0
+    found = swap_test(torch.ones(n).bool(), torch.zeros(n), swaps, on_other, swaps, torch.ones(n).bool())
+    low, high = stats.t.interval(0.95, n - 1, loc=1 / n, scale=stats.sem((~on_other).double()))
+    assert found.gap_interval == pytest.approx((max(-1, low), min(1, high)), rel=2e-3)
+    assert found.swap_interval == pytest.approx((max(0, 1 - high), min(1, 1 - low)), rel=2e-3, abs=1e-9)
+
+
+def test_a_single_object_says_nothing():
+    labels, right = torch.tensor([0, 0, 1]), torch.ones(1).bool()
+    same, other = Swaps(torch.tensor([0]), torch.tensor([1])), Swaps(torch.tensor([0]), torch.tensor([2]))
+    result = swap_test(torch.tensor([1.0, math.nan, math.nan]), labels, other, ~right, same, right)
+    assert (result.gap, result.n, result.n_controlled) == (1, 1, 1)
+    assert result.gap_interval == result.drop_interval == (-1, 1) and result.swap_interval == (0, 1)
+
+
+@pytest.mark.parametrize("n, n_donors", [(16, 3), (64, 3), (48, 1)])
+@pytest.mark.parametrize("of_object, of_ground", [(1.0, 0.0), (0.7, 0.7)])
+def test_intervals_hold_the_truth_as_often_as_they_say(n, n_donors, of_object, of_ground):
+    """Draw many probe sets. Objects and backgrounds both decide if a prediction is correct, and chance does, too.
+
+    An interval that always holds the truth would be too wide, and miss shortcuts.
     """
-    generator, n_tries = torch.Generator().manual_seed(0), 150
+    generator, n_tries, fall = torch.Generator().manual_seed(0), 200, 0.8
 
     def noise(*size):
         return torch.randn(*size, generator=generator)
 
-    # The differences of two numbers, each the sum of three with a deviation of 1.
-    truth = float(torch.distributions.Normal(0.0, 3**0.5).cdf(torch.tensor(0.8))) - 0.5
-    widths = {}
-    for n, n_donors in ((16, 3), (48, 1)):
+    # The sum of three numbers is above 0, or above the fall.
+    spread = torch.distributions.Normal(0.0, math.sqrt(of_object**2 + of_ground**2 + 1))
+    truths = {"swap": 0.5, "gap": float(spread.cdf(torch.tensor(fall))) - 0.5}
+    held = {"swap": 0, "gap": 0}
+    objects = torch.arange(n).repeat_interleave(n_donors)
+    donors = torch.stack([(torch.arange(n) + 1 + shift) % n for shift in range(n_donors)], dim=1).flatten()
+    swaps = Swaps(objects, donors)
+    for _ in range(n_tries):
+        own, of_same, of_other = of_object * noise(n), of_ground * noise(n), of_ground * noise(n)
+        on_same = own[objects] + of_same[donors] + noise(len(objects)) > -fall
+        on_other = own[objects] + of_other[donors] + noise(len(objects)) > 0
+        found = swap_test(torch.ones(n).bool(), torch.zeros(n), swaps, on_other, swaps, on_same)
+        for name, (low, high) in (("swap", found.swap_interval), ("gap", found.gap_interval)):
+            held[name] += low <= truths[name] <= high
+    for name, count in held.items():
+        assert 0.9 < count / n_tries < 0.99, f"95 % are promised for the {name}"
+
+
+def test_more_objects_narrow_an_interval_more_than_more_backgrounds():
+    """The same number of swaps: 16 objects on three backgrounds, or 48 on one."""
+    generator, widths = torch.Generator().manual_seed(0), {16: 0.0, 48: 0.0}
+    for n, n_donors in ((16, 3), (48, 1)) * 20:
         objects = torch.arange(n).repeat_interleave(n_donors)
-        held, spans = [], []
-        for _ in range(n_tries):
-            donors = torch.stack([(torch.arange(n) + 1 + shift) % n for shift in range(n_donors)], dim=1).flatten()
-            own, of_same, of_other = noise(n), noise(n), noise(n)
-            on_same = own[objects] + of_same[donors] + noise(len(objects)) > -0.8
-            on_other = own[objects] + of_other[donors] + noise(len(objects)) > 0
-            swaps = Swaps(objects, donors)
-            found = swap_test(torch.ones(n).bool(), torch.zeros(n), swaps, on_other, swaps, on_same)
-            low, high = found.gap_interval
-            held.append(low <= truth <= high)
-            spans.append(high - low)
-        assert sum(held) / n_tries > 0.9
-        widths[n] = sum(spans) / n_tries
-    assert widths[48] < 0.7 * widths[16]
+        swaps = Swaps(objects, (objects + torch.arange(len(objects)) % n_donors + 1) % n)
+        is_easy = torch.rand(n, generator=generator)
+        on_same, on_other = torch.rand(2, len(objects), generator=generator) < is_easy[objects]
+        low, high = swap_test(torch.ones(n).bool(), torch.zeros(n), swaps, on_other, swaps, on_same).swap_interval
+        widths[n] += high - low
+    assert widths[48] < 0.8 * widths[16]
 
 
 def test_a_few_images_give_an_interval_too():

@@ -121,7 +121,7 @@ class Interventions:
     """
 
     def __init__(self, probe: ProbeSet, seed: int) -> None:
-        self.n_watched, self._seed = len(probe), seed
+        self.n_watched = len(probe)
         self.probe = probe = probe.verdict_set
         self.basis = _basis_of(probe)
         self.sets = SETS if probe.masks is not None else (SAME_CLASS, OTHER_CLASS)
@@ -309,7 +309,6 @@ class Interventions:
             right[OTHER_CLASS],
             sets.same_class[places[SAME_CLASS]],
             right[SAME_CLASS],
-            self._seed,
         )
 
     def scalar_names(self, split_by_class: bool) -> list[str]:
