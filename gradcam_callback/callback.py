@@ -17,13 +17,12 @@ from gradcam_callback.probes import BatchTransform, ProbeSet
 from gradcam_callback.run import (
     BatchForward,
     Evaluator,
-    RunState,
+    Memory,
     Session,
     Tags,
     Target,
     check_target,
     identify,
-    restore_state,
     tags,
 )
 from gradcam_callback.trainers import ProbeSource
@@ -134,24 +133,28 @@ class GradCAMCallback(Callback):
         self.check_faithfulness = check_faithfulness
         self.on_shortcut = on_shortcut
         self.options = options
-        self.probe_set: ProbeSet | None = None
         self._tags = Tags(tag_prefix)
-        self._state = RunState()
+        self._memory = Memory()
         self._stage: str | None = None
-        # The second is True while an error of ours would end a training that has not begun.
-        self._has_run = self._is_refusing = False
-        self._session = Session(self._state, self._tags, [])
+        # True while an error of ours would end a training that has not begun.
+        self._is_refusing = False
+        self._session = Session(self._memory.state, self._tags, [])
         self._source = ProbeSource(probe, target, batch_transform, forward, seed, masks)
+
+    @property
+    def probe_set(self) -> ProbeSet | None:
+        """Return the probe set in use; None until it has been chosen."""
+        return self._memory.probe_set
 
     @property
     def history(self) -> list[dict[str, float]]:
         """Return one dict per logged validation."""
-        return self._state.tagged_history(self._tags)
+        return self._memory.state.tagged_history(self._tags)
 
     @property
     def verdict(self) -> Verdict | None:
         """Return the verdict of the last entry."""
-        return self._state.verdict
+        return self._memory.state.verdict
 
     def should_log(self, trainer: Trainer) -> bool:
         """Return True if the validation under way is to be logged: the first, then those of every n-th epoch."""
@@ -159,10 +162,10 @@ class GradCAMCallback(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._stage, self._is_refusing = trainers.stage_name(stage), True
-        self._forget_other_run(trainer)
         if self._stage != "predict":
             trainers.refuse_sharded(trainer)
-            self._session = self._open_session(trainer)
+            overwrite = self._memory.begin(self._stage, is_new=not trainers.has_begun(trainer))
+            self._session = self._open_session(trainer, overwrite)
         self._is_refusing = False
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -175,7 +178,7 @@ class GradCAMCallback(Callback):
         # Validation data that come later start the session later, too.
         if self.probe_set is not None or self._source.is_there(trainer):
             self._start_session(trainer, pl_module)
-        if self.log_before_training and trainer.global_step == 0:
+        if self.log_before_training and not trainers.has_begun(trainer):
             trainers.log_before_training(trainer, self._session)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -194,7 +197,7 @@ class GradCAMCallback(Callback):
                 self._start_evaluating(trainer, pl_module, self._source.look_at(trainer, pl_module, batch))
         # The session computes at the first batch only. Before, weight averaging has not swapped its weights in yet.
         if self.should_log(trainer):
-            trainers.compute_shard(trainer, self._session)
+            trainers.compute_shard(trainer, self._session, self.every_n_epochs)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking:
@@ -208,6 +211,7 @@ class GradCAMCallback(Callback):
     on_test_epoch_end = on_validation_epoch_end
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainers.revise_verdict(trainer, pl_module, self._session, self.on_shortcut)
         self._session.finish()
         trainers.announce_verdict(self.verdict)
 
@@ -215,7 +219,7 @@ class GradCAMCallback(Callback):
         # A training that fails or is interrupted gets its strips, too.
         if trainers.is_fitting(trainer):
             self._session.finish()
-        if self._is_refusing and trainer.global_step == 0:
+        if self._is_refusing and not trainers.has_begun(trainer):
             trainers.remove_empty_version(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -230,33 +234,23 @@ class GradCAMCallback(Callback):
         return self._generate_state_key(**identity)
 
     def state_dict(self) -> dict[str, Any]:
-        return self._state.state_dict()
+        return self._memory.state.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        # Lightning restores callbacks for a test, too, from the best checkpoint. The history ends earlier there.
-        if self._state.history and self._stage in ("validate", "test", "predict"):
-            return
-        self._state = restore_state(state_dict)
+        self._memory.restore(state_dict, self._stage)
         if not self._session.is_apart:
-            self._session.state = self._state
+            self._session.state = self._memory.state
 
-    def _forget_other_run(self, trainer: Trainer) -> None:
-        """Start anew if this fit belongs to another run than the state."""
-        if self._stage == "fit" and self._has_run and trainer.global_step == 0:
-            # Another Trainer is another run, such as the next fold. Its training images may be those watched so far.
-            self._state, self.probe_set = RunState(), None
-        self._has_run = self._has_run or self._stage in ("fit", "validate")
-
-    def _open_session(self, trainer: Trainer) -> Session:
+    def _open_session(self, trainer: Trainer, overwrite: bool = False) -> Session:
         self._tags = Tags(trainers.own_prefix(trainer, self))
-        return trainers.open_session(
-            trainer, str(self._stage), self._state, self._tags, self.save_dir, save_maps=self.save_maps
-        )
+        state, stage = self._memory.state, str(self._stage)
+        where = self.save_dir, self.save_maps
+        return trainers.open_session(trainer, stage, state, self._tags, *where, overwrite=overwrite)
 
     def _start_session(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Choose the probe set, and try everything on one image, so that errors come before training."""
         self._is_refusing = True
-        if self._stage == "validate" and self._state.history and not self._session.is_apart:
+        if self._stage == "validate" and self._memory.state.history and not self._session.is_apart:
             # A checkpoint has brought the history of a fit since `setup`.
             self._session = self._open_session(trainer)
         # The sanity check may have given all images.
@@ -276,12 +270,12 @@ class GradCAMCallback(Callback):
     def _evaluate_collected(self, trainer: Trainer, pl_module: LightningModule) -> None:
         with self._session.guard("every map of this run"):
             self._start_evaluating(trainer, pl_module, self._source.finish())
-            trainers.compute_shard(trainer, self._session)
+            trainers.compute_shard(trainer, self._session, self.every_n_epochs)
 
     def _start_evaluating(self, trainer: Trainer, pl_module: LightningModule, probe: ProbeSet | None) -> None:
         if probe is None:
             return  # it is still being collected
-        self.probe_set = probe
+        self._memory.choose(probe, self._stage)
         evaluator = Evaluator(
             self._make_cam(trainer, pl_module),
             probe,

@@ -279,7 +279,7 @@ def test_state_of_a_long_run_stays_under_20_mb():
         {"epoch": epoch, "step": 10 * epoch, **dict(zip((join(*parts) for parts in names), row, strict=True))}
         for epoch, row in enumerate(values)
     ]
-    state = callback._state
+    state = callback._memory.state
     # Of all but the last, the scalars alone: shrinking the maps of 1,000 epochs would take half a minute.
     state.history = entries[:-1]
     state.add(entries[-1], [0.5] * 32, [0] * 32, last)

@@ -164,7 +164,7 @@ def mutated(node, data):
 def enters(callback, trained):
     """Do what a resumed training does at its next validation and at its end; return the number of images."""
     counter, failures = Counter(), []
-    session = callback._session = Session(callback._state, Tags(), [counter])
+    session = callback._session = Session(callback._memory.state, Tags(), [counter])
     session.start(trained.evaluator, callback.style, callback.views)
     session._logger._report = lambda writer, error: failures.append(error)
     trainer = SimpleNamespace(state=SimpleNamespace(fn=TrainerFn.FITTING), current_epoch=99, sanity_checking=False)
@@ -188,15 +188,17 @@ def test_a_changed_checkpoint_is_usable_or_said_and_started_anew(trained, data):
         callback.load_state_dict(copy.deepcopy(state))
     assert all(warning.category is GradCAMWarning for warning in said)
     if said:
-        assert "start anew" in str(said[0].message) and callback.history == [] and callback._state.snapshots() == []
-    frames = callback._state.snapshots()
+        assert (
+            "start anew" in str(said[0].message) and callback.history == [] and callback._memory.state.snapshots() == []
+        )
+    frames = callback._memory.state.snapshots()
     assert all(np.isfinite(frame.map_of(layer, 0)).all() for frame in frames for layer in frame.maps)
     written = io.BytesIO()
     torch.save(callback.state_dict(), written)
     written.seek(0)
     again = GradCAMCallback(trained.probe, trained.evaluator.layers)
     again.load_state_dict(torch.load(written, weights_only=True))
-    assert len(again._state.snapshots()) == len(frames) and len(again.history) == len(callback.history)
+    assert len(again._memory.state.snapshots()) == len(frames) and len(again.history) == len(callback.history)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", GradCAMWarning)  # that the strips are of other layers
         assert enters(callback, trained) > len(trained.probe)
@@ -205,9 +207,9 @@ def test_a_changed_checkpoint_is_usable_or_said_and_started_anew(trained, data):
 def test_an_unchanged_checkpoint_goes_on(trained):
     callback = GradCAMCallback(trained.probe, trained.evaluator.layers, views=["evolution", "depth_profile"])
     callback.load_state_dict(trained.state)
-    assert len(callback.history) == len(callback._state.snapshots()) == 2
+    assert len(callback.history) == len(callback._memory.state.snapshots()) == 2
     assert enters(callback, trained) == 1 + len(trained.probe), "a depth profile, and a strip for each image"
-    assert [frame.heading for frame in callback._state.snapshots()] == ["0", "1", "99"]
+    assert [frame.heading for frame in callback._memory.state.snapshots()] == ["0", "1", "99"]
 
 
 # Folders.

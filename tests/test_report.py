@@ -140,7 +140,7 @@ def test_long_runs_are_thinned_from_the_first_to_the_last_epoch(thin, fit, tmp_p
 @pytest.mark.parametrize(("epochs", "tone"), [(1, "unknown"), (2, "suspected")])
 @pytest.mark.filterwarnings("ignore::gradcam_callback.ShortcutWarning")
 def test_the_box_is_red_only_if_a_shortcut_is_suspected(toys, fit, tmp_path, epochs, tone):
-    """The first epoch's headline says "POSSIBLE SHORTCUT, if the next epoch says so too", which accuses nobody."""
+    """The first epoch's headline says "POSSIBLE SHORTCUT, said by a single epoch so far", which accuses nobody."""
     callback = GradCAMCallback(ProbeSet.from_dataset(toys, 4), LAYERS[1:])
     fit(ReadsTheGround(toys), callback, max_epochs=epochs)
     assert "SHORTCUT" in callback.verdict.headline and callback.verdict.suspected == (tone == "suspected")

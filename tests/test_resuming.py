@@ -32,7 +32,7 @@ def test_another_probe_set_of_the_same_size_starts_anew_with_a_warning(fit, toys
         fit(ThinVGG(), second, max_epochs=4, resume=tmp_path / "last.ckpt", logger=logger)
     assert [entry["epoch"] for entry in second.history] == [2, 3]
     assert "gradcam/drift/block5_conv3" not in second.history[0]
-    assert [frame.heading for frame in second._state.snapshots()] == ["2", "3"]
+    assert [frame.heading for frame in second._memory.state.snapshots()] == ["2", "3"]
     assert json.loads((tmp_path / "focus" / "history.json").read_text())["history"] == second.history
 
 
@@ -138,7 +138,7 @@ def test_from_any_checkpoint_all_goes_on_as_if_never_stopped(trainer, toys, prob
         checkpoint = tmp_path / "whole" / "kept" / f"{kind}={number}.ckpt"
         again = run(GradCAMCallback(probe, LAYERS, log_before_training=True), f"from {number}", checkpoint)
         assert [entry["epoch"] for entry in again.history] == [-1, 0, 1, 2, 3, 4], number
-        frames, expected = (one._state.snapshots() for one in (again, whole))
+        frames, expected = (one._memory.state.snapshots() for one in (again, whole))
         assert [frame.heading for frame in frames] == ["start", "0", "1", "2", "3", "4"]
         if kind == "step":
             continue  # in the midst of an epoch, where Lightning begins anew with the data
@@ -211,9 +211,9 @@ def test_strips_go_on_after_a_resume(thin, fit, events, tmp_path, probe):
     resumed = GradCAMCallback(probe, LAYERS, views="all")
     logger = TensorBoardLogger(tmp_path, name="second", version="")
     fit(thin, resumed, max_epochs=4, resume=tmp_path / "last.ckpt", logger=logger)
-    shown = resumed._state.snapshots()
+    shown = resumed._memory.state.snapshots()
     assert [snapshot.heading for snapshot in shown] == ["0", "1", "2", "3"]
-    kept, again = (run._state._snapshots[1].map_of(LAYERS[1], 0) for run in (first, resumed))
+    kept, again = (run._memory.state._snapshots[1].map_of(LAYERS[1], 0) for run in (first, resumed))
     assert np.array_equal(kept, again)
     strip = events(tmp_path / "second").Images("gradcam/evolution/star-1")[-1]
     sheet = np.asarray(Image.open(io.BytesIO(strip.encoded_image_string))).astype(int)
@@ -228,4 +228,4 @@ def test_strips_of_other_layers_start_anew_with_a_word(thin, fit, tmp_path, prob
     other.load_state_dict(first.state_dict())
     with pytest.warns(GradCAMWarning, match="history and strips are of other images or layers; both start anew"):
         fit(thin, other, logger=TensorBoardLogger(tmp_path, name="second", version=""))
-    assert len(other._state.snapshots()) == len(other.history) == 2
+    assert len(other._memory.state.snapshots()) == len(other.history) == 2

@@ -63,10 +63,10 @@ def test_a_test_after_the_training_is_none_of_its_entries(trainer, events, tmp_p
     runs = trainer(callback)
     runs.fit(AlsoTested(), datamodule=data)
     history, state = [dict(entry) for entry in callback.history], callback.state_dict()
-    frames = len(callback._state.snapshots())
+    frames = len(callback._memory.state.snapshots())
     written = (tmp_path / "focus" / "history.json").read_text()
     runs.test(runs.lightning_module, datamodule=data, verbose=False)
-    assert callback.history == history and len(callback._state.snapshots()) == frames
+    assert callback.history == history and len(callback._memory.state.snapshots()) == frames
     assert callback.state_dict().keys() == state.keys()
     assert (tmp_path / "focus" / "history.json").read_text() == written
     own = ProbeSet.from_dataset(data.data)
@@ -95,7 +95,7 @@ def test_nothing_after_a_fit_changes_what_it_left(trainer, tmp_path, toys):
 
     def left():
         files = {path: path.read_bytes() for path in folder.rglob("*.*") if not {"test", "validate"} & set(path.parts)}
-        headings = [snapshot.heading for snapshot in callback._state.snapshots()]
+        headings = [snapshot.heading for snapshot in callback._memory.state.snapshots()]
         return callback.history, callback.verdict, headings, callback.probe_set, files
 
     before = left()

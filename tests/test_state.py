@@ -214,9 +214,10 @@ def test_a_state_of_another_version_is_refused_by_its_format(found):
     [
         (lambda signature: None, "does not name its probe set and layers"),
         (lambda signature: {**signature, "thumbnails": [0.0]}, "are no tensor of floating point"),
+        (lambda signature: {**signature, "watched": 0}, "does not say how many images are watched"),
         (lambda signature: {**signature, "layers": [5]}, "layers, labels or image size have the wrong type"),
         (lambda signature: {**signature, "layers": ["block4_conv1"]}, "not of the images and layers that the state"),
-        (lambda signature: {**signature, "labels": [0, 1]}, "not of the images and layers that the state names"),
+        (lambda signature: {**signature, "labels": []}, "not of the images and layers that the state names"),
     ],
 )
 def test_a_state_of_other_images_than_it_names_is_refused(change, message):

@@ -100,7 +100,7 @@ def test_two_validations_of_one_epoch_are_not_two_epochs(ground, fit, toys):
     callback = watch(toys)
     fit(ground, callback, max_epochs=1, val_check_interval=1)
     assert len(callback.history) == 3 and not callback.verdict.suspected
-    assert "if the next epoch says so too" in callback.verdict.headline
+    assert "said by a single epoch so far" in callback.verdict.headline
 
 
 def test_one_look_is_enough_where_nothing_is_trained(ground, tmp_path, toys):

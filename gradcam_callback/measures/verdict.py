@@ -199,7 +199,7 @@ def _lost_most(foci: Sequence[Focus]) -> Focus | None:
 def _conclude(swap: SwapTest, points: bool, confirmed: bool, words: Basis) -> str:
     """Return the judgement, the first words of the headline."""
     if points:
-        return words.suspicion if confirmed else "POSSIBLE SHORTCUT, if the next epoch says so too"
+        return words.suspicion if confirmed else "POSSIBLE SHORTCUT, said by a single epoch so far"
     if _is_large(swap, words):
         return "UNCLEAR, so few images may also say so by chance"
     # Near the accuracy of guessing there is nothing to lose, so the absence of a gap means nothing.
@@ -263,7 +263,7 @@ def _say_how_sure(swap: SwapTest, points: bool, confirmed: bool, words: Basis) -
     if points and confirmed:
         sentences.append("Two epochs in a row say so: a shortcut is suspected.")
     elif points:
-        sentences.append("A single epoch is no suspicion yet.")
+        sentences.append("A single epoch is no suspicion yet. Another epoch, or trainer.validate, tells.")
     return sentences
 
 
@@ -274,7 +274,7 @@ def _say_what_to_do(swap: SwapTest, points: bool, confirmed: bool, words: Basis,
     elif points and confirmed:
         sentences.append("Look at the counterfactuals, then train with images of each class on other backgrounds.")
     if _is_large(swap, words) and not points and swap.n < n_all:
-        sentences.append(f"The next validation asks {n_all} images.")
+        sentences.append(f"The next validation asks {n_all} images, and so does the end of the training.")
     elif _is_large(swap, words) and not points:
         wanted = max(ENOUGH_IMAGES, 2 * swap.n)
         sentences.append(words.more_images.format(math.ceil(wanted / swap.classes)))

@@ -18,7 +18,8 @@ from gradcam_callback.run.evaluate import (
     choose_check,
 )
 from gradcam_callback.run.logger import RunLogger
-from gradcam_callback.run.session import Session, restore_state, warn_lost
+from gradcam_callback.run.memory import Memory
+from gradcam_callback.run.session import Session, warn_lost
 from gradcam_callback.run.signature import differ_in_probe_only, identify
 from gradcam_callback.run.state import RunState, epoch_heading
 from gradcam_callback.run.tags import Tags
@@ -28,6 +29,7 @@ __all__ = [
     "BatchForward",
     "Evaluation",
     "Evaluator",
+    "Memory",
     "RunLogger",
     "RunState",
     "Session",
@@ -43,7 +45,6 @@ __all__ = [
     "epoch_heading",
     "identify",
     "input_images",
-    "restore_state",
     "tags",
     "warn_lost",
 ]

@@ -73,8 +73,9 @@ class Answers:
         accuracy: on the unchanged images that take part, 0..1.
         swap: the swap test, or the reason why there is none.
         basis: what tells the object from the background.
-        n_all: the number of images that take part, also those that were not asked.
-        n_asked: the number of those that were asked.
+        n_all: the number of images that take part.
+        n_asked: the number of these whose unchanged image was asked.
+        in_part: True if a turn without a sign asked, so that another turn would ask more.
     """
 
     places: dict[str, Tensor]
@@ -85,6 +86,7 @@ class Answers:
     basis: str
     n_all: int
     n_asked: int
+    in_part: bool
 
 
 class Interventions:
@@ -287,7 +289,9 @@ class Interventions:
         own = unchanged[self.numbers] if len(self.numbers) else unchanged[self.probe.has_mask]
         swap = self._test(own, places, right)
         n_asked = int(own.isfinite().sum())
-        return Answers(places, logits, right, float(own.nanmean()), swap, self.basis, len(self.numbers), n_asked)
+        in_part = turn is not None and not turn.has_sign and not self._takes_no_turns
+        accuracy = float(own.nanmean() if n_asked else unchanged.nanmean())
+        return Answers(places, logits, right, accuracy, swap, self.basis, len(self.numbers), n_asked, in_part)
 
     def _test(self, correct: Tensor, places: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> SwapTest | str:
         """Return the swap test, or the reason why there is none; ``correct`` is NaN for images that were not asked."""

@@ -130,6 +130,20 @@ class RunLogger:
             self._end_entry(evaluation, scalars, verdict)
         return verdict
 
+    def revise(self, evaluation: Evaluation) -> None:
+        """Judge the last entry again, by an evaluation of the same network that asked more, and write it again.
+
+        The maps are the same, so their panels, strips and drift stay.
+        """
+        state, entry = self._state, self._state.history[-1]
+        state.verdict = verdict = self._judge(evaluation, int(entry["epoch"]), standalone=False)
+        entry |= evaluation.scalars
+        if self._writers:
+            self._flush()
+            first = state.history[0] if len(state.history) > 1 else None
+            self._write_images(self._album.entry(evaluation, state, first, (tags.OVERVIEW, tags.COUNTERFACTUALS)))
+            self._end_entry(evaluation, entry, verdict)
+
     def finish(self) -> None:
         """Write the last entry's panels, the last strips, and the animations."""
         if not self._state.history or not self._writers:

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+
 from gradcam_callback.drawing import Style
 from gradcam_callback.exceptions import GradCAMWarning, UserCodeError
 from gradcam_callback.maps import is_out_of_memory
@@ -32,20 +34,30 @@ class Session:
         writers: where images and texts go; none in all processes but the first.
         is_apart: True if the stage is no part of a training, such as a test. It may overwrite the files of an earlier
             one, and has no views over the epochs.
+        overwrite: True if the stage may overwrite the files of an earlier run in any case.
 
     Attributes:
         evaluator: None until the session has started, and if it could not start.
         gave_up: True once a start has failed in a running training. It is not tried again.
     """
 
-    def __init__(self, state: RunState, names: Tags, writers: Sequence[Writer], is_apart: bool = False) -> None:
-        self.state, self.tags, self.is_apart = state, names, is_apart
+    def __init__(
+        self,
+        state: RunState,
+        names: Tags,
+        writers: Sequence[Writer],
+        is_apart: bool = False,
+        overwrite: bool = False,
+    ) -> None:
+        self.state, self.tags, self.is_apart, self._overwrites = state, names, is_apart, overwrite or is_apart
         self.evaluator: Evaluator | None = None
         self.gave_up = False
         self._writers = list(writers)
         self._logger: RunLogger | None = None
         self._shard: Shard | None = None
         self._computed = False
+        # The evaluation of the last entry, if it asked about a part of the images only.
+        self._in_part: Evaluation | None = None
 
     def start(self, evaluator: Evaluator, style: Style, views: Sequence[str]) -> None:
         """Start to log the evaluations of an evaluator.
@@ -66,7 +78,7 @@ class Session:
             style=style,
             views=[view for view in views if not (self.is_apart and view in tags.OVER_EPOCHS)],
         )
-        if not logger.start(overwrite=self.is_apart):
+        if not logger.start(overwrite=self._overwrites):
             warn_lost("the checkpoint's history and strips are of other images or layers; both start anew")
         # Only now, so that a session whose start failed has neither of them.
         self.evaluator, self._logger = evaluator, logger
@@ -124,6 +136,33 @@ class Session:
         assert self._logger is not None  # an evaluation comes from an evaluator, and both start together
         with self.guard("this epoch's panels"):
             self._logger.log(evaluation, epoch, step, standalone=standalone)
+        answers = evaluation.answers
+        self._in_part = evaluation if answers is not None and answers.in_part else None
+
+    @property
+    def asked_a_part(self) -> bool:
+        """Return True if the last entry asked about a part of the images of the interventions only."""
+        return self._in_part is not None and self.evaluator is not None
+
+    @property
+    def last_step(self) -> int:
+        """Return the step of the last entry."""
+        return int(self.state.history[-1]["step"])
+
+    def revise(self, evaluation: Evaluation) -> bool:
+        """Replace the last entry, which asked about a part of the images, by one that asked about all.
+
+        Returns:
+            False if the network has changed since. The entry then stays as it is.
+        """
+        assert self._logger is not None and self._in_part is not None
+        before, self._in_part = self._in_part.cams.logits, None
+        if not torch.allclose(before, evaluation.cams.logits, rtol=1e-3, atol=1e-3):
+            return False
+        with self.guard("the verdict on all images"):
+            self._logger.revise(evaluation)
+            return True
+        return False
 
     def take_new_suspicion(self) -> Verdict | None:
         """Return the verdict if it suspects a shortcut for the first time in this run."""

@@ -45,7 +45,8 @@ def identify(
     if tag_prefix != DEFAULT_PREFIX:
         identity["tag_prefix"] = tag_prefix
     if isinstance(probe, ProbeSet):
-        content = repr((probe.names, probe.labels.tolist()))
+        judged = probe.verdict_set
+        content = repr((judged.names, judged.labels.tolist(), len(probe)))
         identity["probe"] = hashlib.sha256(content.encode()).hexdigest()[:8]
     elif probe is not None:
         identity["probe"] = Path(probe).name
@@ -67,11 +68,13 @@ def differ_in_probe_only(key: str, other: str) -> bool:
 
 
 def sign(probe: ProbeSet, layers: Sequence[str]) -> Signature:
-    """Describe a probe set and a list of layers by tensors and plain values only."""
+    """Describe a probe set, with the images of its verdict, and a list of layers by tensors and plain values only."""
+    probe, n_watched = probe.verdict_set, len(probe)
     masks = torch.zeros(len(probe), *probe.images.shape[2:]) if probe.masks is None else probe.masks
     planes = torch.cat([probe.images.float().cpu(), masks[:, None].float().cpu()], dim=1)
     return {
         "layers": list(layers),
+        "watched": n_watched,
         "labels": probe.labels.tolist(),
         "size": list(probe.images.shape[2:]),
         "thumbnails": adaptive_avg_pool2d(planes, THUMBNAIL),
@@ -103,18 +106,21 @@ def read_signature(saved: Any) -> Signature:
     if not isinstance(saved, Mapping):
         raise TypeError("the state does not name its probe set and layers")
     lists = {name: list(saved[name]) for name in ("layers", "labels", "size")}
+    n_watched = saved["watched"]
+    if not isinstance(n_watched, int) or n_watched < 1:
+        raise TypeError("the state does not say how many images are watched")
     thumbnails = saved["thumbnails"]
     if not isinstance(thumbnails, Tensor) or not thumbnails.is_floating_point():
         raise TypeError("the thumbnails of the probe images are no tensor of floating point")
     if not all(isinstance(value, str if name == "layers" else int) for name in lists for value in lists[name]):
         raise TypeError("the layers, labels or image size have the wrong type")
-    return {**lists, "thumbnails": thumbnails}
+    return {**lists, "watched": n_watched, "thumbnails": thumbnails}
 
 
 def is_same(saved: Signature, now: Signature) -> bool:
     """Return True if both describe the same layers and, but for small differences of decoding, the same images."""
     before, after = saved["thumbnails"], now["thumbnails"]
-    if any(saved[name] != now[name] for name in ("layers", "labels", "size")) or before.shape != after.shape:
+    if any(saved[name] != now[name] for name in ("layers", "watched", "labels", "size")) or before.shape != after.shape:
         return False
     value_range = float(after.max() - after.min())
     return bool(((before - after).abs() <= TOLERANCE * value_range).all())

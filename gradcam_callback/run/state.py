@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from torch import Tensor
@@ -159,6 +160,7 @@ class RunState:
             "format": FORMAT,
             "history": self.history,
             "warned": self.warned,
+            "verdict": None if self.verdict is None else asdict(self.verdict),
             "snapshots": [dict(vars(snapshot)) for snapshot in self._snapshots],
             "last": None if last is None else dict(vars(last)),
             "previous": None if previous is None else dict(vars(previous)),
@@ -185,11 +187,14 @@ class RunState:
         if not isinstance(saved["warned"], bool):
             raise TypeError("the state does not say whether a shortcut was suspected")
         state.warned = saved["warned"]
+        # The fields are not checked further, since nothing is computed from a verdict.
+        state.verdict = None if saved["verdict"] is None else Verdict(**saved["verdict"])
         state._read_snapshots(saved)
         state._inputs = saved.get("inputs")
         if state.history:
             state._signature = signature = read_signature(saved["signature"])
-            if not state._is_of(len(signature["labels"]), signature["layers"]):
+            fits = signature["watched"] <= len(signature["labels"])
+            if not (fits and state._is_of(signature["watched"], signature["layers"])):
                 raise ValueError("the maps are not of the images and layers that the state names")
         return state
 

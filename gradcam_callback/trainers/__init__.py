@@ -4,7 +4,7 @@ Only this wing, the callback and `offline.checkpoints` know Lightning.
 """
 
 from gradcam_callback.trainers.data import find_difference
-from gradcam_callback.trainers.evaluation import compute_shard, log_before_training, log_validation
+from gradcam_callback.trainers.evaluation import compute_shard, log_before_training, log_validation, revise_verdict
 from gradcam_callback.trainers.loggers import announce, open_session, own_prefix, remove_empty_version
 from gradcam_callback.trainers.monitors import refuse_impossible_monitors
 from gradcam_callback.trainers.probe_source import ProbeSource
@@ -12,6 +12,7 @@ from gradcam_callback.trainers.trainer import (
     announce_verdict,
     check_arguments,
     find_other_state,
+    has_begun,
     is_fitting,
     may_still_refuse,
     refuse_sharded,
@@ -28,6 +29,7 @@ __all__ = [
     "compute_shard",
     "find_difference",
     "find_other_state",
+    "has_begun",
     "is_fitting",
     "log_before_training",
     "log_validation",
@@ -38,6 +40,7 @@ __all__ = [
     "refuse_sharded",
     "remove_empty_version",
     "resolve_precision",
+    "revise_verdict",
     "stage_name",
     "warn_without_validation",
 ]

@@ -10,12 +10,14 @@ from gradcam_callback.measures import Verdict
 from gradcam_callback.run import Evaluation, Session
 from gradcam_callback.trainers.loggers import log_outside_loops, log_scalars
 from gradcam_callback.trainers.monitors import fill_missing_metrics
-from gradcam_callback.trainers.trainer import gather, is_fitting, is_last_epoch, react_to_shortcut, validation_step
+from gradcam_callback.trainers.trainer import gather, is_fitting, is_last_entry, react_to_shortcut, validation_step
 
 
-def compute_shard(trainer: Trainer, session: Session) -> None:
+def compute_shard(trainer: Trainer, session: Session, every_n_epochs: int) -> None:
     """Compute this process's part of the evaluation of a validation."""
-    session.compute_shard(trainer.global_rank, trainer.world_size, is_last_epoch(trainer))
+    n_entries = sum(entry["epoch"] >= 0 for entry in session.state.history)
+    is_last = is_last_entry(trainer, n_entries, every_n_epochs)
+    session.compute_shard(trainer.global_rank, trainer.world_size, is_last)
 
 
 def log_before_training(trainer: Trainer, session: Session) -> None:
@@ -39,6 +41,23 @@ def log_validation(
         session.log(evaluation, epoch, step, standalone=not is_fitting(trainer))
         react_to_shortcut(trainer, module, session, on_shortcut)
     fill_missing_metrics(trainer, session, logged=evaluation is not None)
+
+
+def revise_verdict(
+    trainer: Trainer, module: LightningModule, session: Session, on_shortcut: str | Callable[[Verdict], object]
+) -> None:
+    """Ask about all images at the end of a fit, if the last entry asked about a part of them.
+
+    The end of a fit is not always known at its last validation: early stopping decides after it.
+    """
+    if not session.asked_a_part:
+        return
+    session.compute_shard(trainer.global_rank, trainer.world_size, is_last=True)
+    evaluation = _merge_shards(trainer, session)
+    if evaluation is not None and session.revise(evaluation):
+        with session.guard("the scalars of all images"):
+            log_outside_loops(trainer, session.tags.tag_all(evaluation.scalars), session.last_step)
+        react_to_shortcut(trainer, module, session, on_shortcut)
 
 
 def _merge_shards(trainer: Trainer, session: Session) -> Evaluation | None:

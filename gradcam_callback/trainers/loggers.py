@@ -113,7 +113,14 @@ def has_class_named(logger: Logger, name: str) -> bool:
 
 
 def open_session(
-    trainer: Trainer, stage: str, state: RunState, names: Tags, save_dir: Path | None, *, save_maps: bool
+    trainer: Trainer,
+    stage: str,
+    state: RunState,
+    names: Tags,
+    save_dir: Path | None,
+    save_maps: bool,
+    *,
+    overwrite: bool = False,
 ) -> Session:
     """Open the session of a stage.
 
@@ -125,6 +132,7 @@ def open_session(
         state: of the training.
         names: the tags of the training.
         save_dir: this and ``save_maps`` as in `GradCAMCallback`.
+        overwrite: True lets writers replace what they hold of an earlier run.
 
     Raises:
         ValueError: no logger takes images, and there is no ``save_dir``.
@@ -135,7 +143,7 @@ def open_session(
         save_dir = None if save_dir is None else save_dir / stage
     # The scalars of a test are worth having alone, so a test needs no place for images.
     writers = find_writers(trainer, save_dir, save_maps, names.prefix, required=stage != "test")
-    return Session(state, names, writers, is_apart)
+    return Session(state, names, writers, is_apart, overwrite)
 
 
 def announce(trainer: Trainer, evaluator: Evaluator) -> None:

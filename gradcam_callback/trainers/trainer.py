@@ -58,9 +58,28 @@ def is_fitting(trainer: Trainer) -> bool:
     return trainer.state.fn == TrainerFn.FITTING
 
 
-def is_last_epoch(trainer: Trainer) -> bool:
-    """Return True in the last epoch of a fit, as far as ``max_epochs`` tells."""
-    return trainer.max_epochs is not None and trainer.current_epoch + 1 == trainer.max_epochs
+def is_last_entry(trainer: Trainer, n_entries: int, every_n_epochs: int) -> bool:
+    """Return True if no epoch after this one is logged, as far as it is known in advance.
+
+    Early stopping and ``max_time`` end a fit without notice.
+
+    Args:
+        n_entries: the number of entries so far, without this one.
+        every_n_epochs: as in `GradCAMCallback`.
+    """
+    steps = trainer.global_step
+    if 0 <= trainer.max_steps < steps + steps // (n_entries + 1) or trainer.should_stop:
+        return True
+    if trainer.max_epochs in (None, -1):
+        return False
+    every = trainer.check_val_every_n_epoch or 1
+    later = range(trainer.current_epoch + every_n_epochs, trainer.max_epochs)
+    return not any((epoch + 1) % every == 0 for epoch in later)
+
+
+def has_begun(trainer: Trainer) -> bool:
+    """Return True if something has been trained. Lightning does not count the steps of an optimizer of the user's."""
+    return trainer.global_step > 0 or trainer.current_epoch > 0
 
 
 def may_still_refuse(trainer: Trainer) -> bool:
@@ -68,7 +87,7 @@ def may_still_refuse(trainer: Trainer) -> bool:
 
     A test never is ended, since it mostly follows a training in the same script.
     """
-    return trainer.global_step == 0 and trainer.state.fn != TrainerFn.TESTING
+    return not has_begun(trainer) and trainer.state.fn != TrainerFn.TESTING
 
 
 def check_arguments(

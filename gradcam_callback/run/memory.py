@@ -1,0 +1,64 @@
+"""Remember the run and the probe set of a callback from one stage of a Trainer to the next."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gradcam_callback.probes import ProbeSet
+from gradcam_callback.run.session import restore_state
+from gradcam_callback.run.state import RunState
+
+
+class Memory:
+    """The state of a run and its probe set, between the stages of a Trainer.
+
+    Attributes:
+        state: of the last fit, of a checkpoint, or of a validation without a fit.
+        probe_set: the images in use; None until a stage has chosen them.
+    """
+
+    def __init__(self) -> None:
+        self.state = RunState()
+        self.probe_set: ProbeSet | None = None
+        self._chosen_in: str | None = None
+        self._is_of_fit = self._is_given = False
+
+    def begin(self, stage: str, *, is_new: bool) -> bool:
+        """Start anew if a stage belongs to another run than the state.
+
+        Another Trainer is another run, such as the next fold. Its training images may be those watched so far. A
+        validation without a fit is a run of its own. A test has other images.
+
+        Args:
+            stage: ``"fit"``, ``"validate"`` or ``"test"``.
+            is_new: True if nothing has been trained yet.
+
+        Returns:
+            True if no more than a validation has been forgotten, so that its files may be overwritten.
+        """
+        forgets = is_new if stage == "fit" else stage == "validate" and not self._is_of_fit
+        forgets, self._is_given = forgets and not self._is_given, False
+        is_of_validation = bool(self.state.history) and not self._is_of_fit
+        if forgets:
+            self.state, self.probe_set, self._is_of_fit = RunState(), None, stage == "fit"
+        elif stage != "test" and self._chosen_in == "test":
+            self.probe_set = None
+        return forgets and is_of_validation
+
+    def choose(self, probe: ProbeSet, stage: str | None) -> None:
+        """Remember the probe set of a stage. A later stage that uses the same one has not chosen it."""
+        if probe is not self.probe_set:
+            self.probe_set, self._chosen_in = probe, stage
+
+    def restore(self, saved: Any, stage: str | None) -> None:
+        """Restore the state of a checkpoint.
+
+        Lightning restores callbacks for a test, too, from the best checkpoint. The history ends earlier there, so a
+        state with a history stays.
+
+        Args:
+            saved: what `RunState.state_dict` has returned.
+            stage: None if the user restores it before a stage, which then goes on with it.
+        """
+        if not (self.state.history and stage in ("validate", "test", "predict")):
+            self.state, self._is_of_fit, self._is_given = restore_state(saved), True, stage is None
