@@ -61,11 +61,12 @@ def main() -> None:
         write_report(args.out, args.out / "focus.html", len(results))
     except (OSError, ValueError) as error:
         sys.exit(str(error))
-    print(f"{'epoch':>5}{'step':>8}{'accuracy':>11}{'after the swap':>17}   checkpoint")
+    print(f"{'epoch':>5}{'step':>8}{'accuracy':>11}{'own backgrounds':>18}{'other backgrounds':>20}   checkpoint")
     for result in results:
-        accuracy, swapped = (percent(result.entry, f"gradcam/{name}") for name in ("probe_accuracy", "swap_accuracy"))
+        names = ("probe_accuracy", "swap_control_accuracy", "swap_accuracy")
+        accuracy, own, other = (percent(result.entry, f"gradcam/{name}") for name in names)
         found = result.checkpoint
-        print(f"{found.epoch:>5}{found.step:>8}{accuracy:>11}{swapped:>17}   {found.path}")
+        print(f"{found.epoch:>5}{found.step:>8}{accuracy:>11}{own:>18}{other:>20}   {found.path}")
     kept = results[best([result.verdict for result in results])]
     if kept.verdict is not None:
         print(f"\nKeep {kept.checkpoint.path}:\n{kept.verdict.headline}\n{kept.verdict.evidence}")

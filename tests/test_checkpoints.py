@@ -168,7 +168,8 @@ def test_the_command_compares_and_ends_with_table_verdict_and_page(watched, fold
     main()
     printed = capsys.readouterr().out
     lines = printed.splitlines()
-    assert lines[0].split("   ")[-4:] == ["accuracy", "after the swap", "lift at block5_conv3", "checkpoint"]
+    headings = ["accuracy", "own backgrounds", "other backgrounds", "lift at block5_conv3", "checkpoint"]
+    assert lines[0].split("   ")[-5:] == headings
     assert [line.split()[-1] for line in lines[1:4]] == [str(tmp_path / "kept" / f"epoch={n}.ckpt") for n in range(3)]
     assert "measured on 6 images" in printed and f"tensorboard --logdir {out}" in printed
     page = (out / "focus.html").read_text()
@@ -224,8 +225,9 @@ def test_the_table_shows_what_there_is(tmp_path, toys):
     looks = watch_checkpoints(one, lambda path: ThinVGG(3), probe, tmp_path / "out", target_layers="block5_conv3")
     assert looks[0].verdict.basis == "frame"
     heading, row = format_table(looks).splitlines()
-    assert heading.split("   ")[-3:] == ["accuracy", "in other frames", "checkpoint"]
-    shares = (looks[0].entry[f"gradcam/{name}"] for name in ("probe_accuracy", "frame_accuracy"))
+    assert heading.split("   ")[-4:] == ["accuracy", "own frames", "other frames", "checkpoint"]
+    names = ("probe_accuracy", "frame_control_accuracy", "frame_accuracy")
+    shares = (looks[0].entry[f"gradcam/{name}"] for name in names)
     assert row.split() == ["3", "40", *(word for share in shares for word in (f"{100 * share:.0f}", "%")), "a"]
 
 

@@ -5,12 +5,13 @@ from collections import Counter
 import pytest
 import torch
 from PIL import Image
+from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision import transforms
 from toys import CLASSES, Toys
 from watched_data import LAYER, NORMALISE, Reads, Regrouped, assert_logged_of, watching
 
-from gradcam_callback import GradCAMCallback, ProbeSet
+from gradcam_callback import GradCAMCallback, GradCAMWarning, ProbeSet
 
 pytestmark = pytest.mark.sixteen_images
 
@@ -153,3 +154,72 @@ def test_a_file_that_is_no_image_names_no_probe_image(toys, watch):
             return toys[index]
 
     assert ProbeSet.from_dataset(Listed(), 1).names[0] == "class 0-1"
+
+
+@pytest.mark.judges_more
+def test_images_that_are_padded_to_the_largest_of_their_batch_are_padded_alike(watch):
+    images = [torch.rand(3, 40 + i % 24, 40 + i % 17) for i in range(72)]
+    items = [(image, i % 3) for i, image in enumerate(images)]
+
+    def pad(batch):
+        height, width = (max(image.shape[side] for image, _ in batch) for side in (1, 2))
+        padded = [functional.pad(image, (0, width - image.shape[2], 0, height - image.shape[1])) for image, _ in batch]
+        return torch.stack(padded), torch.tensor([label for _, label in batch])
+
+    loader = DataLoader(items, 6, collate_fn=pad)
+    callback = watch(Reads(), loader, training=loader)
+    assert len(callback.probe_set.verdict_set) == 60 and len(callback.probe_set) == 15
+
+
+def test_masks_that_mark_nothing_are_no_masks_and_said(toys):
+    items = [
+        (image, label, mask if i % 2 else torch.zeros_like(mask)) for i, (image, label, mask) in enumerate(toys.items)
+    ]
+    with pytest.warns(GradCAMWarning, match=r"masks of 9 of 18 images mark nothing .* have no mask: item \d"):
+        probe = ProbeSet.from_dataset(items, 6)
+    assert probe.has_mask.sum() == 9 and probe.masks[~probe.has_mask].sum() == 0
+    with pytest.warns(GradCAMWarning, match="masks of 3 of 3 images"):
+        assert (
+            ProbeSet.from_dataset([(image, label, torch.zeros(64, 64)) for image, label, _ in items[:3]], 1).masks
+            is None
+        )
+
+
+class Wrapper(Dataset):
+    """A split as many write it: nothing in it names the classes."""
+
+    def __init__(self, inner, transform):
+        self.inner, self.transform = inner, transform
+
+    def __len__(self):
+        return len(self.inner)
+
+    def __getitem__(self, index):
+        return self.inner[index][:2]
+
+
+@pytest.fixture
+def two_of_three(toys, tmp_path):
+    """A folder of photographs that lacks the first class."""
+    for label, name in list(enumerate(CLASSES))[1:]:
+        for i, (image, _, _) in enumerate([item for item in toys.items if item[1] == label][:3]):
+            (tmp_path / "probe" / name).mkdir(parents=True, exist_ok=True)
+            transforms.functional.to_pil_image(image).save(tmp_path / "probe" / name / f"{i}.png")
+    return tmp_path / "probe"
+
+
+def test_a_folder_without_a_class_is_refused_if_nobody_names_the_classes(watch, toys, two_of_three):
+    data = Wrapper(toys, transforms.ToTensor())
+    with pytest.raises(ValueError, match=r"each of the 3 classes of the model, .* but got .*class_names=\[\.\.\.\]"):
+        watch(Reads(), DataLoader(data, 6), GradCAMCallback(two_of_three, LAYER))
+
+
+def test_a_probe_set_whose_classes_have_other_numbers_is_said(watch, toys, two_of_three):
+    data = Wrapper(toys, transforms.ToTensor())
+    data.classes = list(CLASSES)
+    shifted = ProbeSet.from_folder(two_of_three)
+    with pytest.warns(GradCAMWarning, match="may be of the wrong classes, since .* is class 0 in the probe set and"):
+        watch(Reads(), DataLoader(data, 6), GradCAMCallback(shifted, LAYER))
+    right = ProbeSet.from_folder(two_of_three, class_names=CLASSES)
+    callback = watch(Reads(), DataLoader(data, 6), GradCAMCallback(right, LAYER))
+    assert set(callback.probe_set.labels.tolist()) == {1, 2}

@@ -200,7 +200,6 @@ class Stream(IterableDataset):
             Odd((torch.rand(3, 8, 8), torch.tensor([0.5, 0.5]))),
             r"item . .* certainly the label in \(Tensor float32 \(3, 8, 8\), Tensor float32 \(2,\)\)",
         ),
-        (Odd((torch.rand(3, 8, 8), 0, torch.zeros(8, 8))), "mask of item . to mark the object, but it marks nothing"),
         (
             Odd((torch.rand(3, 8, 8), 0, Image.fromarray(np.array([[0, 40, 255]], dtype=np.uint8)))),
             "Cannot read the mask of item .* look like labels and the void of VOC",

@@ -255,7 +255,7 @@ def test_a_network_that_is_confused_by_any_pasting_is_not_accused(tmp_path):
 def test_a_class_with_a_single_image_is_left_out_of_the_gap_and_more_are_asked_for(tmp_path, rule):
     verdict = judge_by_construction(rule, [0, 0, 0, 1, 1, 1, 2], tmp_path)
     assert verdict.suspected == (rule is by_ground) and verdict.background_gap == (rule is by_ground)
-    assert "measured on 6 of 7 images; the class of the others has no second image." in verdict.evidence
+    assert "measured on 6 of 7 images; for the others there is no second image of their class," in verdict.evidence
     assert verdict.evidence.endswith("Give each class two probe images with a mask or more.")
 
 

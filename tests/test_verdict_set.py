@@ -58,13 +58,20 @@ def test_a_set_that_is_small_enough_is_watched_as_a_whole(large):
     assert large.verdict_set is large
     whole = large.watch(100)
     assert whole.verdict_set is whole and torch.equal(whole.images, large.images)
-    again = large.watch(9).watch(9)
-    assert again.verdict_set is again, "the others are gone"
+    again = large.watch(9).watch(6)
+    assert len(again) == 6 and sorted(again.verdict_set.names) == sorted(large.names), "the others are not lost"
 
 
-@pytest.mark.parametrize("n", [0, -3])
+def test_a_photograph_of_several_classes_is_watched_once_if_others_are_left():
+    labels = torch.tensor([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]])
+    many = ProbeSet(torch.rand(4, 3, 8, 8), labels)
+    watched = many.watch(4)
+    assert watched.labels.tolist() == [0, 1, 2, 3] and len({image.sum().item() for image in watched.images}) == 4
+
+
+@pytest.mark.parametrize("n", [0, -3, 2.5, None])
 def test_nothing_to_watch_is_an_error(large, n):
-    with pytest.raises(ValueError, match=f"Expected `n` to be 1 or more, but got {n}"):
+    with pytest.raises(ValueError, match=f"Expected `n` to be an integer of 1 or more, but got {n}"):
         large.watch(n)
 
 

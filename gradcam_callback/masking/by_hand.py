@@ -10,6 +10,9 @@ from pathlib import Path
 from gradcam_callback.masking.background import Background
 from gradcam_callback.masking.session import Session, Status
 
+# Of more photographs than this, maps take long, and a person looks at few of them.
+WATCHED = 16
+
 
 def mask_by_hand(folder: Path, browser: bool = True) -> None:
     """Serve the page for a folder of photographs until Ctrl-C, and say what to do next.
@@ -47,6 +50,9 @@ def conclude(session: Session) -> str:
         said += f" Go on with: python -m gradcam_callback masks {shlex.quote(str(folder))}"
     if session.count(Status.DONE) == 0:
         return said
+    if session.has_classes and len(session) > WATCHED:
+        probe = f'ProbeSet.from_folder("{folder}", transform=...).watch({WATCHED})'
+        return f"{said}\nUse the masks with: GradCAMCallback(probe={probe}), which makes maps of {WATCHED} images only"
     if session.has_classes:
         return f'{said}\nUse the masks with: GradCAMCallback(probe="{folder}")'
     return (

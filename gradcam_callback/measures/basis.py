@@ -75,7 +75,8 @@ _MASKS = Basis(
     pasting="Cutting and pasting alone",
     look_first="look first if the masks and the painted backgrounds among the counterfactuals are good",
     two_images="two probe images with a mask",
-    more_images="More images decide it: give about {} of each class a mask.",
+    more_images="More images decide it: about {0} of each class with a mask. From a dataset that has them, "
+    "ProbeSet.from_dataset(val_dataset, per_class={0}).watch(16).",
     caution="",
 )
 BASES = {

@@ -122,7 +122,12 @@ def confirms(previous_gap: float | None, previous_drop: float, basis: str = MASK
 
 
 def judge(
-    swap: SwapTest, foci: Sequence[Focus], confirmed: bool, basis: str = MASKS, n_all: int | None = None
+    swap: SwapTest,
+    foci: Sequence[Focus],
+    confirmed: bool,
+    basis: str = MASKS,
+    n_all: int | None = None,
+    alone: bool = False,
 ) -> Verdict:
     """Judge one validation, and put the evidence in words.
 
@@ -131,7 +136,8 @@ def judge(
         foci: one per chosen layer, from input to output; empty without masks.
         confirmed: True if the previous epoch said so, too; see `confirms`.
         basis: what tells the object from the background: a key of `gradcam_callback.measures.basis.BASES`.
-        n_all: the number of images that the next validation asks after a large fall; None if no more than this one did.
+        n_all: the number of images that take part, of which this validation may have asked some; None if it asked all.
+        alone: True if no epoch belongs before this one, so that nothing confirms it.
     """
     if swap.gap is None or swap.gap_interval is None:
         points = drop_points_to_background(swap.drop, swap.drop_interval[0], basis)
@@ -141,14 +147,14 @@ def judge(
     named = _lost_most(foci) if suspected else None
     sentences = [
         *_say_where(foci, named),
-        *_say_how_sure(swap, points, confirmed, words),
-        words.caution,
+        *_say_how_sure(swap, points, confirmed, words, alone),
         *_say_what_to_do(swap, points, confirmed, words, n_all or swap.n),
+        words.caution,
     ]
     located = named or (foci[-1] if foci else None)
     return Verdict(
         suspected,
-        headline=f"{_conclude(swap, points, confirmed, words)}: {_accuracies(swap, words)}.",
+        headline=f"{_conclude(swap, points, confirmed, words, n_all or swap.n)}: {_accuracies(swap, words)}.",
         evidence=_join(sentences),
         basis=MASKS if basis == BOXES else basis,
         probe_accuracy=swap.probe_accuracy,
@@ -196,19 +202,27 @@ def _lost_most(foci: Sequence[Focus]) -> Focus | None:
     return most if most is not None and most.lost_share_of_lift > NAMED_LOSS else None
 
 
-def _conclude(swap: SwapTest, points: bool, confirmed: bool, words: Basis) -> str:
+def _conclude(swap: SwapTest, points: bool, confirmed: bool, words: Basis, n_all: int) -> str:
     """Return the judgement, the first words of the headline."""
     if points:
         return words.suspicion if confirmed else "POSSIBLE SHORTCUT, said by a single epoch so far"
     if _is_large(swap, words):
         return "UNCLEAR, so few images may also say so by chance"
+    if _is_reversed(swap, words):
+        return f"UNCLEAR, the network is right more often {words.of_other_class}"
     # Near the accuracy of guessing there is nothing to lose, so the absence of a gap means nothing.
     enough = 1 / swap.classes + ABOVE_GUESSING
     if swap.probe_accuracy < enough:
         return "TOO EARLY, the network hardly knows the classes yet"
     if swap.control_accuracy is not None and swap.control_accuracy < enough:
         return f"UNCLEAR, since {words.pasting[0].lower()}{words.pasting[1:]} confuses the network"
-    return words.no_sign
+    return words.no_sign if n_all <= swap.n else f"{words.no_sign} in {swap.n} of {n_all} images"
+
+
+def _is_reversed(swap: SwapTest, words: Basis) -> bool:
+    """Return True if the accuracy is clearly larger on backgrounds of other classes."""
+    high = 0.0 if swap.gap_interval is None else swap.gap_interval[1]
+    return swap.gap is not None and swap.gap < -words.gap.size and high < 0
 
 
 def _is_large(swap: SwapTest, words: Basis) -> bool:
@@ -245,7 +259,7 @@ def _say_where(foci: Sequence[Focus], lost_most: Focus | None) -> list[str]:
     return sentences
 
 
-def _say_how_sure(swap: SwapTest, points: bool, confirmed: bool, words: Basis) -> list[str]:
+def _say_how_sure(swap: SwapTest, points: bool, confirmed: bool, words: Basis, alone: bool) -> list[str]:
     sentences = []
     if swap.gap is None or swap.gap_interval is None:
         sentences.append(
@@ -256,12 +270,17 @@ def _say_how_sure(swap: SwapTest, points: bool, confirmed: bool, words: Basis) -
     else:
         images = f"{swap.n_controlled} images."
         if swap.n_controlled < swap.n:
-            images = f"{swap.n_controlled} of {swap.n} images; the class of the others has no second image."
+            images = (
+                f"{swap.n_controlled} of {swap.n} images; for the others there is no second image of their class, or "
+                "none without it."
+            )
         sentences.append(
             f"{words.what_decides} decides {_points(swap.gap)} ({_range(swap.gap_interval)}), measured on {images}"
         )
     if points and confirmed:
-        sentences.append("Two epochs in a row say so: a shortcut is suspected.")
+        sentences.append(
+            "A shortcut is suspected." if alone else "Two epochs in a row say so: a shortcut is suspected."
+        )
     elif points:
         sentences.append("A single epoch is no suspicion yet. Another epoch, or trainer.validate, tells.")
     return sentences
@@ -278,6 +297,13 @@ def _say_what_to_do(swap: SwapTest, points: bool, confirmed: bool, words: Basis,
     elif _is_large(swap, words) and not points:
         wanted = max(ENOUGH_IMAGES, 2 * swap.n)
         sentences.append(words.more_images.format(math.ceil(wanted / swap.classes)))
+    elif _is_reversed(swap, words):
+        sentences.append(
+            "Images that contradict a shortcut give such a result: choose probe images as they come, or look at the "
+            "counterfactuals."
+        )
+    elif swap.n < n_all:
+        sentences.append(f"The last validation asks all {n_all} images, and so does trainer.validate.")
     elif swap.n_controlled < swap.n:
         sentences.append(f"Give each class {words.two_images} or more.")
     return sentences

@@ -180,12 +180,17 @@ def watch_checkpoints(
 
 
 def format_table(results: Sequence[CheckpointResult]) -> str:
-    """Format a line per checkpoint: its accuracies, by the swap and its lift if there are masks, or by the frame."""
+    """Format a line per checkpoint: its accuracies, and with masks its lift.
+
+    The backgrounds or frames are those of other images of the own class, the control, and those of other classes.
+    """
     layer, names = results[0].layer, Tags()
     columns: list[tuple[str, str, Callable[[float], str]]] = [
         ("accuracy", names(tags.PROBE_ACCURACY), percent),
-        ("after the swap", names(tags.SWAP_ACCURACY), percent),
-        ("in other frames", names(tags.FRAME_ACCURACY), percent),
+        ("own backgrounds", names(tags.SWAP_CONTROL_ACCURACY), percent),
+        ("other backgrounds", names(tags.SWAP_ACCURACY), percent),
+        ("own frames", names(tags.FRAME_CONTROL_ACCURACY), percent),
+        ("other frames", names(tags.FRAME_ACCURACY), percent),
         (f"lift at {layer}", names(join(tags.LIFT, layer)), "{:.2f}".format),
     ]
     columns = [column for column in columns if any(column[1] in result.entry for result in results)]

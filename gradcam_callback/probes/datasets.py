@@ -149,24 +149,50 @@ def _scan(
 
 
 def _read_items(dataset: Any, feed: Feed, chosen: Sequence[tuple[int, int]], seed: int, automatic: bool) -> list[Item]:
-    """Read the chosen pairs of index and label, a batch at a time.
+    """Read the chosen pairs of index and label.
 
     Args:
         automatic: True lets items without a mask make one of their file.
     """
-    items = list[Item]()
-    for start in range(0, len(chosen), BATCH):
-        pairs = chosen[start : start + BATCH]
-        # The seed belongs to the item, so a random transform gives the same image every time.
-        loaded = [feed.load(dataset, index, seed + index) for index, _ in pairs]
-        samples = feed.samples(loaded, [index for index, _ in pairs])
-        for (index, label), loaded_item, sample in zip(pairs, loaded, samples, strict=True):
-            item = _to_item(dataset, feed, index, label, loaded_item, sample, seed + index)
-            if automatic and item.mask is None:
-                item = item._replace(propose=partial(_propose, dataset, index, loaded_item, seed + index))
-            items.append(item)
+    # Slow data would look like a hang. The bar appears after two seconds only.
+    shown = tqdm(chosen, desc="GradCAM: reading images", delay=2, leave=False)
+    # The seed belongs to the item, so a random transform gives the same image every time.
+    loaded = [feed.load(dataset, index, seed + index) for index, _ in shown]
+    samples = _collate(feed, loaded, [index for index, _ in chosen], BATCH)
+    if len({sample.image.shape for sample in samples}) > 1:
+        # A collate function may pad images to the largest of their batch.
+        samples = _collate(feed, loaded, [index for index, _ in chosen], len(chosen))
+    items = []
+    for (index, label), loaded_item, sample in zip(chosen, loaded, samples, strict=True):
+        item = _to_item(dataset, feed, index, label, loaded_item, sample, seed + index)
+        if automatic and item.mask is None:
+            item = item._replace(propose=partial(_propose, dataset, index, loaded_item, seed + index))
+        items.append(item)
     warn_of_inverted([item.source for item in items if _looks_inverted(item)])
-    return items
+    return _without_empty_masks(items)
+
+
+def _collate(feed: Feed, loaded: Sequence[Any], indices: Sequence[int], at_once: int) -> list[Sample]:
+    """Send items the way to the model, some at once."""
+    samples: list[Sample] = []
+    for start in range(0, len(loaded), at_once):
+        some = slice(start, start + at_once)
+        samples += feed.samples(loaded[some], indices[some])
+    return samples
+
+
+def _without_empty_masks(items: list[Item]) -> list[Item]:
+    """Take masks that mark nothing for no masks, and warn of them: a healthy scan has an empty one."""
+    empty = [item for item in items if isinstance(item.mask, Tensor) and not item.mask.any()]
+    if empty:
+        warnings.warn(
+            f"GradCAM: the masks of {len(empty)} of {len(items)} images mark nothing after the transform, so these "
+            f"images have no mask: {', '.join(item.source for item in empty)}. If they show an object, correct the "
+            "masks or the transform.",
+            GradCAMWarning,
+            stacklevel=2,
+        )
+    return [item._replace(mask=None) if any(item is one for one in empty) else item for item in items]
 
 
 def _looks_inverted(item: Item) -> bool:

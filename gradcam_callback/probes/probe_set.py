@@ -157,12 +157,14 @@ class ProbeSet:
     def watch(self, n: int) -> ProbeSet:
         """Return a probe set of a few of the images. Maps are made of these only, and the verdict still rests on all.
 
+        Of a set that is watched in part already, all images are chosen from.
+
         Args:
             n: the largest number of images, 1 or more. They are chosen evenly over the classes, images with a mask
-                first.
+                first. With several classes per image, a photograph is chosen twice only if no other one is left.
 
         Raises:
-            ValueError: ``n`` is below 1.
+            ValueError: ``n`` is no integer, or below 1.
 
         Examples:
             >>> import torch
@@ -171,15 +173,30 @@ class ProbeSet:
             >>> probe.labels.tolist(), len(probe.verdict_set)
             ([0, 0, 1, 1], 40)
         """
-        if n < 1:
-            raise ValueError(f"Expected `n` to be 1 or more, but got {n}. Give the number of images to watch.")
-        masked_first = sorted(range(len(self)), key=lambda i: not self.has_mask[i])
-        chosen = choose_per_class([(i, int(self.labels[i])) for i in masked_first], None, n)
-        numbers = [i for i, _ in chosen]
-        others = sorted(set(range(len(self))) - set(numbers))
-        watched = self._select(numbers)
-        watched._verdict_set = self._select([*numbers, *others]) if others else None
+        if not isinstance(n, int) or n < 1:
+            raise ValueError(
+                f"Expected `n` to be an integer of 1 or more, but got {n!r}. Give the number of images to watch."
+            )
+        whole = self.verdict_set
+        photographs, labels = whole._photographs(), whole.labels.tolist()
+        masked_first = sorted(range(len(whole)), key=lambda i: not whole.has_mask[i])
+        # Two images are the same pair only if they are the same photograph given twice.
+        places = {(photographs[i], labels[i]): i for i in reversed(masked_first)}
+        numbers = [
+            places[pair] for pair in choose_per_class([(photographs[i], labels[i]) for i in masked_first], None, n)
+        ]
+        others = sorted(set(range(len(whole))) - set(numbers))
+        watched = whole._select(numbers)
+        watched._verdict_set = whole._select([*numbers, *others]) if others else None
         return watched
+
+    def _photographs(self) -> list[int]:
+        """Return the number of the photograph of each image. With several classes, an image stands here for each."""
+        if self.present is None:
+            return list(range(len(self)))
+        prints = [image.contiguous().view(torch.uint8).numpy().tobytes() for image in self.images]
+        first: dict[bytes, int] = {}
+        return [first.setdefault(each, i) for i, each in enumerate(prints)]
 
     def _select(self, numbers: Sequence[int]) -> ProbeSet:
         selected = copy(self)
@@ -226,8 +243,8 @@ class ProbeSet:
             [0, 128, 255]
         """
         pixels = self._denormalise(self.images if images is None else images)
-        # The probe images alone decide the scale, so that images made from them are displayed in the same colours.
-        own = self._denormalise(self.images)
+        # All images of the verdict decide the scale, so that images of all sheets are displayed in the same colours.
+        own = self._denormalise(self.verdict_set.images)
         low, high = float(own.min()), float(own.max())
         # Rounding errors of the normalisation lie a little outside of 0..1, hence the slack of 0.01.
         if -0.01 <= low and high <= 1.01:

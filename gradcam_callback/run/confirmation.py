@@ -47,7 +47,5 @@ def choose_turn(history: Sequence[Entry], basis: str, is_last: bool = False) -> 
 
 
 def _confirms(entry: Entry, basis: str) -> bool:
-    if basis == FRAME:
-        drop = entry.get(tags.PROBE_ACCURACY, 0.0) - entry.get(tags.FRAME_ACCURACY, 0.0)
-        return confirms(entry.get(tags.FRAME_GAP), drop, basis)
-    return confirms(entry.get(tags.BACKGROUND_GAP), entry.get(tags.SWAP_DROP, 0.0), basis)
+    gap, drop = (tags.FRAME_GAP, tags.FRAME_DROP) if basis == FRAME else (tags.BACKGROUND_GAP, tags.SWAP_DROP)
+    return confirms(entry.get(gap), entry.get(drop, 0.0), basis)

@@ -305,13 +305,13 @@ class Evaluator:
         return as_input(self.cam.model, images)
 
     def _try_one_image(self) -> None:
-        # The image with the highest label: if this label fits into the logits, all labels do.
+        # The image with the highest label. The labels of images that are not watched are checked below.
         highest = self.probe.labels.argmax()[None]
         one = self._as_model_input(self.probe.images[highest])
         with blame_forward(one, self._forward):
             self.cam(one, self._targets(highest), forward=self._forward_of(highest))
             if self._has_accuracy:
-                self.cam.check_labels(self.probe.labels[highest])
+                self.cam.check_labels(self.probe.verdict_set.labels.max()[None])
             if not callable(self.target) and self.cam.returns_unknown(one, forward=self._forward_of(highest)):
                 self._refuse_probabilities()
 

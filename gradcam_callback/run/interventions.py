@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -31,14 +31,14 @@ from gradcam_callback.run.tags import by_class, join
 
 # The sets of images, in the order in which they are drawn. A frame test has the first two.
 SAME_CLASS, OTHER_CLASS, BACKGROUND, FOREGROUND = SETS = ("same_class", "other_class", "background", "foreground")
-# The unchanged images that the verdict rests on and of which no maps are made. Those with maps have been asked already.
+# The unchanged images of the verdict set that are not watched. The watched ones are asked while their maps are made.
 UNCHANGED = "unchanged"
 
 # A turn asks one of so many parts of each set. With fewer images than this, all are asked at every turn.
 TURNS, FEW = 3, 6
 
-# With a verdict set, about so many swaps of one kind are asked at once, as with 16 images: one per object, or two of
-# fewer objects.
+# With a verdict set, a turn with a sign asks so many swaps of one kind, but at least one per object. 48 are those of 16
+# objects on three backgrounds.
 _SWAPS = 48
 
 # The counterfactual images that are made at once.
@@ -55,7 +55,8 @@ class Turn:
 
     Attributes:
         number: of the turn, from 0. Each object is put on the next of its backgrounds.
-        has_sign: True if a suspicion may follow, so that much is asked; False asks the least.
+        has_sign: True at the first entry, at the last, and if the next one may confirm a suspicion, so that more is
+            asked; False asks the least.
     """
 
     number: int
@@ -101,8 +102,8 @@ class Interventions:
     frame for a part of it.
 
     All images together cost more than the maps do. So the sets can be asked by turns: one background of each kind per
-    object, and every third image without its object or alone. Three turns ask everything. A turn with a sign of a
-    shortcut asks everything, too.
+    object, and every third image without its object or alone. Three turns ask everything. Without a verdict set, a turn
+    with a sign of a shortcut asks everything, too.
 
     The whole verdict set takes part (see `ProbeSet.watch`). If it has more images than are watched, a turn with a sign
     asks about all objects, on one background of each kind. More objects narrow an interval further than more
@@ -125,12 +126,12 @@ class Interventions:
     def __init__(self, probe: ProbeSet, seed: int) -> None:
         self.n_watched = len(probe)
         self.probe = probe = probe.verdict_set
-        self.basis = _basis_of(probe)
         self.sets = SETS if probe.masks is not None else (SAME_CLASS, OTHER_CLASS)
         if len(probe) > self.n_watched:
             self.sets = (UNCHANGED, *self.sets)
         masks = centre_masks(probe.images) if probe.masks is None else probe.masks
         self.numbers = torch.arange(len(probe)) if probe.masks is None else self._choose(probe.masks)
+        self.basis = _basis_of(probe, self.numbers)
         self._labels = probe.labels[self.numbers]
         self.counterfactuals: Counterfactuals | None = None
         if len(self.numbers):
@@ -196,7 +197,8 @@ class Interventions:
             name: one of `SETS`, or `UNCHANGED`.
             turn: None asks everything.
         """
-        turn = None if self._takes_no_turns else turn
+        if turn is not None and self._takes_no_turns:
+            turn = replace(turn, has_sign=True)
         watched = self.numbers_of(name) < self.n_watched
         # Watched objects are parts of their own, as with a turn that asks the least.
         groups = [watched] if turn is not None and not turn.has_sign else [watched, ~watched]
@@ -323,7 +325,7 @@ class Interventions:
         frame = self.basis == FRAME
         names = [] if frame else [tags.BACKGROUND_ACCURACY, tags.FOREGROUND_ACCURACY]
         if len(sets.other_class):
-            names += [tags.FRAME_ACCURACY] if frame else tags.SWAP_SCALARS
+            names += (tags.FRAME_ACCURACY, tags.FRAME_DROP) if frame else tags.SWAP_SCALARS
             if len(sets.same_class):
                 names += [tags.FRAME_CONTROL_ACCURACY, *tags.FRAME_GAPS] if frame else tags.CONTROL_SCALARS
             if split_by_class:
@@ -355,6 +357,7 @@ class Interventions:
         if self.basis == FRAME:
             return {
                 tags.FRAME_ACCURACY: swap.swap_accuracy,
+                tags.FRAME_DROP: swap.drop,
                 tags.FRAME_CONTROL_ACCURACY: swap.control_accuracy,
                 tags.FRAME_GAP: swap.gap,
                 tags.FRAME_GAP_LOW: low,
@@ -392,12 +395,13 @@ def take_turns(objects: Tensor) -> tuple[Tensor, Tensor]:
     return is_same.tril(-1).sum(dim=1), is_same.sum(dim=1)
 
 
-def _basis_of(probe: ProbeSet) -> str:
+def _basis_of(probe: ProbeSet, numbers: Tensor) -> str:
+    """Return what tells the objects of the images with these numbers from the background."""
     if probe.masks is None:
         return FRAME
-    if probe.has_automatic_masks:
+    if any(i in (probe.proposals or {}) for i in numbers.tolist()):
         return AUTOMATIC_MASKS
-    return BOXES if probe.has_box_masks else MASKS
+    return BOXES if probe.box_masks[numbers].any() else MASKS
 
 
 def mean(values: Tensor) -> float:

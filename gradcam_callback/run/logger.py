@@ -169,7 +169,7 @@ class RunLogger:
         if isinstance(answers.swap, str):
             return judge_without_swap(answers.accuracy, answers.swap, foci, answers.basis)
         confirmed = standalone or is_confirmed(history, epoch, answers.basis)
-        return judge(answers.swap, foci, confirmed, answers.basis, answers.n_all)
+        return judge(answers.swap, foci, confirmed, answers.basis, answers.n_all, alone=standalone)
 
     def _write_entry(self, evaluation: Evaluation, first: Mapping[str, float] | None) -> None:
         """Write the images of an entry. Writers without much room get most of them only if they are due."""

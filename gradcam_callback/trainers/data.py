@@ -12,7 +12,7 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.trainer.states import RunningStage, TrainerFn
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from gradcam_callback.maps import GradCAM, as_input, borrowed
 from gradcam_callback.probes import (
@@ -33,7 +33,8 @@ from gradcam_callback.probes import (
     make_probe_set,
     replace,
 )
-from gradcam_callback.run import BatchForward, blame_forward
+from gradcam_callback.run import BatchForward, blame_forward, warn_lost
+from gradcam_callback.trainers.samplers import drawn_indices, kept_generator
 
 # The automatic probe set: images at most, and images at most that are read for their labels, from a dataset by index or
 # from the batches of a loader. The verdict rests on so many times as many images of the same classes.
@@ -73,6 +74,9 @@ class ValidationData:
             batch_transform=batch_transform,
             needs_labels=needs_labels,
         )
+        indices = drawn_indices(self.loader) if self.can_be_indexed and isinstance(self.loader, DataLoader) else None
+        if indices is not None:
+            self.dataset = Subset(self.loader.dataset, indices)
 
     @property
     def can_be_indexed(self) -> bool:
@@ -104,7 +108,7 @@ class ValidationData:
             return _count_classes(cam, forward, sample)
 
         if not self.can_be_indexed:
-            with self._kept_generator():
+            with kept_generator(self.loader):
                 items = choose_from_batches(
                     self.loader, self.feed, AUTO_IMAGES, AUTO_STREAMED, count_classes, self._spare
                 )
@@ -131,11 +135,12 @@ class ValidationData:
         """Return the probe set of a collector."""
         return self._share(self._choose(collector.items(), find_class_names(self.dataset)))
 
-    def read_folder(self, folder: str | Path) -> ProbeSet:
+    def read_folder(self, folder: str | Path, cam: GradCAM, forward: BatchForward | None) -> ProbeSet:
         """Read a folder of images with the transform of the data, and send them the way of its items.
 
         Raises:
-            ValueError: the data have no transform, or its items have a form that no image can be put into.
+            ValueError: the data have no transform, or its items have a form that no image can be put into; or the
+                classes of the folder cannot be told for certain.
         """
         transform = find_transform(self.dataset)
         if transform is None or not self.can_be_indexed:
@@ -146,7 +151,38 @@ class ValidationData:
                 "GradCAMCallback(probe=ProbeSet.from_folder(folder, transform=...))."
             )
         masks, names = "auto" if self._automatic else None, find_class_names(self.dataset)
-        return self._send(ProbeSet.from_folder(folder, transform, masks=masks, class_names=names))
+        probe = self._send(ProbeSet.from_folder(folder, transform, masks=masks, class_names=names))
+        if names is None:
+            self._refuse_other_classes(probe, cam, forward)
+        return probe
+
+    def _refuse_other_classes(self, probe: ProbeSet, cam: GradCAM, forward: BatchForward | None) -> None:
+        """Refuse a folder that has another number of classes than the network, if their names are not known."""
+        row = None if probe.rows is None else probe.rows[0]
+        n_outputs = _count_classes(cam, forward, Sample(probe.images[0], None, None, row))
+        found = probe.class_names or []
+        if len(found) != n_outputs:
+            raise ValueError(
+                f"Expected a folder for each of the {n_outputs} classes of the model, since the validation data do not "
+                f"name their classes, but got {', '.join(found)}. Name all classes in their order: "
+                "probe=ProbeSet.from_folder(folder, transform, class_names=[...])."
+            )
+
+    def warn_of_other_classes(self, probe: ProbeSet) -> None:
+        """Warn of a probe set whose classes have other numbers than those of the same names in the data.
+
+        Such as one of a folder that lacks the first class.
+        """
+        theirs = find_class_names(self.dataset) or []
+        for label in sorted(set(probe.labels.tolist())) if probe.has_labels and probe.class_names else []:
+            name = probe.class_name(label)
+            if name in theirs and theirs.index(name) != label:
+                warn_lost(
+                    f"accuracies and verdict may be of the wrong classes, since {name!r} is class {label} in the probe "
+                    f"set and class {theirs.index(name)} in the validation data; pass class_names={theirs} to the "
+                    "probe set"
+                )
+                return
 
     def _send(self, probe: ProbeSet) -> ProbeSet:
         """Send images that the transform of the data has made through its collate function and the hooks."""
@@ -200,15 +236,6 @@ class ValidationData:
             return probe
         shared: ProbeSet = self._trainer.strategy.broadcast(probe)
         return shared
-
-    @contextmanager
-    def _kept_generator(self) -> Iterator[None]:
-        """Restore the loader's own random generator at the end of the block."""
-        generator = getattr(self.loader, "generator", None)
-        with ExitStack() as stack:
-            if isinstance(generator, torch.Generator):
-                stack.callback(generator.set_state, generator.get_state())
-            yield
 
     def _transfer(self, batch: Any) -> Any:
         """Do with a batch what the loop of a validation does before its step."""

@@ -59,10 +59,12 @@ class ProbeSource:
             UserCodeError: code of the user's failed on the way.
         """
         if isinstance(self._probe, ProbeSet):
+            if trainer.val_dataloaders is not None:
+                self._open(trainer, module).warn_of_other_classes(self._probe)
             return self._probe
         data = self._open(trainer, module)
         if self._probe is not None:
-            return data.read_folder(self._probe)
+            return data.read_folder(self._probe, cam, self._forward)
         if self.start_collecting(trainer, module, lambda: cam):
             return None
         try:

@@ -1,0 +1,67 @@
+"""Find the items of a dataset that a loader draws."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence, Sized
+from contextlib import ExitStack, contextmanager
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, DistributedSampler, RandomSampler, SequentialSampler, WeightedRandomSampler
+
+from gradcam_callback.random_state import preserved_random_state
+
+
+def drawn_indices(loader: DataLoader[Any]) -> list[int] | None:
+    """Return the indices that the sampler of a loader draws, in ascending order.
+
+    A split by samplers shares one dataset between training and validation: what the sampler leaves out may be training
+    data.
+
+    Returns:
+        None if the sampler draws the whole dataset, or cannot be asked without a change of what it draws next.
+    """
+    sampler: Any = loader.batch_sampler
+    sampler = getattr(sampler, "sampler", sampler)
+    if isinstance(sampler, DistributedSampler):
+        # In several processes Lightning puts the user's sampler in the place of the dataset.
+        sampler = sampler.dataset
+    if sampler is loader.dataset or isinstance(sampler, (SequentialSampler, RandomSampler, WeightedRandomSampler)):
+        return None
+    dataset: Any = loader.dataset
+    with preserved_random_state(), kept_generator(sampler):
+        # A sampler may go on without an end.
+        drawn = set(_numbers(_items_of(sampler, limit=2 * len(dataset))))
+    return sorted(drawn) if 0 < len(drawn) < len(dataset) else None
+
+
+def _items_of(sampler: Any, limit: int) -> Iterator[Any]:
+    indices = getattr(sampler, "indices", None)
+    if isinstance(indices, (Sequence, Tensor, np.ndarray)):
+        return iter(indices)
+    if isinstance(sampler, Sized) and hasattr(sampler, "__getitem__"):
+        return (sampler[i] for i in range(min(len(sampler), limit)))
+    # An iterator would be used up.
+    return iter(()) if hasattr(sampler, "__next__") else islice(sampler, limit)
+
+
+def _numbers(items: Iterator[Any]) -> Iterator[int]:
+    """Yield indices. A batch sampler gives several at once."""
+    for item in items:
+        if isinstance(item, (list, tuple)):
+            yield from _numbers(iter(item))
+        else:
+            yield int(item)
+
+
+@contextmanager
+def kept_generator(holder: Any) -> Iterator[None]:
+    """Restore the random generator of a sampler or loader at the end of the block, if it has its own."""
+    generator = getattr(holder, "generator", None)
+    with ExitStack() as stack:
+        if isinstance(generator, torch.Generator):
+            stack.callback(generator.set_state, generator.get_state())
+        yield
