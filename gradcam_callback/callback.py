@@ -230,7 +230,8 @@ class GradCAMCallback(Callback):
     @property
     def state_key(self) -> str:
         """Return what tells this callback from others in a checkpoint."""
-        identity = identify(self.probe, self.target_layers, self.target, self.tag_prefix)
+        others = {"masks": self.masks, "seed": self.seed, "method": self.options.get("method")}
+        identity = identify(self.probe, self.target_layers, self.target, self.tag_prefix, **others)
         return self._generate_state_key(**identity)
 
     def state_dict(self) -> dict[str, Any]:

@@ -375,3 +375,9 @@ def test_a_vgg_that_forward_calls_no_more_is_a_warning_and_training_goes_on(fit,
         trainer = fit(Remembers(2), GradCAMCallback(probe, "block5_conv3"))
     assert trainer.current_epoch == 2 and sum(one.category is GradCAMWarning for one in caught) == 1
     assert len(events().Images("gradcam/overview")) == 1
+
+
+@pytest.mark.parametrize("option", [{"method": "layercam"}, {"seed": 1}, {"masks": "auto"}])
+def test_callbacks_that_differ_in_what_they_compute_can_be_in_one_trainer(trainer, option):
+    one, two = GradCAMCallback(), GradCAMCallback(**option)
+    assert one.state_key != two.state_key and trainer(one, two).callbacks

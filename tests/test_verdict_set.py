@@ -308,3 +308,73 @@ def test_records_and_sheets_hold_as_many_objects_as_are_watched(probe, drawn):
     assert "gradcam/counterfactuals" in takes.images and "gradcam/counterfactuals/2" not in takes.images
     start = json.loads(log._recorder.start("gradcam", []))
     assert all(max(found["numbers"]) < 9 for found in start["sets"].values())
+
+
+def test_labels_of_images_that_are_not_watched_are_checked_too(thin, large):
+    labels = large.labels.clone()
+    labels[-1] = 7
+    probe = ProbeSet(large.images, labels).watch(1)
+    assert int(probe.labels.max()) < 3
+    with pytest.raises(ValueError, match="to be classes from 0 to 2"):
+        Evaluator(GradCAM(thin, "block5"), probe)
+
+
+def test_all_sheets_show_an_image_in_the_same_colours(large):
+    """Without mean and std images are stretched, from the smallest value of all images to the largest."""
+    images = large.images.clone()
+    images[1::2] *= 300
+    probe = ProbeSet(images, large.labels).watch(3)
+    judged = probe.verdict_set
+    assert (probe.display_images() == judged.display_images()[:3]).all()
+
+
+def test_a_mask_of_an_image_that_takes_no_part_does_not_decide_the_basis(large):
+    probe = ProbeSet(large.images, large.labels, [(0, 2, 64, 64), *large.masks[1:]])
+    assert probe.has_box_masks
+    with pytest.warns(GradCAMWarning, match="take no part in the swap test"):
+        assert Interventions(probe, 0).basis == "masks"
+
+
+def test_if_no_judged_image_takes_part_the_accuracy_is_that_of_the_watched_ones(thin, many):
+    whole = torch.ones(64, 64, dtype=torch.bool)
+    masks = [None] * 20 + [whole] * 16
+    labels = torch.tensor([0] * 20 + [1] * 16)
+    images = torch.stack([image for image, _, _ in many.items])
+    with pytest.warns(GradCAMWarning, match="take no part"):
+        evaluator = Evaluator(GradCAM(thin, "block5"), ProbeSet(images, labels, masks).watch(1))
+    answers = evaluator.evaluate().answers
+    assert answers.accuracy in (0.0, 1.0) and isinstance(answers.swap, str)
+
+
+def test_the_frame_test_is_confirmed_by_the_drop_of_its_own_images(thin, many):
+    """One image per class, so there is no control. The watched images alone have another accuracy."""
+    probe = ProbeSet(torch.stack([image for image, _, _ in many.items[:12]]), torch.arange(12)).watch(6)
+    module = type(thin)(classes=12).eval()
+    scalars = Evaluator(GradCAM(module, "block5"), probe).evaluate().scalars
+    assert "frame_gap" not in scalars
+    with torch.no_grad():
+        right = module(probe.verdict_set.images).argmax(dim=1) == probe.verdict_set.labels
+    assert scalars["frame_drop"] == pytest.approx(float(right.double().mean()) - scalars["frame_accuracy"])
+
+
+@pytest.mark.parametrize("n, asked", [(4, 36 + 36 + 33), (9, 9 + 9)])
+def test_a_few_watched_images_cost_no_more_than_a_turn_with_a_sign(large, n, asked):
+    interventions = Interventions(large.watch(n), 0)
+    quiet = {name: sum(map(len, interventions.asked(name, Turn(1)))) for name in (SAME_CLASS, OTHER_CLASS, UNCHANGED)}
+    assert sum(quiet.values()) == asked
+
+
+def test_a_run_with_other_images_of_the_verdict_starts_anew(fit, large, many):
+    first = GradCAMCallback(large.watch(6), "block5_conv3")
+    module = fit(AlwaysTheSame(), first, max_epochs=1)
+    other = ProbeSet.from_dataset(Toys(MANY, bias=1.0, seed=9, size=64), MANY // 3)
+    judged = large.watch(6).verdict_set
+    mixed = ProbeSet(
+        torch.cat([judged.images[:6], other.images[6:]]), judged.labels, torch.cat([judged.masks[:6], other.masks[6:]])
+    )
+    second = GradCAMCallback(mixed.watch(6), "block5_conv3")
+    assert torch.equal(second.probe.images, first.probe_set.images)
+    second.load_state_dict(first.state_dict())
+    with pytest.warns(GradCAMWarning, match="are of other images or layers; both start anew"):
+        fit(module.lightning_module, second, max_epochs=1)
+    assert len(second.history) == 1

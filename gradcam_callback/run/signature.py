@@ -27,10 +27,14 @@ def identify(
     target_layers: str | nn.Module | Sequence[str | nn.Module],
     target: object,
     tag_prefix: str,
+    **others: object,
 ) -> dict[str, Any]:
     """Describe the arguments that tell the callbacks of a Trainer apart, in the same way when a run is resumed.
 
     The arguments are those of `GradCAMCallback`. Two callbacks with the same description cannot be in one Trainer.
+
+    Args:
+        others: more arguments, by their names. None and 0 are their defaults, and left out.
     """
     layers: str | list[str]
     if isinstance(target_layers, str):
@@ -44,6 +48,7 @@ def identify(
     identity: dict[str, Any] = {"target_layers": layers, "target": explained}
     if tag_prefix != DEFAULT_PREFIX:
         identity["tag_prefix"] = tag_prefix
+    identity |= {name: value for name, value in others.items() if value}
     if isinstance(probe, ProbeSet):
         judged = probe.verdict_set
         content = repr((judged.names, judged.labels.tolist(), len(probe)))

@@ -148,14 +148,22 @@ def open_session(
 
 def announce(trainer: Trainer, evaluator: Evaluator) -> None:
     """Tell the user how to open TensorBoard, if the Trainer logs to it, and what is not known without masks."""
-    n_layers, n_images, n_judged = len(evaluator.layers), len(evaluator.probe), len(evaluator.probe.verdict_set)
+    n_layers, n_images = len(evaluator.layers), len(evaluator.probe)
+    n_judged = 0 if evaluator.interventions is None else len(evaluator.interventions.numbers)
+    layers = f"{n_layers} layer{'s' * (n_layers != 1)}"
     rest = f". The verdict rests on {n_judged}" if n_judged > n_images else ""
     if evaluator.interventions is not None and evaluator.interventions.basis == FRAME:
         rank_zero_info(f"GradCAM: {NO_MASKS}")
+    # Lightning brings weights and metrics back from spawned processes, and no state of callbacks.
+    if trainer.world_size > 1 and "MultiProcessing" in type(trainer.strategy.launcher).__name__:
+        rank_zero_info(
+            "GradCAM: the processes of this strategy end with the training, and history and verdict of the callback "
+            "with them. Read these from TensorBoard or a checkpoint, or use strategy='ddp'."
+        )
     for logger in trainer.loggers:
         if has_class_named(logger, "TensorBoardLogger"):
             rank_zero_info(
-                f"GradCAM: watching {n_layers} layers on {n_images} images{rest}. See them in the tab Focus of: "
+                f"GradCAM: watching {layers} on {n_images} images{rest}. See them in the tab Focus of: "
                 f"tensorboard --logdir {shlex.quote(str(logger.save_dir))}"
             )
             return
