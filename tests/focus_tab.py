@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.parse
 import urllib.request
+import warnings
 import zlib
 
 import numpy as np
@@ -24,7 +25,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.data import DataLoader
 from toys import CLASSES, Toys
 
-from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet
+from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet, ShortcutWarning
 
 EPOCHS = 3
 
@@ -42,7 +43,10 @@ class Watched:
         logger = TensorBoardLogger(folder, name=name, version="")
         trainer = pl.Trainer(max_epochs=EPOCHS, callbacks=[self.callback], logger=logger, accelerator="cpu", **quiet)
         loader = DataLoader(toys, batch_size=6, shuffle=True)
-        trainer.fit(FineTuning(self.network), loader, DataLoader(toys, batch_size=6))
+        with warnings.catch_warnings():
+            # One of the networks learns the ground.
+            warnings.simplefilter("ignore", ShortcutWarning)
+            trainer.fit(FineTuning(self.network), loader, DataLoader(toys, batch_size=6))
         self.network.eval()
         self.probabilities = GradCAM(self.network, "block5_conv3").predict(self.probe.images).softmax(dim=1)
         self.maps = GradCAM(self.network)(self.probe.images, self.probe.labels).maps

@@ -86,16 +86,19 @@ class CounterfactualSheets:
         for name, heading in self._headings.items():
             columns = max(len(self._asked(name, row, captions.get(name, {}))) for row in order)
             if columns:
-                groups[name] = Group(heading, f"{percent(shares[name])} right", columns)
+                # Only watched images are painted out or shown alone.
+                of = f" of {len(captions[name])}" if self._is_of_watched(name) else ""
+                groups[name] = Group(heading, f"{percent(shares[name])}{of} right", columns)
         shown = {name: [place for row in order for place in self._asked(name, row, captions[name])] for name in groups}
         self._prepare(shown)
         pages = [order[start : start + ROWS] for start in range(0, len(order), ROWS)]
+        what = "frame" if self._interventions.basis == FRAME else "background"
         for number, page in enumerate(pages, start=1):
-            note = "Green frames: right. Red frames: wrong. First those whose answer the background changed."
+            note = f"Green frames: right. Red frames: wrong. First those whose answer the {what} changed."
             if len(order) < len(asked):
                 note += f" The other {len(asked) - len(order)} images are not shown."
             if any(len(captions[name]) < len(self._owners(name)) for name in captions):
-                note += " Other backgrounds are asked at other epochs."
+                note += f" Other {what}s are asked at other epochs."
             if len(pages) > 1:
                 note = f"Sheet {number} of {len(pages)}. {note}"
             rows = [self._row(row, list(groups), captions) for row in page]
@@ -108,6 +111,9 @@ class CounterfactualSheets:
         if UNCHANGED in interventions.sets:
             found += caption_set(interventions, answers, UNCHANGED).values()
         return dict(enumerate(found))
+
+    def _is_of_watched(self, name: str) -> bool:
+        return UNCHANGED in self._interventions.sets and name in (BACKGROUND, FOREGROUND)
 
     def _owners(self, name: str) -> Tensor:
         return self._interventions.numbers if name == INPUT else self._interventions.numbers_of(name)

@@ -62,7 +62,10 @@ export function interventionsOf(log, entry, showsAll, showAll) {
     ),
   );
   const more = rows.length > FEW && !showsAll ? h("button", { type: "button", onclick: showAll }, `Show all ${rows.length} objects`) : null;
-  return h("div", { className: "interventions" }, h("table", {}, h("thead", {}, head), h("tbody", {}, ...body)), more);
+  const others = entry.judged > rows.length
+    ? h("p", { className: "others" }, `Only the ${rows.length} watched images are shown here, of ${entry.judged}. The sheet gradcam/counterfactuals shows those first whose answer changed.`)
+    : null;
+  return h("div", { className: "interventions" }, h("table", {}, h("thead", {}, head), h("tbody", {}, ...body)), more, others);
 }
 
 function name(start, number) {
@@ -103,8 +106,9 @@ function askedFirst(places, answers) {
 /** Return how many answers are right, as the verdict has it: each object counts the same, however many backgrounds it has. */
 function rightIn({ answers, judged, scalars }, set, shown) {
   const known = ACCURACIES[set]?.map((name) => scalars[name]).find((value) => value !== undefined && value !== null);
-  if (known === undefined) return `${percent(share(answers[set]))} right`;
-  // A verdict may rest on more images than are shown.
+  const asked = answers[set].filter(Boolean).length;
+  // A verdict may rest on more images than are shown. Only those are painted out or shown alone.
+  if (known === undefined) return `${percent(share(answers[set]))} ${judged > shown ? `of ${asked} images ` : ""}right`;
   return judged > shown ? `${percent(known)} of ${judged} images right` : `${percent(known)} right`;
 }
 
