@@ -47,6 +47,8 @@ class Wrapped(list):
 LOADERS = {
     "random": {"sampler": SubsetRandomSampler(DRAWN, torch.Generator().manual_seed(0))},
     "list": {"sampler": DRAWN},
+    "numbers": {"sampler": torch.tensor(DRAWN).numpy()},
+    "tensors": {"sampler": list(torch.tensor(DRAWN))},
     "own": {"sampler": Every(DRAWN)},
     "endless": {"sampler": Endless(DRAWN)},
     "batches": {"batch_sampler": BatchSampler(SubsetRandomSampler(DRAWN), 2, drop_last=False)},
@@ -71,6 +73,8 @@ def test_the_indices_of_a_sampler_are_found(options):
         {"sampler": Every(list(range(20)))},
         {"sampler": iter(DRAWN)},
         {"batch_sampler": BatchSampler(RandomSampler(DATA), 4, drop_last=True)},
+        {"batch_sampler": [[(3, 64), (4, 64)], [(8, 96)]]},
+        {"sampler": ["a", "b"]},
     ],
 )
 def test_other_samplers_draw_everything(options):

@@ -11,6 +11,8 @@ from torchvision import transforms
 from toys import Toys
 from watched_data import Reads, Stream, assert_logged_of, watching
 
+from gradcam_callback import GradCAMWarning
+
 pytestmark = pytest.mark.sixteen_images
 
 
@@ -125,3 +127,10 @@ def test_the_generator_of_a_loader_is_left_as_it_was(toys, trainer):
         trainer(*callbacks, max_epochs=1, num_sanity_val_steps=0).fit(Reads(), DataLoader(toys, 6), loader)
         seen.append(loader.generator.get_state())
     assert torch.equal(*seen)
+
+
+def test_masks_of_a_stream_that_mark_nothing_are_no_masks(toys, watch):
+    items = [(x, y, mask if i % 2 else torch.zeros_like(mask)) for i, (x, y, mask) in enumerate(toys.items)]
+    with pytest.warns(GradCAMWarning, match="images mark nothing after the transform"):
+        callback = watch(Reads(), DataLoader(Stream(items), 6), training=DataLoader(toys, 6))
+    assert 0 < callback.probe_set.has_mask.sum() < len(callback.probe_set)

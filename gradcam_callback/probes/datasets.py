@@ -23,7 +23,7 @@ from gradcam_callback.probes.checks import check_per_class
 from gradcam_callback.probes.columns import Boxes, find_boxes, find_mask_column, fit_boxes, name_unread_mask
 from gradcam_callback.probes.feed import Feed, Sample
 from gradcam_callback.probes.image_files import open_image
-from gradcam_callback.probes.items import ClassCount, CountClasses, Item, choose_per_class
+from gradcam_callback.probes.items import ClassCount, CountClasses, Item, choose_per_class, without_empty_masks
 from gradcam_callback.probes.labels import all_classes, stored_labels, to_classes
 from gradcam_callback.probes.lookup import find_class_names, find_transform, unwrap
 from gradcam_callback.probes.masks import from_image, is_box, looks_inverted, to_corners, warn_of_inverted
@@ -169,7 +169,7 @@ def _read_items(dataset: Any, feed: Feed, chosen: Sequence[tuple[int, int]], see
             item = item._replace(propose=partial(_propose, dataset, index, loaded_item, seed + index))
         items.append(item)
     warn_of_inverted([item.source for item in items if _looks_inverted(item)])
-    return _without_empty_masks(items)
+    return without_empty_masks(items)
 
 
 def _collate(feed: Feed, loaded: Sequence[Any], indices: Sequence[int], at_once: int) -> list[Sample]:
@@ -179,20 +179,6 @@ def _collate(feed: Feed, loaded: Sequence[Any], indices: Sequence[int], at_once:
         some = slice(start, start + at_once)
         samples += feed.samples(loaded[some], indices[some])
     return samples
-
-
-def _without_empty_masks(items: list[Item]) -> list[Item]:
-    """Take masks that mark nothing for no masks, and warn of them: a healthy scan has an empty one."""
-    empty = [item for item in items if isinstance(item.mask, Tensor) and not item.mask.any()]
-    if empty:
-        warnings.warn(
-            f"GradCAM: the masks of {len(empty)} of {len(items)} images mark nothing after the transform, so these "
-            f"images have no mask: {', '.join(item.source for item in empty)}. If they show an object, correct the "
-            "masks or the transform.",
-            GradCAMWarning,
-            stacklevel=2,
-        )
-    return [item._replace(mask=None) if any(item is one for one in empty) else item for item in items]
 
 
 def _looks_inverted(item: Item) -> bool:

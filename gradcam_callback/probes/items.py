@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
+from gradcam_callback.exceptions import GradCAMWarning
 from gradcam_callback.saliency import Proposal, SaliencyNetwork
 
 if TYPE_CHECKING:
@@ -78,6 +80,23 @@ def choose_per_class(
         new_first = sorted(by_class[label], key=lambda index: index in taken)
         chosen += [(index, label) for index in new_first[: spare * per_class]]
     return chosen
+
+
+def without_empty_masks(items: list[Item]) -> list[Item]:
+    """Take masks that mark nothing for no masks, and warn of them.
+
+    A dataset has an empty mask for an image without an object, such as a healthy scan.
+    """
+    empty = [item for item in items if isinstance(item.mask, Tensor) and not item.mask.any()]
+    if empty:
+        warnings.warn(
+            f"GradCAM: the masks of {len(empty)} of {len(items)} images mark nothing after the transform, so these "
+            f"images have no mask: {', '.join(item.source for item in empty)}. If they show an object, correct the "
+            "masks or the transform.",
+            GradCAMWarning,
+            stacklevel=2,
+        )
+    return [item._replace(mask=None) if any(item is one for one in empty) else item for item in items]
 
 
 def quota(per_class: int | None, max_images: int | None, n_classes: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +174,7 @@ class ProbeSet:
             >>> probe.labels.tolist(), len(probe.verdict_set)
             ([0, 0, 1, 1], 40)
         """
-        if not isinstance(n, int) or n < 1:
+        if not isinstance(n, Integral) or n < 1:
             raise ValueError(
                 f"Expected `n` to be an integer of 1 or more, but got {n!r}. Give the number of images to watch."
             )
@@ -291,6 +292,7 @@ class ProbeSet:
                 and boxes ``item["objects"]["bbox"]`` of Hugging Face, which are x, y, width and height in the
                 untransformed image. Also torchvision's ``OxfordIIITPet`` with ``target_types=("category",
                 "segmentation")``.
+                A mask that marks nothing is no mask, and a warning names it.
             per_class: the number of images per class, 1 or more.
             seed: chooses the images, and seeds random steps of the transform.
             max_images: the largest number of images. If there are more classes, the chosen classes are spread evenly
@@ -304,7 +306,7 @@ class ProbeSet:
 
         Raises:
             ValueError: the dataset is empty or not map-style; images or labels cannot be told for certain; the images
-                differ in shape; a mask marks nothing; or ``per_class`` is below 1.
+                differ in shape; or ``per_class`` is below 1.
             UserCodeError: the dataset or ``batch_transform`` failed. It is a ValueError, too.
 
         Examples:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from gradcam_callback.exceptions import blame
 from gradcam_callback.probes.batches import file_name
 from gradcam_callback.probes.feed import Feed, Sample
-from gradcam_callback.probes.items import ClassCount, CountClasses, Item, choose_per_class
+from gradcam_callback.probes.items import ClassCount, CountClasses, Item, choose_per_class, without_empty_masks
 from gradcam_callback.probes.labels import all_classes, to_classes
 from gradcam_callback.random_state import preserved_random_state
 
@@ -82,7 +82,7 @@ class Collector:
             name = file_name(sample.row)
             source, several = f"image {index} of the first batches", None if one_hot else present
             items.append(Item(sample.image, label, mask, source, several, name, sample.row))
-        return items
+        return without_empty_masks(items)
 
 
 def choose_from_batches(

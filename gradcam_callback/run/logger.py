@@ -141,6 +141,8 @@ class RunLogger:
         if self._writers:
             self._flush()
             first = state.history[0] if len(state.history) > 1 else None
+            if self._waiting is not None:
+                self._waiting = evaluation, state, first
             self._write_images(self._album.entry(evaluation, state, first, (tags.OVERVIEW, tags.COUNTERFACTUALS)))
             self._end_entry(evaluation, entry, verdict)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence, Sized
 from contextlib import ExitStack, contextmanager
 from itertools import islice
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -22,10 +23,11 @@ def drawn_indices(loader: DataLoader[Any]) -> list[int] | None:
     data.
 
     Returns:
-        None if the sampler draws the whole dataset, or cannot be asked without a change of what it draws next.
+        None if the sampler draws the whole dataset, draws anything but numbers, or cannot be asked without a change of
+        what it draws next.
     """
-    sampler: Any = loader.batch_sampler
-    sampler = getattr(sampler, "sampler", sampler)
+    batches: Any = loader.batch_sampler
+    sampler = getattr(batches, "sampler", batches)
     if isinstance(sampler, DistributedSampler):
         # In several processes Lightning puts the user's sampler in the place of the dataset.
         sampler = sampler.dataset
@@ -34,7 +36,13 @@ def drawn_indices(loader: DataLoader[Any]) -> list[int] | None:
     dataset: Any = loader.dataset
     with preserved_random_state(), kept_generator(sampler):
         # A sampler may go on without an end.
-        drawn = set(_numbers(_items_of(sampler, limit=2 * len(dataset))))
+        items = list(_items_of(sampler, limit=2 * len(dataset)))
+    if sampler is batches:
+        items = [item for batch in items for item in batch]
+    # A batch sampler for several sizes draws pairs of a number and a size.
+    if not all(isinstance(item, Integral) or (isinstance(item, Tensor) and not item.shape) for item in items):
+        return None
+    drawn = {int(item) for item in items}
     return sorted(drawn) if 0 < len(drawn) < len(dataset) else None
 
 
@@ -46,15 +54,6 @@ def _items_of(sampler: Any, limit: int) -> Iterator[Any]:
         return (sampler[i] for i in range(min(len(sampler), limit)))
     # An iterator would be used up.
     return iter(()) if hasattr(sampler, "__next__") else islice(sampler, limit)
-
-
-def _numbers(items: Iterator[Any]) -> Iterator[int]:
-    """Yield indices. A batch sampler gives several at once."""
-    for item in items:
-        if isinstance(item, (list, tuple)):
-            yield from _numbers(iter(item))
-        else:
-            yield int(item)
 
 
 @contextmanager
