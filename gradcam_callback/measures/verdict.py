@@ -302,7 +302,7 @@ def _say_what_to_do(swap: SwapTest, points: bool, confirmed: bool, words: Basis,
             "Images that contradict a shortcut give such a result: choose probe images as they come, or look at the "
             "counterfactuals."
         )
-    elif swap.n < n_all:
+    elif swap.n < n_all and not points:
         sentences.append(f"The last validation asks all {n_all} images, and so does trainer.validate.")
     elif swap.n_controlled < swap.n:
         sentences.append(f"Give each class {words.two_images} or more.")

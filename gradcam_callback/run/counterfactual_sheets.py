@@ -86,9 +86,7 @@ class CounterfactualSheets:
         for name, heading in self._headings.items():
             columns = max(len(self._asked(name, row, captions.get(name, {}))) for row in order)
             if columns:
-                # Only watched images are painted out or shown alone.
-                of = f" of {len(captions[name])}" if self._is_of_watched(name) else ""
-                groups[name] = Group(heading, f"{percent(shares[name])}{of} right", columns)
+                groups[name] = Group(heading, f"{percent(shares[name])} right", columns)
         shown = {name: [place for row in order for place in self._asked(name, row, captions[name])] for name in groups}
         self._prepare(shown)
         pages = [order[start : start + ROWS] for start in range(0, len(order), ROWS)]
@@ -97,6 +95,8 @@ class CounterfactualSheets:
             note = f"Green frames: right. Red frames: wrong. First those whose answer the {what} changed."
             if len(order) < len(asked):
                 note += f" The other {len(asked) - len(order)} images are not shown."
+            if UNCHANGED in self._interventions.sets and BACKGROUND in groups:
+                note += f" No object, and object alone: of the {self._interventions.n_watched} watched images only."
             if any(len(captions[name]) < len(self._owners(name)) for name in captions):
                 note += f" Other {what}s are asked at other epochs."
             if len(pages) > 1:
@@ -111,9 +111,6 @@ class CounterfactualSheets:
         if UNCHANGED in interventions.sets:
             found += caption_set(interventions, answers, UNCHANGED).values()
         return dict(enumerate(found))
-
-    def _is_of_watched(self, name: str) -> bool:
-        return UNCHANGED in self._interventions.sets and name in (BACKGROUND, FOREGROUND)
 
     def _owners(self, name: str) -> Tensor:
         return self._interventions.numbers if name == INPUT else self._interventions.numbers_of(name)
