@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,27 @@ def preserved_random_state() -> Iterator[None]:
     finally:
         random.setstate(python_state)
         np.random.set_state(numpy_state)
+
+
+@contextmanager
+def preserved_generators(holders: Iterable[Any]) -> Iterator[None]:
+    """Restore at the end of the block the random generators that some objects have as attributes.
+
+    Args:
+        holders: such as a dataset and its transforms, or a loader.
+    """
+    with ExitStack() as stack:
+        for holder in holders:
+            for value in list(getattr(holder, "__dict__", {}).values()):
+                if isinstance(value, torch.Generator):
+                    stack.callback(value.set_state, value.get_state())
+                elif isinstance(value, random.Random):
+                    stack.callback(value.setstate, value.getstate())
+                elif isinstance(value, np.random.RandomState):
+                    stack.callback(value.set_state, value.get_state())
+                elif isinstance(value, np.random.Generator):
+                    stack.callback(setattr, value.bit_generator, "state", value.bit_generator.state)
+        yield
 
 
 def seed_everything(seed: int) -> None:

@@ -1,11 +1,13 @@
 """The network is shown images as the validation normalises them, and a probe set unlike these images is said."""
 
+import random
 from functools import partial
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 from torchvision import transforms
 from torchvision.transforms import v2
 from watched_data import LAYER, MEAN, NORMALISE, STD, AfterTransfer, Reads, assert_logged_of, watching
@@ -144,3 +146,36 @@ def test_a_name_without_a_value_hides_no_normalisation():
     assert next(find_normalisations(normalises))[0] == pytest.approx(MEAN)
     assert next(undoing(torch.rand(2, 1, 8, 8), [own]), None) is None, "of three channels"
     assert next(undoing(-100 * torch.rand(2, 3, 8, 8), [own]), None) is None, "the pixels would be no pixels"
+
+
+GENERATORS = {
+    "torch": (lambda: torch.Generator().manual_seed(3), lambda own: float(torch.rand(1, generator=own))),
+    "python": (lambda: random.Random(3), lambda own: own.random()),
+    "numpy": (lambda: np.random.default_rng(3), lambda own: own.random()),
+    "numpy, old": (lambda: np.random.RandomState(3), lambda own: own.rand()),
+}
+
+
+@pytest.mark.parametrize(("make", "draw"), GENERATORS.values(), ids=GENERATORS)
+def test_a_generator_of_the_datasets_own_draws_what_it_would_draw(toys, trainer, make, draw):
+    class Noisy(Dataset):
+        def __init__(self):
+            self.own = make()
+
+        def __len__(self):
+            return len(toys)
+
+        def __getitem__(self, index):
+            image, label, _ = toys.items[index]
+            return image + 0.1 * draw(self.own), label
+
+    losses = []
+    for callbacks in ([], [GradCAMCallback(target_layers=LAYER, views="layer")]):
+        pl.seed_everything(0, verbose=False)
+        module, data = Reads(), Noisy()
+        run = trainer(*callbacks, max_epochs=2)
+        run.fit(
+            module, DataLoader(Subset(data, range(12)), 6, shuffle=True), DataLoader(Subset(data, range(12, 18)), 6)
+        )
+        losses.append((float(run.callback_metrics["val_loss"]), draw(data.own)))
+    assert losses[0] == losses[1]

@@ -29,7 +29,7 @@ from gradcam_callback.probes.lookup import find_class_names, find_transform, unw
 from gradcam_callback.probes.masks import from_image, is_box, looks_inverted, to_corners, warn_of_inverted
 from gradcam_callback.probes.pets import is_pets, leaves_masks_untransformed, trimap_to_mask
 from gradcam_callback.probes.transforms import mask_to_image, transform_mask
-from gradcam_callback.random_state import preserved_random_state, seed_everything
+from gradcam_callback.random_state import preserved_generators, preserved_random_state, seed_everything
 from gradcam_callback.saliency import Proposal, SaliencyNetwork
 
 # The largest number of items that are collated at once.
@@ -81,7 +81,7 @@ def choose_items(
     if not len(dataset):
         raise ValueError("Expected `dataset` to hold at least one item (image, label), but it is empty.")
     spare = SPARE if automatic else 1
-    with preserved_random_state():
+    with preserved_random_state(), preserved_generators(unwrap(dataset)):
         # Datasets are often sorted, and neighbours are often alike.
         order = random.Random(seed).sample(range(len(dataset)), len(dataset))
         if not feed.needs_labels:

@@ -33,8 +33,9 @@ from gradcam_callback.probes import (
     make_probe_set,
     replace,
 )
+from gradcam_callback.random_state import preserved_generators
 from gradcam_callback.run import BatchForward, blame_forward, warn_lost
-from gradcam_callback.trainers.samplers import drawn_indices, kept_generator
+from gradcam_callback.trainers.samplers import drawn_indices
 
 # The automatic probe set: images at most, and images at most that are read for their labels, from a dataset by index or
 # from the batches of a loader. The verdict rests on so many times as many images of the same classes.
@@ -108,7 +109,7 @@ class ValidationData:
             return _count_classes(cam, forward, sample)
 
         if not self.can_be_indexed:
-            with kept_generator(self.loader):
+            with preserved_generators([self.loader]):
                 items = choose_from_batches(
                     self.loader, self.feed, AUTO_IMAGES, AUTO_STREAMED, count_classes, self._spare
                 )

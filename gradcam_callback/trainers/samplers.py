@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Sized
-from contextlib import ExitStack, contextmanager
 from itertools import islice
 from numbers import Integral
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler, RandomSampler, SequentialSampler, WeightedRandomSampler
 
-from gradcam_callback.random_state import preserved_random_state
+from gradcam_callback.random_state import preserved_generators, preserved_random_state
 
 
 def drawn_indices(loader: DataLoader[Any]) -> list[int] | None:
@@ -34,7 +32,7 @@ def drawn_indices(loader: DataLoader[Any]) -> list[int] | None:
     if sampler is loader.dataset or isinstance(sampler, (SequentialSampler, RandomSampler, WeightedRandomSampler)):
         return None
     dataset: Any = loader.dataset
-    with preserved_random_state(), kept_generator(sampler):
+    with preserved_random_state(), preserved_generators([sampler]):
         # A sampler may go on without an end.
         items = list(_items_of(sampler, limit=2 * len(dataset)))
     if sampler is batches:
@@ -54,13 +52,3 @@ def _items_of(sampler: Any, limit: int) -> Iterator[Any]:
         return (sampler[i] for i in range(min(len(sampler), limit)))
     # An iterator would be used up.
     return iter(()) if hasattr(sampler, "__next__") else islice(sampler, limit)
-
-
-@contextmanager
-def kept_generator(holder: Any) -> Iterator[None]:
-    """Restore the random generator of a sampler or loader at the end of the block, if it has its own."""
-    generator = getattr(holder, "generator", None)
-    with ExitStack() as stack:
-        if isinstance(generator, torch.Generator):
-            stack.callback(generator.set_state, generator.get_state())
-        yield
