@@ -52,9 +52,12 @@ def choose(labels: Tensor, n_donors: int, rng: random.Random) -> tuple[Swaps, Sw
     """Choose backgrounds of the own class and of other classes, as the package does."""
     is_same, n = labels[:, None] == labels, len(labels)
     choose_pairs = _choose_balanced_pairs if n_donors == 1 else _choose_pairs
-    given = labels.tolist(), [True] * n
-    same = choose_pairs(given[0], is_same & ~torch.eye(n, dtype=torch.bool), given[1], n_donors, rng)
-    return same, choose_pairs(given[0], ~is_same, given[1], n_donors, rng)
+    is_other_image = ~torch.eye(n, dtype=torch.bool)
+    same, other = (
+        choose_pairs(labels.tolist(), allowed, [True] * n, n_donors, rng)
+        for allowed in (is_same & is_other_image, ~is_same)
+    )
+    return same, other
 
 
 def answer(

@@ -35,7 +35,7 @@ def test_the_images_of_an_earlier_test_are_not_those_of_a_fit_or_a_validation(tr
     validation = DataLoader(toys, 6)
     run.fit(module, DataLoader(toys, 6), validation) if stage == "fit" else run.validate(module, validation)
     assert images_of(toys, callback.probe_set) == len(callback.probe_set)
-    assert len(callback.history) == 2 if stage == "fit" else 1
+    assert len(callback.history) == (2 if stage == "fit" else 1)
 
 
 @pytest.mark.parametrize("where", ["csv", "folder", "maps"])

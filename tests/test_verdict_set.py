@@ -22,6 +22,7 @@ from gradcam_callback.run.interventions import (
     Interventions,
     Turn,
 )
+from gradcam_callback.saliency import Proposal
 
 MANY = 36
 
@@ -378,3 +379,11 @@ def test_a_run_with_other_images_of_the_verdict_starts_anew(fit, large, many):
     with pytest.warns(GradCAMWarning, match="are of other images or layers; both start anew"):
         fit(module.lightning_module, second, max_epochs=1)
     assert len(second.history) == 1
+
+
+def test_a_doubtful_proposal_beside_a_box_leaves_the_basis_to_the_box(large):
+    probe = ProbeSet(large.images, large.labels, [(8, 8, 24, 24)] * MANY)
+    probe.proposals = {0: Proposal(large.masks[0], "doubtful")}
+    assert Interventions(probe, 0).basis == "boxes"
+    probe.proposals = {0: Proposal(large.masks[0], None)}
+    assert Interventions(probe, 0).basis == "automatic masks"

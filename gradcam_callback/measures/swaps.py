@@ -88,11 +88,11 @@ def swap_test(
     drop, swap = _estimate(unchanged, swapped), _estimate(swapped)
     has_control = bool(gap.n)
     return SwapTest(
-        probe_accuracy=_estimate(unchanged).mean,
+        probe_accuracy=float(unchanged.accuracy.nanmean()),
         swap_accuracy=swap.mean,
-        control_accuracy=_estimate(control).mean if has_control else None,
+        control_accuracy=float(control.accuracy.nanmean()) if has_control else None,
         gap=gap.mean if has_control else None,
-        pasting_cost=_estimate(unchanged, control).mean if has_control else None,
+        pasting_cost=float((unchanged.accuracy - control.accuracy).nanmean()) if has_control else None,
         drop=drop.mean,
         swap_interval=swap.interval,
         gap_interval=gap.interval if has_control else None,

@@ -399,7 +399,8 @@ def _basis_of(probe: ProbeSet, numbers: Tensor) -> str:
     """Return what tells the objects of the images with these numbers from the background."""
     if probe.masks is None:
         return FRAME
-    if any(i in (probe.proposals or {}) for i in numbers.tolist()):
+    proposals, taking_part = probe.proposals or {}, set(numbers.tolist())
+    if any(i in taking_part and found.doubt is None for i, found in proposals.items()):
         return AUTOMATIC_MASKS
     return BOXES if probe.box_masks[numbers].any() else MASKS
 

@@ -172,7 +172,7 @@ class ValidationData:
     def warn_of_other_classes(self, probe: ProbeSet) -> None:
         """Warn of a probe set whose classes have other numbers than those of the same names in the data.
 
-        Such as one of a folder that lacks the first class.
+        A folder that lacks the first class gives such a set.
         """
         theirs = find_class_names(self.dataset) or []
         for label in sorted(set(probe.labels.tolist())) if probe.has_labels and probe.class_names else []:
