@@ -66,6 +66,15 @@ def test_a_column_that_is_named_like_a_mask_but_is_none_is_told(column):
             assert ProbeSet.from_dataset(Rows(**{column: value})).masks is None
 
 
+@pytest.mark.parametrize("value", [torch.rand(HEIGHT, WIDTH), 17 * torch.eye(HEIGHT, WIDTH).long()[None]])
+def test_a_value_behind_the_label_that_looks_like_a_mask_but_is_none_is_told(value):
+    """A soft mask, or a map of labels."""
+    with pytest.warns(GradCAMWarning, match=rf"item\[2\], Tensor .*, is left out as a mask.*\({HEIGHT}, {WIDTH}\)"):
+        assert ProbeSet.from_dataset([(torch.rand(3, HEIGHT, WIDTH), i % 2, value) for i in range(4)]).masks is None
+    other = torch.rand(HEIGHT, WIDTH + 1)
+    assert ProbeSet.from_dataset([(torch.rand(3, HEIGHT, WIDTH), i % 2, other) for i in range(4)]).masks is None
+
+
 def test_boxes_that_mark_nothing_are_refused_by_the_number_of_the_item():
     with pytest.raises(ValueError, match=r"Cannot read the boxes of item \d. Expected the transform to keep an object"):
         far = {"bbox": [[50, 30, 8, 8]]}

@@ -1,5 +1,6 @@
 """Items and batches of any usual form are recognised. Others are refused with the way out."""
 
+import logging
 from collections import UserDict, namedtuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset, default_collate
 from torchvision import transforms
 from watched_data import PATHS, Reads, Regrouped, assert_logged_of, watching
 
-from gradcam_callback import ProbeSet
+from gradcam_callback import GradCAMWarning, ProbeSet
 from gradcam_callback.exceptions import UserCodeError, blame
 from gradcam_callback.probes import batches
 from gradcam_callback.probes.batches import describe, find_parts, is_label, row_of
@@ -68,6 +69,66 @@ def test_items_of_any_usual_form_are_recognised(toys, watch, form):
     assert torch.equal(masks, expected.masks) if has_mask else masks is None
     names = callback.probe_set.names
     assert all("photo_" in name for name in names) == ("photo_" in str(items[0])), names
+
+
+@pytest.mark.parametrize(
+    "make, second",
+    [
+        (lambda x, y, i: (x, i % 2, y), 2),
+        (lambda x, y, i: (x, torch.tensor(i % 2), "a.png", np.int64(y)), 3),
+        (lambda x, y, i: (x, y, i), None),
+        (lambda x, y, i: (x, y, 1), None),
+        (lambda x, y, i: (x, y, 0.5 * i), None),
+        (lambda x, y, i: {"image": x, "label": y, "place": i % 2}, None),
+    ],
+)
+def test_a_second_value_that_may_be_the_label_is_said(toys, watch, caplog, make, second):
+    items = [make(image, label, i) for i, (image, label, _) in enumerate(toys.items)]
+    is_named = isinstance(items[0], dict)
+    module = Reads((lambda batch: (batch["image"], batch["label"])) if is_named else (lambda batch: batch[:2]))
+    loader = DataLoader(items, batch_size=6)
+    caplog.set_level(logging.INFO, logger="pytorch_lightning.utilities.rank_zero")
+    watch(module, loader)
+    said = [text for text in caplog.messages if "may be the label" in text]
+    if second is None:
+        assert not said
+        return
+    (sentence,) = said
+    assert f"item[1] of your validation data is taken as the label, but item[{second}] may be" in sentence
+    caplog.clear()
+    watch(module, loader, watching(batch_transform=lambda batch: (batch[0], batch[second])))
+    assert not [text for text in caplog.messages if "may be the label" in text]
+
+
+class StoresLabels(list):
+    """Items whose labels are known without loading them."""
+
+    def __init__(self, items, labels):
+        super().__init__(items)
+        self.targets = labels
+
+
+def test_items_that_are_none_are_left_out_by_their_number(toys, watch):
+    """A dataset gives None for a broken file, and its collate function leaves it out."""
+
+    def collate(items):
+        return default_collate([item[:2] for item in items if item is not None])
+
+    items = [None if i in (2, 7) else item for i, item in enumerate(toys.items)]
+    labels = [label for _, label, _ in toys.items]
+    with pytest.warns(GradCAMWarning, match=r"2 of 15 items of your validation data are None .*: (2, 7|7, 2)\.$"):
+        callback = watch(Reads(), DataLoader(StoresLabels(items, labels), batch_size=6, collate_fn=collate))
+    assert len(callback.probe_set) == 13
+    # If labels are read from the items, others take their place.
+    assert len(watch(Reads(), DataLoader(items, batch_size=6, collate_fn=collate)).probe_set) == 15
+    with pytest.raises(ValueError, match="of the dataset to hold images, but all 6 that were read are None. Try"):
+        ProbeSet.from_dataset(StoresLabels([None] * 15, labels[:15]), per_class=2)
+
+
+def test_a_collate_function_that_drops_items_is_said_with_their_numbers(toys, watch):
+    loader = DataLoader(toys, batch_size=6, collate_fn=lambda items: default_collate(items[1:]))
+    with pytest.raises(ValueError, match=r"to hold 15 images, but got 14 in .* These are items \d+, \d+, .*\. Correct"):
+        watch(Reads(), loader)
 
 
 def test_a_userdict_is_a_mapping_too():

@@ -170,6 +170,7 @@ def test_with_several_labels_no_donor_shows_the_object_a_second_time(toys):
     # An object of class 0 is put on images whose own object of class 0 is painted out, and not on its own photograph.
     assert pairs_of(sets.same_class) == {(0, 1), (0, 3), (1, 0), (1, 3), (3, 0), (3, 1), (2, 4), (4, 2)}
     assert pairs_of(sets.other_class) == {(0, 4), (1, 4), (3, 4), (2, 0), (2, 1), (4, 0), (4, 1)}
+    assert sets.photographs.tolist() == [0, 1, 2, 2, 4]
 
 
 def test_a_photograph_is_no_donor_of_its_other_object(toys):

@@ -282,6 +282,16 @@ def test_with_several_labels_per_image_the_background_is_what_is_left_of_the_ima
     verdict = judge_by_construction(both, None, tmp_path, probe)
     assert verdict.probe_accuracy == verdict.control_accuracy == 1
     assert verdict.swap_accuracy == (rule is by_object) and verdict.suspected == (rule is by_ground)
+    assert "The network says yes to 0 % of the classes that an image does not hold." in verdict.evidence
+
+
+def test_with_several_labels_per_image_a_network_that_says_yes_to_everything_is_not_acquitted(tmp_path):
+    images, masks = draw(BALANCED, [[label, (label + 1) % 3] for label in BALANCED])
+    probe = ProbeSet(images, masks.any(dim=(2, 3)).long(), masks)
+    verdict = judge_by_construction(lambda images: torch.ones(len(images), 3), None, tmp_path, probe)
+    assert verdict.probe_accuracy == verdict.control_accuracy == verdict.swap_accuracy == 1
+    assert verdict.headline.startswith("TOO EARLY, the network hardly knows the classes yet: ")
+    assert "The network says yes to 100 % of the classes that an image does not hold." in verdict.evidence
 
 
 def test_images_whose_object_leaves_too_little_background_are_left_out_and_named(tmp_path):

@@ -338,6 +338,25 @@ def test_intervals_equal_a_calculation_answer_by_answer():
         assert found.gap_interval == pytest.approx(expected, abs=1e-3)
 
 
+def test_objects_of_one_photograph_say_as_much_as_one():
+    """Each photograph stands twice in the set, once for each of two objects, whose answers are the same."""
+    generator, n = torch.Generator().manual_seed(0), 12
+    objects = torch.arange(n).repeat_interleave(2)
+    same, other = (Swaps(objects, (objects + torch.randint(1, n, (2 * n,), generator=generator)) % n) for _ in "12")
+    on_same, on_other = torch.rand(2, 2 * n, generator=generator) < 0.6
+    once = swap_test(torch.ones(n).bool(), torch.zeros(n), other, on_other, same, on_same)
+
+    def double(swaps):
+        return Swaps(torch.cat([swaps.objects, swaps.objects + n]), torch.cat([swaps.donors, swaps.donors + n]))
+
+    twice = [torch.ones(2 * n).bool(), torch.zeros(2 * n), double(other), on_other.repeat(2), double(same)]
+    of_photographs = swap_test(*twice, on_same.repeat(2), torch.arange(n).repeat(2))
+    assert of_photographs.gap_interval == pytest.approx(once.gap_interval)
+    assert of_photographs.swap_interval == pytest.approx(once.swap_interval)
+    low, high = swap_test(*twice, on_same.repeat(2)).gap_interval
+    assert high - low < 0.8 * (once.gap_interval[1] - once.gap_interval[0]), "as independent images they said more"
+
+
 def test_with_a_background_of_its_own_for_each_object_the_interval_is_that_of_a_mean():
     falls = torch.tensor([1, 0, 0, 1, 1, 0, 0, 0, 0, 0]).bool()
     swaps = Swaps(torch.arange(10), torch.arange(10).roll(1))

@@ -51,3 +51,18 @@ def is_correct(logits: Tensor, labels: Tensor, multi_label: bool = False) -> Ten
     if multi_label and logits.shape[1] > 1:
         return torch.gather(logits, 1, labels[:, None])[:, 0] > 0
     return predicted_class(logits) == labels
+
+
+def false_yes_rate(logits: Tensor, present: Tensor) -> float:
+    """Return how often a network says yes to a class that an image does not hold.
+
+    A network that says yes to everything is correct for all labels, see `is_correct`.
+
+    Args:
+        logits: ``(N, K)``.
+        present: ``(N, K)`` bool, the classes of each image.
+
+    Returns:
+        0..1, or NaN if every image holds all classes.
+    """
+    return float((logits > 0)[~present].float().mean())

@@ -68,6 +68,8 @@ class Counterfactuals:
             background then belongs to about one object at a time.
 
     Attributes:
+        photographs: ``(M,)`` int64, the number of the first image with the same pixels. Objects of one photograph
+            share it.
         same_class: the control: pairs whose background comes from another image of the same class.
         other_class: pairs whose background comes from an image of another class.
         background: ``(M, C, H, W)``, the backgrounds.
@@ -97,8 +99,8 @@ class Counterfactuals:
         present = one_hot(labels).bool() if present is None else present
         # The same photograph may stand here once for each of its objects. It is no donor of itself.
         prints = [_fingerprint(image) for image in images]
-        photographs = torch.tensor([prints.index(each) for each in prints])
-        is_same = (labels[:, None] == labels) & (photographs[:, None] != photographs)
+        self.photographs = torch.tensor([prints.index(each) for each in prints])
+        is_same = (labels[:, None] == labels) & (self.photographs[:, None] != self.photographs)
         rng, is_good = random.Random(seed), (mask_area(masks) <= GOOD_DONOR).tolist()
         choose = _choose_balanced_pairs if balanced else _choose_pairs
         self.other_class = choose(labels.tolist(), ~present[:, labels].T, is_good, n_donors, rng)

@@ -62,13 +62,15 @@ def swap_test(
     correct_on_others: Tensor,
     same_class: Swaps,
     correct_on_same: Tensor,
+    photographs: Tensor | None = None,
 ) -> SwapTest:
     """Compute the accuracies of the swap test, with 95 % intervals.
 
     Swaps that share an object or a background are not independent of each other: one easy object is right on every
     background, and one good background fools every object. A binomial interval would count them as independent, and
     be too narrow. So the variance is clustered by object and by background (Cameron, Gelbach and Miller 2011, "Robust
-    inference with multiway clustering"). The gap and the drop are differences within each object.
+    inference with multiway clustering"). The gap and the drop are differences within each object. Objects that stand
+    in one photograph are one cluster, and so are their backgrounds.
 
     Args:
         correct: ``(M,)`` bool, True if the prediction on the unchanged image is correct. Or 1, 0, and NaN for an image
@@ -78,11 +80,14 @@ def swap_test(
         correct_on_others: ``(S,)`` bool, True if the prediction on these is correct.
         same_class: T objects on backgrounds of their own class; there may be none.
         correct_on_same: ``(T,)`` bool.
+        photographs: ``(M,)`` int64, the number of the photograph that each image is, below M. None if each image is a
+            photograph of its own.
     """
     m, asked = len(correct), correct.double().isfinite().nonzero()[:, 0]
-    unchanged = _Answers(Swaps(asked, asked), correct[asked], m)
-    swapped = _Answers(other_class, correct_on_others, m)
-    control = _Answers(same_class, correct_on_same, m)
+    photographs = torch.arange(m) if photographs is None else photographs
+    unchanged = _Answers(Swaps(asked, asked), correct[asked], photographs)
+    swapped = _Answers(other_class, correct_on_others, photographs)
+    control = _Answers(same_class, correct_on_same, photographs)
     # An object without a control is left out of the gap, which would compare easy with difficult classes otherwise.
     gap = _estimate(control, swapped)
     drop, swap = _estimate(unchanged, swapped), _estimate(swapped)
@@ -110,10 +115,10 @@ class _Answers:
         accuracy: ``(M,)``, of each object over its backgrounds, 0..1; NaN for an object that was not asked.
     """
 
-    def __init__(self, swaps: Swaps, correct: Tensor, n_images: int) -> None:
-        self._swaps, self._correct = swaps, correct.double()
-        self._counts = torch.bincount(swaps.objects, minlength=n_images).double()
-        total = torch.zeros(n_images, dtype=torch.float64).index_add_(0, swaps.objects, self._correct)
+    def __init__(self, swaps: Swaps, correct: Tensor, photographs: Tensor) -> None:
+        self._swaps, self._correct, self.photographs = swaps, correct.double(), photographs
+        self._counts = torch.bincount(swaps.objects, minlength=len(photographs)).double()
+        total = torch.zeros(len(photographs), dtype=torch.float64).index_add_(0, swaps.objects, self._correct)
         self.accuracy = total / self._counts
 
     def weights(self, objects: Tensor) -> Tensor:
@@ -129,20 +134,24 @@ class _Answers:
         """Return how far each answer moves the mean accuracy of some objects.
 
         Returns:
-            ``(M, M)``, a row per object and a column per background. The sum is 0.
+            ``(M, M)``, a row per photograph of an object and a column per photograph of a background. The sum is 0.
         """
         moves = self.weights(objects) * (self._correct - self.accuracy[objects].mean())
         table = torch.zeros(len(objects), len(objects), dtype=torch.float64)
-        return table.index_put_((self._swaps.objects, self._swaps.donors), moves, accumulate=True)
+        rows, columns = self.photographs[self._swaps.objects], self.photographs[self._swaps.donors]
+        return table.index_put_((rows, columns), moves, accumulate=True)
 
-    def count_backgrounds(self, objects: Tensor) -> float:
-        """Return the number of backgrounds that the mean of some objects rests on.
+    def count_clusters(self, objects: Tensor) -> float:
+        """Return the number of photographs that the mean of some objects rests on.
 
-        A background that many objects share counts for less: it is the effective number of Kish 1965, 1 / the sum of
-        the squared shares.
+        A photograph with many objects counts for less, and so does a background that many objects share. It is the
+        effective number of Kish 1965: 1 / the sum of the squared shares, of objects or of backgrounds, if these are
+        fewer.
         """
-        shares = torch.zeros(len(objects), dtype=torch.float64)
-        return 1 / float(shares.index_add_(0, self._swaps.donors, self.weights(objects)).square().sum())
+        of_object, of_ground = torch.zeros(2, len(objects), dtype=torch.float64)
+        of_object.index_add_(0, self.photographs[self._swaps.objects], self.weights(objects))
+        of_ground.index_add_(0, self.photographs[self._swaps.donors], self.weights(objects))
+        return 1 / float(max(of_object.square().sum(), of_ground.square().sum()))
 
 
 @dataclass(frozen=True)
@@ -160,7 +169,8 @@ def _estimate(answers: _Answers, less: _Answers | None = None) -> _Estimate:
     objects = values.isfinite()
     n, mean, lowest = int(objects.sum()), float(values[objects].mean()), 0.0 if less is None else -1.0
     nothing_known = _Estimate(mean, (lowest, 1.0), n)
-    if n < 2:
+    clusters = len(answers.photographs[objects].unique())
+    if clusters < 2:
         return nothing_known
     table = answers.influence(objects)
     if less is not None:
@@ -168,11 +178,10 @@ def _estimate(answers: _Answers, less: _Answers | None = None) -> _Estimate:
     by_object, by_ground = table.sum(dim=1).square().sum(), table.sum(dim=0).square().sum()
     # An answer belongs to an object and to a background, and is counted in both. By chance the difference may be too
     # small, but not below the variance by object.
-    variance = float(max(by_object, by_object + by_ground - table.square().sum())) * n / (n - 1)
+    variance = float(max(by_object, by_object + by_ground - table.square().sum())) * clusters / (clusters - 1)
     if variance < _NONE:
         return _Estimate(mean, (mean, mean), n)
-    grounds = min(each.count_backgrounds(objects) for each in (answers, less) if each is not None)
-    freedom = round(min(n, grounds)) - 1
+    freedom = round(min(each.count_clusters(objects) for each in (answers, less) if each is not None)) - 1
     if freedom < 1:
         return nothing_known
     half = _student(freedom) * math.sqrt(variance)

@@ -128,6 +128,7 @@ def judge(
     basis: str = MASKS,
     n_all: int | None = None,
     alone: bool = False,
+    false_yes: float = math.nan,
 ) -> Verdict:
     """Judge one validation, and put the evidence in words.
 
@@ -138,6 +139,8 @@ def judge(
         basis: what tells the object from the background: a key of `gradcam_callback.measures.basis.BASES`.
         n_all: the number of images that take part, of which this validation may have asked some; None if it asked all.
         alone: True if no epoch belongs before this one, so that nothing confirms it.
+        false_yes: 0..1, if an image may have several labels: how often the network says yes to a class that the image
+            does not hold. NaN otherwise.
     """
     if swap.gap is None or swap.gap_interval is None:
         points = drop_points_to_background(swap.drop, swap.drop_interval[0], basis)
@@ -145,16 +148,22 @@ def judge(
         points = points_to_background(swap.gap, swap.gap_interval[0], basis)
     suspected, words = points and confirmed, BASES[basis]
     named = _lost_most(foci) if suspected else None
+    guessing, said_yes = 1 / swap.classes, ""
+    if not math.isnan(false_yes):
+        guessing = false_yes
+        said_yes = f"The network says yes to {percent(false_yes)} of the classes that an image does not hold."
+    conclusion = _conclude(swap, points, confirmed, words, n_all or swap.n, guessing)
     sentences = [
         *_say_where(foci, named),
         *_say_how_sure(swap, points, confirmed, words, alone),
+        said_yes,
         *_say_what_to_do(swap, points, confirmed, words, n_all or swap.n),
         words.caution,
     ]
     located = named or (foci[-1] if foci else None)
     return Verdict(
         suspected,
-        headline=f"{_conclude(swap, points, confirmed, words, n_all or swap.n)}: {_accuracies(swap, words)}.",
+        headline=f"{conclusion}: {_accuracies(swap, words)}.",
         evidence=_join(sentences),
         basis=MASKS if basis == BOXES else basis,
         probe_accuracy=swap.probe_accuracy,
@@ -202,8 +211,12 @@ def _lost_most(foci: Sequence[Focus]) -> Focus | None:
     return most if most is not None and most.lost_share_of_lift > NAMED_LOSS else None
 
 
-def _conclude(swap: SwapTest, points: bool, confirmed: bool, words: Basis, n_all: int) -> str:
-    """Return the judgement, the first words of the headline."""
+def _conclude(swap: SwapTest, points: bool, confirmed: bool, words: Basis, n_all: int, guessing: float) -> str:
+    """Return the judgement, the first words of the headline.
+
+    Args:
+        guessing: the accuracy of a network that knows nothing.
+    """
     if points:
         return words.suspicion if confirmed else "POSSIBLE SHORTCUT, said by a single epoch so far"
     if _is_large(swap, words):
@@ -211,7 +224,7 @@ def _conclude(swap: SwapTest, points: bool, confirmed: bool, words: Basis, n_all
     if _is_reversed(swap, words):
         return f"UNCLEAR, the network is right more often {words.of_other_class}"
     # Near the accuracy of guessing there is nothing to lose, so the absence of a gap means nothing.
-    enough = 1 / swap.classes + ABOVE_GUESSING
+    enough = guessing + ABOVE_GUESSING
     if swap.probe_accuracy < enough:
         return "TOO EARLY, the network hardly knows the classes yet"
     if swap.control_accuracy is not None and swap.control_accuracy < enough:

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from gradcam_callback.probes.annotations import Box, is_same_class, to_numbers
-from gradcam_callback.probes.batches import IMAGE_KEYS, MASK_KEYS, describe, is_mask
+from gradcam_callback.probes.batches import IMAGE_KEYS, MASK_KEYS, describe, is_image, is_label, is_mask
 from gradcam_callback.probes.masks import from_boxes
 from gradcam_callback.probes.transforms import Transform, mask_to_image, transform_mask
 
@@ -46,15 +46,34 @@ def find_mask_column(item: Any, image: Tensor) -> Any:
 def name_unread_mask(item: Any, image: Tensor) -> str | None:
     """Return the name and form of a column that is named like a mask but is none, or None.
 
+    In a tuple, a value behind the label that has the size of the image is such a column: a map of labels, or a soft
+    mask.
+
     Args:
         item: of a dataset.
         image: of the item, ``(C, H, W)``.
     """
     columns = item if isinstance(item, Mapping) else {}
-    for name in (*MASK_KEYS, *_MASK_COLUMNS):
-        value = columns.get(name)
+    unread: list[tuple[str | int, Any]] = [(name, columns.get(name)) for name in (*MASK_KEYS, *_MASK_COLUMNS)]
+    is_tuple = isinstance(item, (list, tuple))
+    for name, value in list(enumerate(item))[2:] if is_tuple else unread:
         if isinstance(value, (Tensor, np.ndarray)) and value.ndim >= 2 and not is_mask(value, image, 0):
-            return f"item[{name!r}], {describe(value)}"
+            if not is_tuple or tuple(value.shape[-2:]) == tuple(image.shape[-2:]):
+                return f"item[{name!r}], {describe(value)}"
+    return None
+
+
+def find_second_label(items: Sequence[Any]) -> tuple[int, int] | None:
+    """Return the place of a value that may be the label as well as the one behind the image, and its largest value.
+
+    Args:
+        items: tuples ``(image, label, ...)``; others have no second label.
+    """
+    rows = [item for item in items if isinstance(item, (list, tuple)) and len(item) > 2 and is_image(item[0], 0)]
+    for place in range(2, min(map(len, rows), default=0)) if len(rows) == len(items) else ():
+        values = [int(row[place]) if is_label(row[place], 0) and np.ndim(row[place]) == 0 else -1 for row in rows]
+        if min(values) >= 0 and len(set(values)) > 1:
+            return place, max(values)
     return None
 
 

@@ -20,7 +20,14 @@ from gradcam_callback.exceptions import GradCAMWarning
 from gradcam_callback.probes.automatic import SPARE, propose_of_file
 from gradcam_callback.probes.batches import IMAGE_SUFFIXES, file_name, find_parts
 from gradcam_callback.probes.checks import check_per_class
-from gradcam_callback.probes.columns import Boxes, find_boxes, find_mask_column, fit_boxes, name_unread_mask
+from gradcam_callback.probes.columns import (
+    Boxes,
+    find_boxes,
+    find_mask_column,
+    find_second_label,
+    fit_boxes,
+    name_unread_mask,
+)
 from gradcam_callback.probes.feed import Feed, Sample
 from gradcam_callback.probes.image_files import open_image
 from gradcam_callback.probes.items import ClassCount, CountClasses, Item, choose_per_class, without_empty_masks
@@ -45,10 +52,12 @@ class Choice(NamedTuple):
         items: ordered by label.
         labels_fit: False if the items have other labels than the dataset stores. The names of its classes then belong
             to other labels, too.
+        second_label: the place of another value of each item that may be its label, and the largest one; None without.
     """
 
     items: list[Item]
     labels_fit: bool
+    second_label: tuple[int, int] | None = None
 
 
 def choose_items(
@@ -86,26 +95,31 @@ def choose_items(
         order = random.Random(seed).sample(range(len(dataset)), len(dataset))
         if not feed.needs_labels:
             some = sorted(order[: spare * (max_images or per_class or 1)])
-            return Choice(_read_items(dataset, feed, [(index, 0) for index in some], seed, automatic), labels_fit=False)
+            loaded = _load(dataset, feed, [(index, 0) for index in some], seed)
+            return Choice(_make_items(dataset, feed, loaded, seed, automatic), labels_fit=False)
         spare *= times
         stored = stored_labels(dataset)
 
-        def are_stored(items: Sequence[Item], chosen: Sequence[tuple[int, int]]) -> bool:
-            pairs = zip(items, chosen, strict=True)
-            return stored is None or all(item.label == int(stored[index]) for item, (index, _) in pairs)
+        def are_stored(items: Sequence[Item], loaded: Sequence[_Loaded]) -> bool:
+            pairs = zip(items, loaded, strict=True)
+            return stored is None or all(item.label == int(stored[one.number]) for item, one in pairs)
 
         if stored is not None and not _transforms_labels(dataset):
             chosen = choose_per_class([(index, int(stored[index])) for index in order], per_class, max_images, spare)
-            items = [item._replace(present=None) for item in _read_items(dataset, feed, chosen, seed, automatic)]
-            if are_stored(items, chosen):
+            loaded = _load(dataset, feed, chosen, seed)
+            items = [item._replace(present=None) for item in _make_items(dataset, feed, loaded, seed, automatic)]
+            if are_stored(items, loaded):
                 return Choice(items, labels_fit=True)
         count = ClassCount(per_class, max_images, spare)
         pairs, one_hot = _scan(dataset, feed, order[:max_scanned], seed, count, count_classes)
         chosen = choose_per_class(pairs, per_class, max_images, spare)
-        items = _read_items(dataset, feed, chosen, seed, automatic)
+        loaded = _load(dataset, feed, chosen, seed)
+        items = _make_items(dataset, feed, loaded, seed, automatic)
         if one_hot:
             items = [item._replace(present=None) for item in items]
-        return Choice(items, labels_fit=are_stored(items, chosen))
+        fits = are_stored(items, loaded)
+        is_certain = feed.batch_transform is not None or (fits and stored is not None)
+        return Choice(items, fits, None if is_certain else find_second_label([one.item for one in loaded]))
 
 
 def _transforms_labels(dataset: Any) -> bool:
@@ -132,6 +146,8 @@ def _scan(
     # Slow data would look like a hang. The bar appears after two seconds only.
     for index in tqdm(order, desc=f"GradCAM: reading labels of {feed.name}", delay=2, leave=False):
         item = feed.load(dataset, index, seed + index)
+        if item is None:
+            continue
         if not pairs and count_classes is not None:
             count.n_classes = count_classes(feed.samples([item], [index])[0])
         classes = to_classes(feed.label_of(item, index), f"the label of item {index}", feed.name)
@@ -142,28 +158,57 @@ def _scan(
             break
     if not pairs:
         raise ValueError(
-            "Expected `dataset` to have labels with a 1, but all labels that were read are 0. Check its labels, or "
-            "raise `max_scanned`."
+            "Expected `dataset` to have labels with a 1, but all labels that were read are 0, or the items are None. "
+            "Check them, or raise `max_scanned`."
         )
     return pairs, one_hot
 
 
-def _read_items(dataset: Any, feed: Feed, chosen: Sequence[tuple[int, int]], seed: int, automatic: bool) -> list[Item]:
-    """Read the chosen pairs of index and label.
+class _Loaded(NamedTuple):
+    """An item of a dataset, with its number and the label that it was chosen for."""
 
-    Args:
-        automatic: True lets items without a mask make one of their file.
+    number: int
+    label: int
+    item: Any
+
+
+def _load(dataset: Any, feed: Feed, chosen: Sequence[tuple[int, int]], seed: int) -> list[_Loaded]:
+    """Load the chosen pairs of index and label, and leave out items that are None, with a warning.
+
+    A dataset gives None for a broken file, if its collate function leaves it out.
     """
     # Slow data would look like a hang. The bar appears after two seconds only.
     shown = tqdm(chosen, desc="GradCAM: reading images", delay=2, leave=False)
     # The seed belongs to the item, so a random transform gives the same image every time.
-    loaded = [feed.load(dataset, index, seed + index) for index, _ in shown]
-    samples = _collate(feed, loaded, [index for index, _ in chosen], BATCH)
+    loaded = [_Loaded(index, label, feed.load(dataset, index, seed + index)) for index, label in shown]
+    missing = [str(one.number) for one in loaded if one.item is None]
+    if len(missing) == len(loaded):
+        raise ValueError(
+            f"Expected the items of {feed.name} to hold images, but all {len(loaded)} that were read are None. Try "
+            "dataset[index] on its own, and correct the dataset."
+        )
+    if missing:
+        warnings.warn(
+            f"GradCAM: {len(missing)} of {len(loaded)} items of {feed.name} are None and left out of the probe set: "
+            f"{', '.join(missing)}.",
+            GradCAMWarning,
+            stacklevel=2,
+        )
+    return [one for one in loaded if one.item is not None]
+
+
+def _make_items(dataset: Any, feed: Feed, loaded: Sequence[_Loaded], seed: int, automatic: bool) -> list[Item]:
+    """Send loaded items the way to the model, and find their masks.
+
+    Args:
+        automatic: True lets items without a mask make one of their file.
+    """
+    samples = _collate(feed, loaded, BATCH)
     if len({sample.image.shape for sample in samples}) > 1:
         # A collate function may pad images to the largest of their batch.
-        samples = _collate(feed, loaded, [index for index, _ in chosen], len(chosen))
+        samples = _collate(feed, loaded, len(loaded))
     items = []
-    for (index, label), loaded_item, sample in zip(chosen, loaded, samples, strict=True):
+    for (index, label, loaded_item), sample in zip(loaded, samples, strict=True):
         item = _to_item(dataset, feed, index, label, loaded_item, sample, seed + index)
         if automatic and item.mask is None:
             item = item._replace(propose=partial(_propose, dataset, index, loaded_item, seed + index))
@@ -172,12 +217,12 @@ def _read_items(dataset: Any, feed: Feed, chosen: Sequence[tuple[int, int]], see
     return without_empty_masks(items)
 
 
-def _collate(feed: Feed, loaded: Sequence[Any], indices: Sequence[int], at_once: int) -> list[Sample]:
+def _collate(feed: Feed, loaded: Sequence[_Loaded], at_once: int) -> list[Sample]:
     """Send items the way to the model, some at once."""
     samples: list[Sample] = []
     for start in range(0, len(loaded), at_once):
-        some = slice(start, start + at_once)
-        samples += feed.samples(loaded[some], indices[some])
+        some = loaded[start : start + at_once]
+        samples += feed.samples([one.item for one in some], [one.number for one in some])
     return samples
 
 

@@ -101,7 +101,7 @@ class Feed:
             return [Sample(_to_cpu(parts.images), parts.labels, parts.masks, None) for parts in found]
         with blame(f"the collate_fn of {self.name} to make a batch of {len(items)} items", "Correct the collate_fn."):
             batch = self.collate(list(items))
-        return self.samples_of(self.send(batch), len(items))
+        return self.samples_of(self.send(batch), indices)
 
     def send(self, batch: Any) -> Any:
         """Return what the Trainer's hooks make of a batch.
@@ -115,18 +115,19 @@ class Feed:
         ):
             return self.transfer(batch)
 
-    def samples_of(self, batch: Any, n: int | None = None) -> list[Sample]:
+    def samples_of(self, batch: Any, indices: Sequence[int] | None = None) -> list[Sample]:
         """Return the images of a batch that went through the hooks.
 
         Args:
-            n: the number of images that it should have.
+            indices: the numbers of the items that it was made of.
         """
         parts = self.parts(batch)
         found = len(parts.images)
-        if n is not None and found != n:
+        if indices is not None and found != len(indices):
             raise ValueError(
-                f"Expected the batch of {n} items of {self.name} to hold {n} images, but got {found} in "
-                f"{describe(batch)}. Correct the collate_fn or the batch hooks, or pass probe=ProbeSet(...)."
+                f"Expected the batch of {len(indices)} items of {self.name} to hold {len(indices)} images, but got "
+                f"{found} in {describe(batch)}. These are items {', '.join(map(str, indices))}. Correct the collate_fn "
+                "or the batch hooks, or pass probe=ProbeSet(...)."
             )
         # A batch_transform may make images that are no part of the batch. Then nothing can go with them.
         whole = replace(batch, parts.images, IMAGE) if contains(batch, parts.images) else None

@@ -315,6 +315,7 @@ class Interventions:
             right[OTHER_CLASS],
             sets.same_class[places[SAME_CLASS]],
             right[SAME_CLASS],
+            sets.photographs,
         )
 
     def scalar_names(self, split_by_class: bool) -> list[str]:

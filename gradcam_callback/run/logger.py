@@ -11,7 +11,7 @@ import numpy as np
 
 from gradcam_callback.drawing import Style, encode_gif, encode_jpeg
 from gradcam_callback.encoded_image import EncodedImage
-from gradcam_callback.maps import class_probability
+from gradcam_callback.maps import class_probability, false_yes_rate
 from gradcam_callback.measures import Verdict, judge, judge_without_swap
 from gradcam_callback.run import tags
 from gradcam_callback.run.album import Album, Parts
@@ -171,7 +171,9 @@ class RunLogger:
         if isinstance(answers.swap, str):
             return judge_without_swap(answers.accuracy, answers.swap, foci, answers.basis)
         confirmed = standalone or is_confirmed(history, epoch, answers.basis)
-        return judge(answers.swap, foci, confirmed, answers.basis, answers.n_all, alone=standalone)
+        present = self._probe.present
+        false_yes = math.nan if present is None else false_yes_rate(evaluation.cams.logits, present)
+        return judge(answers.swap, foci, confirmed, answers.basis, answers.n_all, standalone, false_yes)
 
     def _write_entry(self, evaluation: Evaluation, first: Mapping[str, float] | None) -> None:
         """Write the images of an entry. Writers without much room get most of them only if they are due."""

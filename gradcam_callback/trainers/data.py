@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.trainer.states import RunningStage, TrainerFn
+from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
@@ -126,6 +127,14 @@ class ValidationData:
             automatic=self._automatic,
             times=VERDICT_TIMES,
         )
+        if chosen.second_label is not None:
+            (place, largest), first = chosen.second_label, chosen.items[0]
+            # A number of the item, or another number that is no class, is mostly larger.
+            if largest < count_classes(Sample(first.image, None, None, first.row)):
+                rank_zero_info(
+                    f"GradCAM: item[1] of {self.feed.name} is taken as the label, but item[{place}] may be the label, "
+                    "too. Say which it is: batch_transform=lambda batch: (batch[0], batch[1])."
+                )
         return self._choose(chosen.items, find_class_names(self.dataset) if chosen.labels_fit else None)
 
     def collector(self, cam: GradCAM, forward: BatchForward | None) -> Collector:
