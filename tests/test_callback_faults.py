@@ -109,9 +109,16 @@ def test_a_training_without_validation_is_said(thin, fit):
     assert callback.history == []
 
 
+def test_a_training_that_ends_before_its_first_validation_is_said(thin, fit):
+    callback = GradCAMCallback()
+    with pytest.warns(GradCAMWarning, match="check_val_every_n_epoch of 2 or less in place of 3"):
+        fit(thin, callback, max_epochs=2, check_val_every_n_epoch=3)
+    assert callback.history == []
+
+
 def test_fast_dev_run_works_without_loggers(thin, fit):
     callback = GradCAMCallback()
-    fit(thin, callback, fast_dev_run=True)
+    fit(thin, callback, fast_dev_run=True, check_val_every_n_epoch=3)
     assert len(callback.history) == 1
 
 

@@ -60,6 +60,26 @@ def test_each_validation_without_a_fit_has_a_verdict_of_its_own(trainer, toys, p
     assert suspected == [False, True, False]
 
 
+@pytest.mark.parametrize("stage", ["validate", "test"])
+def test_each_checkpoint_that_is_looked_at_brings_its_own_history(trainer, toys, tmp_path, stage):
+    loader, paths = DataLoader(toys, 6), []
+    for epochs in (1, 2):
+        run = trainer(GradCAMCallback(target_layers=LAYER), max_epochs=epochs)
+        run.fit(ThinVGG(), loader, loader)
+        paths.append(tmp_path / f"{epochs}.ckpt")
+        run.save_checkpoint(paths[-1])
+    callback, module = GradCAMCallback(target_layers=LAYER), ThinVGG()
+    module.test_step = module.validation_step
+    for path, epochs in ((paths[0], 1), (paths[1], 2), (paths[0], 1)):
+        getattr(trainer(callback), stage)(module, loader, ckpt_path=path, verbose=False)
+        assert len(callback.history) == epochs
+    # A history of its own stays, also if the best checkpoint has less.
+    run = trainer(callback, max_epochs=2)
+    run.fit(module, loader, loader)
+    getattr(run, stage)(module, loader, ckpt_path=paths[0], verbose=False)
+    assert len(callback.history) == 2
+
+
 def test_a_fit_goes_on_if_lightning_counts_no_steps(trainer, toys):
     """The optimizer is the module's own, so `global_step` stays 0."""
 

@@ -21,7 +21,7 @@ class Memory:
         self.state = RunState()
         self.probe_set: ProbeSet | None = None
         self._chosen_in: str | None = None
-        self._is_of_fit = self._is_given = False
+        self._is_of_fit = self._is_given = self._is_lent = False
 
     def begin(self, stage: str, *, is_new: bool) -> bool:
         """Start anew if a stage belongs to another run than the state.
@@ -40,7 +40,8 @@ class Memory:
         forgets, self._is_given = forgets and not self._is_given, False
         is_of_validation = bool(self.state.history) and not self._is_of_fit
         if forgets:
-            self.state, self.probe_set, self._is_of_fit = RunState(), None, stage == "fit"
+            self.state, self.probe_set = RunState(), None
+            self._is_of_fit, self._is_lent = stage == "fit", False
         elif stage != "test" and self._chosen_in == "test":
             self.probe_set = None
         return forgets and is_of_validation
@@ -54,11 +55,13 @@ class Memory:
         """Restore the state of a checkpoint.
 
         Lightning restores callbacks for a test, too, from the best checkpoint. The history ends earlier there, so a
-        state with a history stays.
+        state with a history stays, unless it was lent by such a checkpoint before.
 
         Args:
             saved: what `RunState.state_dict` has returned.
             stage: None if the user restores it before a stage, which then goes on with it.
         """
-        if not (self.state.history and stage in ("validate", "test", "predict")):
+        is_loan = stage in ("validate", "test", "predict")
+        if not (self.state.history and is_loan and not self._is_lent):
             self.state, self._is_of_fit, self._is_given = restore_state(saved), True, stage is None
+            self._is_lent = is_loan

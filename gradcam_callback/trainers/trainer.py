@@ -203,6 +203,13 @@ def warn_without_validation(trainer: Trainer) -> None:
             "this training has no validation, so no maps are computed; give it validation data, and limit_val_batches "
             "above 0"
         )
+        return
+    every, end = trainer.check_val_every_n_epoch or 1, trainer.max_epochs
+    if end is not None and 0 < end < every:
+        warn_lost(
+            "this training ends before its first validation, so no maps are computed; choose check_val_every_n_epoch of "
+            f"{end} or less in place of {every}"
+        )
 
 
 def find_other_state(trainer: Trainer, callback: Callback, checkpoint: Mapping[str, Any]) -> Any | None:
