@@ -162,6 +162,8 @@ def test_a_state_dict_goes_into_a_model_that_needs_no_arguments(tmp_path):
     ("arguments", "message"),
     [
         (["layers"], "Expected a model, but got none. Pass --checkpoint FILE, --model MODULE:NAME, or both"),
+        (["layers", "--checkpoint", "."], "Expected the file of a checkpoint, but '.' is a folder"),
+        (["panel", "."], "Expected the files of photographs, but '.' is a folder"),
         (["layers", "--checkpoint", "nowhere.ckpt"], "Expected a checkpoint, but there is no file 'nowhere.ckpt'"),
         (["layers", "--checkpoint", __file__], f"weights_only=True, but {__file__!r} cannot be read"),
         (["layers", "--model", "nowhere:Net"], "but 'nowhere:Net' cannot be imported"),

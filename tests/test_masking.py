@@ -26,7 +26,7 @@ from PIL import Image
 
 from gradcam_callback import ProbeSet
 from gradcam_callback.__main__ import main
-from gradcam_callback.masking import copy_photographs
+from gradcam_callback.masking import automatic, copy_photographs
 from gradcam_callback.masking.automatic import SHEET
 from gradcam_callback.masking.mask_files import RECORD
 from gradcam_callback.masking.network import LazyNetwork
@@ -335,6 +335,11 @@ def test_auto_writes_what_passes_names_the_rest_and_serves_nothing(bright, folde
     with Image.open(folder / SHEET) as sheet:
         assert sheet.width > 300
     assert ProbeSet.from_folder(folder).has_mask.tolist() == [True, True, False], "the sheet is no photograph"
+
+
+def test_a_sheet_that_cannot_show_all_says_so(bright, folder, output_of, monkeypatch):
+    monkeypatch.setattr(automatic, "_MOST_CELLS", 2)
+    assert f"Look at them; the first 2 are shown: {folder / SHEET}" in output_of(folder, "--auto")
 
 
 def test_auto_without_classes_says_that_they_are_needed(bright, tmp_path, output_of):

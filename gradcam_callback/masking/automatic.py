@@ -53,10 +53,11 @@ def mask_automatically(folder: Path) -> Iterator[str]:
     accepted = session.accept_proposals()
     yield f"Accepted {accepted} of {len(new)} automatic masks."
     if cells:
-        note = f"bright: the mask; {accepted} of {len(new)} are used; look for wrong ones"
+        shown = f"; the first {len(cells)} are shown" if _MOST_CELLS == len(cells) < len(new) else ""
+        note = f"bright: the mask; {accepted} of {len(new)} are used{shown}; look for wrong ones"
         sheet = mask_sheet("Automatic masks", note, sorted(cells, key=lambda cell: cell.doubt is None))
         write_whole(folder / SHEET, encode_jpeg(sheet, _QUALITY).data)
-        yield f"Look at them: {folder / SHEET}"
+        yield f"Look at them{shown}: {folder / SHEET}"
     yield conclude(session)
 
 

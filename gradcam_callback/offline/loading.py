@@ -131,6 +131,10 @@ def _read(checkpoint: Path) -> tuple[dict[str, Tensor], bool]:
 
 
 def _content(checkpoint: Path, mmap: bool = False) -> Any:
+    if checkpoint.is_dir():
+        raise ValueError(
+            f"Expected the file of a checkpoint, but {str(checkpoint)!r} is a folder. Pass one of the files in it."
+        )
     try:
         return torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=mmap)
     except FileNotFoundError as error:

@@ -57,8 +57,14 @@ def read_photographs(
         classes: the name of each class by index; None calls them by their numbers.
 
     Raises:
-        ValueError: a file cannot be read.
+        ValueError: a file cannot be read, or is a folder.
     """
+    folder = next((path for path in paths if path.is_dir()), None)
+    if folder is not None:
+        raise ValueError(
+            f"Expected the files of photographs, but {str(folder)!r} is a folder. Pass its files, such as "
+            f"{str(folder / '*.jpg')}."
+        )
     transform = center_crop(size, normalisation)
     images = torch.stack([transform(open_image(path, "RGB")) for path in tqdm(paths, "photographs", disable=None)])
     mean, std = normalisation or (None, None)

@@ -207,8 +207,8 @@ def warn_without_validation(trainer: Trainer) -> None:
     every, end = trainer.check_val_every_n_epoch or 1, trainer.max_epochs
     if end is not None and 0 < end < every:
         warn_lost(
-            "this training ends before its first validation, so no maps are computed; choose check_val_every_n_epoch of "
-            f"{end} or less in place of {every}"
+            "this training ends before its first validation, so no maps are computed; choose check_val_every_n_epoch "
+            f"of {end} or less in place of {every}"
         )
 
 
