@@ -347,6 +347,34 @@ def test_runs_that_are_not_shown_have_their_verdict_in_a_line(tab, watched, host
     tab.wait_for_verdicts(*(f"{name}, epoch {EPOCHS - 1}" for name in RUNS))
 
 
+def test_a_run_that_has_no_entry_at_the_chosen_epoch_says_which_one_is_shown(browser, folder, watched, tmp_path):
+    (logged,) = read_runs(folder / "clean")
+    long, short = ({**logged.describe(EPOCHS), "run": name} for name in ("clean", "short"))
+    short["entries"] = short["entries"][:-1]
+    (tmp_path / "focus.html").write_text(frozen_page([long, short]))
+    with open_page(browser) as page:
+        page.goto((tmp_path / "focus.html").as_uri())
+        tab = Tab(page, page.main_frame)
+        for epoch, shown in ((EPOCHS - 1, f"short, epoch {EPOCHS - 2}"), (EPOCHS - 2, "short")):
+            tab.choose(epoch=epoch)
+            assert set(tab.texts(".card .caption .run")) == {"clean", shown}
+            assert tab.texts("#interventions + div h3") == ["clean", shown]
+        assert page.errors == []
+
+
+def test_what_to_do_stands_below_the_headline_and_the_rest_is_folded(tab, watched):
+    for place, name in enumerate(RUNS):
+        verdict = watched[name].callback.verdict
+        box = tab.frame.locator(".verdict:not(.line)").nth(place)
+        paragraphs = box.locator("> p").all_inner_texts()
+        assert paragraphs[1:] == ([verdict.advice] if verdict.advice else [])
+        assert not box.locator("details p").is_visible()
+        folded = box.locator("details p").evaluate("text => text.textContent")
+        sentence = paragraphs[0].partition(" Look at ")[0]
+        rest = verdict.evidence.removesuffix(verdict.advice).replace(sentence, "")
+        assert folded.split() == rest.split(), "nothing is said twice"
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_twenty_runs_are_folded_and_counted(browser, folder, watched, tmp_path, scheme):
     (logged,) = read_runs(folder / "clean")

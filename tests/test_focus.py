@@ -25,6 +25,7 @@ from gradcam_callback.offline.logged_run import read_runs
 from gradcam_callback.run import Evaluator, RunLogger, RunState, Tags
 from gradcam_callback.run.recording import tone_of
 from gradcam_callback.writers import TensorBoardWriter
+from gradcam_focus import records
 from gradcam_focus.loader import FocusLoader
 
 # Of a library inside TensorBoard.
@@ -214,9 +215,10 @@ def test_an_error_of_the_data_is_an_answer(logged):
 
 
 def test_records_of_another_version_are_refused_in_words(logged, monkeypatch):
-    monkeypatch.setattr("gradcam_focus.records.VERSION", 2)
+    own = records.VERSION
+    monkeypatch.setattr(records, "VERSION", own + 1)
     status, answer = ask(open_plugin(logged[0]), "/log", run="run", prefix="gradcam")
-    assert status == 500 and "Expected records of version 2, but got version 1. Read the run with" in answer["error"]
+    assert status == 500 and f"Expected records of version {own + 1}, but got version {own}. Read" in answer["error"]
 
 
 @pytest.mark.parametrize(

@@ -141,8 +141,10 @@ def test_a_single_validation_does_not_speak_of_two_epochs():
 
 @pytest.mark.parametrize("basis", BASES)
 def test_what_to_do_is_not_glued_to_the_command_at_the_end_of_the_caution(basis):
-    evidence = judge(SHORTCUT, [FOCUS], True, basis).evidence
+    verdict = judge(SHORTCUT, [FOCUS], True, basis)
+    evidence = verdict.evidence
     assert evidence.endswith(BASES[basis].caution) and evidence.count("Look at the counterfactuals") == 1
+    assert verdict.advice.startswith("Look at the counterfactuals") and evidence.endswith(verdict.advice)
 
 
 def test_the_verdict_says_that_the_next_validation_asks_more_images():

@@ -34,6 +34,7 @@ class Verdict:
         suspected: True if the background decides, in this epoch and in the one before.
         headline: the judgement and the accuracies that it rests on, in one sentence.
         evidence: the rest in words: where the maps lie, how sure the judgement is, and what to do.
+        advice: the last sentences of the evidence: what to do, and what this basis cannot know. It may be empty.
         basis: what tells the object from the background: ``"masks"``, ``"automatic masks"``, or ``"frame"``. The
             frame test keeps the centre of each image, and exchanges the frame around it. With the last two,
             ``suspected=False`` is no acquittal.
@@ -69,6 +70,7 @@ class Verdict:
     suspected: bool
     headline: str
     evidence: str
+    advice: str
     basis: str
     probe_accuracy: float
     swap_accuracy: float | None
@@ -153,18 +155,14 @@ def judge(
         guessing = false_yes
         said_yes = f"The network says yes to {percent(false_yes)} of the classes that an image does not hold."
     conclusion = _conclude(swap, points, confirmed, words, n_all or swap.n, guessing)
-    sentences = [
-        *_say_where(foci, named),
-        *_say_how_sure(swap, points, confirmed, words, alone),
-        said_yes,
-        *_say_what_to_do(swap, points, confirmed, words, n_all or swap.n),
-        words.caution,
-    ]
+    found = [*_say_where(foci, named), *_say_how_sure(swap, points, confirmed, words, alone), said_yes]
+    advice = _join([*_say_what_to_do(swap, points, confirmed, words, n_all or swap.n), words.caution])
     located = named or (foci[-1] if foci else None)
     return Verdict(
         suspected,
         headline=f"{conclusion}: {_accuracies(swap, words)}.",
-        evidence=_join(sentences),
+        evidence=_join([*found, advice]),
+        advice=advice,
         basis=MASKS if basis == BOXES else basis,
         probe_accuracy=swap.probe_accuracy,
         swap_accuracy=swap.swap_accuracy,
@@ -190,6 +188,7 @@ def judge_without_swap(probe_accuracy: float, reason: str, foci: Sequence[Focus]
         suspected=False,
         headline=f"NOT KNOWN if the background decides: right in {percent(probe_accuracy)} as they are.",
         evidence=_join([reason, *_say_where(foci, None), BASES[basis].caution]),
+        advice=BASES[basis].caution,
         basis=MASKS if basis == BOXES else basis,
         probe_accuracy=probe_accuracy,
         swap_accuracy=None,

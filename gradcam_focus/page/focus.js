@@ -317,6 +317,12 @@ export class Focus {
       logs: this.#shownLogs(),
       layer: this.#layer,
       entryOf: (log) => this.#entryOf(log),
+      // A run may have no entry at the chosen place, such as a shorter one. Its last one before is shown, and said.
+      titleOf: (log) => {
+        const entry = this.#entryOf(log);
+        const isThere = !entry || this.placeOf(entry) === this.#places[this.#place];
+        return isThere ? log.name : `${log.name}, ${entry.heading}`;
+      },
       isCurrent: () => version === this.#version,
       lookOf: async (log, maps, i, layer = this.#layer) => ({
         colours: log.colours,
@@ -420,7 +426,7 @@ export class Focus {
           this.#draw();
         };
         const shown = interventionsOf(log, scene.entryOf(log), this.#allObjects.has(log.key), showAll);
-        return h("section", {}, scene.logs.length > 1 ? h("h3", {}, log.name) : null, shown);
+        return h("section", {}, scene.logs.length > 1 ? h("h3", {}, scene.titleOf(log)) : null, shown);
       }),
     );
   }
@@ -473,9 +479,10 @@ function verdictOf(log, entry) {
   const run = h("span", { className: "run" }, `${log.name}${heading ? `, ${heading}` : ""}`);
   if (!verdict) {
     const why = entry ? "No verdict: without labels, nothing is known of the predictions." : "No entry yet.";
-    return h("div", { className: "verdict" }, run, h("strong", {}, why));
+    return h("div", { className: "verdict" }, run, h("strong", {}, why), log.start.caution ? h("p", {}, log.start.caution) : null);
   }
-  const sentences = verdict.evidence.split(/(?<=\.) (?=[A-Z])/);
+  const { advice } = verdict;
+  const sentences = verdict.evidence.slice(0, verdict.evidence.length - advice.length).trim().split(/(?<=\.) (?=[A-Z])/);
   const first = sentences.find((sentence) => / decides? /.test(sentence)) ?? sentences[0];
   const rest = sentences.filter((sentence) => sentence !== first).join(" ");
   return h(
@@ -484,7 +491,7 @@ function verdictOf(log, entry) {
     run,
     h("strong", {}, verdict.headline),
     h("p", {}, `${first} Look at `, link("#interventions", "the objects on other backgrounds"), ", and ", link("#plots", "the training"), "."),
-    log.start.caution ? h("p", {}, log.start.caution) : null,
+    advice ? h("p", {}, advice) : null,
     rest ? h("details", {}, h("summary", {}, "All that is known"), h("p", {}, rest)) : null,
   );
 }

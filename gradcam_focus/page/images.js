@@ -28,10 +28,10 @@ export class Card {
     this.views = logs.map((log) => ({
       log,
       canvas: h("canvas", { role: "img" }),
+      run: logs.length > 1 ? h("span", { className: "run" }) : null,
       text: h("span", { className: "answer" }),
     }));
-    const figures = this.views.map(({ log, canvas, text }, i) => {
-      const run = logs.length > 1 ? h("span", { className: "run" }, log.name) : null;
+    const figures = this.views.map(({ canvas, run, text }, i) => {
       const photograph = isOne ? null : h("span", { className: "small" }, this.photographs[i].canvas);
       return h("span", { className: "picture" }, canvas, h("span", { className: "caption" }, photograph, h("span", {}, run, text)));
     });
@@ -57,9 +57,10 @@ export class Card {
     await Promise.all(this.views.map((view) => this.#drawView(view, scene)));
   }
 
-  async #drawView({ log, canvas, text }, scene) {
+  async #drawView({ log, canvas, run, text }, scene) {
     const entry = scene.entryOf(log);
     const i = log.find(this.name);
+    run?.replaceChildren(scene.titleOf(log));
     say(text, entry, i);
     canvas.setAttribute("aria-label", describe(this.name, entry, i, scene.layer));
     const [picture, maps] = await Promise.all([log.picture(i), entry ? log.mapsAt(scene.layer, entry.step) : null]);
