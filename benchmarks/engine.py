@@ -33,7 +33,7 @@ from torchvision.models import vgg16
 
 from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet
 from gradcam_callback.run import Evaluator, RunLogger, RunState, Tags
-from gradcam_callback.run.interventions import Turn
+from gradcam_callback.run.turns import Turn
 from gradcam_callback.writers import TensorBoardWriter
 
 # The places of VGG16's ReLUs in torchvision's feature modules.

@@ -31,7 +31,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 
 from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet, write_report
 from gradcam_callback.run import Evaluator, RunLogger, RunState, Tags
-from gradcam_callback.run.interventions import Turn
+from gradcam_callback.run.turns import Turn
 from gradcam_callback.writers import TensorBoardWriter
 
 MOVES = 20

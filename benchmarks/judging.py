@@ -23,7 +23,8 @@ from torch import Tensor
 from gradcam_callback import GradCAM, GradCAMWarning, ProbeSet
 from gradcam_callback.measures import AUTOMATIC_MASKS, MASKS, metrics
 from gradcam_callback.probes import Item, choose_masked, make_probe_set
-from gradcam_callback.run.interventions import OTHER_CLASS, SAME_CLASS, Interventions, Predict, Turn
+from gradcam_callback.run.interventions import OTHER_CLASS, SAME_CLASS, Interventions, Predict
+from gradcam_callback.run.turns import Turn
 from gradcam_callback.saliency import Proposal, SaliencyNetwork
 
 # With automatic masks so many times as many images are tried as are kept. The callback tries more, if it has to.

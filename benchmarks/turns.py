@@ -16,7 +16,8 @@ from saved import ANSWERS, Row, read_saved
 from torch import Tensor
 
 from gradcam_callback.measures import Swaps, confirms, points_to_background, swap_test
-from gradcam_callback.run.interventions import OTHER_CLASS, SAME_CLASS, take_turns
+from gradcam_callback.run.interventions import OTHER_CLASS, SAME_CLASS
+from gradcam_callback.run.turns import take_turns
 
 
 @dataclass(frozen=True)

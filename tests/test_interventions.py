@@ -8,7 +8,8 @@ from gradcam_callback import ProbeSet
 from gradcam_callback.measures import BOXES, FRAME, MASKS
 from gradcam_callback.measures.inpaint import paint_out
 from gradcam_callback.measures.interventions import GOOD_DONOR, Counterfactuals
-from gradcam_callback.run.interventions import Interventions, Turn
+from gradcam_callback.run.interventions import Interventions
+from gradcam_callback.run.turns import Turn
 
 
 @pytest.fixture(scope="module")

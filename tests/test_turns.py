@@ -13,7 +13,8 @@ from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet
 from gradcam_callback.measures import FRAME, MASKS
 from gradcam_callback.run import Evaluator, RunLogger, RunState, Tags
 from gradcam_callback.run.confirmation import choose_turn
-from gradcam_callback.run.interventions import SETS, Interventions, Turn
+from gradcam_callback.run.interventions import SETS, Interventions
+from gradcam_callback.run.turns import Turn
 from gradcam_callback.writers import Writer
 
 CALM, LOUD = {"background_gap": 0.0, "frame_gap": 0.0}, {"background_gap": 0.3, "frame_gap": 0.3}

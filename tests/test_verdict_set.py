@@ -20,8 +20,8 @@ from gradcam_callback.run.interventions import (
     SETS,
     UNCHANGED,
     Interventions,
-    Turn,
 )
+from gradcam_callback.run.turns import Turn
 from gradcam_callback.saliency import Proposal
 
 MANY = 36

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from gradcam_callback.measures import FRAME, confirms
 from gradcam_callback.run import tags
-from gradcam_callback.run.interventions import Turn
+from gradcam_callback.run.turns import Turn
 
 Entry = Mapping[str, float]
 BEFORE_TRAINING = -1

@@ -29,8 +29,9 @@ from gradcam_callback.maps import (
 from gradcam_callback.measures import Focus, faithfulness, metrics, road
 from gradcam_callback.probes import ProbeSet, fill_row
 from gradcam_callback.run import tags
-from gradcam_callback.run.interventions import Answers, Interventions, Turn, mean
+from gradcam_callback.run.interventions import Answers, Interventions, mean
 from gradcam_callback.run.tags import by_class, by_image, join
+from gradcam_callback.run.turns import Turn
 
 TARGETS = ("label", "predicted", CONTRAST)
 # The choices of ``check_faithfulness``: the scalar, and the function that computes it for each image.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -28,14 +28,15 @@ from gradcam_callback.measures import (
 from gradcam_callback.probes import ProbeSet
 from gradcam_callback.run import tags
 from gradcam_callback.run.tags import by_class, join
+from gradcam_callback.run.turns import TURNS, Schedule, Turn, Turns
 
 # The sets of images, in the order in which they are drawn. A frame test has the first two.
 SAME_CLASS, OTHER_CLASS, BACKGROUND, FOREGROUND = SETS = ("same_class", "other_class", "background", "foreground")
 # The unchanged images of the verdict set that are not watched. The watched ones are asked while their maps are made.
 UNCHANGED = "unchanged"
 
-# A turn asks one of so many parts of each set. With fewer images than this, all are asked at every turn.
-TURNS, FEW = 3, 6
+# With fewer images than this, all are asked at every turn.
+FEW = 6
 
 # With a verdict set, a turn with a sign asks so many swaps of one kind, but at least one per object. 48 are those of 16
 # objects on three backgrounds.
@@ -47,20 +48,6 @@ _AT_ONCE = 32
 # Takes images (n, C, H, W) and, for each of them, the number (n,) of the probe image that it stands for. Returns logits
 # (n, K) on the CPU.
 Predict = Callable[[Tensor, Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Turn:
-    """A part of the interventions.
-
-    Attributes:
-        number: of the turn, from 0. Each object is put on the next of its backgrounds.
-        has_sign: True at the first entry, at the last, and if the next one may confirm a suspicion, so that more is
-            asked; False asks the least.
-    """
-
-    number: int
-    has_sign: bool = False
 
 
 @dataclass(frozen=True)
@@ -146,10 +133,7 @@ class Interventions:
                 backgrounds=images if probe.masks is None else None,
                 balanced=len(probe) > self.n_watched,
             )
-        watched = self._labels[self._is_watched]
-        # Also if a class has no watched image, since its scalars are to be there at every turn.
-        self._takes_no_turns = len(watched) < FEW or set(watched.tolist()) != set(self._labels.tolist())
-        self._turns = {name: self._take_turns(name) for name in self.sets if name != UNCHANGED}
+        self._turns = self._make_turns()
 
     def _choose(self, masks: Tensor) -> Tensor:
         """Return the numbers of the probe images whose object leaves enough background, and warn of the others."""
@@ -166,12 +150,22 @@ class Interventions:
             )
         return (probe.has_mask & fits).nonzero()[:, 0]
 
-    def _take_turns(self, name: str) -> tuple[Tensor, Tensor]:
-        """Return the turn at which each image of a set is asked, and the number of turns after which it is again."""
-        numbers = self.numbers_of(name)
-        if name in (BACKGROUND, FOREGROUND):
-            return torch.arange(len(numbers)) % TURNS, torch.full((len(numbers),), TURNS)
-        return take_turns(numbers)
+    def _make_turns(self) -> Turns:
+        """Return what is asked when. If there are many objects, a turn with a sign asks few backgrounds of each."""
+        with_sign = max(1, min(TURNS, _SWAPS // max(1, len(self.numbers)))) if UNCHANGED in self.sets else TURNS
+        schedules = {}
+        for name in self.sets:
+            numbers = self.numbers_of(name)
+            if name == UNCHANGED:
+                schedules[name] = Schedule.of_every_turn(numbers)
+            elif name in (BACKGROUND, FOREGROUND):
+                schedules[name] = Schedule.of_thirds(numbers)
+            else:
+                schedules[name] = Schedule.of_swaps(numbers, with_sign)
+        watched = self._labels[self._is_watched]
+        # Also if a class has no watched image, since its scalars are to be there at every turn.
+        always_signed = len(watched) < FEW or set(watched.tolist()) != set(self._labels.tolist())
+        return Turns(schedules, self.n_watched, always_signed)
 
     @property
     def _is_watched(self) -> Tensor:
@@ -197,28 +191,7 @@ class Interventions:
             name: one of `SETS`, or `UNCHANGED`.
             turn: None asks everything.
         """
-        if turn is not None and self._takes_no_turns:
-            turn = replace(turn, has_sign=True)
-        watched = self.numbers_of(name) < self.n_watched
-        # Watched objects are parts of their own, as with a turn that asks the least.
-        groups = [watched] if turn is not None and not turn.has_sign else [watched, ~watched]
-        if name == UNCHANGED:
-            return [group.nonzero()[:, 0] for group in groups]
-        ranks, counts = self._turns[name]
-        first = 0 if turn is None else turn.number
-        # An object with fewer backgrounds is asked on the same one more often, but never twice at once.
-        parts = [(ranks == (first + i) % counts) & (i < counts) for i in range(self._count_ranks(name, turn))]
-        return [(part & group).nonzero()[:, 0] for part in parts for group in groups]
-
-    def _count_ranks(self, name: str, turn: Turn | None) -> int:
-        """Return how many backgrounds of each object a turn asks, or how many thirds of the other sets."""
-        if turn is None:
-            return TURNS
-        if not turn.has_sign:
-            return 1
-        if UNCHANGED in self.sets and name in (SAME_CLASS, OTHER_CLASS):
-            return max(1, min(TURNS, _SWAPS // len(self.numbers)))
-        return TURNS
+        return self._turns.asked(name, turn)
 
     def images_of(self, name: str, places: Tensor | None = None) -> Tensor:
         """Return some images of a set: ``(n, C, H, W)``, as the model takes them.
@@ -291,9 +264,10 @@ class Interventions:
         own = unchanged[self.numbers] if len(self.numbers) else unchanged[self.probe.has_mask]
         swap = self._test(own, places, right)
         n_asked = int(own.isfinite().sum())
-        in_part = turn is not None and not turn.has_sign and not self._takes_no_turns
         accuracy = float(own.nanmean() if n_asked else unchanged.nanmean())
-        return Answers(places, logits, right, accuracy, swap, self.basis, len(self.numbers), n_asked, in_part)
+        return Answers(
+            places, logits, right, accuracy, swap, self.basis, len(self.numbers), n_asked, self._turns.is_partial(turn)
+        )
 
     def _test(self, correct: Tensor, places: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> SwapTest | str:
         """Return the swap test, or the reason why there is none; ``correct`` is NaN for images that were not asked."""
@@ -384,16 +358,6 @@ class Interventions:
     def _of_class(self, label: int) -> str:
         name = tags.FRAME_ACCURACY if self.basis == FRAME else tags.SWAP_ACCURACY
         return join(by_class(name), self.probe.class_name(label))
-
-
-def take_turns(objects: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the turn at which each swap is asked, and the number of turns after which it is again: each ``(S,)``.
-
-    Args:
-        objects: ``(S,)``, the object of each swap. Its swaps take turns.
-    """
-    is_same = objects[:, None] == objects
-    return is_same.tril(-1).sum(dim=1), is_same.sum(dim=1)
 
 
 def _basis_of(probe: ProbeSet, numbers: Tensor) -> str:
