@@ -181,10 +181,7 @@ def _choose_pairs(labels: list[int], allowed: Tensor, is_good: list[bool], n_don
 def _choose_balanced_pairs(
     labels: list[int], allowed: Tensor, is_good: list[bool], n_donors: int, rng: random.Random
 ) -> Swaps:
-    """Choose the same, so that few objects share a background at a time.
-
-    With one background per object, the swap test cannot know which objects share one, and takes them for independent.
-    """
+    """Choose the same, so that few objects share a background at a time. Those that share one say less together."""
     left = [row.nonzero()[:, 0].tolist() for row in allowed]
     chosen: list[list[int]] = [[] for _ in labels]
     for _ in range(n_donors):
