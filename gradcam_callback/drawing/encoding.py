@@ -22,7 +22,8 @@ def encode_jpeg(image: Image.Image, quality: int) -> EncodedImage:
         quality: 1..95.
     """
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=quality, optimize=True, progressive=True)
+    # Progressive files are 3 % smaller, and take two and a half times as long.
+    image.save(buffer, "JPEG", quality=quality, optimize=True)
     return EncodedImage(buffer.getvalue(), "jpg", image.width, image.height)
 
 

@@ -19,6 +19,9 @@ Map = np.ndarray[Any, np.dtype[Any]]
 # Brightness of a black and of a white pixel of the image in an overlay, and the opacity of the hottest colour. See
 # docs/panels.md for why these.
 BLACK, WHITE, OPACITY = 16, 96, 0.75
+# OpenBLAS, which NumPy uses, starts threads for products of more multiplications. They wait for each other by spinning:
+# if other processes use the cores, a product takes a hundred times as long.
+LARGEST_PRODUCT = 2**18
 
 
 def scale(raw: Map, width: int, height: int, *, smooth: bool, vmax: float | None = None) -> Map:
@@ -40,7 +43,7 @@ def scale(raw: Map, width: int, height: int, *, smooth: bool, vmax: float | None
     """
     row_weights = _resampling_weights(raw.shape[-2], height, smooth)
     column_weights = _resampling_weights(raw.shape[-1], width, smooth)
-    values = row_weights @ np.maximum(raw, 0).astype(np.float32) @ column_weights.T
+    values = _multiply(_multiply(row_weights, np.maximum(raw, 0).astype(np.float32)), column_weights.T)
     hottest = values.max(axis=(-2, -1), keepdims=True) if vmax is None else np.float32(vmax)
     scaled: Map = np.minimum(values / np.where(hottest > 0, hottest, 1), 1)
     return scaled
@@ -78,6 +81,13 @@ def check_colormap(colormap: str, argument: str) -> None:
             f"Expected `{argument}` to be the name of a matplotlib colour map, but got {colormap!r}. "
             "Pass a name that `matplotlib.colormaps` lists, such as 'inferno' or 'viridis'."
         )
+
+
+def _multiply(left: Map, right: Map) -> Map:
+    """Return the matrix product of ``(..., n, k)`` and ``(..., k, m)``, a few rows at a time."""
+    rows = max(1, LARGEST_PRODUCT // (right.shape[-2] * right.shape[-1]))
+    parts = [left[..., i : i + rows, :] @ right for i in range(0, left.shape[-2], rows)]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-2)
 
 
 @lru_cache(maxsize=64)

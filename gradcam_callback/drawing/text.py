@@ -93,8 +93,8 @@ def write_line(image: Image.Image, text: str, place: tuple[int, int], size: int,
         size: Size of the text in pixels.
         colour: RGB, 0..255.
     """
-    letters = _render(text, size)
-    image.paste(colour, (place[0] - size, place[1] - size), letters)
+    letters, left, top = _render(text, size)
+    image.paste(colour, (place[0] + left, place[1] + top), letters)
     # The letters are all of one colour. Emoji have their own.
     x, baseline = float(place[0]), place[1] + _ascent(size)
     for piece, face in typeset(text, size) if _has_emoji(text, size) else ():
@@ -107,8 +107,12 @@ def write_line(image: Image.Image, text: str, place: tuple[int, int], size: int,
 
 # Cached, as most lines of a panel are the same at every entry: headings, and names of layers and images.
 @lru_cache(maxsize=2048)
-def _render(text: str, size: int) -> Image.Image:
-    """Draw the letters of a line, but for emoji, as a mask with a margin of one size to all sides."""
+def _render(text: str, size: int) -> tuple[Image.Image, int, int]:
+    """Draw the letters of a line, but for emoji, as a mask without margins.
+
+    Returns:
+        The mask, and how far its left and top lie from those of the line.
+    """
     letters = Image.new("L", (line_width(text, size) + 2 * size, 4 * size))
     draw = ImageDraw.Draw(letters)
     x, baseline = float(size), size + _ascent(size)
@@ -116,7 +120,9 @@ def _render(text: str, size: int) -> Image.Image:
         if face.scale == 1:
             draw.text((x, baseline), piece, 255, face.font, anchor="ls", direction=LEFT_TO_RIGHT)
         x += face.width(piece)
-    return letters
+    # A margin of one size has room for letters that reach beyond the line. To paste it takes time.
+    box = letters.getbbox() or (0, 0, 1, 1)
+    return letters.crop(box), box[0] - size, box[1] - size
 
 
 @lru_cache(maxsize=2048)
