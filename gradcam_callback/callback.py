@@ -114,7 +114,8 @@ class GradCAMCallback(Callback):
         **options: Unpack[GradCAMOptions],
     ) -> None:
         check_target(target)
-        trainers.check_arguments(probe, masks, every_n_epochs, check_faithfulness, on_shortcut, options)
+        others = {"target_layers": target_layers, "views": views, "style": style, "save_dir": save_dir, "seed": seed}
+        trainers.check_arguments(probe, masks, every_n_epochs, check_faithfulness, on_shortcut, options, others)
         self.probe = probe
         self.target_layers = target_layers
         self.target = target
@@ -286,7 +287,7 @@ class GradCAMCallback(Callback):
             by_class=self.by_class,
             check_faithfulness=self.check_faithfulness,
         )
-        trainers.refuse_impossible_monitors(trainer, self._session.tags, evaluator)
+        trainers.refuse_impossible_monitors(trainer, self._session.tags, evaluator, self.every_n_epochs)
         self._session.start(evaluator, self.style, self.views)
         trainers.announce(trainer, evaluator)
 

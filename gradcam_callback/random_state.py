@@ -10,6 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
+# How deep generators are looked for, in an object such as dataset.augment.steps[0].rng, and in lists of what length.
+DEPTH, MOST_VALUES = 6, 64
+_GENERATORS = (torch.Generator, random.Random, np.random.RandomState, np.random.Generator)
+_WITHOUT_GENERATORS = (str, bytes, int, float, type(None), type, torch.Tensor, np.ndarray)
+# Objects of Lightning lead to everything else there is.
+_ELSEWHERE = ("pytorch_lightning.", "lightning.", "lightning_fabric.")
+
 
 @contextmanager
 def preserved_random_state() -> Iterator[None]:
@@ -27,23 +34,47 @@ def preserved_random_state() -> Iterator[None]:
 
 @contextmanager
 def preserved_generators(holders: Iterable[Any]) -> Iterator[None]:
-    """Restore at the end of the block the random generators that some objects have as attributes.
+    """Restore at the end of the block the random generators that some objects have, also in their attributes.
 
     Args:
-        holders: such as a dataset and its transforms, or a loader.
+        holders: such as a dataset, a loader, or the modules of a model.
     """
     with ExitStack() as stack:
-        for holder in holders:
-            for value in list(getattr(holder, "__dict__", {}).values()):
-                if isinstance(value, torch.Generator):
-                    stack.callback(value.set_state, value.get_state())
-                elif isinstance(value, random.Random):
-                    stack.callback(value.setstate, value.getstate())
-                elif isinstance(value, np.random.RandomState):
-                    stack.callback(value.set_state, value.get_state())
-                elif isinstance(value, np.random.Generator):
-                    stack.callback(setattr, value.bit_generator, "state", value.bit_generator.state)
+        for value in _find_generators(holders):
+            if isinstance(value, torch.Generator):
+                stack.callback(value.set_state, value.get_state())
+            elif isinstance(value, random.Random):
+                stack.callback(value.setstate, value.getstate())
+            elif isinstance(value, np.random.RandomState):
+                stack.callback(value.set_state, value.get_state())
+            else:
+                stack.callback(setattr, value.bit_generator, "state", value.bit_generator.state)
         yield
+
+
+def _find_generators(holders: Iterable[Any]) -> list[Any]:
+    """Return the random generators of some objects: attributes, or in short lists and dicts, to some depth."""
+    found: list[Any] = []
+    seen: set[int] = set()
+    # Kept, so that no number of an object is used again.
+    level, kept = list(holders), []
+    for _ in range(DEPTH):
+        inside: list[Any] = []
+        for each in level:
+            if id(each) in seen or isinstance(each, _WITHOUT_GENERATORS):
+                continue
+            seen.add(id(each))
+            kept.append(each)
+            if isinstance(each, _GENERATORS):
+                found.append(each)
+            elif isinstance(each, dict):
+                inside += each.values() if len(each) <= MOST_VALUES else ()
+            elif isinstance(each, (list, tuple)):
+                inside += each if len(each) <= MOST_VALUES else ()
+            elif not type(each).__module__.startswith(_ELSEWHERE):
+                inside += getattr(each, "__dict__", {}).values()
+        level = inside
+    return found
 
 
 def seed_everything(seed: int) -> None:

@@ -20,11 +20,13 @@ class Activations:
     Attributes:
         by_layer: layer name -> the layer's output, in the order of recording.
         leaves: the tensors at which the graph starts.
+        repeated: the layers that ran more than once. Their last output counts.
     """
 
     def __init__(self) -> None:
         self.by_layer: dict[str, Tensor] = {}
         self.leaves: list[Tensor] = []
+        self.repeated: list[str] = []
         self._versions: dict[str, int] = {}
 
     def record(self, name: str, output: Tensor) -> Tensor:
@@ -34,6 +36,8 @@ class Activations:
         if not self.leaves or not output.requires_grad:
             output = output.detach().requires_grad_()
             self.leaves.append(output)
+        if name in self.by_layer:
+            self.repeated.append(name)
         self.by_layer[name] = output
         self._versions[name] = output._version
         return output

@@ -13,7 +13,7 @@ import torch
 import torch.utils.checkpoint
 from torch import nn
 
-from gradcam_callback.random_state import preserved_random_state
+from gradcam_callback.random_state import preserved_generators, preserved_random_state
 
 
 class _Interrupt:
@@ -131,11 +131,15 @@ def without_checkpointing() -> Iterator[None]:
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Put every module of the model in eval mode, and restore each module's own flag at the end of the block."""
-    # One flag per module: a single model.train() at the end would also reach modules that the user froze with eval().
+    """Put every module of the model in eval mode, and restore each module's own flag at the end of the block.
+
+    The flags are set themselves. A single ``train()`` at the end would also reach modules that the user froze with
+    ``eval()``, and both methods may do more in a module of the user's, such as merge the weights of a LoRA layer.
+    """
     flags = [(module, module.training) for module in model.modules()]
     try:
-        model.eval()
+        for module, _ in flags:
+            module.training = False
         yield
     finally:
         for module, training in flags:
@@ -143,11 +147,34 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def _unlogged(model: nn.Module) -> Iterator[None]:
+    """Let Lightning's modules log nothing, as their ``forward`` may. It would be of the probe images."""
+    names = ("log", "log_dict")
+    speaking = [each for each in model.modules() if all(callable(getattr(type(each), name, None)) for name in names)]
+    kept = [(each, name, vars(each).get(name)) for each in speaking for name in names]
+    try:
+        for each, name, _ in kept:
+            vars(each)[name] = _say_nothing
+        yield
+    finally:
+        for each, name, own in kept:
+            if own is None:
+                vars(each).pop(name, None)
+            else:
+                vars(each)[name] = own
+
+
+def _say_nothing(*_args: Any, **_kwargs: Any) -> None:
+    pass
+
+
+@contextmanager
 def borrowed(model: nn.Module, autocast: torch.dtype | None = None) -> Iterator[None]:
     """Set up everything around the model that a map needs, and restore it at the end of the block.
 
-    The model is in eval mode, gradients are on, compiled code is off, and the random state is preserved. Ctrl-C, which
-    may arrive between any two lines, waits for the end of the current chunk of images.
+    The model is in eval mode and logs nothing, gradients are on, compiled code is off, and the random state is
+    preserved, also that of generators in the model. Ctrl-C, which may arrive between any two lines, waits for the end
+    of the current chunk of images.
 
     Args:
         model: the model to borrow.
@@ -158,6 +185,8 @@ def borrowed(model: nn.Module, autocast: torch.dtype | None = None) -> Iterator[
         stack.enter_context(_counted())
         stack.enter_context(without_checkpointing())
         stack.enter_context(preserved_random_state())
+        stack.enter_context(preserved_generators(model.modules()))
+        stack.enter_context(_unlogged(model))
         stack.enter_context(evaluation_mode(model))
         # Tensors made under inference_mode never take part in a gradient, so the block must leave that mode first.
         stack.enter_context(torch.inference_mode(False))

@@ -38,10 +38,10 @@ def check_options(
         raise ValueError(
             f"Expected `precision` to be one of {sorted(PRECISIONS)}, but got {precision!r}. Leave it out for 'full'."
         )
-    if chunk_size is not None and chunk_size < 1:
+    if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
         raise ValueError(
-            f"Expected `chunk_size` to be at least 1 image or None, but got {chunk_size}. Leave it out for a size that "
-            "suits the device."
+            f"Expected `chunk_size` to be at least 1 image or None, but got {chunk_size!r}. Leave it out for a size "
+            "that suits the device."
         )
     if not (reshape_transform is None or callable(reshape_transform) or reshape_transform in RESHAPES):
         choices = ", ".join(map(repr, RESHAPES))
@@ -119,7 +119,8 @@ def check_targets(targets: Tensor, k: int) -> None:
     if outside:
         raise MapError(
             f"Expected `targets` to be classes from 0 to {n_classes - 1} (the model returns {k} "
-            f"logit{'s' * (k != 1)}), but got {outside}. Correct the targets or labels, or the model's last layer."
+            f"logit{'s' * (k != 1)}), but got {outside}. Correct the targets or labels, or the model's last layer. "
+            "For a regression, pass target=lambda outputs, index: outputs[:, 0]."
         )
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gradcam_callback.exceptions import GradCAMWarning, MapError, blame
+from gradcam_callback.layer_names import block_of
 from gradcam_callback.maps.activations import Activations, recorded_activations
 from gradcam_callback.maps.backward import Root, backward_to_maps
 from gradcam_callback.maps.borrowed import borrowed
@@ -149,6 +150,7 @@ class GradCAM:
         self.output_transform = output_transform
         self.reshape_transform = reshape_transform
         self._frozen = FrozenPrefix() if reuse_frozen else None
+        self._said_repeated = False
         # False once the model overwrites an activation or fails with the memory format of the fast path.
         self._fast_path = True
         # How the model ends, see `probabilities`; None until the first call.
@@ -286,6 +288,7 @@ class GradCAM:
         if len(activations.by_layer) == len(self.layers):
             raise self._refuse_unreached(list(activations.by_layer))
         self._warn_unreached(list(activations.by_layer))
+        self._warn_repeated(activations.repeated)
         nonfinite = ~logits.isfinite().all(dim=1)
         for name, raw in maps.items():
             # Other logits may be infinite; only the score of the target class makes a map meaningless.
@@ -320,6 +323,18 @@ class GradCAM:
             warnings.warn(
                 f"GradCAM: what the maps explain does not depend on the layers {new}, so their maps are empty. No "
                 "gradient reaches them: a later layer is skipped, detached or not differentiable.",
+                GradCAMWarning,
+                stacklevel=3,
+            )
+
+    def _warn_repeated(self, names: Sequence[str]) -> None:
+        # The ReLU of a residual block runs several times by design, the layers of a VGG do not.
+        of_vgg = [name for name in dict.fromkeys(names) if block_of(name)]
+        if of_vgg and not self._said_repeated:
+            self._said_repeated = True
+            warnings.warn(
+                f"GradCAM: the model's forward runs {of_vgg[-1]} more than once, such as for a mirrored image. The "
+                "maps are those of the last time, and may not lie on the image as it is.",
                 GradCAMWarning,
                 stacklevel=3,
             )
@@ -367,7 +382,8 @@ class GradCAM:
         # functional_call swaps the tensors in for this one call, so the model keeps its own.
         state = {name: _detached(parameter) for name, parameter in called.named_parameters()}
         state |= {name: buffer.clone() for name, buffer in called.named_buffers()}
-        outputs = torch.func.functional_call(called, state, (images,))
+        # A copy, since a forward may begin with an in-place operation.
+        outputs = torch.func.functional_call(called, state, (images.clone(),))
         return outputs if self.output_transform is None else self._transformed(outputs)
 
     def _transformed(self, outputs: Any) -> Any:

@@ -143,7 +143,10 @@ def _describe_unknown(
     unexpected = f"Expected `target_layers` to name layers of the model, but got {target!r}"
     dotted = ", ".join(name for name, module in modules.items() if not list(module.children()))
     if not vggs:
-        return f"{unexpected}, and the model contains no VGG. Choose 'last', or the dotted name of a module: {dotted}."
+        return (
+            f"{unexpected}, and the model contains no VGG: 3 x 3 convolutions without a parametrization, each with a "
+            f"ReLU of its own, and poolings. Choose 'last', or the dotted name of a module: {dotted}."
+        )
     convolutions = list(dict.fromkeys(convolution for relus in vggs.values() for convolution in relus))
     blocks = sorted({block_of(convolution) for convolution in convolutions})
     return (

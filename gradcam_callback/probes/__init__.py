@@ -11,7 +11,7 @@ from gradcam_callback.probes.datasets import choose_items
 from gradcam_callback.probes.feed import Feed, Sample, fill_row
 from gradcam_callback.probes.image_files import open_image
 from gradcam_callback.probes.items import CountClasses, Item, choose_per_class
-from gradcam_callback.probes.lookup import find_class_names, find_transform
+from gradcam_callback.probes.lookup import find_class_names, find_transform, set_apart
 from gradcam_callback.probes.masks import cut_out, from_boxes
 from gradcam_callback.probes.names import make_unique
 from gradcam_callback.probes.probe_set import ProbeSet, make_probe_set
@@ -50,4 +50,5 @@ __all__ = [
     "pair_files",
     "read_marked",
     "replace",
+    "set_apart",
 ]

@@ -18,7 +18,12 @@ from gradcam_callback.probes.names import number_by_class
 
 
 def check_per_class(per_class: int) -> None:
-    """Raise if a number of images per class is below 1."""
+    """Raise if a number of images per class is no whole number, or below 1."""
+    if not isinstance(per_class, (int, np.integer)):
+        raise ValueError(
+            f"Expected `per_class` to be a whole number, but got {type(per_class).__name__} {per_class!r}. Give 1 or "
+            "more."
+        )
     if per_class < 1:
         raise ValueError(f"Expected `per_class` to be 1 or more, but got {per_class}.")
 
@@ -49,8 +54,31 @@ def check_images(images: Any) -> Tensor:
     return images.detach().clone()
 
 
+def read_labels(labels: Any) -> Tensor:
+    """Return labels in any form as a tensor on the CPU."""
+    try:
+        return torch.as_tensor(labels).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"Expected `labels` to be numbers, one class index per image or (N, K) of 0 and 1, but got "
+            f"{type(labels).__name__} {labels!r:.60} ({error}). Give each class as its index."
+        ) from error
+
+
+def check_class_names(names: Any) -> list[str] | None:
+    """Return the names of the classes as a list."""
+    if names is None:
+        return None
+    if not isinstance(names, (list, tuple, np.ndarray)):
+        raise ValueError(
+            f"Expected `class_names` to be a list with the name of each class in their order, but got "
+            f"{type(names).__name__} {names!r:.60}. Make a list of it, such as list(names.values()) of a dict by index."
+        )
+    return list(names)
+
+
 def repeat_per_class(
-    labels: Any,
+    labels: Tensor,
     images: Tensor,
     masks: Tensor | Sequence[Any] | None,
     names: Sequence[str] | None,
@@ -69,8 +97,7 @@ def repeat_per_class(
         For each of M pairs of image and class: all classes of the image ``(M, K)`` bool, the class ``(M,)``, the image
         ``(M, C, H, W)``, the mask and the name.
     """
-    given = torch.as_tensor(labels).detach().cpu()
-    n = len(images)
+    given, n = labels, len(images)
     if len(given) != n or not bool(((given == 0) | (given == 1)).all()) or not bool(given.any()):
         values = f"values {given.min()} to {given.max()}" if given.numel() else "no values"
         raise ValueError(
@@ -101,7 +128,10 @@ def check_labels(labels: Any, n: int, class_names: Sequence[str] | None) -> Tens
     if given.shape != (n,):
         raise ValueError(f"Expected `labels` to have one entry per image, ({n},), but got shape {tuple(given.shape)}.")
     if int(given.min()) < 0:
-        raise ValueError(f"Expected `labels` to be class indices from 0, but got {int(given.min())}.")
+        raise ValueError(
+            f"Expected `labels` to be class indices from 0, but got {int(given.min())}. Leave out images "
+            "without a class."
+        )
     if class_names is not None and int(given.max()) >= len(class_names):
         raise ValueError(
             f"Expected `class_names` to name every class, but got {len(class_names)} names for labels up to "
@@ -116,6 +146,11 @@ def check_masks(masks: Any, images: Tensor) -> tuple[Tensor | None, Tensor]:
     has_mask = torch.zeros(n, dtype=torch.bool)
     if masks is None:
         return None, has_mask
+    if not hasattr(masks, "__len__"):
+        raise ValueError(
+            f"Expected `masks` to be (N, H, W), a list with a mask or None per image, 'auto' or None, but got "
+            f"{type(masks).__name__}. Make a list of them."
+        )
     if len(masks) != n:
         raise ValueError(
             f"Expected `masks` to have one entry per image ({n}), but got {len(masks)}. Give None for an image without "
@@ -144,7 +179,8 @@ def _check_mask(mask: Any, size: tuple[int, ...], argument: str) -> Tensor:
     if tuple(given.shape) != size:
         raise ValueError(
             f"Expected {argument} to have the shape of its image, {size}, but got {tuple(given.shape)}. Transform the "
-            "mask like the image."
+            "mask like the image. If it is no mask of the object, leave it out with batch_transform=lambda batch: "
+            "(images, labels)."
         )
     white = 255 if given.dtype == torch.uint8 and int(given.max()) == 255 else 1
     if given.dtype != torch.bool and not bool(((given == 0) | (given == white)).all()):

@@ -105,7 +105,9 @@ def choose_items(
             return stored is None or all(item.label == int(stored[one.number]) for item, one in pairs)
 
         if stored is not None and not _transforms_labels(dataset):
-            chosen = choose_per_class([(index, int(stored[index])) for index in order], per_class, max_images, spare)
+            pairs = [(index, int(stored[index])) for index in order]
+            _warn_of_negative(pairs)
+            chosen = choose_per_class(pairs, per_class, max_images, spare)
             loaded = _load(dataset, feed, chosen, seed)
             items = [item._replace(present=None) for item in _make_items(dataset, feed, loaded, seed, automatic)]
             if are_stored(items, loaded):
@@ -153,7 +155,7 @@ def _scan(
         classes = to_classes(feed.label_of(item, index), f"the label of item {index}", feed.name)
         one_hot = one_hot and len(classes) == 1
         pairs += [(index, one) for one in classes]
-        count.add(classes)
+        count.add([one for one in classes if one >= 0])
         if count.is_full:
             break
     if not pairs:
@@ -161,7 +163,20 @@ def _scan(
             "Expected `dataset` to have labels with a 1, but all labels that were read are 0, or the items are None. "
             "Check them, or raise `max_scanned`."
         )
+    _warn_of_negative(pairs)
     return pairs, one_hot
+
+
+def _warn_of_negative(pairs: Sequence[tuple[int, int]]) -> None:
+    negative = {label for _, label in pairs if label < 0}
+    if negative:
+        count = sum(label < 0 for _, label in pairs)
+        warnings.warn(
+            f"GradCAM: {count} of {len(pairs)} images have the label {', '.join(map(str, sorted(negative)))}, which is "
+            "no class, and are left out of the probe set.",
+            GradCAMWarning,
+            stacklevel=2,
+        )
 
 
 class _Loaded(NamedTuple):

@@ -23,6 +23,13 @@ from gradcam_callback.probes.batches import (
 )
 from gradcam_callback.random_state import seed_everything
 
+_HOW_TO_LOAD = (
+    "Try dataset[index] on its own, and correct the dataset. If its workers prepare it, pass probe=ProbeSet(...)."
+)
+_HOW_TO_COLLATE = (
+    "Correct the collate_fn. Images of different sizes make no probe set: give one with probe=ProbeSet(...)."
+)
+
 
 class ImagePlace:
     """The place of the image in a row, which holds all else of a batch; the image itself is kept only once."""
@@ -68,7 +75,7 @@ class Feed:
     def load(self, dataset: Any, index: int, seed: int) -> Any:
         """Load an item; the seed decides random steps of its transform."""
         seed_everything(seed)
-        with blame(f"item {index} of {self.name} to load", "Try dataset[index] on its own, and correct the dataset."):
+        with blame(f"item {index} of {self.name} to load", _HOW_TO_LOAD):
             return dataset[index]
 
     def label_of(self, item: Any, index: int) -> Any:
@@ -99,7 +106,7 @@ class Feed:
                 for item, index in zip(items, indices, strict=True)
             ]
             return [Sample(_to_cpu(parts.images), parts.labels, parts.masks, None) for parts in found]
-        with blame(f"the collate_fn of {self.name} to make a batch of {len(items)} items", "Correct the collate_fn."):
+        with blame(f"the collate_fn of {self.name} to make a batch of {len(items)} items", _HOW_TO_COLLATE):
             batch = self.collate(list(items))
         return self.samples_of(self.send(batch), indices)
 

@@ -63,7 +63,12 @@ def choose_per_class(
     """
     by_class: dict[int, list[int]] = {}
     for index, label in pairs:
-        by_class.setdefault(label, []).append(index)
+        if label >= 0:  # below, it says that an image has no class
+            by_class.setdefault(label, []).append(index)
+    if not by_class:
+        raise ValueError(
+            "Expected labels to be class indices from 0, but all are negative. Check the labels of the dataset."
+        )
     classes = sorted(by_class)
     per_class = quota(per_class, max_images, len(classes))
     if max_images is not None:

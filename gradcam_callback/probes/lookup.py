@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from types import CellType, FunctionType, MethodType
@@ -86,6 +87,27 @@ def _feature_names(dataset: Any) -> Any:
     if not isinstance(features, Mapping):
         return None
     return next((names for key in LABEL_KEYS if (names := getattr(features.get(key), "names", None))), None)
+
+
+def set_apart(dataset: Any, depth: int = 0) -> Any:
+    """Return a shallow copy of a dataset and of the datasets in it, so that to read items leaves the dataset as it is.
+
+    A dataset may open its file at the first item. Loaders that start their workers by spawn pickle the dataset, which
+    fails if the file is open.
+    """
+    if not isinstance(dataset, torch.utils.data.Dataset) or depth > _MAX_DEPTH:
+        return dataset
+    try:
+        copied = copy.copy(dataset)
+        for name, value in list(vars(copied).items()):
+            if isinstance(value, torch.utils.data.Dataset):
+                vars(copied)[name] = set_apart(value, depth + 1)
+            elif isinstance(value, list) and value and isinstance(value[0], torch.utils.data.Dataset):
+                vars(copied)[name] = [set_apart(part, depth + 1) for part in value]
+    except Exception:
+        # The dataset may have a way of copying of its own.
+        return dataset
+    return copied
 
 
 def unwrap(source: Any, depth: int = 0) -> Iterator[Any]:

@@ -17,11 +17,13 @@ from torch.utils.data import default_collate
 from gradcam_callback.probes.automatic import Replaced, add_automatic_masks, choose_masked, wants_automatic
 from gradcam_callback.probes.batches import BatchTransform
 from gradcam_callback.probes.checks import (
+    check_class_names,
     check_images,
     check_labels,
     check_masks,
     check_names,
     check_normalisation,
+    read_labels,
     repeat_per_class,
 )
 from gradcam_callback.probes.coco import read_coco
@@ -29,7 +31,7 @@ from gradcam_callback.probes.datasets import choose_items
 from gradcam_callback.probes.feed import Feed
 from gradcam_callback.probes.folders import read_folder
 from gradcam_callback.probes.items import Item, choose_per_class
-from gradcam_callback.probes.lookup import find_class_names, undoing
+from gradcam_callback.probes.lookup import find_class_names, set_apart, undoing
 from gradcam_callback.probes.masks import is_box
 from gradcam_callback.probes.names import make_unique, name_image
 from gradcam_callback.probes.transforms import Transform
@@ -108,7 +110,12 @@ class ProbeSet:
         self.images = check_images(images)
         self.present = None
         # Masks and names are given per image, so they are repeated before they are checked.
-        if labels is not None and np.ndim(labels) == 2:
+        labels = None if labels is None else read_labels(labels)
+        class_names = check_class_names(class_names)
+        # A column of classes, as binary losses take them, is no choice of several.
+        if labels is not None and labels.ndim == 2 and labels.shape[1] == 1:
+            labels = labels[:, 0]
+        if labels is not None and labels.ndim == 2:
             self.present, labels, self.images, masks, names = repeat_per_class(
                 labels, self.images, masks, names, class_names
             )
@@ -322,7 +329,7 @@ class ProbeSet:
         """
         automatic = wants_automatic(masks)
         feed = Feed(collate=default_collate if batch_transform else None, batch_transform=batch_transform)
-        chosen = choose_items(dataset, feed, per_class, seed, max_images, max_scanned, automatic=automatic)
+        chosen = choose_items(set_apart(dataset), feed, per_class, seed, max_images, max_scanned, automatic=automatic)
         names = find_class_names(dataset) if chosen.labels_fit else None
         make = partial(make_probe_set, class_names=names, sources=[dataset])
         return choose_masked(chosen.items, per_class, max_images, make) if automatic else make(chosen.items)

@@ -45,6 +45,7 @@ class Collector:
                 self._count.n_classes = self._count_classes(sample)
             self.n_seen += 1
             classes = to_classes(sample.label, "a label", self._feed.name) if self._feed.needs_labels else [0]
+            classes = [one for one in classes if one >= 0]  # below, it says that an image has no class
             self._count.add(classes)
             # Never more of a class than could be chosen, so that a long stream does not fill the memory.
             wanted = [one for one in classes if self._held.get(one, 0) < self._spare * self._max_images]

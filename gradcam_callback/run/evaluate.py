@@ -338,7 +338,8 @@ def blame_forward(images: Tensor, forward: BatchForward | None) -> Iterator[None
     with blame(
         f"{name} to take probe images as validation gives them, {tuple(images.shape)} {images.dtype}",
         'If forward takes other arguments, pass forward=lambda net, batch: net(batch["image"], batch["age"]). If the '
-        "images differ from those of the validation, correct the probe set.",
+        "model has no forward, pass forward=lambda net, batch: net.model(batch[0]). If the images differ from those of "
+        "the validation, correct the probe set.",
     ):
         yield
 

@@ -33,6 +33,7 @@ from gradcam_callback.probes import (
     find_transform,
     make_probe_set,
     replace,
+    set_apart,
 )
 from gradcam_callback.random_state import preserved_generators
 from gradcam_callback.run import BatchForward, blame_forward, warn_lost
@@ -68,7 +69,7 @@ class ValidationData:
         self._trainer, self._module, self._automatic = trainer, module, automatic_masks
         is_test = trainer.state.fn == TrainerFn.TESTING
         self.loader = _first(trainer.test_dataloaders if is_test else trainer.val_dataloaders)
-        self.dataset = getattr(self.loader, "dataset", None)
+        self.dataset = set_apart(getattr(self.loader, "dataset", None))
         self.feed = Feed(
             name="your test data" if is_test else "your validation data",
             collate=getattr(self.loader, "collate_fn", None),
@@ -78,7 +79,7 @@ class ValidationData:
         )
         indices = drawn_indices(self.loader) if self.can_be_indexed and isinstance(self.loader, DataLoader) else None
         if indices is not None:
-            self.dataset = Subset(self.loader.dataset, indices)
+            self.dataset = Subset(self.dataset, indices)
 
     @property
     def can_be_indexed(self) -> bool:
@@ -91,8 +92,10 @@ class ValidationData:
 
     @property
     def pass_by_only(self) -> bool:
-        """Return True if the loader is its own iterator: a batch that is read would be lost to the validation."""
-        return not self.can_be_indexed and hasattr(self.loader, "__next__")
+        """Return True if the loader or its data are their own iterator: what is read is lost to the validation."""
+        if self.can_be_indexed:
+            return False
+        return hasattr(self.loader, "__next__") or _is_used_up(getattr(self.loader, "dataset", None))
 
     def without_labels(self) -> ValidationData:
         """Return the same data, of which no labels are needed."""
@@ -110,7 +113,7 @@ class ValidationData:
             return _count_classes(cam, forward, sample)
 
         if not self.can_be_indexed:
-            with preserved_generators([self.loader]):
+            with preserved_generators([self.loader]):  # and of its dataset
                 items = choose_from_batches(
                     self.loader, self.feed, AUTO_IMAGES, AUTO_STREAMED, count_classes, self._spare
                 )
@@ -135,7 +138,11 @@ class ValidationData:
                     f"GradCAM: item[1] of {self.feed.name} is taken as the label, but item[{place}] may be the label, "
                     "too. Say which it is: batch_transform=lambda batch: (batch[0], batch[1])."
                 )
-        return self._choose(chosen.items, find_class_names(self.dataset) if chosen.labels_fit else None)
+        names = find_class_names(self.dataset) if chosen.labels_fit else None
+        first = chosen.items[0]
+        if names and len(names) != count_classes(Sample(first.image, None, None, first.row)):
+            names = None  # a dataset around this one may give other labels
+        return self._choose(chosen.items, names)
 
     def collector(self, cam: GradCAM, forward: BatchForward | None) -> Collector:
         """Return a collector for batches that pass by."""
@@ -311,6 +318,16 @@ def _validating(trainer: Trainer) -> Iterator[None]:
             stack.callback(setattr, trainer.state, "stage", stage)
             trainer.state.stage = RunningStage.VALIDATING
         yield
+
+
+def _is_used_up(dataset: Any) -> bool:
+    """Return True if an iterable dataset gives the same iterator each time."""
+    if not isinstance(dataset, IterableDataset):
+        return False
+    try:
+        return iter(dataset) is iter(dataset)
+    except Exception:
+        return False  # it may need a worker
 
 
 def _first(loader: Any) -> Any:

@@ -19,8 +19,9 @@ from pytorch_lightning.utilities import rank_zero_info
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gradcam_callback.exceptions import GradCAMWarning
+from gradcam_callback.layer_names import block_of
 from gradcam_callback.measures import FRAME, NO_MASKS
-from gradcam_callback.run import Evaluator, RunState, Session, Tags
+from gradcam_callback.run import Evaluator, RunState, Session, Tags, warn_lost
 from gradcam_callback.run.tags import DEFAULT_PREFIX
 from gradcam_callback.trainers.trainer import callbacks_of, is_fitting, validation_step
 from gradcam_callback.writers import (
@@ -151,6 +152,12 @@ def announce(trainer: Trainer, evaluator: Evaluator) -> None:
     n_layers, n_images = len(evaluator.layers), len(evaluator.probe)
     n_judged = 0 if evaluator.interventions is None else len(evaluator.interventions.numbers)
     layers = f"{n_layers} layer{'s' * (n_layers != 1)}"
+    deepest = evaluator.layers[-1]
+    if block_of(deepest)[-1:] in tuple("1234") and evaluator.cam.target_layers in (["all"], ["last"]):
+        rank_zero_info(
+            f"GradCAM: the VGG of this model ends with {deepest}, as what follows is no part of one. Watch a later "
+            "layer by its dotted name, such as target_layers=['all', 'features.30']."
+        )
     rest = f". The verdict rests on {n_judged}" if n_judged > n_images else ""
     if evaluator.interventions is not None and evaluator.interventions.basis == FRAME:
         rank_zero_info(f"GradCAM: {NO_MASKS}")
@@ -177,9 +184,17 @@ def log_scalars(trainer: Trainer, module: LightningModule, scalars: Mapping[str,
     ``trainer.callback_metrics`` only.
     """
     if is_fitting(trainer):
-        # The values are the same in every process. Lightning asks for sync_dist all the same.
-        module.log_dict(dict(scalars), sync_dist=trainer.world_size > 1)
-        return
+        try:
+            # The values are the same in every process. Lightning asks for sync_dist all the same.
+            module.log_dict(dict(scalars), sync_dist=trainer.world_size > 1)
+        except Exception as error:
+            # The module may have a `log` of its own.
+            warn_lost(
+                f"Lightning's log_dict failed ({type(error).__name__}: {error}), so the scalars go to the loggers "
+                "directly; let your `log` take all arguments of LightningModule.log"
+            )
+        else:
+            return
     log_outside_loops(trainer, scalars, validation_step(trainer))
     trainer.callback_metrics.update({name: torch.tensor(value) for name, value in scalars.items()})
 

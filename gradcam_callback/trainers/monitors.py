@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Trainer
+from pytorch_lightning.utilities import rank_zero_info
 
 from gradcam_callback.probes import ProbeSet
 from gradcam_callback.run import Evaluator, Session, Tags, tags
@@ -35,14 +36,16 @@ def fill_missing_metrics(trainer: Trainer, session: Session, logged: bool) -> No
                 trainer.callback_metrics[name] = torch.tensor(value)
 
 
-def refuse_impossible_monitors(trainer: Trainer, names: Tags, evaluator: Evaluator) -> None:
+def refuse_impossible_monitors(trainer: Trainer, names: Tags, evaluator: Evaluator, every_n_epochs: int) -> None:
     """Refuse a monitor that waits for a scalar which the evaluations of a fit never have.
 
-    Lightning would end the training after its first epoch. A callback that says ``strict=False`` can wait.
+    Lightning would end the training after its first epoch. A callback that says ``strict=False`` can wait. Of a monitor
+    that waits for scalars of every n-th epoch, say how it counts.
 
     Args:
         names: the tags of the run.
         evaluator: makes its evaluations.
+        every_n_epochs: as in `GradCAMCallback`.
 
     Raises:
         ValueError: there is such a monitor.
@@ -59,6 +62,11 @@ def refuse_impossible_monitors(trainer: Trainer, names: Tags, evaluator: Evaluat
             raise ValueError(
                 f"Expected the monitor of {type(owner).__name__} to be a scalar of this run, but {name!r} never comes: "
                 f"{_reason_against(metric, evaluator.probe)}. Choose one of: {', '.join(loggable)}."
+            )
+        if is_ours and every_n_epochs > 1:
+            rank_zero_info(
+                f"GradCAM: {name} is new every {every_n_epochs} epochs only. In between {type(owner).__name__} "
+                f"finds its last value again, so a patience has to be {every_n_epochs} times as large."
             )
 
 

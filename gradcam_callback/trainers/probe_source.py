@@ -13,6 +13,7 @@ from gradcam_callback.maps import GradCAM
 from gradcam_callback.probes import BatchTransform, Collector, ProbeSet
 from gradcam_callback.run import BatchForward, Target, warn_lost
 from gradcam_callback.trainers.data import ValidationData, find_difference
+from gradcam_callback.trainers.trainer import has_no_validation_data
 
 
 class ProbeSource:
@@ -46,7 +47,8 @@ class ProbeSource:
 
     def is_there(self, trainer: Trainer) -> bool:
         """Return True if nothing has to be waited for: with ``check_val_every_n_epoch`` the data may come later."""
-        return isinstance(self._probe, ProbeSet) or trainer.val_dataloaders is not None
+        is_there = trainer.val_dataloaders is not None and not has_no_validation_data(trainer)
+        return isinstance(self._probe, ProbeSet) or is_there
 
     def take(self, trainer: Trainer, module: LightningModule, cam: GradCAM) -> ProbeSet | None:
         """Return the probe set, or start to collect it.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,7 +11,9 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+from torch import nn
 
+from gradcam_callback.drawing import Style
 from gradcam_callback.exceptions import ShortcutWarning
 from gradcam_callback.maps import GradCAMOptions
 from gradcam_callback.maps import check_options as check_map_options
@@ -58,6 +60,17 @@ def is_fitting(trainer: Trainer) -> bool:
     return trainer.state.fn == TrainerFn.FITTING
 
 
+# The types that arguments of `GradCAMCallback` may have.
+_TYPES: dict[str, tuple[type, ...]] = {
+    "target_layers": (str, nn.Module, Sequence),
+    "every_n_epochs": (int,),
+    "views": (str, Sequence),
+    "style": (Style, type(None)),
+    "save_dir": (str, Path, type(None)),
+    "seed": (int,),
+}
+
+
 def is_last_entry(trainer: Trainer, n_entries: int, every_n_epochs: int) -> bool:
     """Return True if no epoch after this one is logged, as far as it is known in advance.
 
@@ -97,14 +110,26 @@ def check_arguments(
     check_faithfulness: bool | str,
     on_shortcut: object,
     options: GradCAMOptions,
+    others: Mapping[str, object],
 ) -> None:
     """Check arguments of `GradCAMCallback` when the Trainer is not known yet.
+
+    Args:
+        others: the arguments of which only the type is checked here, by name.
 
     Raises:
         TypeError: an unknown option.
         ValueError: a wrong value.
     """
     _check_probe(probe)
+    for name, value in {"every_n_epochs": every_n_epochs, **others}.items():
+        types = _TYPES[name]
+        if not isinstance(value, types) or isinstance(value, bool):
+            expected = " or ".join("None" if each is type(None) else each.__name__ for each in types)
+            raise ValueError(
+                f"Expected `{name}` to be of type {expected}, but got {type(value).__name__} {value!r:.60}. Leave it "
+                "out for the default."
+            )
     if masks not in (None, "auto"):
         raise ValueError(
             f"Expected `masks` to be None or 'auto', but got {type(masks).__name__} {masks!r}. Give masks with the "
@@ -198,7 +223,7 @@ def callbacks_of(trainer: Trainer) -> list[Callback]:
 
 def warn_without_validation(trainer: Trainer) -> None:
     """Warn if a training has no validation, so that nothing can be watched."""
-    if not trainer.enable_validation:
+    if not trainer.enable_validation or has_no_validation_data(trainer):
         warn_lost(
             "this training has no validation, so no maps are computed; give it validation data, and limit_val_batches "
             "above 0"
@@ -210,6 +235,14 @@ def warn_without_validation(trainer: Trainer) -> None:
             "this training ends before its first validation, so no maps are computed; choose check_val_every_n_epoch "
             f"of {end} or less in place of {every}"
         )
+
+
+def has_no_validation_data(trainer: Trainer) -> bool:
+    """Return True if there are loaders, but none at all, or none with a batch. They may come later otherwise."""
+    loaders = trainer.val_dataloaders
+    if isinstance(loaders, (list, tuple, dict)) and not loaders:
+        return True
+    return loaders is not None and not any(trainer.num_val_batches)
 
 
 def find_other_state(trainer: Trainer, callback: Callback, checkpoint: Mapping[str, Any]) -> Any | None:

@@ -1,0 +1,320 @@
+"""Code of the user's that does more than usual when it is called, and is called for probe images, too."""
+
+import types
+
+import numpy as np
+import pytest
+import torch
+from conftest import ThinVGG
+from pytorch_lightning.callbacks import EarlyStopping
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset, random_split
+
+from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet
+from gradcam_callback.exceptions import UserCodeError
+
+LAYER = "block5_conv3"
+
+
+class Draws(Dataset):
+    """Images with noise, which a generator deep inside of the dataset draws."""
+
+    def __init__(self, toys):
+        self.toys = toys
+        steps = [types.SimpleNamespace(rng=np.random.default_rng(0))]
+        self.augment = types.SimpleNamespace(steps=steps, options={"noise": torch.Generator().manual_seed(0)})
+
+    def __len__(self):
+        return len(self.toys)
+
+    def __getitem__(self, index):
+        image, label, _ = self.toys[index]
+        noise = torch.rand(3, 64, 64, generator=self.augment.options["noise"])
+        return image + 0.1 * noise + 0.1 * float(self.augment.steps[0].rng.random()), label
+
+
+class DrawsInForward(ThinVGG):
+    def __init__(self):
+        super().__init__()
+        self.noise = types.SimpleNamespace(rng=torch.Generator().manual_seed(0))
+
+    def forward(self, images):
+        return super().forward(images + 0.1 * torch.rand(1, generator=self.noise.rng))
+
+
+class LogsInForward(ThinVGG):
+    def forward(self, images):
+        outputs = super().forward(images)
+        if not self.training:
+            self.log("norm", outputs.norm())
+            self.log_dict({"largest": outputs.max()})
+        return outputs
+
+
+class Merges(nn.Conv2d):
+    """A convolution that takes its branch into its weights when it is evaluated, as LoRA layers may."""
+
+    merged = False
+
+    def train(self, mode=True):
+        if self.merged == mode:
+            self.weight.data += 0.1 if self.merged is False else -0.1
+            self.merged = not mode
+        return super().train(mode)
+
+
+class WithLora(ThinVGG):
+    def __init__(self):
+        super().__init__()
+        self.features[3] = Merges(8, 8, 3, padding=1)
+
+
+def losses(trainer, module, data, watch, **options):
+    torch.manual_seed(0)
+    run = trainer(*([GradCAMCallback(target_layers=LAYER)] if watch else []), **options)
+    run.fit(module, DataLoader(data[0], 6), DataLoader(data[1], 6))
+    return module.losses, {name: float(value) for name, value in run.callback_metrics.items() if "gradcam" not in name}
+
+
+@pytest.mark.parametrize("module", [DrawsInForward, LogsInForward, WithLora, ThinVGG])
+def test_training_and_its_metrics_are_those_without_the_callback(trainer, toys, module):
+    found = []
+    for watch in (False, True):
+        torch.manual_seed(0)
+        data = random_split(Draws(toys), [12, len(toys) - 12], torch.Generator().manual_seed(1))
+        found.append(losses(trainer, module(), data, watch, max_epochs=2))
+    assert found[0] == found[1]
+
+
+def test_a_module_that_logs_in_forward_logs_as_before_afterwards(toys):
+    module = LogsInForward().eval()
+    module.log = own = print
+    GradCAM(module, LAYER)(toys.items[0][0][None])
+    assert vars(module)["log"] is own and "log_dict" not in vars(module)
+
+
+def test_a_layer_that_merges_its_weights_for_evaluation_is_left_alone(toys):
+    module = WithLora().train()
+    layer = module.features[3]
+    before = layer.weight.clone()
+    GradCAM(module, LAYER)(toys.items[0][0][None])
+    assert layer.training and not layer.merged and torch.equal(layer.weight, before)
+
+
+class Subtracts(ThinVGG):
+    def forward(self, images):
+        images.sub_(0.5).mul_(2)
+        return super().forward(images)
+
+
+def test_a_forward_that_begins_in_place_changes_no_probe_image(trainer, toys):
+    images = torch.stack([image for image, _, _ in toys.items])
+    module, plain = Subtracts().eval(), ThinVGG().eval()
+    plain.load_state_dict(module.state_dict())
+    for given in (images[:4].clone(), images[:4].clone(memory_format=torch.channels_last)):
+        cam = GradCAM(module, LAYER)
+        assert torch.equal(cam.predict(given), GradCAM(plain, LAYER).predict((images[:4] - 0.5) * 2))
+        maps, expected = cam(given, 0).maps[LAYER], GradCAM(plain, LAYER)((images[:4] - 0.5) * 2, 0).maps[LAYER]
+        assert torch.allclose(maps, expected) and torch.equal(given, images[:4])
+    loader = DataLoader([(image, label) for image, label, _ in toys.items], 6)
+    callback = GradCAMCallback(target_layers=LAYER)
+    trainer(callback).fit(Subtracts(), loader, loader)
+    assert all(any(torch.equal(probe, image) for image in images) for probe in callback.probe_set.images)
+
+
+class Mirrors(ThinVGG):
+    def forward(self, images):
+        return super().forward(images) + super().forward(images.flip(-1))
+
+
+def test_a_vgg_that_runs_twice_is_said_once(toys):
+    cam = GradCAM(Mirrors().eval(), "block5")
+    with pytest.warns(GradCAMWarning, match="forward runs block5_conv3 more than once, such as for a mirrored") as said:
+        cam(toys.items[0][0][None])
+        cam(toys.items[0][0][None])
+    assert len(said) == 1
+
+
+class Opens(Dataset):
+    """Opens its file at the first item, as datasets in one large file do."""
+
+    def __init__(self, toys):
+        self.toys, self.file = toys, None
+
+    def __len__(self):
+        return len(self.toys)
+
+    def __getitem__(self, index):
+        if self.file is None:
+            self.file = open(__file__)
+        return self.toys[index][:2]
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("wrap", [lambda data: data, lambda data: random_split(data, [6, len(data) - 6])[1]])
+def test_items_are_read_from_a_copy_of_the_dataset(toys, wrap):
+    """The dataset of a loader goes to its workers, and an open file cannot be pickled."""
+    data = Opens(toys)
+    assert len(ProbeSet.from_dataset(wrap(data), per_class=1)) == 3
+    assert data.file is None
+
+
+class OwnLog(ThinVGG):
+    def log(self, name, value, prog_bar=False):
+        super().log(name, value, prog_bar=prog_bar)
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_loss", nn.functional.cross_entropy(self(batch[0]), batch[1]))
+
+
+def test_a_module_with_a_log_of_its_own_trains_on(trainer, toys, events):
+    callback = GradCAMCallback(target_layers=LAYER)
+    loader = DataLoader(toys, 6)
+    with pytest.warns(GradCAMWarning, match=r"log_dict failed \(TypeError: .*\), so the scalars go to the loggers"):
+        trainer(callback, EarlyStopping(f"gradcam/lift/{LAYER}", patience=5)).fit(OwnLog(), loader, loader)
+    assert len(callback.history) == 2 == len(events().Scalars("gradcam/probe_accuracy"))
+
+
+class Once(IterableDataset):
+    def __init__(self, items):
+        self.items = iter(items)
+
+    def __iter__(self):
+        return self.items
+
+
+class Counts(ThinVGG):
+    count = 0
+
+    def validation_step(self, batch, batch_idx):
+        self.count += len(batch[0])
+
+
+def test_data_that_are_used_up_are_left_to_the_validation(trainer, toys):
+    module, callback = Counts(), GradCAMCallback(target_layers=LAYER)
+    loader = DataLoader(Once([item[:2] for item in toys.items]), 6)
+    trainer(callback).validate(module, loader, verbose=False)
+    assert module.count == len(toys) and len(callback.history) == 1
+
+
+@pytest.mark.filterwarnings("ignore:Total length of")
+@pytest.mark.parametrize("loader", [[], lambda toys: DataLoader(toys, 99, drop_last=True)])
+def test_a_training_without_validation_batches_is_said_and_goes_on(trainer, toys, loader):
+    callback = GradCAMCallback(target_layers=LAYER)
+    with pytest.warns(GradCAMWarning, match="this training has no validation, so no maps are computed"):
+        validation = loader if loader == [] else loader(toys)
+        trainer(callback, max_epochs=1).fit(ThinVGG(), DataLoader(toys, 6), validation)
+    assert callback.history == []
+
+
+def test_monitors_of_every_nth_epoch_are_said(trainer, toys, caplog):
+    caplog.set_level("INFO", logger="pytorch_lightning.utilities.rank_zero")
+    stop = EarlyStopping(f"gradcam/lift/{LAYER}", patience=9)
+    loader = DataLoader(toys, 6)
+    trainer(GradCAMCallback(target_layers=LAYER, every_n_epochs=2), stop, max_epochs=1).fit(ThinVGG(), loader, loader)
+    assert "a patience has to be 2 times as large" in caplog.text
+
+
+@pytest.mark.parametrize(("layers", "said"), [("all", True), ("last", True), ("block3", False), (["all"], True)])
+def test_a_vgg_that_ends_early_is_said(trainer, toys, caplog, layers, said):
+    """An attention block is no part of a VGG, so the convolutions behind it have no names as in Keras."""
+    caplog.set_level("INFO", logger="pytorch_lightning.utilities.rank_zero")
+    module, loader = ThinVGG(), DataLoader(toys, 6)
+    third = [i for i, each in enumerate(module.features) if isinstance(each, nn.MaxPool2d)][2]
+    module.features.insert(third + 1, nn.Conv2d(16, 16, 1))
+    trainer(GradCAMCallback(target_layers=layers), max_epochs=1).fit(module, loader, loader)
+    assert ("the VGG of this model ends with block3_conv3" in caplog.text) == said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"every_n_epochs": 2.0}, "`every_n_epochs` to be of type int, but got float 2.0"),
+        ({"every_n_epochs": True}, "`every_n_epochs` to be of type int, but got bool True"),
+        ({"target_layers": 5}, "`target_layers` to be of type str or Module or Sequence, but got int 5"),
+        ({"style": "dark"}, "`style` to be of type Style or None, but got str 'dark'"),
+        ({"seed": None}, "`seed` to be of type int, but got NoneType None"),
+        ({"views": None}, "`views` to be of type str or Sequence"),
+        ({"save_dir": 5}, "`save_dir` to be of type str or Path or None"),
+        ({"chunk_size": 2.5}, "`chunk_size` to be at least 1 image or None, but got 2.5"),
+    ],
+)
+def test_arguments_of_a_wrong_type_are_refused_at_once(arguments, message):
+    with pytest.raises(ValueError, match=f"Expected {message}"):
+        GradCAMCallback(**arguments)
+
+
+IMAGES = torch.rand(3, 3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((IMAGES, ["cat", "dog", "cat"]), "Expected `labels` to be numbers, .* but got list .'cat'"),
+        ((IMAGES, [[0], [1, 2], [1]]), "Expected `labels` to be numbers"),
+        ((IMAGES, [0, None, 1]), "Expected `labels` to be numbers"),
+        ((IMAGES, {0: 1}), "Expected `labels` to be numbers"),
+        ((IMAGES, [0, -1, 1]), "class indices from 0, but got -1. Leave out images without a class"),
+        ((IMAGES, [0, 1, 1], True), "Expected `masks` to be .*, but got bool. Make a list"),
+        ((IMAGES, [0, 1, 1], None, None, {0: "a", 1: "b"}), "Expected `class_names` to be a list .* but got dict"),
+        ((IMAGES, [0, 1, 1], None, None, {"a", "b"}), "Expected `class_names` to be a list .* but got set"),
+    ],
+)
+def test_probe_sets_of_a_wrong_type_are_refused_in_words(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ProbeSet(*arguments)
+
+
+def test_a_column_of_labels_is_one_label_per_image():
+    probe = ProbeSet(IMAGES, torch.tensor([[0], [1], [1]]))
+    assert probe.labels.tolist() == [0, 1, 1] and not probe.multi_label
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_images_without_a_class_are_left_out(trainer, toys, stored):
+    class Data(list):
+        pass
+
+    data = Data((image, -1 if i < 6 else label) for i, (image, label, _) in enumerate(toys.items))
+    if stored:
+        data.targets = [label for _, label in data]
+    with pytest.warns(GradCAMWarning, match=r"6 of \d+ images have the label -1, which is no class"):
+        assert min(ProbeSet.from_dataset(data, per_class=2).labels) == 0
+    with pytest.raises(ValueError, match="all are negative"), pytest.warns(GradCAMWarning):
+        ProbeSet.from_dataset(Data(data[:6]), per_class=2)
+
+
+class TwoClasses(Dataset):
+    """Makes other labels of those of the dataset inside."""
+
+    def __init__(self, toys):
+        self.dataset = toys
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, index):
+        image, label, _ = self.dataset[index]
+        return image, int(label == 2)
+
+
+def test_names_of_other_classes_are_not_shown(trainer, toys):
+    toys.classes = ["star", "heart", "moon"]
+    callback, loader = GradCAMCallback(target_layers=LAYER), DataLoader(TwoClasses(toys), 6)
+    trainer(callback, max_epochs=1).fit(ThinVGG(2), loader, loader)
+    assert callback.probe_set.class_names is None
+
+
+def test_a_network_without_a_forward_is_told_how_to_be_called(trainer, toys):
+    class Holds(ThinVGG):
+        forward = nn.Module.forward
+
+        def training_step(self, batch, batch_idx):
+            return nn.functional.cross_entropy(self.classifier(self.features(batch[0])), batch[1])
+
+        def validation_step(self, batch, batch_idx):
+            pass
+
+    loader = DataLoader(toys, 6)
+    with pytest.raises(UserCodeError, match=r"has no forward, pass forward=lambda net, batch: net.model\(batch\[0\]\)"):
+        trainer(GradCAMCallback(target_layers=LAYER)).fit(Holds(), loader, loader)
