@@ -12,9 +12,9 @@ export PYTHONPATH = examples
 demo: $(VENV)/.demo
 	$(RUN) examples/shortcut_demo.py $(DEMO_ARGS)
 
-# In two processes of one thread each, see tests/conftest.py.
+# In three processes of one thread each, see tests/conftest.py. On two cores, one mostly waits for a browser or a process.
 test: $(VENV)/.test
-	$(RUN) -m pytest -n 2 --dist worksteal $(TEST_ARGS)
+	$(RUN) -m pytest -n 3 --dist worksteal $(TEST_ARGS)
 
 # Try the properties of tests/test_properties*.py on many more inputs, other ones each time; about 10 minutes.
 fuzz: $(VENV)/.test
@@ -36,7 +36,7 @@ package: $(VENV)/.package
 # List the lines and branches that no test runs; about 16 minutes.
 coverage: $(VENV)/.test
 	$(RUN) -m coverage erase
-	$(RUN) -m coverage run -m pytest -n 2 --dist worksteal $(TEST_ARGS)
+	$(RUN) -m coverage run -m pytest -n 3 --dist worksteal $(TEST_ARGS)
 	$(RUN) -m coverage combine --quiet
 	$(RUN) -m coverage report
 
@@ -48,7 +48,7 @@ oldest: $(VENV)/.test
 	test -x build/oldest/bin/python || $(PYTHON) -m venv build/oldest
 	build/oldest/bin/python -m pip install --quiet --disable-pip-version-check -c build/oldest.txt -e '.[test]'
 	build/oldest/bin/python -m pip install --quiet --disable-pip-version-check $(WEIGHTS)
-	build/oldest/bin/python -m pytest -n 2 --dist worksteal -W ignore::DeprecationWarning -W ignore::FutureWarning $(TEST_ARGS)
+	build/oldest/bin/python -m pytest -n 3 --dist worksteal -W ignore::DeprecationWarning -W ignore::FutureWarning $(TEST_ARGS)
 
 # Kill trainings at any moment and check their files, and look for leaks in a long training; about 15 minutes.
 reliability: $(VENV)/.test

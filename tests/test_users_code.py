@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, random_split
 
 from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet
 from gradcam_callback.exceptions import UserCodeError
+from gradcam_callback.probes.batches import take_parts
 
 LAYER = "block5_conv3"
 
@@ -263,6 +264,23 @@ IMAGES = torch.rand(3, 3, 8, 8)
 def test_probe_sets_of_a_wrong_type_are_refused_in_words(arguments, message):
     with pytest.raises(ValueError, match=message):
         ProbeSet(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ProbeSet(IMAGES, [0, 1, 1], masks=["a.png"] * 3), "but got the text 'a.png'. Open the file"),
+        (lambda: ProbeSet(IMAGES, [0, 1, 1], mean=["a"] * 3, std=[1] * 3), "Expected `mean` to hold one finite number"),
+        (lambda: ProbeSet.from_dataset(list(zip(IMAGES, "012", strict=True)), "2"), "`per_class` to be a whole number"),
+        (lambda: GradCAM(ThinVGG().eval())(torch.rand(2, 3, 32, 32), ["a", "b"]), "`targets` to be class indices"),
+        (lambda: GradCAM(nn.DataParallel(ThinVGG())), "but got nn.DataParallel. Pass model.module"),
+        (lambda: take_parts((IMAGES, [0]), None), "as many labels as images, but got 1 labels for 3 images"),
+        (lambda: take_parts((IMAGES, [0, 1, 1], IMAGES[:2, 0]), None), "as many masks as images, but got 2 masks"),
+    ],
+)
+def test_other_wrong_values_are_refused_in_words(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
 
 
 def test_a_column_of_labels_is_one_label_per_image():

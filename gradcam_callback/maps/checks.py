@@ -133,7 +133,13 @@ def targets_per_image(targets: int | Sequence[int] | Tensor | None, n: int) -> T
     if targets is None:
         return None
     # A clone, as autograd refuses tensors that were made under inference_mode.
-    given = torch.as_tensor(targets).clone()
+    try:
+        given = torch.as_tensor(targets).clone()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise MapError(
+            f"Expected `targets` to be class indices, one or one per image, but got {type(targets).__name__} "
+            f"{targets!r:.60} ({error}). Leave it out for the predicted class."
+        ) from error
     if given.is_floating_point() or given.dtype == torch.bool:
         raise MapError(
             f"Expected `targets` to be integers, but got {given.dtype}. Pass the index of the class that each map "

@@ -13,8 +13,10 @@ def check_support(model: nn.Module) -> None:
     """Check that hooks can be put on a model.
 
     Raises:
-        MapError: it is a TorchScript module, or holds one.
+        MapError: it is a TorchScript module, or holds one; or it is wrapped in ``nn.DataParallel``.
     """
+    if isinstance(model, nn.DataParallel):
+        raise MapError("Expected a model that is not wrapped, but got nn.DataParallel. Pass model.module.")
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             place = f"its module {name!r} is" if name else "it is"

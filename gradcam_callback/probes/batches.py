@@ -87,6 +87,15 @@ def take_parts(transformed: Any, batch: Any) -> Parts:
             "it."
         )
     images, labels, *masks = transformed
+    given: dict[str, Any] = {"labels": labels, "masks": masks[0] if masks else None}
+    for what, values in given.items():
+        is_many = isinstance(values, (list, tuple)) or (isinstance(values, (Tensor, np.ndarray)) and values.ndim > 0)
+        count = len(values) if is_many else len(images)
+        if count != len(images):
+            raise ValueError(
+                f"Expected `batch_transform` to return as many {what} as images, but got {count} {what} for "
+                f"{len(images)} images. Correct it."
+            )
     return Parts(images, labels, masks[0] if masks else None)
 
 

@@ -6,6 +6,7 @@ Each function raises a ValueError that names the argument, the expected form and
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -165,6 +166,11 @@ def check_masks(masks: Any, images: Tensor) -> tuple[Tensor | None, Tensor]:
 
 
 def _check_mask(mask: Any, size: tuple[int, ...], argument: str) -> Tensor:
+    if isinstance(mask, (str, Path)):
+        raise ValueError(
+            f"Expected {argument} to be a mask or None, but got the text {str(mask)!r}. Open the file: "
+            f"PIL.Image.open({str(mask)!r})."
+        )
     try:
         if isinstance(mask, Image.Image):
             mask = from_image(mask)
@@ -225,7 +231,10 @@ def check_normalisation(mean: Any, std: Any, channels: int) -> tuple[Tensor | No
         return None, None
     pair = []
     for argument, values in (("mean", mean), ("std", std)):
-        given = torch.as_tensor(values, dtype=torch.float32).flatten()
+        try:
+            given = torch.as_tensor(values, dtype=torch.float32).flatten()
+        except (TypeError, ValueError, RuntimeError):
+            given = torch.empty(0)
         if len(given) not in (1, channels) or not bool(given.isfinite().all()):
             raise ValueError(
                 f"Expected `{argument}` to hold one finite number per channel ({channels}), but got {values!r}."
