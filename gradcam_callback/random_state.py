@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,9 @@ import torch
 # How deep generators are looked for, in an object such as dataset.augment.steps[0].rng, and in lists of what length.
 DEPTH, MOST_VALUES = 6, 64
 _GENERATORS = (torch.Generator, random.Random, np.random.RandomState, np.random.Generator)
-_WITHOUT_GENERATORS = (str, bytes, int, float, type(None), type, torch.Tensor, np.ndarray)
-# Objects of Lightning lead to everything else there is.
-_ELSEWHERE = ("pytorch_lightning.", "lightning.", "lightning_fabric.")
+_WITHOUT_GENERATORS = (str, bytes, int, float, type(None), type, ModuleType, torch.Tensor, np.ndarray)
+# Objects of Lightning lead to everything else there is. Layers of torch hold no generator, and there are many.
+_ELSEWHERE = ("pytorch_lightning.", "lightning.", "lightning_fabric.", "torch.nn.")
 
 
 @contextmanager

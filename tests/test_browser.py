@@ -370,7 +370,7 @@ def test_what_to_do_stands_below_the_headline_and_the_rest_is_folded(tab, watche
         assert paragraphs[1:] == ([verdict.advice] if verdict.advice else [])
         assert not box.locator("details p").is_visible()
         folded = box.locator("details p").evaluate("text => text.textContent")
-        sentence = paragraphs[0].partition(" Look at ")[0]
+        sentence = paragraphs[0].partition(" See ")[0]
         rest = verdict.evidence.removesuffix(verdict.advice).replace(sentence, "")
         assert folded.split() == rest.split(), "nothing is said twice"
 

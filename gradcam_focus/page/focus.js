@@ -490,7 +490,7 @@ function verdictOf(log, entry) {
     { className: `verdict ${verdict.tone}` },
     run,
     h("strong", {}, verdict.headline),
-    h("p", {}, `${first} Look at `, link("#interventions", "the objects on other backgrounds"), ", and ", link("#plots", "the training"), "."),
+    h("p", {}, `${first} See `, link("#interventions", "the objects on other backgrounds"), ", and ", link("#plots", "the training"), "."),
     advice ? h("p", {}, advice) : null,
     rest ? h("details", {}, h("summary", {}, "All that is known"), h("p", {}, rest)) : null,
   );
