@@ -230,12 +230,12 @@ def test_a_vgg_that_ends_early_is_said(trainer, toys, caplog, layers, said):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"every_n_epochs": 2.0}, "`every_n_epochs` to be of type int, but got float 2.0"),
-        ({"every_n_epochs": True}, "`every_n_epochs` to be of type int, but got bool True"),
-        ({"target_layers": 5}, "`target_layers` to be of type str or Module or Sequence, but got int 5"),
+        ({"every_n_epochs": 2.0}, "`every_n_epochs` to be of type int or integer, but got float 2.0"),
+        ({"every_n_epochs": True}, "`every_n_epochs` to be of type int or integer, but got bool True"),
+        ({"target_layers": 5}, "`target_layers` to be of type str or Module or Iterable, but got int 5"),
         ({"style": "dark"}, "`style` to be of type Style or None, but got str 'dark'"),
-        ({"seed": None}, "`seed` to be of type int, but got NoneType None"),
-        ({"views": None}, "`views` to be of type str or Sequence"),
+        ({"seed": None}, "`seed` to be of type int or integer, but got NoneType None"),
+        ({"views": None}, "`views` to be of type str or Iterable"),
         ({"save_dir": 5}, "`save_dir` to be of type str or Path or None"),
         ({"chunk_size": 2.5}, "`chunk_size` to be at least 1 image or None, but got 2.5"),
     ],
@@ -243,6 +243,11 @@ def test_a_vgg_that_ends_early_is_said(trainer, toys, caplog, layers, said):
 def test_arguments_of_a_wrong_type_are_refused_at_once(arguments, message):
     with pytest.raises(ValueError, match=f"Expected {message}"):
         GradCAMCallback(**arguments)
+
+
+def test_numbers_of_numpy_are_numbers():
+    callback = GradCAMCallback(target_layers={"block5_conv3"}, every_n_epochs=np.int64(2), seed=np.int64(1))
+    assert callback.every_n_epochs == 2
 
 
 IMAGES = torch.rand(3, 3, 8, 8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -38,7 +39,7 @@ def check_options(
         raise ValueError(
             f"Expected `precision` to be one of {sorted(PRECISIONS)}, but got {precision!r}. Leave it out for 'full'."
         )
-    if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
+    if chunk_size is not None and (not isinstance(chunk_size, Integral) or chunk_size < 1):
         raise ValueError(
             f"Expected `chunk_size` to be at least 1 image or None, but got {chunk_size!r}. Leave it out for a size "
             "that suits the device."

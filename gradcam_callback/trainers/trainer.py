@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.trainer.states import TrainerFn
@@ -62,12 +63,12 @@ def is_fitting(trainer: Trainer) -> bool:
 
 # The types that arguments of `GradCAMCallback` may have.
 _TYPES: dict[str, tuple[type, ...]] = {
-    "target_layers": (str, nn.Module, Sequence),
-    "every_n_epochs": (int,),
-    "views": (str, Sequence),
+    "target_layers": (str, nn.Module, Iterable),
+    "every_n_epochs": (int, np.integer),
+    "views": (str, Iterable),
     "style": (Style, type(None)),
     "save_dir": (str, Path, type(None)),
-    "seed": (int,),
+    "seed": (int, np.integer),
 }
 
 
