@@ -113,7 +113,7 @@ class ValidationData:
             return _count_classes(cam, forward, sample)
 
         if not self.can_be_indexed:
-            with preserved_generators([self.loader]):  # and of its dataset
+            with preserved_generators([self.loader]):
                 items = choose_from_batches(
                     self.loader, self.feed, AUTO_IMAGES, AUTO_STREAMED, count_classes, self._spare
                 )
@@ -130,18 +130,18 @@ class ValidationData:
             automatic=self._automatic,
             times=VERDICT_TIMES,
         )
-        if chosen.second_label is not None:
-            (place, largest), first = chosen.second_label, chosen.items[0]
-            # A number of the item, or another number that is no class, is mostly larger.
-            if largest < count_classes(Sample(first.image, None, None, first.row)):
-                rank_zero_info(
-                    f"GradCAM: item[1] of {self.feed.name} is taken as the label, but item[{place}] may be the label, "
-                    "too. Say which it is: batch_transform=lambda batch: (batch[0], batch[1])."
-                )
         names = find_class_names(self.dataset) if chosen.labels_fit else None
-        first = chosen.items[0]
-        if names and len(names) != count_classes(Sample(first.image, None, None, first.row)):
-            names = None  # a dataset around this one may give other labels
+        if names or chosen.second_label:
+            first = chosen.items[0]
+            n_classes = count_classes(Sample(first.image, None, None, first.row))
+            if names and len(names) != n_classes:
+                names = None  # a dataset around this one may give other labels
+            # A number of the item, or another number that is no class, is mostly larger.
+            if chosen.second_label and chosen.second_label[1] < n_classes:
+                rank_zero_info(
+                    f"GradCAM: item[1] of {self.feed.name} is taken as the label, but item[{chosen.second_label[0]}] "
+                    "may be the label, too. Say which it is: batch_transform=lambda batch: (batch[0], batch[1])."
+                )
         return self._choose(chosen.items, names)
 
     def collector(self, cam: GradCAM, forward: BatchForward | None) -> Collector:

@@ -39,8 +39,8 @@ def fill_missing_metrics(trainer: Trainer, session: Session, logged: bool) -> No
 def refuse_impossible_monitors(trainer: Trainer, names: Tags, evaluator: Evaluator, every_n_epochs: int) -> None:
     """Refuse a monitor that waits for a scalar which the evaluations of a fit never have.
 
-    Lightning would end the training after its first epoch. A callback that says ``strict=False`` can wait. Of a monitor
-    that waits for scalars of every n-th epoch, say how it counts.
+    Lightning would end the training after its first epoch. A callback that says ``strict=False`` can wait. A
+    monitor counts each validation, also if its scalar is new at every n-th one only. This is said.
 
     Args:
         names: the tags of the run.
