@@ -21,8 +21,10 @@ _ELSEWHERE = ("pytorch_lightning.", "lightning.", "lightning_fabric.", "torch.nn
 
 @contextmanager
 def preserved_random_state() -> Iterator[None]:
-    """Restore the random state of Python, NumPy and torch (CPU and every CUDA device) at the end of the block."""
+    """Restore the random state of Python, NumPy and torch (CPU, CUDA and Apple's GPU) at the end of the block."""
     python_state, numpy_state = random.getstate(), np.random.get_state()
+    # fork_rng knows CUDA only.
+    apple_state = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     # On a machine with many GPUs, fork_rng warns unless it gets the list of devices.
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     try:
@@ -31,6 +33,8 @@ def preserved_random_state() -> Iterator[None]:
     finally:
         random.setstate(python_state)
         np.random.set_state(numpy_state)
+        if apple_state is not None:
+            torch.mps.set_rng_state(apple_state)
 
 
 @contextmanager
@@ -79,7 +83,10 @@ def _find_generators(holders: Iterable[Any]) -> list[Any]:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed the random generators of Python, NumPy and torch."""
+    """Seed the random generators of Python, NumPy and torch, on the CPU and on CUDA devices in use."""
     random.seed(seed)
     np.random.seed(seed)
-    torch.manual_seed(seed)
+    # torch.manual_seed would also leave the seed to a CUDA that is not in use yet, in place of the user's seed.
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)

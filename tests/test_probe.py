@@ -15,6 +15,7 @@ from torchvision.transforms import v2
 
 from gradcam_callback import ProbeSet, UserCodeError
 from gradcam_callback.probes.lookup import find_normalisations
+from gradcam_callback.random_state import preserved_random_state
 
 IMAGES, LABELS = torch.rand(3, 3, 8, 10), [0, 1, 1]
 
@@ -159,6 +160,29 @@ def test_from_dataset_takes_masks_and_leaves_the_random_state_alone():
     assert state[1:] == (random.getstate(), np.random.get_state()[1].tolist())
     assert torch.equal(first.images, ProbeSet.from_dataset(dataset).images), "augmentation is the same"
     assert first.has_mask.all()
+
+
+@pytest.mark.parametrize("in_use", [False, True])
+def test_a_gpu_that_is_not_in_use_yet_keeps_the_users_seed(monkeypatch, in_use):
+    """Seeds that come before CUDA starts are kept until then, and the last one counts."""
+    seeds = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: in_use)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
+    ProbeSet.from_dataset(Items(), 1)
+    assert bool(seeds) == in_use
+
+
+def test_apples_gpu_keeps_its_random_state(monkeypatch):
+    """A substitute for that GPU, which has no other generator than this one."""
+    generator = torch.Generator().manual_seed(5)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.mps, "get_rng_state", generator.get_state)
+    monkeypatch.setattr(torch.mps, "set_rng_state", generator.set_state)
+    before = generator.get_state()
+    with preserved_random_state():
+        torch.rand(1, generator=generator)
+    assert torch.equal(generator.get_state(), before)
 
 
 def test_targets_that_are_whole_annotations_are_not_taken_for_labels():
