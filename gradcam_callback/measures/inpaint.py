@@ -8,6 +8,8 @@ from torch.nn import functional
 
 # Candidate shifts along each axis and direction, rounds of patching, and pixels on which a shift is judged.
 _STEPS, _ROUNDS, _JUDGED = 20, 6, 400
+# Shifts that are tried at once. More do not fit into the caches of a processor, and leave large holes in the heap.
+_AT_ONCE = 64
 
 
 def paint_out(images: Tensor, masks: Tensor) -> Tensor:
@@ -72,14 +74,15 @@ def _patch(image: Tensor, smooth: Tensor, hole: Tensor) -> Tensor:
         if not len(places):
             break
         judged = places[:: max(1, len(places) // _JUDGED)]
-        n_reached = _usable(judged, shifts, hole).sum(dim=1)
+        n_reached = torch.cat([_usable(judged, some, hole).sum(dim=1) for some in shifts.split(_AT_ONCE)])
         most = int(n_reached.max())
         # A shift that covers less than a twentieth would add a seam and fill hardly anything.
         if most < len(judged) / 20:
             break
         # Coverage comes first and the fit second: one large patch has fewer seams than several small ones.
         candidates = shifts[n_reached >= 0.98 * most]
-        shift = candidates[_misfit(image, judged, candidates, hole).argmin()]
+        misfit = torch.cat([_misfit(image, judged, some, hole) for some in candidates.split(_AT_ONCE)])
+        shift = candidates[misfit.argmin()]
         usable = _usable(places, shift[None], hole)[0]
         target, source = places[usable], places[usable] + shift
         filled[:, target[:, 0], target[:, 1]] = image[:, source[:, 0], source[:, 1]]
@@ -98,10 +101,13 @@ def _usable(places: Tensor, shifts: Tensor, hole: Tensor) -> Tensor:
     Returns:
         ``(S, P)`` bool.
     """
+    # With a margin as large as the image, no shift leaves the table, and one number finds a place in it. To compare
+    # rows and columns with the sides took five times as long.
     height, width = hole.shape
-    y, x = (places[None, :, axis] + shifts[:, axis, None] for axis in (0, 1))
-    inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
-    return inside & ~hole[y.clamp(0, height - 1), x.clamp(0, width - 1)]
+    table = functional.pad(~hole, (width, width, height, height), value=False)
+    unit = torch.tensor([3 * width, 1])
+    start, step = ((places + torch.tensor([height, width])) @ unit, shifts @ unit)
+    return table.take(start + step[:, None])
 
 
 def _misfit(image: Tensor, places: Tensor, shifts: Tensor, hole: Tensor) -> Tensor:
