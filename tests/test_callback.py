@@ -114,7 +114,7 @@ def test_scalars_are_what_their_definitions_give_on_the_weights_of_the_validatio
         "probe_accuracy": (probe.images, probe.labels),
         "swap_accuracy": (sets.paste(sets.other_class), probe.labels[sets.other_class.objects]),
         "swap_control_accuracy": (sets.paste(sets.same_class), probe.labels[sets.same_class.objects]),
-        "background_accuracy": (sets.background, probe.labels),
+        "background_accuracy": (sets.remove(torch.arange(len(probe))), probe.labels),
         "foreground_accuracy": (sets.isolate(torch.arange(len(probe))), probe.labels),
     }
     thin.eval()

@@ -6,7 +6,7 @@ from conftest import Toys
 
 from gradcam_callback import ProbeSet
 from gradcam_callback.measures import BOXES, FRAME, MASKS
-from gradcam_callback.measures.inpaint import paint_out
+from gradcam_callback.measures.inpaint import _usable, paint_out
 from gradcam_callback.measures.interventions import GOOD_DONOR, Counterfactuals
 from gradcam_callback.run.interventions import Interventions
 from gradcam_callback.run.turns import Turn
@@ -35,6 +35,21 @@ def test_painting_out_leaves_neither_object_nor_outline(toys):
     rough = (painted[:, :, 1:] - painted[:, :, :-1]).abs().mean(dim=1)
     inside = masks[gravel][:, 1:]
     assert 0.7 < rough[inside].mean() / rough[~inside].mean() < 1.4
+
+
+def test_a_hole_is_filled_from_inside_the_image_and_outside_of_the_hole():
+    hole = torch.zeros(4, 5, dtype=torch.bool)
+    hole[1:3, 2:] = True
+    places, shifts = (
+        torch.cartesian_prod(torch.arange(4), torch.arange(5)),
+        torch.cartesian_prod(*2 * [torch.arange(-4, 5)]),
+    )
+    shifts = shifts[shifts[:, 0].abs() < 4]
+    expected = [
+        [0 <= y + dy < 4 and 0 <= x + dx < 5 and not hole[y + dy, x + dx] for y, x in places.tolist()]
+        for dy, dx in shifts.tolist()
+    ]
+    assert _usable(places, shifts, hole).tolist() == expected
 
 
 def test_painting_out_keeps_pixels_away_from_the_mask(toys):
@@ -77,7 +92,7 @@ def test_pasted_images_hold_the_object_whole_on_ground_of_the_right_class(toys, 
     pasted = sets.paste(swaps)
     assert pasted.shape == (18, 3, 96, 96)
     assert swaps.objects.tolist() == [i for i in range(9) for _ in range(2)]
-    ground = torch.stack([means(sets.background[labels == c]) for c in range(3)])
+    ground = torch.stack([means(sets.remove((labels == c).nonzero()[:, 0])) for c in range(3)])
     for image, source in zip(pasted, swaps.objects.tolist(), strict=True):
         assert torch.equal(image[:, masks[source]], images[source][:, masks[source]])
         outside = image[:, ~masks[source]].mean(dim=1)
@@ -92,7 +107,7 @@ def test_the_control_is_pasted_as_the_swap_is(toys):
     for swaps in (sets.same_class, sets.other_class):
         for image, i, j in zip(sets.paste(swaps), swaps.objects.tolist(), swaps.donors.tolist(), strict=True):
             assert i != j, "never its own background"
-            assert torch.equal(image, torch.where(masks[i], images[i], sets.background[j]))
+            assert torch.equal(image, torch.where(masks[i], images[i], sets.remove(torch.tensor([j]))[0]))
 
 
 def test_a_part_of_the_swaps_gives_a_part_of_the_images(toys):

@@ -176,7 +176,7 @@ def test_the_unchanged_images_that_are_asked_are_those_without_maps(probe):
 def test_objects_and_backgrounds_alone_are_of_the_watched_images(probe):
     interventions = Interventions(probe, seed=0)
     sets = interventions.counterfactuals
-    assert torch.equal(interventions.images_of(BACKGROUND), sets.background[:9])
+    assert torch.equal(interventions.images_of(BACKGROUND), sets.remove(torch.arange(9)))
     assert torch.equal(interventions.images_of(FOREGROUND, torch.tensor([8])), sets.isolate(torch.tensor([8])))
 
 

@@ -62,8 +62,7 @@ class Counterfactuals:
         present: ``(M, K)`` bool, all classes that each image holds, for images that may hold several. Each object of
             such an image is an image of its own here, with its own label and mask. A background of another class comes
             from an image that does not hold the object's class at all.
-        backgrounds: ``(M, C, H, W)``, what the objects are put on. By default the images with their objects painted
-            out.
+        paint: False puts the objects on the other images as these are, with their objects.
         balanced: True if each object is asked on one background at a time, the first, the second and so on. Each
             background then belongs to about one object at a time.
 
@@ -72,7 +71,6 @@ class Counterfactuals:
             share it.
         same_class: the control: pairs whose background comes from another image of the same class.
         other_class: pairs whose background comes from an image of another class.
-        background: ``(M, C, H, W)``, the backgrounds.
     """
 
     def __init__(
@@ -83,19 +81,14 @@ class Counterfactuals:
         n_donors: int = 3,
         seed: int = 0,
         present: Tensor | None = None,
-        backgrounds: Tensor | None = None,
+        paint: bool = True,
         balanced: bool = False,
     ) -> None:
         self._images, self._masks = images, masks
-        if backgrounds is None:
-            backgrounds = torch.empty_like(images)
-            # One by one, since painting takes several times the memory of what is painted.
-            for result, image, mask in zip(backgrounds, images, masks, strict=True):
-                result.copy_(paint_out(image[None], mask[None])[0])
-        self.background = backgrounds
+        self._painted = _paint(images, masks) if paint else None
         # One colour for all images: a colour per image could still tell the class by its background.
         total = sum((image * ~mask).sum(dim=(1, 2)) for image, mask in zip(images, masks, strict=True))
-        self._colour = total / (~masks).sum().clamp(min=1)
+        self._colour = total / max(1, masks.numel() - int(masks.count_nonzero()))
         present = one_hot(labels).bool() if present is None else present
         # The same photograph may stand here once for each of its objects. It is no donor of itself.
         prints = [_fingerprint(image) for image in images]
@@ -114,7 +107,18 @@ class Counterfactuals:
         Returns:
             ``(S, C, H, W)``, in the unit of the images.
         """
-        return self._compose(swaps.objects, (self.background[donor] for donor in swaps.donors.tolist()))
+        return self._compose(swaps.objects, (self._background(donor) for donor in swaps.donors.tolist()))
+
+    def remove(self, objects: Tensor) -> Tensor:
+        """Show backgrounds alone: the object is painted out.
+
+        Args:
+            objects: ``(S,)`` int64, the number of the image that each background comes from.
+
+        Returns:
+            ``(S, C, H, W)``, in the unit of the images.
+        """
+        return self._collect(len(objects), map(self._background, objects.tolist()))
 
     def isolate(self, objects: Tensor) -> Tensor:
         """Show objects alone: everything else is replaced by one colour.
@@ -127,12 +131,37 @@ class Counterfactuals:
         """
         return self._compose(objects, repeat(self._colour[:, None, None]))
 
+    def _background(self, number: int) -> Tensor:
+        """Return ``(C, H, W)``, what objects are put on; it may be the image itself."""
+        if self._painted is None:
+            return self._images[number]
+        return self._images[number].masked_scatter(*self._painted[number])
+
     def _compose(self, objects: Tensor, grounds: Iterable[Tensor]) -> Tensor:
-        # One by one, since whole copies of objects and grounds would take twice the memory of the result.
-        result = self._images.new_empty(len(objects), *self._images.shape[1:])
-        for composed, i, ground in zip(result, objects.tolist(), grounds, strict=False):
-            composed.copy_(torch.where(self._masks[i], self._images[i], ground))
+        pairs = zip(objects.tolist(), grounds, strict=False)
+        return self._collect(
+            len(objects), (torch.where(self._masks[i], self._images[i], ground) for i, ground in pairs)
+        )
+
+    def _collect(self, count: int, images: Iterable[Tensor]) -> Tensor:
+        """Return ``(count, C, H, W)``. Images that are made one by one take half the memory of a stack of all."""
+        result = self._images.new_empty(count, *self._images.shape[1:])
+        for place, image in zip(result, images, strict=True):
+            place.copy_(image)
         return result
+
+
+def _paint(images: Tensor, masks: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Paint objects out. Return, for each image, where it changes, ``(H, W)`` bool, and its new pixels there."""
+    changed, pixels = torch.empty_like(masks), []
+    # One by one, since painting takes several times the memory of what is painted.
+    for image, mask, where in zip(images, masks, changed, strict=True):
+        painted = paint_out(image[None], mask[None])[0]
+        torch.any(painted != image, dim=0, out=where)
+        pixels.append(painted[:, where].flatten())
+    # In one tensor: many small ones keep holes in the heap, into which no activation fits.
+    counts = [len(each) for each in pixels]
+    return list(zip(changed, torch.cat(pixels).split(counts), strict=True))
 
 
 def _fingerprint(image: Tensor) -> bytes:

@@ -161,7 +161,8 @@ class Evaluator:
         """
         # The parts differ by one image at most. With more processes than images, some are empty.
         own = torch.arange(len(self.probe)).tensor_split(world_size)[rank]
-        images = self.probe.images[own]
+        # A part in place of a choice, which would be a copy.
+        images = self.probe.images.tensor_split(world_size)[rank]
         cams = self._compute_maps(images, own) if len(images) else None
         answers = {}
         if self.interventions is not None:

@@ -130,7 +130,7 @@ class Interventions:
                 masks[self.numbers],
                 seed=seed,
                 present=None if probe.present is None else probe.present[self.numbers],
-                backgrounds=images if probe.masks is None else None,
+                paint=probe.masks is not None,
                 balanced=len(probe) > self.n_watched,
             )
         self._turns = self._make_turns()
@@ -207,7 +207,7 @@ class Interventions:
             return self.probe.images[self.numbers_of(name)[places]]
         if name in (BACKGROUND, FOREGROUND):
             places = self._is_watched.nonzero()[:, 0][places]
-            return sets.background[places] if name == BACKGROUND else sets.isolate(places)
+            return sets.remove(places) if name == BACKGROUND else sets.isolate(places)
         return sets.paste((sets.same_class if name == SAME_CLASS else sets.other_class)[places])
 
     def ask(
