@@ -32,8 +32,16 @@ def captum_maps(model, layers, images, targets):
 @pytest.mark.parametrize("kind", ["vgg11", "vgg13", "vgg16", "vgg19"])
 def test_every_vgg_of_torchvision_equals_captum(kind, suffix):
     torch.manual_seed(0)
-    model = getattr(torchvision.models, kind + suffix)(num_classes=1)
+    with torch.device("meta"):
+        # Its head has 120 million weights, which would take most of the time.
+        model = getattr(torchvision.models, kind + suffix)(num_classes=1)
     model.classifier = nn.Sequential(nn.Dropout(0.5), nn.Linear(512 * 7 * 7, 5))
+    for module in model.features.to_empty(device="cpu"):
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
     model = model.double().train()
     model(torch.rand(4, 3, 32, 64).double())  # gives the batch norms their statistics
     images, targets = torch.rand(2, 3, 32, 64).double(), [4, 1]
