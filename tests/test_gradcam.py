@@ -318,7 +318,7 @@ class Seen(ThinVGG):
         return self.classifier(found.mul_(0.5) if self.overwrites else found)
 
 
-def test_images_are_channels_last_on_a_cpu_unless_the_model_does_not_support_the_fast_path():
+def test_images_are_channels_last_unless_the_model_does_not_support_the_fast_path():
     images = torch.rand(2, 3, 64, 64)
     plain, overwriting = Seen(), Seen(overwrites=True)
     for model in (plain, overwriting):

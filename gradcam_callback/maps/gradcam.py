@@ -352,12 +352,13 @@ class GradCAM:
     ) -> tuple[Activations, Any]:
         """Run the model on the fast path; if it does not support this, use the safe path from then on.
 
-        The fast path passes the activations on without a copy. On a CPU it also lays the images out as channels_last,
-        which makes convolutions faster. Two kinds of models do not support it. A model that writes into an activation
-        is known by the tensor's version, or by autograd's error. A model that calls ``view`` on its features fails.
+        The fast path passes the activations on without a copy. It also lays the images out as channels_last, which
+        makes convolutions faster on a CPU and on a GPU. Two kinds of models do not support it. A model that writes into
+        an activation is known by the tensor's version, or by autograd's error. A model that calls ``view`` on its
+        features fails.
         """
         if self._fast_path:
-            fast = images.contiguous(memory_format=torch.channels_last) if images.device.type == "cpu" else images
+            fast = images.contiguous(memory_format=torch.channels_last)
             try:
                 with self._hooks(layers) as activations:
                     outputs = self._detached_forward(fast, places, forward)
