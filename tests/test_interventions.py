@@ -1,5 +1,7 @@
 """Interventions change the part of an image that they promise to change, and nothing else."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from conftest import Toys
@@ -114,6 +116,19 @@ def test_a_part_of_the_swaps_gives_a_part_of_the_images(toys):
     sets = Counterfactuals(*toys)
     swaps = sets.other_class
     assert torch.equal(sets.paste(swaps[3:7]), sets.paste(swaps)[3:7]) and len(swaps[3:7]) == 4
+
+
+def test_images_that_are_painted_several_at_a_time_are_painted_alike(toys, monkeypatch):
+    alone = Counterfactuals(*toys)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
+    started = []
+    monkeypatch.setattr(
+        "gradcam_callback.measures.interventions.ThreadPoolExecutor",
+        lambda count: started.append(count) or ThreadPoolExecutor(count),
+    )
+    objects = torch.arange(len(toys[0]))
+    assert torch.equal(Counterfactuals(*toys).remove(objects), alone.remove(objects))
+    assert started == [4]
 
 
 def test_donors_are_fixed_by_the_seed(toys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat
 
@@ -20,6 +21,8 @@ from gradcam_callback.measures.metrics import mask_area
 LARGEST_OBJECT, GOOD_DONOR = 0.6, 0.35
 # The share of an image that the frame test keeps around its centre.
 KEPT_CENTRE = 0.5
+# Images that are painted at once. On 16 cores, 4 at once took 0.31 of the time, and 8 or 16 took longer than 4.
+MOST_PAINTERS = 4
 
 
 @dataclass(frozen=True)
@@ -153,12 +156,22 @@ class Counterfactuals:
 
 def _paint(images: Tensor, masks: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Paint objects out. Return, for each image, where it changes, ``(H, W)`` bool, and its new pixels there."""
-    changed, pixels = torch.empty_like(masks), []
-    # One by one, since painting takes several times the memory of what is painted.
-    for image, mask, where in zip(images, masks, changed, strict=True):
-        painted = paint_out(image[None], mask[None])[0]
-        torch.any(painted != image, dim=0, out=where)
-        pixels.append(painted[:, where].flatten())
+    changed = torch.empty_like(masks)
+
+    def paint(number: int) -> Tensor:
+        image = images[number]
+        painted = paint_out(image[None], masks[number][None])[0]
+        torch.any(painted != image, dim=0, out=changed[number])
+        return painted[:, changed[number]].flatten()
+
+    # The operations are too small to keep many cores busy. But each thread keeps the memory that painting takes,
+    # several times that of an image, so a small machine has none.
+    painters = min(MOST_PAINTERS, torch.get_num_threads() // 4)
+    if painters > 1:
+        with ThreadPoolExecutor(painters) as pool:
+            pixels = list(pool.map(paint, range(len(images))))
+    else:
+        pixels = [paint(number) for number in range(len(images))]
     # In one tensor: many small ones keep holes in the heap, into which no activation fits.
     counts = [len(each) for each in pixels]
     return list(zip(changed, torch.cat(pixels).split(counts), strict=True))
