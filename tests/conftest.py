@@ -60,6 +60,15 @@ THIN = [8, 8, "M", 12, 12, "M", 16, 16, 16, "M", 24, 24, 24, "M", 24, 24, 24, "M
 LONG = tuple(f"test_{name}.py" for name in ("browser", "examples", "distributed", "engine", "faults", "gradcam"))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--accelerator", default="cpu", help="where the Trainers of the tests run: cpu or gpu")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # The tests compare what a Trainer logs with maps that they compute on the processor, which has no TF32.
+    torch.backends.cudnn.allow_tf32 = config.getoption("accelerator") == "cpu"
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
@@ -172,14 +181,18 @@ def double_thin() -> ThinVGG:
 
 
 @pytest.fixture
-def trainer(tmp_path: Path) -> Callable[..., pl.Trainer]:
+def trainer(tmp_path: Path, pytestconfig: pytest.Config) -> Callable[..., pl.Trainer]:
     """Make a real, quiet Trainer of two epochs that logs to TensorBoard in ``tmp_path``."""
+
+    accelerator = pytestconfig.getoption("accelerator")
 
     def make(*callbacks: pl.Callback, **options: Any) -> pl.Trainer:
         settings = {
             "max_epochs": 2,
             "logger": TensorBoardLogger(tmp_path, name="run", version=""),
-            "accelerator": "cpu",
+            "accelerator": accelerator,
+            # A GPU adds in another order each time, unless it is told not to.
+            **({} if accelerator == "cpu" else {"deterministic": True}),
             "enable_progress_bar": False,
             "enable_model_summary": False,
             "enable_checkpointing": False,

@@ -40,7 +40,7 @@ class DrawsInForward(ThinVGG):
         self.noise = types.SimpleNamespace(rng=torch.Generator().manual_seed(0))
 
     def forward(self, images):
-        return super().forward(images + 0.1 * torch.rand(1, generator=self.noise.rng))
+        return super().forward(images + 0.1 * float(torch.rand(1, generator=self.noise.rng)))
 
 
 class LogsInForward(ThinVGG):
