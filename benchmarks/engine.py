@@ -1,10 +1,11 @@
 """Time and memory of the maps, compared with other libraries and with the limit: one forward and one backward pass.
 
-    python benchmarks/engine.py [--out docs/benchmark.md] [--rounds 7]
+    python benchmarks/engine.py [--out docs/benchmark.md] [--rounds 7] [--device cuda]
 
 Times are medians over rounds. In each round all contenders take turns, so that a machine of changing speed is fair to
-all of them. Memory is the peak of a separate process per contender, over its memory before the first map. The network
-is VGG16 with random weights, the images have 224 x 224 pixels.
+all of them. Memory is the peak of a separate process per contender, over its memory before the first map; on a GPU it
+is the memory of torch's tensors there. The network is VGG16 with random weights, the images have 224 x 224 pixels. They
+are as many as a chunk has: 8 on a CPU, 32 on a GPU.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ RELUS = (1, 3, 6, 8, 11, 13, 15, 18, 20, 22, 25, 27, 29)
 LAST = "block5_conv3"
 OWN, LOOK = "this package", "a look at masked images"
 BF16 = f"{OWN}, bf16"
+LIMITS = {"limit": torch.channels_last, "limit, NCHW": torch.contiguous_format}
 Work = Callable[[], object]
 
 
@@ -51,9 +53,9 @@ def network() -> nn.Module:
     return model.eval()
 
 
-def random_images(count: int) -> Tensor:
+def random_images(count: int, device: str = "cpu") -> Tensor:
     """Return ``(count, 3, 224, 224)`` in 0..1."""
-    return torch.rand(count, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    return torch.rand(count, 3, 224, 224, generator=torch.Generator().manual_seed(1)).to(device)
 
 
 def photographs(count: int) -> Tensor:
@@ -67,13 +69,13 @@ def photographs(count: int) -> Tensor:
     return torch.stack(pieces).permute(0, 3, 1, 2).float() / 255
 
 
-def limit(images: Tensor) -> Work:
-    """Run one forward and one backward to the input, with frozen weights in the best memory format."""
-    frozen = network().requires_grad_(False).to(memory_format=torch.channels_last)
-    best = images.contiguous(memory_format=torch.channels_last)
+def limit(images: Tensor, memory_format: torch.memory_format) -> Work:
+    """Run one forward and one backward to the input, with frozen weights in a memory format."""
+    frozen = network().requires_grad_(False).to(images.device).to(memory_format=memory_format)
+    laid_out = images.contiguous(memory_format=memory_format)
 
     def work() -> None:
-        given = best.detach().requires_grad_()
+        given = laid_out.detach().requires_grad_()
         frozen(given).amax(dim=1).sum().backward()
 
     return work
@@ -81,7 +83,7 @@ def limit(images: Tensor) -> Work:
 
 def forward(images: Tensor) -> Work:
     """Run one forward without gradients."""
-    model = network()
+    model = network().to(images.device)
 
     def work() -> None:
         with torch.no_grad():
@@ -92,7 +94,7 @@ def forward(images: Tensor) -> Work:
 
 def this_package(images: Tensor, layers: str = "all", **options: Any) -> Work:
     """Run `GradCAM` in one pass for all layers."""
-    cam = GradCAM(network(), layers, **options)
+    cam = GradCAM(network().to(images.device), layers, **options)
     return lambda: cam(images)
 
 
@@ -100,7 +102,7 @@ def torchcam(images: Tensor) -> Work:
     """Run torch-cam in one pass for all 13 layers."""
     from torchcam.methods import GradCAM as TorchCAM
 
-    model: Any = network()
+    model: Any = network().to(images.device)
     cam = TorchCAM(model, target_layer=[model.features[i] for i in RELUS])
 
     def work() -> object:
@@ -114,7 +116,7 @@ def pytorch_grad_cam(images: Tensor) -> Work:
     """Run pytorch-grad-cam with one object per layer, as one object returns the mean of its layers."""
     from pytorch_grad_cam import GradCAM as PytorchGradCAM
 
-    model: Any = network()
+    model: Any = network().to(images.device)
 
     def work() -> None:
         for i in RELUS:
@@ -128,7 +130,7 @@ def captum(images: Tensor) -> Work:
     """Run captum with one object per layer."""
     from captum.attr import LayerGradCam
 
-    model: Any = network()
+    model: Any = network().to(images.device)
 
     def work() -> None:
         with torch.no_grad():
@@ -140,7 +142,7 @@ def captum(images: Tensor) -> Work:
 
 
 CONTENDERS: dict[str, Callable[[Tensor], Work]] = {
-    "limit": limit,
+    **{name: partial(limit, memory_format=memory_format) for name, memory_format in LIMITS.items()},
     OWN: this_package,
     BF16: lambda images: this_package(images, precision="bf16"),
     "torch-cam": torchcam,
@@ -153,13 +155,12 @@ CONTENDERS: dict[str, Callable[[Tensor], Work]] = {
 SLOW = ("captum", "pytorch-grad-cam")
 
 
-def timed(rounds: int) -> dict[str, float]:
-    """Return the median seconds of each contender on 8 images. Each round has another order."""
-    images = random_images(8)
+def timed(images: Tensor, rounds: int) -> dict[str, float]:
+    """Return the median seconds of each contender on some images. Each round has another order."""
     works = {name: make(images) for name, make in CONTENDERS.items()}
     seconds = {name: [seconds_of(works.pop(name))] for name in SLOW}
     shuffle = random.Random(0)
-    order = [name for name in works if name != BF16 or multiplies_bf16()]
+    order = [name for name in works if name != BF16 or multiplies_bf16(images.device)]
     seconds |= {name: [] for name in order}
     for turn in range(rounds + 1):
         shuffle.shuffle(order)
@@ -167,19 +168,29 @@ def timed(rounds: int) -> dict[str, float]:
             taken = seconds_of(works[name])
             if turn:  # the first round warms up
                 seconds[name].append(taken)
-    return {name: statistics.median(seconds[name]) for name in CONTENDERS if name in seconds}
+    medians = {name: statistics.median(seconds[name]) for name in CONTENDERS if name in seconds}
+    # Which memory format is the best depends on the device.
+    return {**medians, "limit": min(medians.pop(name) for name in LIMITS)}
 
 
 def seconds_of(work: Work) -> float:
-    """Return the seconds that a function takes."""
+    """Return the seconds that a function takes, and a GPU with what the function asks of it."""
+    wait()
     start = time.perf_counter()
     work()
+    wait()
     return time.perf_counter() - start
 
 
-def frozen_base(layers: str, rounds: int) -> float:
+def wait() -> None:
+    """Wait until the GPU, if one is in use, has done what was asked of it."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+def frozen_base(layers: str, rounds: int, device: str) -> float:
     """Return the time of a later epoch / that of the first one, with blocks 1 to 4 frozen and 16 images."""
-    images, model = random_images(16), network()
+    images, model = random_images(16, device), network().to(device)
     children = list(model.get_submodule("features").children())
     for module in children[: RELUS[-3] - 1]:
         module.requires_grad_(False)
@@ -192,16 +203,22 @@ def frozen_base(layers: str, rounds: int) -> float:
     return statistics.median(ratios)
 
 
-def resident() -> float:
-    """Return the resident memory of this process in MB."""
+def resident(device: str) -> float:
+    """Return the memory of this process in MB: what is resident, or on a GPU that of its tensors."""
+    if device != "cpu":
+        return torch.cuda.memory_allocated() / 1e6
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 1e6
 
 
-def peak_over_start(name: str, count: int) -> float:
+def peak_over_start(name: str, count: int, device: str) -> float:
     """Return the peak memory of a contender in MB, over the start. Run it in a separate process."""
-    work = {**CONTENDERS, LOOK: look}[name](random_images(count))
-    start = resident()
+    work = {**CONTENDERS, LOOK: look}[name](random_images(count, device))
+    start = resident(device)
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats()
+        work()
+        return torch.cuda.max_memory_allocated() / 1e6 - start
     work()
     # A process inherits the peak of getrusage from its parent, so this reads the peak of its own memory.
     status = Path("/proc/self/status").read_text()
@@ -216,8 +233,8 @@ def discs(count: int, size: int) -> Tensor:
 
 def look(images: Tensor) -> Work:
     """Make the evaluator of masked images at one layer, and ask it a turn of the interventions."""
-    probe = ProbeSet(images, [i % 4 for i in range(len(images))], discs(len(images), images.shape[2]))
-    cam = GradCAM(network(), LAST)
+    probe = ProbeSet(images.cpu(), [i % 4 for i in range(len(images))], discs(len(images), images.shape[2]))
+    cam = GradCAM(network().to(images.device), LAST)
 
     def work() -> None:
         evaluator = Evaluator(cam, probe)
@@ -226,15 +243,15 @@ def look(images: Tensor) -> Work:
     return work
 
 
-def growth(calls: int) -> float:
+def growth(calls: int, device: str) -> float:
     """Return the growth of memory in MB between the 20th call and the last one."""
-    cam, images = GradCAM(network()), torch.rand(2, 3, 96, 96)
+    cam, images = GradCAM(network().to(device)), torch.rand(2, 3, 96, 96, device=device)
     for _ in range(20):
         cam(images)
-    start = resident()
+    start = resident(device)
     for _ in range(calls):
         cam(images)
-    return resident() - start
+    return resident(device) - start
 
 
 def fail(_: str, error: Exception) -> None:
@@ -259,8 +276,10 @@ def event_file(entries: int = 10) -> float:
     return size / 1e3 / (len(probe) * len(evaluator.layers) * entries)
 
 
-def multiplies_bf16() -> bool:
-    """Return True if the processor has instructions for bfloat16. Without them it is emulated, which is slower."""
+def multiplies_bf16(device: torch.device) -> bool:
+    """Return True if the device has instructions for bfloat16. Without them it is emulated, which is slower."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     flags = Path("/proc/cpuinfo").read_text()
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
@@ -276,8 +295,10 @@ def describe_machine(*packages: str) -> str:
     """Return the versions of some packages, the processor and the number of threads."""
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
     model = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "")
+    gpu = f" {torch.cuda.get_device_name()};" if torch.cuda.is_initialized() else ""
     return (
-        f"Python {platform.python_version()}, {versions};{model.partition(':')[2]}, {torch.get_num_threads()} threads."
+        f"Python {platform.python_version()}, {versions};{gpu}{model.partition(':')[2]}, "
+        f"{torch.get_num_threads()} threads."
     )
 
 
@@ -285,25 +306,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("docs/benchmark.md"))
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--peak", nargs=2, metavar=("CONTENDER", "IMAGES"), help=argparse.SUPPRESS)
     parser.add_argument("--growth", type=int, metavar="CALLS", help=argparse.SUPPRESS)
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     if args.peak:
-        print(peak_over_start(args.peak[0], int(args.peak[1])))
+        print(peak_over_start(args.peak[0], int(args.peak[1]), "cpu"))
         return
     if args.growth:
-        print(growth(args.growth))
+        print(growth(args.growth, "cpu"))
         return
-    seconds = timed(args.rounds)
-    memory = {name: in_own_process("--peak", name, "8", times=3) for name in (OWN, "torch-cam", "forward alone")}
-    last, masked, many, few = (
-        in_own_process("--peak", name, count, times=3)
-        for name, count in ((f"{OWN}, {LAST}", "8"), (LOOK, "64"), (OWN, "256"), (OWN, "32"))
-    )
+    chunk = 8 if args.device == "cpu" else 32
+    seconds = timed(random_images(chunk, args.device), args.rounds)
+
+    def peak(name: str, count: int) -> float:
+        # The tensors of a GPU are counted, so they need no process of their own.
+        on_cpu = args.device == "cpu"
+        return in_own_process("--peak", name, str(count), times=3) if on_cpu else peak_over_start(name, count, "cuda")
+
+    memory = {name: peak(name, chunk) for name in (OWN, "torch-cam", "forward alone")}
+    last, masked = peak(f"{OWN}, {LAST}", chunk), peak(LOOK, 64)
+    many, few = peak(OWN, 256), peak(OWN, 32)
+    grown = in_own_process("--growth", "200") if args.device == "cpu" else growth(200, args.device)
     own = seconds[OWN]
     rows = [
-        ("time / limit (8 images)", own / seconds["limit"], "<= 1.03"),
+        (f"time / limit ({chunk} images)", own / seconds["limit"], "<= 1.03"),
         (f"torch-cam's time (one pass for all 13 layers) / {OWN}'s", seconds["torch-cam"] / own, ">= 1.5"),
         (f"pytorch-grad-cam's time (one object per layer) / {OWN}'s", seconds["pytorch-grad-cam"] / own, ">= 20"),
         (f"captum's time / {OWN}'s", seconds["captum"] / own, ">= 10"),
@@ -312,12 +340,12 @@ def main() -> None:
         (f"{LAST} alone: memory / that forward's", last / memory["forward alone"], "<= 1.3"),
         (f"{LOOK} (64), {LAST}: memory / that forward's", masked / memory["forward alone"], "<= 1.3"),
         ("memory of 256 probe images / of 32", many / few, "<= 1.1"),
-        ("growth of memory over 200 calls, MB", in_own_process("--growth", "200"), "none"),
+        ("growth of memory over 200 calls, MB", grown, "none"),
         ("kB in the event file per image, layer and entry of a run of ten", event_file(), "<= 4"),
         *(
             (
                 f"{layers}, blocks 1-4 frozen: a later epoch / the first (16 images)",
-                frozen_base(name, args.rounds),
+                frozen_base(name, args.rounds, args.device),
                 goal,
             )
             for layers, name, goal in (("block5", "block5", "<= 0.35"), ("all layers", "all", "<= 0.7"))
@@ -330,7 +358,7 @@ def main() -> None:
         "|---|---|---|",
         *(f"| {what} | {value:.2f} | {goal} |" for what, value, goal in rows),
         "",
-        "Seconds for 8 images: " + "; ".join(f"{name} {taken:.2f}" for name, taken in seconds.items()) + ".",
+        f"Seconds for {chunk} images: " + "; ".join(f"{name} {taken:.3g}" for name, taken in seconds.items()) + ".",
         "",
         "Peak memory over the start, MB: "
         + "; ".join(f"{name} {taken:.0f}" for name, taken in memory.items())
@@ -342,7 +370,10 @@ def main() -> None:
     table = "\n".join(lines)
     print(table)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(f"# Benchmark\n\nMade by `make bench`.\n\n{table}\n")
+    title, command = "Benchmark", "make bench"
+    if args.device != "cpu":
+        title, command = "Benchmark on a GPU", f"python benchmarks/engine.py --device {args.device}"
+    args.out.write_text(f"# {title}\n\nMade by `{command}`.\n\n{table}\n")
 
 
 if __name__ == "__main__":

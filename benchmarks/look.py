@@ -1,19 +1,19 @@
 """The time of a whole look, part by part, beside the time of its maps alone.
 
-    python benchmarks/look.py [--rounds 9] [--docs docs]
-    python benchmarks/look.py --training
+    python benchmarks/look.py [--rounds 9] [--docs docs] [--device cuda] [--weights demo]
 
 Sixteen photographs go through the 13 layers of a VGG16, as at each validation of a training with all defaults, and 64
 are there for the verdict. The first look asks all of them. The network shows no sign of a shortcut, so from the second
 look on it is asked by turns. Each round makes one look, and the maps alone right after it. The ratios are medians over
-the rounds, but for the first look. Nothing else should run.
-
-``--training`` measures a step of training beside the maps of the same images instead.
+the rounds, but for the first look. Then the same network is trained for some steps. From their time per image follows
+that of an epoch, with data that are ready and without a validation. Nothing else should run.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import math
 import statistics
 import tempfile
 import time
@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import torch
-from engine import describe_machine, discs, fail
+from engine import describe_machine, discs, fail, multiplies_bf16, wait
 from images import IMAGES, photographs
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from pretrained import for_finetuning
+from pretrained import VGG16, for_finetuning
 from pytorch_lightning.loggers import TensorBoardLogger
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
 from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet
@@ -38,12 +38,13 @@ from gradcam_callback.writers import TensorBoardWriter
 
 ASKED, MEASURED, DRAWN, WHOLE = "interventions", "measuring", "drawing and writing", "the whole look"
 FIRST, PREPARED, SECONDS = "a look that asks all", "time before the first look", "seconds of the maps alone"
-# Side in pixels, masks, frozen blocks, and the goal for the whole look.
-CASES = [
-    (size, masked, frozen, goal)
-    for size in (128, 224)
-    for masked, frozen, goal in ((True, 0, 2.5), (False, 0, 2.0), (True, 3, 1.8))
-]
+STEP = "seconds of training per image"
+# The images of an epoch, of a small and of a large fine-tuning. The second is that of ImageNet-100.
+EPOCHS = (2_000, 126_689)
+# Masks, frozen blocks, precision, and the goal for the whole look.
+CASES = [(True, 0, "full", 2.5), (False, 0, "full", 2.0), (True, 3, "full", 1.8), (True, 0, "bf16", 1.7)]
+# The images of a step of training. A GPU is faster with more.
+BATCH = {"cpu": IMAGES, "cuda": 4 * IMAGES}
 DRAWING_GOALS = {128: 0.2, 224: 0.12}
 COLOURS = {"maps": "#52525b", ASKED: "#f59e0b", MEASURED: "#0ea5e9", DRAWN: "#a855f7"}
 Result = TypeVar("Result")
@@ -52,8 +53,10 @@ Given = ParamSpec("Given")
 
 def timed(work: Callable[Given, Result], *args: Given.args, **kwargs: Given.kwargs) -> tuple[Result, float]:
     """Return the result of a function, and the seconds that it takes."""
+    wait()
     start = time.perf_counter()
     result = work(*args, **kwargs)
+    wait()
     return result, time.perf_counter() - start
 
 
@@ -66,16 +69,19 @@ def freeze(network: nn.Module, blocks: int) -> None:
         module.requires_grad_(False)
 
 
-def measure(size: int, masked: bool, frozen: int, rounds: int) -> dict[str, float]:
-    """Return the time of each part of a look / the time of the maps alone, and the seconds of these.
+def measure(network: VGG16, size: int, masked: bool, frozen: int, precision: str, rounds: int) -> dict[str, float]:
+    """Return the time of each part of a look / the time of the maps alone in full precision, and seconds of these.
 
     Args:
+        network: is frozen and trained.
         size: side of the images in pixels.
         masked: True gives each image a disc as its mask; False asks by the frame.
         frozen: the number of blocks that are frozen.
+        precision: that of the look and of the training.
         rounds: the number of looks.
     """
-    network = for_finetuning("demo", 4).eval()
+    device = next(network.parameters()).device
+    network.eval()
     # It answers the same on any background.
     network.get_parameter("classifier.2.bias").data[0] = 100
     freeze(network, frozen)
@@ -84,8 +90,9 @@ def measure(size: int, masked: bool, frozen: int, rounds: int) -> dict[str, floa
     labels, masks = [i % 4 for i in range(len(images))], discs(len(images), size) if masked else None
     probe = ProbeSet(images, labels, masks).watch(IMAGES)
     alone, state = GradCAM(network, reuse_frozen=False), RunState()
-    alone(probe.images, probe.labels)  # warms up
-    evaluator, prepared = timed(Evaluator, GradCAM(network), probe)
+    watched = probe.images.to(device)
+    alone(watched, probe.labels)  # warms up
+    evaluator, prepared = timed(Evaluator, GradCAM(network, precision=precision), probe)
     interventions = evaluator.interventions
     assert interventions is not None
     seconds: dict[str, list[float]] = {}
@@ -100,7 +107,7 @@ def measure(size: int, masked: bool, frozen: int, rounds: int) -> dict[str, floa
             shard, computed = timed(evaluator.compute_shard, turn=turn)
             evaluation, measured = timed(evaluator.merge, [shard], state.previous)
             _, drawn = timed(log.log, evaluation, epoch, epoch)
-            _, maps = timed(alone, probe.images, probe.labels)
+            _, maps = timed(alone, watched, probe.labels)
             whole = computed + measured + drawn
             if not epoch:
                 seconds[FIRST] = [whole / maps]
@@ -112,22 +119,26 @@ def measure(size: int, masked: bool, frozen: int, rounds: int) -> dict[str, floa
                 seconds.setdefault(SECONDS, []).append(maps)
     found = {part: statistics.median(values) for part, values in seconds.items()}
     look = found[WHOLE] * found[SECONDS]
-    return {**found, PREPARED: (prepared + laid_out + started) / look}
+    step = seconds_per_image(network.train(), few.to(device), precision, rounds)
+    return {**found, PREPARED: (prepared + laid_out + started) / look, STEP: step}
 
 
-def compare_training(rounds: int) -> float:
-    """Return the time of a step of training / the time of the maps, on the same images of 224 px, nothing frozen."""
-    network = for_finetuning("demo", 4)
-    cam, optimizer = GradCAM(network), torch.optim.AdamW(network.parameters(), 1e-5)
-    images, labels = photographs(), torch.arange(IMAGES) % 4
+def seconds_per_image(network: VGG16, images: Tensor, precision: str, rounds: int) -> float:
+    """Return the seconds of training per image, with AdamW. What is frozen stays so."""
+    device = images.device.type
+    optimizer = torch.optim.AdamW([tensor for tensor in network.parameters() if tensor.requires_grad], 1e-5)
+    batch = images.repeat(math.ceil(BATCH[device] / len(images)), 1, 1, 1)[: BATCH[device]]
+    labels = torch.arange(len(batch), device=device) % 4
 
     def step() -> None:
         optimizer.zero_grad()
-        cross_entropy(network(images), labels).backward()
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
+            loss = cross_entropy(network(batch), labels)
+        loss.backward()
         optimizer.step()
 
-    ratios = [timed(step)[1] / timed(cam, images, labels)[1] for _ in range(rounds + 1)]
-    return statistics.median(ratios[1:])  # the first warms up
+    taken = [timed(step)[1] for _ in range(rounds + 1)]
+    return statistics.median(taken[1:]) / len(batch)  # the first warms up
 
 
 def plot(found: dict[str, dict[str, float]], path: Path) -> None:
@@ -150,34 +161,42 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--docs", type=Path, default=Path("docs"))
-    parser.add_argument("--training", action="store_true")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--weights", default="demo", help="the source of the weights, as for the examples")
     args = parser.parse_args()
-    if args.training:
-        print(f"a step of training / the maps of its images: {compare_training(args.rounds):.2f}")
-        return
     found, rows = {}, []
-    for size, masked, frozen, goal in CASES:
+    for size, (masked, frozen, precision, goal) in itertools.product(DRAWING_GOALS, CASES):
+        if precision == "bf16" and not multiplies_bf16(torch.device(args.device)):
+            continue
         what = f"{size} px, {'masks' if masked else 'no masks'}" + (f", blocks 1-{frozen} frozen" if frozen else "")
-        found[what] = values = measure(size, masked, frozen, args.rounds)
+        what += f", {precision}" if precision == "bf16" else ""
+        network = for_finetuning(args.weights, 4).to(args.device)
+        found[what] = values = measure(network, size, masked, frozen, precision, args.rounds)
+        shares = [values[WHOLE] * values[SECONDS] / (values[STEP] * images) for images in EPOCHS]
         drawn = values[MEASURED] + values[DRAWN]
         rows.append(
             f"| {what} | {values[WHOLE]:.2f} | {goal} | {values[ASKED]:.2f} | {drawn:.2f} | {DRAWING_GOALS[size]} | "
-            f"{values[FIRST]:.1f} | {values[PREPARED]:.2f} | {values[SECONDS]:.1f} |"
+            f"{values[FIRST]:.1f} | {values[PREPARED]:.2f} | {values[SECONDS]:.3g} | {values[STEP]:.2g} | "
+            + " | ".join(f"{share:.2%}" for share in shares)
+            + " |"
         )
         print(rows[-1], flush=True)
     head = ["16 images, 13 layers", WHOLE, "goal", ASKED, "measuring, drawing, writing", "goal", FIRST]
-    head += [f"{PREPARED} / a look", SECONDS]
-    made = f"Made by `python benchmarks/look.py --rounds {args.rounds}`. Times are in multiples of the maps alone."
-    lines = ["# What a look costs", "", made, ""]
+    head += [f"{PREPARED} / a look", SECONDS, STEP, *(f"a look / an epoch of {images:,} images" for images in EPOCHS)]
+    command = f"python benchmarks/look.py --rounds {args.rounds}"
+    command += "" if args.device == "cpu" else f" --device {args.device}"
+    made = f"Made by `{command}`. Times are in multiples of the maps alone in full precision, unless a unit is named."
+    name = "look" if args.device == "cpu" else "look-gpu"
+    lines = [f"# What a look costs{'' if args.device == 'cpu' else ' on a GPU'}", "", made, ""]
     lines += [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *rows, ""]
     lines += [
-        "![Where the time of a look goes](pictures/look.png)",
+        f"![Where the time of a look goes](pictures/{name}.png)",
         "",
         describe_machine("torch", "pytorch-lightning"),
         "",
     ]
-    (args.docs / "look.md").write_text("\n".join(lines))
-    plot(found, args.docs / "pictures" / "look.png")
+    (args.docs / f"{name}.md").write_text("\n".join(lines))
+    plot(found, args.docs / "pictures" / f"{name}.png")
 
 
 if __name__ == "__main__":
