@@ -41,7 +41,8 @@ def judge_networks(out: Path, basis: str) -> Iterator[Judged]:
     """Judge every network of a study whose answers were kept, by one basis and by each number of images."""
 
     def network(row: Row) -> tuple[object, ...]:
-        return row["kind"], row["correlation"], row["seed"], row["images"]
+        # The number of images may be a text, such as of one background each.
+        return row["kind"], row["correlation"], row["seed"], str(row["images"])
 
     saved = sorted(read_saved(out, basis, ANSWERS), key=lambda row: (*network(row), row["epoch"]))
     for _, (before, last) in groupby(saved, network):
