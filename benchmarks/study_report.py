@@ -160,6 +160,15 @@ def error(row: Row) -> float:
     return abs(float(row["background_gap"] - loss(row)))
 
 
+def error_by_chance(row: Row) -> float:
+    """Return the mean error that a forecast without bias has by the choice of its images alone.
+
+    This is that of a normal distribution of which 95 % lie in the interval of the gap.
+    """
+    deviation = float(row["background_gap_high"] - row["background_gap_low"]) / (2 * 1.96)
+    return deviation * math.sqrt(2 / math.pi)
+
+
 def mean(values: Iterable[float]) -> float:
     """Return the mean; 0 of no values."""
     listed = list(values)
@@ -347,10 +356,10 @@ def results(page: Page, final: list[Row], n_images: int | str) -> str:
             rows.append(
                 [name, f"{group}: {', '.join(kinds)}", "-" if area is None else f"{area:.3f}"]
                 + [f"{hits} of {among}" for hits, among in counts]
-                + [f"{mean(map(error, judged)):.3f}"]
+                + [f"{mean(map(each, judged)):.3f}" for each in (error, error_by_chance)]
             )
     head = ["basis", "kinds", "AUC of the gap", "caught", "false alarms", "caught, clearly", "false alarms, clearly"]
-    head += ["mean error of the gap as a forecast"]
+    head += ["mean error of the gap as a forecast", "that chance alone gives"]
     goals = f"AUC >= {page.auc}, caught >= 0.95, false alarms <= 0.05, error <= 0.04 by true masks"
     if n_images == FEW:
         goals = "AUC >= 0.95, false alarms <= 0.05 by true masks"
@@ -364,8 +373,9 @@ def results(page: Page, final: list[Row], n_images: int | str) -> str:
     return (
         f"## {title}\n\nResults on the kinds that no limit was chosen on. A network that loses more "
         f"than 15 points is to be caught, all others are not to be accused. *Clearly* are networks further than "
-        f"{100 * page.known_to:.0f} points from this line, as their loss is known to within that. Goals: {goals}.\n\n"
-        + format_table(head, rows)
+        f"{100 * page.known_to:.0f} points from this line, as their loss is known to within that. The last "
+        "column is the mean error of a forecast without bias, which follows from the widths of the intervals. Goals: "
+        f"{goals}.\n\n" + format_table(head, rows)
     )
 
 

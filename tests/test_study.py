@@ -111,7 +111,7 @@ def row(kind, gap, lost, suspected=None, epoch=4, seed=1):
     return {
         **metrics, "kind": kind, "correlation": 1.0, "seed": seed, "epoch": epoch, "images": 64, "basis": MASKS,
         "validation": 1.0, "conflicting": 1.0 - lost, "background_gap": gap, "background_gap_low": gap - 0.04,
-        "swap_accuracy": 1.0 - gap, "suspected": suspected,
+        "background_gap_high": gap + 0.04, "swap_accuracy": 1.0 - gap, "suspected": suspected,
     }  # fmt: skip
 
 
@@ -132,6 +132,12 @@ def test_counts_and_thresholds_are_those_counted_by_hand():
     assert study_report.count(rows, study_report.suspected, study_report.has_shortcut) == (1, 2)
     assert study_report.count(rows, study_report.suspected, study_report.has_none) == (0, 1)
     assert [round(study_report.error(entry), 6) for entry in rows] == [0.1, 0.1, 0.05]
+
+
+def test_the_error_by_chance_is_that_of_draws():
+    drawn = 0.04 / 1.96 * torch.randn(100_000, generator=torch.Generator().manual_seed(0))
+    expected = float(drawn.abs().mean())
+    assert study_report.error_by_chance(row("patch", 0.3, 0.3)) == pytest.approx(expected, rel=0.02)
 
 
 def test_the_page_judges_as_the_callback_does():
