@@ -156,25 +156,24 @@ class Counterfactuals:
 
 def _paint(images: Tensor, masks: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Paint objects out. Return, for each image, where it changes, ``(H, W)`` bool, and its new pixels there."""
-    changed = torch.empty_like(masks)
 
-    def paint(number: int) -> Tensor:
+    def paint(number: int) -> tuple[Tensor, Tensor]:
         image = images[number]
         painted = paint_out(image[None], masks[number][None])[0]
-        torch.any(painted != image, dim=0, out=changed[number])
-        return painted[:, changed[number]].flatten()
+        changed = (painted != image).any(dim=0)
+        return changed, painted[:, changed].flatten()
 
     # The operations are too small to keep many cores busy. But each thread keeps the memory that painting takes,
     # several times that of an image, so a small machine has none.
     painters = min(MOST_PAINTERS, torch.get_num_threads() // 4)
     if painters > 1:
         with ThreadPoolExecutor(painters) as pool:
-            pixels = list(pool.map(paint, range(len(images))))
+            painted = list(pool.map(paint, range(len(images))))
     else:
-        pixels = [paint(number) for number in range(len(images))]
-    # In one tensor: many small ones keep holes in the heap, into which no activation fits.
-    counts = [len(each) for each in pixels]
-    return list(zip(changed, torch.cat(pixels).split(counts), strict=True))
+        painted = [paint(number) for number in range(len(images))]
+    # In one tensor each: many small ones keep holes in the heap, into which no activation fits.
+    changed, pixels = zip(*painted, strict=True)
+    return list(zip(torch.stack(changed), torch.cat(pixels).split([len(each) for each in pixels]), strict=True))
 
 
 def _fingerprint(image: Tensor) -> bytes:
