@@ -46,11 +46,11 @@ LIMITS = {"limit": torch.channels_last, "limit, NCHW": torch.contiguous_format}
 Work = Callable[[], object]
 
 
-def network() -> nn.Module:
+def network(device: torch.device | str = "cpu") -> nn.Module:
     """Make a VGG16 with random weights, the same ones every time."""
     torch.manual_seed(0)
     model: nn.Module = vgg16()
-    return model.eval()
+    return model.eval().to(device)
 
 
 def random_images(count: int, device: str = "cpu") -> Tensor:
@@ -71,7 +71,7 @@ def photographs(count: int) -> Tensor:
 
 def limit(images: Tensor, memory_format: torch.memory_format) -> Work:
     """Run one forward and one backward to the input, with frozen weights in a memory format."""
-    frozen = network().requires_grad_(False).to(images.device).to(memory_format=memory_format)
+    frozen = network(images.device).requires_grad_(False).to(memory_format=memory_format)
     laid_out = images.contiguous(memory_format=memory_format)
 
     def work() -> None:
@@ -83,7 +83,7 @@ def limit(images: Tensor, memory_format: torch.memory_format) -> Work:
 
 def forward(images: Tensor) -> Work:
     """Run one forward without gradients."""
-    model = network().to(images.device)
+    model = network(images.device)
 
     def work() -> None:
         with torch.no_grad():
@@ -94,7 +94,7 @@ def forward(images: Tensor) -> Work:
 
 def this_package(images: Tensor, layers: str = "all", **options: Any) -> Work:
     """Run `GradCAM` in one pass for all layers."""
-    cam = GradCAM(network().to(images.device), layers, **options)
+    cam = GradCAM(network(images.device), layers, **options)
     return lambda: cam(images)
 
 
@@ -102,7 +102,7 @@ def torchcam(images: Tensor) -> Work:
     """Run torch-cam in one pass for all 13 layers."""
     from torchcam.methods import GradCAM as TorchCAM
 
-    model: Any = network().to(images.device)
+    model: Any = network(images.device)
     cam = TorchCAM(model, target_layer=[model.features[i] for i in RELUS])
 
     def work() -> object:
@@ -116,7 +116,7 @@ def pytorch_grad_cam(images: Tensor) -> Work:
     """Run pytorch-grad-cam with one object per layer, as one object returns the mean of its layers."""
     from pytorch_grad_cam import GradCAM as PytorchGradCAM
 
-    model: Any = network().to(images.device)
+    model: Any = network(images.device)
 
     def work() -> None:
         for i in RELUS:
@@ -130,7 +130,7 @@ def captum(images: Tensor) -> Work:
     """Run captum with one object per layer."""
     from captum.attr import LayerGradCam
 
-    model: Any = network().to(images.device)
+    model: Any = network(images.device)
 
     def work() -> None:
         with torch.no_grad():
@@ -190,7 +190,7 @@ def wait() -> None:
 
 def frozen_base(layers: str, rounds: int, device: str) -> float:
     """Return the time of a later epoch / that of the first one, with blocks 1 to 4 frozen and 16 images."""
-    images, model = random_images(16, device), network().to(device)
+    images, model = random_images(16, device), network(device)
     children = list(model.get_submodule("features").children())
     for module in children[: RELUS[-3] - 1]:
         module.requires_grad_(False)
@@ -234,7 +234,7 @@ def discs(count: int, size: int) -> Tensor:
 def look(images: Tensor) -> Work:
     """Make the evaluator of masked images at one layer, and ask it a turn of the interventions."""
     probe = ProbeSet(images.cpu(), [i % 4 for i in range(len(images))], discs(len(images), images.shape[2]))
-    cam = GradCAM(network().to(images.device), LAST)
+    cam = GradCAM(network(images.device), LAST)
 
     def work() -> None:
         evaluator = Evaluator(cam, probe)
@@ -245,7 +245,7 @@ def look(images: Tensor) -> Work:
 
 def growth(calls: int, device: str) -> float:
     """Return the growth of memory in MB between the 20th call and the last one."""
-    cam, images = GradCAM(network().to(device)), torch.rand(2, 3, 96, 96, device=device)
+    cam, images = GradCAM(network(device)), torch.rand(2, 3, 96, 96, device=device)
     for _ in range(20):
         cam(images)
     start = resident(device)

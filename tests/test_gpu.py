@@ -70,7 +70,7 @@ def test_the_memory_of_the_gpu_is_free_again_after_a_map(thin):
     assert torch.cuda.memory_allocated() == before
 
 
-def test_where_the_memory_of_the_gpu_runs_out_chunks_become_smaller():
+def test_if_the_memory_of_the_gpu_runs_out_chunks_become_smaller():
     # In float64, since in TF32 the maps of chunks of another size differ by a tenth of their maximum.
     model, images = ThinVGG(batch_norm=False).double().eval().cuda(), torch.rand(64, 3, 224, 224).double().cuda()
     expected = GradCAM(model, chunk_size=8)(images, 1)
