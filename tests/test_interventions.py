@@ -8,7 +8,7 @@ from conftest import Toys
 
 from gradcam_callback import ProbeSet
 from gradcam_callback.measures import BOXES, FRAME, MASKS
-from gradcam_callback.measures.inpaint import _usable, paint_out
+from gradcam_callback.measures.inpaint import _reach_counter, _usable, paint_out
 from gradcam_callback.measures.interventions import GOOD_DONOR, Counterfactuals
 from gradcam_callback.run.interventions import Interventions
 from gradcam_callback.run.turns import Turn
@@ -52,6 +52,17 @@ def test_a_hole_is_filled_from_inside_the_image_and_outside_of_the_hole():
         for dy, dx in shifts.tolist()
     ]
     assert _usable(places, shifts, hole).tolist() == expected
+    counts = _reach_counter(~hole)(places)[shifts[:, 0], shifts[:, 1]]
+    assert counts.tolist() == [sum(of_one_shift) for of_one_shift in expected]
+
+
+@pytest.mark.parametrize("size", [(32, 48), (33, 31)])
+def test_places_that_a_shift_reaches_are_counted_exactly_for_all_shifts(size):
+    hole = torch.rand(size) < 0.4
+    places = (torch.rand(size) < 0.3).nonzero()
+    shifts = torch.cartesian_prod(torch.arange(1 - size[0], size[0]), torch.arange(1 - size[1], size[1]))
+    counts = _reach_counter(~hole)(places)[shifts[:, 0], shifts[:, 1]]
+    assert torch.equal(counts.long(), _usable(places, shifts, hole).sum(dim=1))
 
 
 def test_painting_out_keeps_pixels_away_from_the_mask(toys):
