@@ -241,7 +241,8 @@ def best_thresholds(rows: list[Row]) -> tuple[list[float], list[float], list[flo
 
     grid = product([i / 100 for i in range(2, 31)], [i / 100 for i in range(-10, 11)], [i / 50 for i in range(11)])
     scores = {(gap, low, before): score(gap, low, before) for gap, low, before in grid if before <= gap}
-    best = [each for each, value in scores.items() if value > max(scores.values()) - 1e-9]
+    highest = max(scores.values())
+    best = [each for each, value in scores.items() if value > highest - 1e-9]
     gaps, lows, befores = (sorted(set(side)) for side in zip(*best, strict=True))
     return gaps, lows, befores
 

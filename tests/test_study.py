@@ -17,8 +17,8 @@ from gradcam_callback.saliency import Proposal
 
 @pytest.mark.parametrize("kind", biased.KINDS)
 def test_cues_follow_the_correlation_and_leave_the_objects_unchanged(kind):
-    never, always = (biased.make(kind, 60, correlation, seed=1) for correlation in (0.0, 1.0))
-    conflicting = biased.make(kind, 60, 1.0, seed=1, conflicting=True)
+    never, always = (biased.make(kind, 40, correlation, seed=1) for correlation in (0.0, 1.0))
+    conflicting = biased.make(kind, 40, 1.0, seed=1, conflicting=True)
     assert torch.equal(always.cues, always.labels)
     assert not (conflicting.cues == conflicting.labels).any()
     assert 0.1 < (never.cues == never.labels).double().mean() < 0.6, "a third by chance"
