@@ -121,7 +121,7 @@ def photographs() -> Tensor:
 
 @pytest.fixture(scope="session")
 def toys() -> Toys:
-    return Toys(18, bias=1.0, seed=0, size=64)
+    return Toys(18, bias=1.0, seed=0, size=48)
 
 
 @pytest.fixture

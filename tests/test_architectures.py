@@ -214,7 +214,7 @@ class Trained(pl.LightningModule):
     [
         (lambda: resnet18(weights=None, num_classes=3), {"target_layers": "last"}, "network.layer4.1.relu"),
         (
-            lambda: VisionTransformer(64, 16, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=16, num_classes=3),
+            lambda: VisionTransformer(48, 16, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=16, num_classes=3),
             {"target_layers": f"network.{LAYER}", "reshape_transform": "tokens"},
             f"network.{LAYER}",
         ),

@@ -152,7 +152,7 @@ UNCLEAR = {
 def test_what_is_not_certain_is_an_error_that_shows_the_item_and_the_way_out(toys, watch, form):
     items = [UNCLEAR[form](image, label) for image, label, _ in toys.items]
     module = Reads(lambda batch: (toys.items[0][0][None], torch.tensor([0])))
-    message = r"cannot find one .*Tensor float32 \(.*64, 64\).*batch_transform=lambda batch: \(images, labels\)"
+    message = r"cannot find one .*Tensor float32 \(.*48, 48\).*batch_transform=lambda batch: \(images, labels\)"
     with pytest.raises(ValueError, match=message) as caught:
         watch(module, DataLoader(items, batch_size=6))
     assert "tensor(" not in str(caught.value), "never the pixels"
@@ -185,8 +185,8 @@ def test_a_batch_transform_may_give_masks(toys, watch):
 @pytest.mark.parametrize(
     ("transform", "message"),
     [
-        (lambda batch: batch[0], r"to return \(images, labels\) or .* but got Tensor float32 \(15, 3, 64, 64\)"),
-        (lambda batch: (batch[0][0], batch[1]), r"but got \(Tensor float32 \(3, 64, 64\), Tensor int64 \(15,\)\)"),
+        (lambda batch: batch[0], r"to return \(images, labels\) or .* but got Tensor float32 \(15, 3, 48, 48\)"),
+        (lambda batch: (batch[0][0], batch[1]), r"but got \(Tensor float32 \(3, 48, 48\), Tensor int64 \(15,\)\)"),
         (lambda batch: batch["image"], r"your batch_transform to take the batch \[.*but it raised TypeError"),
     ],
 )

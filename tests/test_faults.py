@@ -315,8 +315,8 @@ HOSTILE = [
 
 def test_hostile_names_stay_names(thin, fit, tmp_path, events):
     """As names of images and of classes, through a real training, into all that it writes."""
-    images = torch.rand(len(HOSTILE), 3, 64, 64)
-    masks = torch.zeros(len(HOSTILE), 64, 64, dtype=torch.bool)
+    images = torch.rand(len(HOSTILE), 3, 48, 48)
+    masks = torch.zeros(len(HOSTILE), 48, 48, dtype=torch.bool)
     masks[:, 20:40, 20:40] = True
     labels = [i % 3 for i in range(len(HOSTILE))]
     probe = ProbeSet(images, labels, masks, names=HOSTILE, class_names=HOSTILE[:3])
@@ -358,9 +358,9 @@ class Names(HTMLParser):
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:MLFlow only allows:RuntimeWarning")
 def test_hostile_names_end_no_training_that_mlflow_logs(thin, fit, tmp_path, monkeypatch):
     """MLflow takes no metric whose name is a way out of its folder, and Lightning gives it all scalars."""
-    masks = torch.zeros(3, 64, 64, dtype=torch.bool)
+    masks = torch.zeros(3, 48, 48, dtype=torch.bool)
     masks[:, 20:40, 20:40] = True
-    probe = ProbeSet(torch.rand(3, 3, 64, 64), [0, 1, 2], masks, class_names=["..", "a/../../x", "a\nb"])
+    probe = ProbeSet(torch.rand(3, 3, 48, 48), [0, 1, 2], masks, class_names=["..", "a/../../x", "a\nb"])
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     logger = MLFlowLogger("focus", tracking_uri=f"file:{tmp_path / 'mlruns'}")
     trainer = fit(thin, GradCAMCallback(probe, "block5_conv3"), logger=logger)

@@ -93,7 +93,7 @@ def test_training_is_the_same_with_hooks_that_draw_random_numbers(toys, trainer)
     [
         (NORMALISE, r"channel 0 has mean .* \(are these normalised\?\)"),
         (lambda images: images * 255, r"\(are these normalised\?\)"),
-        (lambda images: images.repeat_interleave(2, 3), r"shape \(3, 64, 128\), those of the validation \(3, 64, 64\)"),
+        (lambda images: images.repeat_interleave(2, 3), r"shape \(3, 48, 96\), those of the validation \(3, 48, 48\)"),
     ],
 )
 @pytest.mark.parametrize("sanity", [0, 1])

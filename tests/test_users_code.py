@@ -30,7 +30,7 @@ class Draws(Dataset):
 
     def __getitem__(self, index):
         image, label, _ = self.toys[index]
-        noise = torch.rand(3, 64, 64, generator=self.augment.options["noise"])
+        noise = torch.rand(3, 48, 48, generator=self.augment.options["noise"])
         return image + 0.1 * noise + 0.1 * float(self.augment.steps[0].rng.random()), label
 
 

@@ -30,7 +30,7 @@ MANY = 36
 @pytest.fixture(scope="module")
 def many():
     """36 toys of three classes with masks."""
-    return Toys(MANY, bias=1.0, seed=0, size=64)
+    return Toys(MANY, bias=1.0, seed=0, size=48)
 
 
 @pytest.fixture(scope="module")
@@ -288,7 +288,7 @@ def test_of_many_classes_those_with_enough_images_are_chosen():
 
 def test_records_and_sheets_hold_as_many_objects_as_are_watched(probe, drawn):
     torch.manual_seed(0)
-    network, takes = ReadsTheGround(Toys(9, bias=1.0, seed=0, size=64)), Takes()
+    network, takes = ReadsTheGround(Toys(9, bias=1.0, seed=0, size=48)), Takes()
     evaluator = Evaluator(GradCAM(network, "block5_conv3"), probe)
 
     def report(_, error):
@@ -330,14 +330,14 @@ def test_all_sheets_show_an_image_in_the_same_colours(large):
 
 
 def test_a_mask_of_an_image_that_takes_no_part_does_not_decide_the_basis(large):
-    probe = ProbeSet(large.images, large.labels, [(0, 2, 64, 64), *large.masks[1:]])
+    probe = ProbeSet(large.images, large.labels, [(0, 2, 48, 48), *large.masks[1:]])
     assert probe.has_box_masks
     with pytest.warns(GradCAMWarning, match="take no part in the swap test"):
         assert Interventions(probe, 0).basis == "masks"
 
 
 def test_if_no_judged_image_takes_part_the_accuracy_is_that_of_the_watched_ones(thin, many):
-    whole = torch.ones(64, 64, dtype=torch.bool)
+    whole = torch.ones(48, 48, dtype=torch.bool)
     masks = [None] * 20 + [whole] * 16
     labels = torch.tensor([0] * 20 + [1] * 16)
     images = torch.stack([image for image, _, _ in many.items])
@@ -368,7 +368,7 @@ def test_a_few_watched_images_cost_no_more_than_a_turn_with_a_sign(large, n, ask
 def test_a_run_with_other_images_of_the_verdict_starts_anew(fit, large, many):
     first = GradCAMCallback(large.watch(6), "block5_conv3")
     module = fit(AlwaysTheSame(), first, max_epochs=1)
-    other = ProbeSet.from_dataset(Toys(MANY, bias=1.0, seed=9, size=64), MANY // 3)
+    other = ProbeSet.from_dataset(Toys(MANY, bias=1.0, seed=9, size=48), MANY // 3)
     judged = large.watch(6).verdict_set
     mixed = ProbeSet(
         torch.cat([judged.images[:6], other.images[6:]]), judged.labels, torch.cat([judged.masks[:6], other.masks[6:]])

@@ -63,7 +63,7 @@ def test_maps_are_saved_as_they_are_and_load_in_two_lines(thin, fit, tmp_path, p
     assert pictures_of(folder) == set(), "these are in TensorBoard"
     for entry in callback.history:
         maps = np.load(folder / "maps" / f"{int(entry['step']):08d}.npz")
-        assert list(maps) == LAYERS and maps[LAYERS[1]].shape == (3, 4, 4) and maps[LAYERS[1]].dtype == np.float32
+        assert list(maps) == LAYERS and maps[LAYERS[1]].shape == (3, 3, 3) and maps[LAYERS[1]].dtype == np.float32
         assert maps[LAYERS[1]].mean() == pytest.approx(entry[f"gradcam/strength/{LAYERS[1]}"], rel=1e-5)
     asked = np.load(folder / "probe.npz")
     assert np.array_equal(asked["images"], probe.display_images()) and np.array_equal(
