@@ -106,9 +106,10 @@ def test_layer_panels_draws_heatmaps_and_overlays_of_real_photographs(tmp_path, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere.png"], "No such file or directory: 'nowhere.png'"),
-        (["text.png"], "cannot identify image file 'text.png'"),
-        (["photo.png", "--target", "9"], "(the model returns 4 logits), but got [9]"),
+        # Old versions of Pillow name the whole path.
+        (["nowhere.png"], "No such file or directory: '.*nowhere.png'"),
+        (["text.png"], "cannot identify image file '.*text.png'"),
+        (["photo.png", "--target", "9"], r"\(the model returns 4 logits\), but got \[9\]"),
         (["photo.png", "--classes", "a,b"], "Expected 4 class names, one per logit, but got 2"),
         (["photo.png", "--colormap", "gold"], "invalid choice: 'gold'"),
     ],
@@ -120,7 +121,7 @@ def test_the_errors_of_layer_panels_have_no_traceback(tmp_path, monkeypatch, cap
     Path("text.png").write_text("no image")
     with pytest.raises(SystemExit) as caught:
         layer_panels.main()
-    assert message in f"{caught.value.code} {capsys.readouterr().err}"
+    assert re.search(message, f"{caught.value.code} {capsys.readouterr().err}")
 
 
 @pytest.fixture(scope="module")

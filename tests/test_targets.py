@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet, is_watching
 from gradcam_callback.maps import CAMs, predicted_class
-from gradcam_callback.maps.probabilities import UNKNOWN, find_ending
+from gradcam_callback.maps.probabilities import LINEAR, UNKNOWN, find_ending
 from gradcam_callback.run import Evaluator, caption_maps
 
 LAYERS = ["block4_conv3", "block5_conv3"]
@@ -50,6 +50,7 @@ ENDS = {
     "sigmoid": torch.sigmoid,
     "a module": nn.Softmax(dim=-1),
     "then float": lambda z: torch.sigmoid(z).float(),
+    "then turned": lambda z: torch.stack(torch.sigmoid(z).T.unbind(0), dim=1)[:, [0, 1, 2, 3]],
     "then squeezed and back": lambda z: torch.sigmoid(z).squeeze(0)[None] if len(z) == 1 else torch.sigmoid(z),
 }
 
@@ -75,10 +76,11 @@ def test_probabilities_are_explained_by_their_logits(network, images, end, scale
     torch.testing.assert_close(GradCAM(model, LAYERS).predict(images), found.logits, rtol=1e-9, atol=1e-9)
 
 
-def test_a_single_probability_is_that_of_class_one(images):
+@pytest.mark.parametrize("end", [torch.sigmoid, lambda z: torch.sigmoid(z)[:, 0].reshape(-1, 1)])
+def test_a_single_probability_is_that_of_class_one(images, end):
     torch.manual_seed(0)
     network = ThinVGG(1).double().eval()
-    model = Ends(network, torch.sigmoid)
+    model = Ends(network, end)
     for target in (0, 1):
         assert_close(GradCAM(model, LAYERS)(images, target).maps, GradCAM(network, LAYERS)(images, target).maps, 1e-9)
 
@@ -238,6 +240,30 @@ def test_outputs_without_a_graph_do_not_tell_how_they_were_made():
     assert find_ending(torch.rand(2, 3)).kind == UNKNOWN
     outputs = torch.rand(2, 3, requires_grad=True)
     assert find_ending(outputs.sigmoid()).kind != UNKNOWN != find_ending(outputs @ torch.rand(3, 3)).kind
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda z: z[:, 0][:, None],
+        lambda z: z[:, 1:],
+        lambda z: z[:, [2, 0]],
+        lambda z: z.split(1, dim=1)[0],
+        lambda z: torch.stack(z.unbind(1)).T.contiguous(),
+        lambda z: z[:, :1].expand(-1, 2),
+        lambda z: -z,
+        lambda z: functional.layer_norm(z, (3,)),
+    ],
+)
+def test_logits_of_any_form_are_logits(end):
+    logits = nn.Linear(4, 3)(torch.rand(2, 4))
+    assert find_ending(end(logits)).kind == LINEAR
+    assert find_ending(end(logits).softmax(dim=1)).kind == "softmax"
+
+
+def test_a_part_of_a_softmax_does_not_tell_its_logits():
+    for part in (lambda p: p[:, 1], lambda p: p[:, :2], lambda p: p.gather(1, torch.tensor([[0], [1]]))):
+        assert find_ending(part(nn.Linear(4, 3)(torch.rand(2, 4)).softmax(dim=1))).kind == UNKNOWN
 
 
 def test_labels_are_checked_once_the_number_of_classes_is_known(thin):

@@ -51,14 +51,22 @@ def test_probabilities_of_another_making_are_refused_with_the_way_out(toys, fit,
     fit(Odd(), GradCAMCallback(target_layers=LAYERS, output_transform=torch.log), max_epochs=1)
 
 
-def test_logits_are_never_taken_for_probabilities(toys, fit):
+@pytest.mark.parametrize(
+    ("end", "transform"),
+    [
+        (lambda z: z, None),
+        (lambda z: z[:, [0, 1, 2]], None),
+        (lambda z: z / 1, lambda outputs: 1 * outputs),
+    ],
+)
+def test_logits_are_never_taken_for_probabilities(toys, fit, end, transform):
     """However small: an untrained network's may all lie in 0..1."""
 
     class Small(ThinVGG):
         def forward(self, images):
-            return super().forward(images) * 1e-6 + 0.5
+            return end(super().forward(images) * 1e-6 + 0.5)
 
-    callback = GradCAMCallback(target_layers=LAYERS)
+    callback = GradCAMCallback(target_layers=LAYERS, output_transform=transform)
     fit(Small(), callback, max_epochs=1)
     assert "gradcam/probe_accuracy" in callback.history[0]
 

@@ -23,11 +23,28 @@ _KEEP = (
     "UnsqueezeBackward",
     "ViewBackward",
 )
+# Operations that take some of the values, or move them. Behind a softmax they may leave a part of its classes, which no
+# longer tells the logits.
+_SELECT = (
+    "ExpandBackward",
+    "GatherBackward",
+    "IndexBackward",
+    "IndexSelectBackward",
+    "PermuteBackward",
+    "SelectBackward",
+    "SliceBackward",
+    "SplitBackward",
+    "StackBackward",
+    "TransposeBackward",
+    "UnbindBackward",
+)
 _FUNCTIONS = {"SigmoidBackward": "sigmoid", "SoftmaxBackward": "softmax", "LogSoftmaxBackward": "log_softmax"}
-# The last operations of models that surely return logits: a linear layer, a convolution, a mean over positions, a sum.
+# The last operations of models that surely return logits: a linear layer, a convolution, a mean over positions, a sum,
+# a normalisation. A division is none, as probabilities may be made by it.
 _LINEAR = (
     "AddBackward",
     "AddmmBackward",
+    "BaddbmmBackward",
     "BmmBackward",
     "CatBackward",
     "ConvolutionBackward",
@@ -35,6 +52,9 @@ _LINEAR = (
     "MeanBackward",
     "MmBackward",
     "MulBackward",
+    "NativeBatchNormBackward",
+    "NativeLayerNormBackward",
+    "NegBackward",
     "SubBackward",
     "SumBackward",
 )
@@ -57,16 +77,17 @@ class Ending(NamedTuple):
 
 def find_ending(outputs: Tensor) -> Ending:
     """Return how a model ends, from the graph of its outputs ``(N, K)``."""
-    node = outputs.grad_fn
+    node, is_whole = outputs.grad_fn, True
     while node is not None:
         name = node.name().rstrip("0123456789")
-        if name in _FUNCTIONS:
+        if name in _FUNCTIONS and (is_whole or _FUNCTIONS[name] == "sigmoid"):
             before, place = node.next_functions[0]
             if before is not None:
                 return Ending(_FUNCTIONS[name], GradientEdge(node, 0), GradientEdge(before, place))
         if name in _LINEAR:
             return Ending(LINEAR)
-        if name not in _KEEP:
+        is_whole &= name in _KEEP
+        if name not in _KEEP + _SELECT:
             break
         node = node.next_functions[0][0]
     return Ending(UNKNOWN)

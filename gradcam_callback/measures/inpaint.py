@@ -35,19 +35,34 @@ def paint_out(images: Tensor, masks: Tensor) -> Tensor:
     holes = widen(masks, reach)
     smooth = fill_smoothly(images, holes)
     patched = torch.stack([_patch(*parts) for parts in zip(images, smooth, holes, strict=True)])
-    # The weight is 1 on the hole and falls to 0 over the width of the blend. Padding must not count, or else the weight
-    # would also fall at the image's edges.
-    blend = functional.avg_pool2d(
-        widen(holes, reach)[:, None].to(images.dtype), 2 * reach + 1, 1, reach, count_include_pad=False
-    )
-    return images + blend * (patched - images)
+    # The weight is 1 on the hole and falls to 0 over the width of the blend. It is a share of the pixels that there
+    # are, or else it would also fall at the image's edges.
+    blend = _count_around(widen(holes, reach), reach) / _count_around(torch.ones_like(holes[:1]), reach)
+    return images + blend[:, None].to(images.dtype) * (patched - images)
 
 
 def widen(masks: Tensor, reach: int) -> Tensor:
     """Widen each mask by ``reach`` pixels to all sides."""
-    # Rows and columns in turn: at 224 px this takes a fifth of the time of both at once.
-    wider = functional.max_pool2d(masks.float(), (1, 2 * reach + 1), stride=1, padding=(0, reach))
-    return functional.max_pool2d(wider, (2 * reach + 1, 1), stride=1, padding=(reach, 0)) > 0
+    return _count_around(masks, reach) > 0
+
+
+def _count_around(masks: Tensor, reach: int) -> Tensor:
+    """Count the True pixels in the square around each pixel.
+
+    Pooling would add up all pixels of every square. This takes as long for large squares as for small ones.
+
+    Args:
+        masks: ``(N, H, W)`` bool.
+        reach: the square has ``2 * reach + 1`` pixels a side.
+
+    Returns:
+        ``(N, H, W)`` float32. The numbers are exact, as float32 holds whole numbers up to 2^24.
+    """
+    counts, side = masks.float(), 2 * reach + 1
+    for _ in range(2):
+        sums = functional.pad(counts, (reach + 1, reach)).cumsum(dim=2)
+        counts = (sums[:, :, side:] - sums[:, :, :-side]).transpose(1, 2)
+    return counts
 
 
 def _patch(image: Tensor, smooth: Tensor, hole: Tensor) -> Tensor:

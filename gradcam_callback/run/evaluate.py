@@ -324,7 +324,8 @@ class Evaluator:
             raise MapError(
                 f"Expected the model to return logits (N, K), but all its outputs for the {len(self.probe)} probe "
                 f"images lie between {outputs.min():.2g} and {outputs.max():.2g}, as probabilities do. Return the "
-                "logits, or pass output_transform=torch.logit for a sigmoid, output_transform=torch.log for a softmax."
+                "logits, or pass output_transform=torch.logit for a sigmoid, output_transform=torch.log for a softmax. "
+                "If they are logits, say so by output_transform=lambda outputs: 1 * outputs."
             )
 
 
