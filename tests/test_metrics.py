@@ -36,6 +36,13 @@ def test_coverage_keeps_the_area_of_the_mask(size):
     torch.testing.assert_close(metrics.coverage(mask, *size).mean(dim=(1, 2)), metrics.mask_area(mask))
 
 
+@pytest.mark.parametrize("size", [(1, 1), (6, 9), (12, 36), (24, 18), (24, 36)])
+def test_cells_of_whole_pixels_are_covered_by_the_mean_of_their_pixels(size):
+    mask = torch.rand(2, 24, 36, generator=torch.Generator().manual_seed(0)) > 0.7
+    cells = mask.double().unflatten(2, (size[1], -1)).unflatten(1, (size[0], -1)).mean(dim=(2, 4))
+    torch.testing.assert_close(metrics.coverage(mask, *size), cells, rtol=0, atol=1e-12)
+
+
 def test_lift_of_an_even_map_is_one_and_leaves_empty_maps_out():
     mass = torch.tensor([0.5, float("nan"), 0.1])
     area = torch.tensor([0.2, 0.9, 0.1])

@@ -48,6 +48,7 @@ _LINEAR = (
     "BmmBackward",
     "CatBackward",
     "ConvolutionBackward",
+    "CudnnBatchNormBackward",
     "LinearBackward",
     "MeanBackward",
     "MmBackward",

@@ -252,8 +252,10 @@ class ProbeSet:
         """
         pixels = self._denormalise(self.images if images is None else images)
         # All images of the verdict decide the scale, so that images of all sheets are displayed in the same colours.
-        own = self._denormalise(self.verdict_set.images)
-        low, high = float(own.min()), float(own.max())
+        # The extremes of each channel tell it; a copy of all images would take much memory.
+        own = self.verdict_set.images
+        ends = self._denormalise(torch.stack([own.amin(dim=(0, 2, 3)), own.amax(dim=(0, 2, 3))])[..., None, None])
+        low, high = float(ends.min()), float(ends.max())
         # Rounding errors of the normalisation lie a little outside of 0..1, hence the slack of 0.01.
         if -0.01 <= low and high <= 1.01:
             pixels = pixels * 255
