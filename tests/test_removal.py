@@ -9,7 +9,9 @@ from pytorch_grad_cam.metrics.road import NoisyLinearImputer
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget
 from torch.nn import functional
 
+from gradcam_callback import GradCAM, GradCAMWarning, ProbeSet
 from gradcam_callback.measures.removal import SHARES, hottest, impute, road
+from gradcam_callback.run import Evaluator
 
 # The peer calls NumPy on tensors.
 pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning")
@@ -144,3 +146,11 @@ def test_maps_that_rank_no_pixel_have_no_value():
     maps = torch.stack([torch.zeros(4, 4), torch.ones(4, 4), torch.eye(4)])
     values = road(lambda given: given.mean(dim=(1, 2, 3)), torch.rand(3, 1, 12, 12), maps)
     assert values.isnan().tolist() == [True, True, False]
+
+
+def test_road_on_large_images_is_said_to_take_long(thin):
+    large, small = (ProbeSet(torch.rand(2, 3, side, 32), [0, 1]) for side in (449, 448))
+    with pytest.warns(GradCAMWarning, match="takes long for probe images of 449 x 32: .* a minute at 800 x 800"):
+        Evaluator(GradCAM(thin, "block5_conv3"), large, check_faithfulness="road")
+    Evaluator(GradCAM(thin, "block5_conv3"), small, check_faithfulness="road")
+    Evaluator(GradCAM(thin, "block5_conv3"), large, check_faithfulness="blur")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradcam_callback.exceptions import MapError, blame
+from gradcam_callback.exceptions import GradCAMWarning, MapError, blame
 from gradcam_callback.maps import (
     CONTRAST,
     CAMs,
@@ -35,6 +36,8 @@ from gradcam_callback.run.turns import Turn
 
 TARGETS = ("label", "predicted", CONTRAST)
 # The choices of ``check_faithfulness``: the scalar, and the function that computes it for each image.
+# Pixels a side, above which "road" takes more than ten seconds per image on one core.
+_SLOW_ROAD = 448
 CHECKS = {"blur": (tags.FAITHFULNESS, faithfulness), "road": (tags.ROAD, road)}
 # Takes the outputs of the model and the numbers (N,) of the probe images, and returns scores (N,).
 Target = str | int | Callable[[Any, Tensor], Tensor]
@@ -118,6 +121,8 @@ class Evaluator:
         self._has_accuracy = probe.has_labels and not callable(target)
         _check_needs(probe, target, forward, self._check)
         self._try_one_image()
+        if self._check == "road" and max(probe.images.shape[2:]) > _SLOW_ROAD:
+            _warn_of_slow_road(probe.images)
         masked = probe.has_mask
         self._masks = None if probe.masks is None else probe.masks[masked]
         self._labels = probe.labels[masked]
@@ -377,6 +382,17 @@ def choose_check(check_faithfulness: bool | str) -> str | None:
             f"{check_faithfulness!r}. Use 'road' to remove the hottest pixels, or 'blur', which has a control."
         )
     return check_faithfulness
+
+
+def _warn_of_slow_road(images: Tensor) -> None:
+    height, width = images.shape[2:]
+    warnings.warn(
+        f'GradCAM: check_faithfulness="road" takes long for probe images of {height} x {width}: half a second per '
+        'image at 224 x 224 on one core, and a minute at 800 x 800. Use "blur", smaller probe images or '
+        "every_n_epochs.",
+        GradCAMWarning,
+        stacklevel=2,
+    )
 
 
 def _check_needs(probe: ProbeSet, target: Target, forward: object, check: str | None) -> None:
