@@ -36,9 +36,9 @@ from gradcam_callback.run.turns import Turn
 
 TARGETS = ("label", "predicted", CONTRAST)
 # The choices of ``check_faithfulness``: the scalar, and the function that computes it for each image.
+CHECKS = {"blur": (tags.FAITHFULNESS, faithfulness), "road": (tags.ROAD, road)}
 # Pixels a side, above which "road" takes more than ten seconds per image on one core.
 _SLOW_ROAD = 448
-CHECKS = {"blur": (tags.FAITHFULNESS, faithfulness), "road": (tags.ROAD, road)}
 # Takes the outputs of the model and the numbers (N,) of the probe images, and returns scores (N,).
 Target = str | int | Callable[[Any, Tensor], Tensor]
 # Runs a model on a batch.
