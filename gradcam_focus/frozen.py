@@ -10,7 +10,7 @@ from typing import Any
 
 PAGE = Path(__file__).parent / "page"
 # In the order in which they import each other.
-MODULES = ("dom.js", "data.js", "heat.js", "plots.js", "images.js", "interventions.js", "focus.js")
+MODULES = ("dom.js", "data.js", "heat.js", "plots.js", "images.js", "interventions.js", "masks.js", "focus.js")
 
 
 def frozen_page(runs: Sequence[dict[str, Any]]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 PLUGIN = "gradcam_focus"
-VERSION = 2
+VERSION = 3
 
 # The tags below the prefix of a run. ``start`` is logged once, and all others at every entry.
 START, ENTRY, MAPS = "focus/start", "focus/entry", "focus/maps"

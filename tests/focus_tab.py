@@ -13,7 +13,9 @@ import warnings
 import zlib
 
 import numpy as np
+import pytest
 import pytorch_lightning as pl
+import torch
 from conftest import ThinVGG
 from PIL import Image
 from pretrained import for_finetuning
@@ -25,7 +27,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.data import DataLoader
 from toys import CLASSES, Toys
 
-from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet, ShortcutWarning
+from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet, ShortcutWarning
 
 EPOCHS = 3
 
@@ -58,6 +60,23 @@ class Watched:
         explained = self.probe.class_name(int(self.probe.labels[i]))
         why = "" if explained == self.probe.class_name(best) else f"; map of {explained}"
         return f"{self.probe.class_name(best)} {round(100 * float(self.probabilities[i][best]))} % {sign}{why}"
+
+
+def watch_with_automatic_masks(folder):
+    """Return the callback of a run on large toys and one blank image."""
+    items = Toys(9, bias=1.0, seed=5, size=128).items
+    images, labels, _ = zip(*items, strict=True)
+    names = [*(f"{CLASSES[label]}-{i}" for i, label in enumerate(labels)), "blank"]
+    with pytest.warns(GradCAMWarning, match="blank: the object fills 0 %"):
+        probe = ProbeSet(torch.stack([*images, torch.full_like(images[0], 0.5)]), [*labels, 0], "auto", names=names)
+    callback = GradCAMCallback(probe, target_layers="block5")
+    pl.seed_everything(7, verbose=False)
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    logger = TensorBoardLogger(folder, name="", version="")
+    trainer = pl.Trainer(max_epochs=1, callbacks=[callback], logger=logger, accelerator="cpu", **quiet)
+    data = list(zip(images, labels, strict=True))
+    trainer.fit(ThinVGG(), DataLoader(data, batch_size=6, shuffle=True), DataLoader(data, batch_size=6))
+    return callback
 
 
 def watch_hostile(folder, toys):

@@ -20,7 +20,7 @@ from gradcam_callback.measures import AUTOMATIC_MASKS, Swaps, judge, swap_test
 from gradcam_callback.probes import Item, from_boxes, make_probe_set
 from gradcam_callback.probes.prompts import refine_boxes
 from gradcam_callback.run import Evaluator
-from gradcam_callback.run.album import draw_masks
+from gradcam_callback.run.album import mask_cells
 from gradcam_callback.saliency import Proposal, SaliencyNetwork, judge_proposal
 
 
@@ -178,7 +178,7 @@ def test_images_with_a_doubtful_mask_give_way_to_others_of_their_class(bright):
     # The first choice is that without masks; only doubtful ones are others.
     stays = [any(torch.equal(image, other) for other in probe.images) for image in plain.images]
     assert 0 < stays.count(False) <= len(probe.replaced)
-    sheet = draw_masks(probe)
+    sheet = mask_sheet("Automatic masks", "note", mask_cells(probe)[1])
     assert (np.asarray(sheet) == WRONG).all(axis=-1).any(), "the sheet shows them"
 
 

@@ -1,5 +1,7 @@
 """The Focus tab in a real TensorBoard, and the same page in one file, as a person sees them in a real browser."""
 
+import base64
+import io
 import json
 import threading
 import urllib.parse
@@ -25,7 +27,9 @@ from focus_tab import (
     unpack,
     until,
     watch_hostile,
+    watch_with_automatic_masks,
 )
+from PIL import Image
 from torch.nn.functional import adaptive_avg_pool2d
 
 from gradcam_callback import write_report
@@ -226,6 +230,48 @@ def test_what_is_asked_at_other_entries_is_shown_as_such(tab, folder):
             assert tab.frame.locator(".tile.unasked").count() == counts[-1]
     assert counts[0] == 0, "the first entry asks everything"
     assert any(counts), "and a network without a sign of a shortcut is asked less"
+
+
+def test_automatic_masks_are_shown_and_what_became_of_them(browser, watched, folder, tmp_path):
+    run = watch_with_automatic_masks(tmp_path / "automatic")
+    proposals = run.probe_set.verdict_set.proposals
+    doubts = {run.probe_set.names[i]: proposal.doubt for i, proposal in proposals.items() if proposal.doubt}
+    assert "blank" in doubts and len(doubts) < len(proposals)
+    write_report([tmp_path / "automatic", folder / "clean"], tmp_path / "focus.html")
+    with open_page(browser) as page:
+        page.goto((tmp_path / "focus.html").as_uri())
+        tab = Tab(page, page.main_frame)
+        tab.show_alone("automatic")
+        tab.settle()
+        shown = tab.texts("#masks figcaption")
+        assert sorted(text.split("\n")[0] for text in shown) == sorted(run.probe_set.names[i] for i in proposals)
+        assert set(shown[: len(doubts)]) == {f"{name}\nleft out: {doubt}" for name, doubt in doubts.items()}
+        assert all(text.endswith("\nused") for text in shown[len(doubts) :])
+        assert tab.frame.locator("#masks .tile.wrong").count() == len(doubts)
+        used = len(proposals) - len(doubts)
+        assert f"Automatic masks: {used} of {len(proposals)} used" in tab.frame.locator("#masks p").inner_text()
+        # Inside of the mask, the image is as bright as it is. Outside, it is dim.
+        i = next(i for i, proposal in proposals.items() if proposal.doubt is None)
+        image = tab.frame.locator("#masks .tile", has_text=run.probe_set.names[i]).locator("img")
+        page_pixels = np.asarray(page_image(image)).astype(int)
+        pixels, mask = run.probe_set.display_images()[i].astype(int), proposals[i].mask.numpy()
+        inside, outside = (pixels[where].mean() for where in (mask, ~mask))
+        assert abs(page_pixels[resized(mask, page_pixels)].mean() - inside) < 0.25 * inside
+        assert page_pixels[~resized(mask, page_pixels)].mean() < 0.6 * outside
+        assert tab.frame.locator(".verdict:not(.line)").first.locator("a", has_text="the masks").count() == 1
+        tab.show("clean")
+        assert not tab.frame.locator("#masks").is_visible()
+        assert errors_of(page) == []
+
+
+def page_image(image):
+    """Return the pixels of an image of the page."""
+    return Image.open(io.BytesIO(base64.b64decode(image.get_attribute("src").partition(",")[2])))
+
+
+def resized(mask, pixels):
+    """Return a mask in the size of pixels ``(h, w, 3)``."""
+    return np.asarray(Image.fromarray(mask).resize(pixels.shape[1::-1]))
 
 
 def test_plots_have_few_lines_and_all_on_demand(tab):

@@ -21,6 +21,7 @@ from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet, write_report
 from gradcam_callback.__main__ import main
 from gradcam_callback.offline.logged_run import read_runs
 from gradcam_callback.run.recording import tone_of
+from gradcam_focus import records
 
 LAYERS = ["block4_conv3", "block5_conv3"]
 
@@ -235,7 +236,7 @@ def test_what_is_no_run_is_said(tmp_path, prepare, message):
 def test_records_of_another_version_are_refused(run, tmp_path):
     start = tmp_path / "files/focus/start.json"
     start.write_text(json.dumps({**json.loads(start.read_text()), "version": 99}))
-    with pytest.raises(ValueError, match="Expected records of version 2, but got version 99. Read the run with the"):
+    with pytest.raises(ValueError, match=f"Expected records of version {records.VERSION}, but got version 99. Read the run with the"):
         write_report(tmp_path / "files", tmp_path / "focus.html")
 
 

@@ -13,7 +13,7 @@ from gradcam_callback.drawing.overlays import overlay
 from gradcam_callback.drawing.overview import MOST_IMAGES, Overview
 from gradcam_callback.drawing.panels import LayerPanel, ProbePanel
 from gradcam_callback.drawing.plots import Profile, depth_profile
-from gradcam_callback.drawing.proposals import MaskCell, mask_sheet
+from gradcam_callback.drawing.proposals import MaskCell, dim_outside, mask_sheet
 from gradcam_callback.drawing.sheets import AnswerRow, Group, answer_sheet, stack
 from gradcam_callback.drawing.strips import Animation, EvolutionStrip
 from gradcam_callback.drawing.style import Style
@@ -37,6 +37,7 @@ __all__ = [
     "answer_sheet",
     "blend",
     "depth_profile",
+    "dim_outside",
     "encode_gif",
     "encode_jpeg",
     "label_if_empty",

@@ -53,6 +53,13 @@ class MaskCell:
     doubt: str | None
     replaced: bool = False
 
+    @property
+    def fate(self) -> str:
+        """What became of the mask, and why, as the sheet says it."""
+        if self.doubt is None:
+            return "used"
+        return f"{'replaced' if self.replaced else 'left out'}: {self.doubt}"
+
 
 def mask_sheet(title: str, note: str, cells: Sequence[MaskCell]) -> Image.Image:
     """Draw images in rows. What lies outside of the mask is dim, and a frame says if the mask is used.
@@ -73,22 +80,20 @@ def mask_sheet(title: str, note: str, cells: Sequence[MaskCell]) -> Image.Image:
     places = [(MARGIN + i % columns * pitch_x, top + i // columns * pitch_y) for i in range(len(cells))]
     for cell, place in zip(cells, places, strict=True):
         colour = CORRECT if cell.doubt is None else WRONG
-        put(canvas, framed(_dim_outside(cell.image, width, height), colour), place)
+        put(canvas, framed(dim_outside(cell.image, width, height), colour), place)
     sheet = Image.fromarray(canvas)
     write(sheet, title, (MARGIN, MARGIN), TITLE, INK, page - 2 * MARGIN)
     write(sheet, note, (MARGIN, MARGIN + TITLE + GAP), LABEL, FAINT, page - 2 * MARGIN)
     for cell, (left, y) in zip(cells, places, strict=True):
         below = y + height + GAP
         write(sheet, cell.name, (left, below), LABEL, INK, side)
-        verdict, colour = "used", CORRECT
-        if cell.doubt is not None:
-            verdict, colour = f"{'replaced' if cell.replaced else 'left out'}: {cell.doubt}", WRONG
-        for i, line in enumerate(wrap(verdict, SMALL, side)[:_LINES]):
+        colour = CORRECT if cell.doubt is None else WRONG
+        for i, line in enumerate(wrap(cell.fate, SMALL, side)[:_LINES]):
             write(sheet, line, (left, below + _NAME + i * _LINE), SMALL, colour, side)
     return sheet
 
 
-def _dim_outside(image: InputImage, width: int, height: int) -> Pixels:
+def dim_outside(image: InputImage, width: int, height: int) -> Pixels:
     """Return the image with the outline of its mask, and dim outside of the mask: ``(height, width, 3)``."""
     pixels = image.resized(width, height)
     dimmed = np.where(image.inside(width, height)[..., None], pixels, (pixels * _DIM).astype(np.uint8))

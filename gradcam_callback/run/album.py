@@ -39,6 +39,8 @@ from gradcam_callback.run.tags import join
 
 # The parts of a tag.
 Parts = tuple[str, ...]
+# The line below the title of the sheet of automatic masks.
+MASKS_NOTE = "Bright: what the network takes for the object. If a mask is wrong, the verdict may be wrong, too."
 
 
 def input_images(probe: ProbeSet) -> list[InputImage]:
@@ -119,7 +121,8 @@ class Album:
         if evaluation.foci and tags.DEPTH_PROFILE in wanted:
             yield (tags.DEPTH_PROFILE,), draw_depth_profile(self._probe, evaluation, first)
         if first is None and self._probe.verdict_set.proposals and tags.MASKS in wanted:
-            yield (tags.MASKS,), draw_masks(self._probe.verdict_set)
+            title, cells = mask_cells(self._probe.verdict_set)
+            yield (tags.MASKS,), mask_sheet(title, MASKS_NOTE, cells)
         sheets_of = self._sheets if tags.COUNTERFACTUALS in wanted else None
         if sheets_of is not None and evaluation.answers is not None and state.verdict is not None:
             sheets = sheets_of.draw(evaluation.cams.logits, evaluation.answers, state.verdict)
@@ -189,8 +192,8 @@ def is_suspected(verdict: Verdict | None) -> bool | None:
     return True if verdict.suspected else False if verdict.acquits else None
 
 
-def draw_masks(probe: ProbeSet) -> Image.Image:
-    """Draw every automatic mask that was made, those that were left out, too."""
+def mask_cells(probe: ProbeSet) -> tuple[str, list[MaskCell]]:
+    """Return every automatic mask that was made, those that were left out first, and a title that counts them."""
     pixels = probe.display_images()
     cells = [
         MaskCell(probe.names[i], InputImage(pixels[i], proposal.mask.numpy()), proposal.doubt)
@@ -204,8 +207,7 @@ def draw_masks(probe: ProbeSet) -> Image.Image:
         MaskCell(image.name, InputImage(image.pixels, image.proposal.mask.numpy()), image.proposal.doubt, replaced=True)
         for image in probe.replaced
     ]
-    note = "Bright: what the network takes for the object. If a mask is wrong, the verdict may be wrong, too."
-    return mask_sheet(title, note, sorted(cells, key=lambda cell: cell.doubt is None))
+    return title, sorted(cells, key=lambda cell: cell.doubt is None)
 
 
 def draw_depth_profile(probe: ProbeSet, evaluation: Evaluation, first: Mapping[str, float] | None) -> Image.Image:

@@ -22,11 +22,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gradcam_callback.drawing import Caption, InputImage, Style, encode_jpeg, paint
+from gradcam_callback.drawing import Caption, InputImage, Pixels, Style, dim_outside, encode_jpeg, paint
 from gradcam_callback.layer_names import pick_layers
 from gradcam_callback.measures import FRAME, NO_MASKS, Verdict
 from gradcam_callback.probes import ProbeSet
-from gradcam_callback.run.album import input_images
+from gradcam_callback.run.album import MASKS_NOTE, input_images, mask_cells
 from gradcam_callback.run.captions import OWN_TARGET, caption_maps, caption_set
 from gradcam_callback.run.evaluate import Evaluation
 from gradcam_callback.run.interventions import UNCHANGED, Interventions
@@ -84,6 +84,7 @@ class Recorder:
             "basis": basis,
             "caution": NO_MASKS if basis == FRAME else "",
             "sets": self._sets(),
+            "automatic_masks": self._automatic_masks(),
             "colours": _text(paint(np.arange(256) / 255, self._style.colormap).tobytes()),
             "scaling": self._style.scaling,
         }
@@ -120,6 +121,20 @@ class Recorder:
     def maps(self, evaluation: Evaluation) -> dict[str, bytes]:
         """Return layer -> the bytes of its maps."""
         return {layer: pack_maps(raw, self._style.focus_cells) for layer, raw in evaluation.cams.maps.items()}
+
+    def _automatic_masks(self) -> dict[str, Any] | None:
+        """Return the sheet ``gradcam/masks`` as images and words; None without automatic masks."""
+        if not self._probe.verdict_set.proposals:
+            return None
+        title, cells = mask_cells(self._probe.verdict_set)
+        return {
+            "title": title,
+            "note": MASKS_NOTE,
+            "cells": [
+                {"name": cell.name, "image": _dimmed(cell.image), "fate": cell.fate, "used": cell.doubt is None}
+                for cell in cells
+            ],
+        }
 
     def _sets(self) -> dict[str, dict[str, Any]]:
         """Return the images of the interventions, and the number of the probe image that each of them is about."""
@@ -167,8 +182,16 @@ def _answer(caption: Caption) -> list[Any]:
 
 
 def _jpeg(image: InputImage, side: int) -> str:
-    resized = Image.fromarray(image.resized(*image.fit(side)))
-    return _text(encode_jpeg(resized, QUALITY).data)
+    return _encoded(image.resized(*image.fit(side)))
+
+
+def _dimmed(image: InputImage) -> str:
+    """Return an image that is dark outside of its mask."""
+    return _encoded(dim_outside(image, *image.fit(SMALL_SIDE)))
+
+
+def _encoded(pixels: Pixels) -> str:
+    return _text(encode_jpeg(Image.fromarray(pixels), QUALITY).data)
 
 
 def _png(image: InputImage) -> str:

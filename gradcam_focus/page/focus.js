@@ -5,6 +5,7 @@ import { change, drawColours } from "./heat.js";
 import { plot } from "./plots.js";
 import { Card, Detail } from "./images.js";
 import { interventionsOf } from "./interventions.js";
+import { masksOf } from "./masks.js";
 
 // Seconds between two looks for new entries.
 const REFRESH = 5;
@@ -66,6 +67,7 @@ export class Focus {
     this.colours = h("p", { className: "colours", hidden: true }, "no evidence", this.legend, this.hottest);
     this.noImages = h("p", { className: "faint" });
     this.interventions = h("div");
+    this.masks = h("section", { id: "masks", "aria-label": "automatic masks", hidden: true });
     this.plots = h("div");
     this.detail = new Detail(() => {});
     this.#buildControls();
@@ -82,6 +84,7 @@ export class Focus {
         this.noImages,
         h("h2", { id: "interventions" }, "The same objects on other backgrounds"),
         this.interventions,
+        this.masks,
         h("h2", { id: "plots" }, "Over the training"),
         this.plots,
         h("p", { className: "faint" }, "A map shows where evidence for a class lies, not what the network sees there. Keys: ← → epoch, ↑ ↓ layer, space plays, Esc closes an image."),
@@ -353,6 +356,7 @@ export class Focus {
       await new Promise((done) => setTimeout(done));
       if (!scene.isCurrent()) return;
       this.#drawInterventions(scene);
+      this.#drawMasks(scene);
       this.#drawPlots(scene);
       await this.detail.draw(scene);
     } catch (error) {
@@ -431,6 +435,15 @@ export class Focus {
     );
   }
 
+  #drawMasks(scene) {
+    const logs = scene.logs.filter((log) => log.start.automatic_masks);
+    this.masks.hidden = !logs.length;
+    this.masks.replaceChildren(
+      h("h2", {}, "What the automatic masks take for the object"),
+      ...logs.map((log) => h("section", {}, scene.logs.length > 1 ? h("h3", {}, scene.titleOf(log)) : null, masksOf(log.start))),
+    );
+  }
+
   #drawPlots(scene) {
     const all = h("input", { type: "checkbox", checked: this.#allLayers, onchange: () => { this.#allLayers = all.checked; this.#draw(); } });
     this.plots.replaceChildren(
@@ -485,12 +498,13 @@ function verdictOf(log, entry) {
   const sentences = verdict.evidence.slice(0, verdict.evidence.length - advice.length).trim().split(/(?<=\.) (?=[A-Z])/);
   const first = sentences.find((sentence) => / decides? /.test(sentence)) ?? sentences[0];
   const rest = sentences.filter((sentence) => sentence !== first).join(" ");
+  const masks = log.start.automatic_masks ? [link("#masks", "the masks"), ", "] : [];
   return h(
     "div",
     { className: `verdict ${verdict.tone}` },
     run,
     h("strong", {}, verdict.headline),
-    h("p", {}, `${first} See `, link("#interventions", "the objects on other backgrounds"), ", and ", link("#plots", "the training"), "."),
+    h("p", {}, `${first} See `, link("#interventions", "the objects on other backgrounds"), ", ", ...masks, "and ", link("#plots", "the training"), "."),
     advice ? h("p", {}, advice) : null,
     rest ? h("details", {}, h("summary", {}, "All that is known"), h("p", {}, rest)) : null,
   );
