@@ -157,6 +157,18 @@ def test_a_turn_without_a_sign_asks_about_the_watched_objects_only(probe):
             assert asked(interventions, name, turn).tolist() == list(range(count))
 
 
+@pytest.mark.parametrize(
+    "labels", [[0, 1, 2] * 3, [0] * 3 + [1] * 3 + [2] * 3, [2, 2, 0, 1, 0, 2, 1, 1, 0], [0] * 6 + [1] * 3]
+)
+def test_a_turn_paints_out_objects_of_every_class_in_whatever_order_they_are(large, labels):
+    interventions = Interventions(ProbeSet(large.images[:9], labels, large.masks[:9]), seed=0)
+    for name in (BACKGROUND, FOREGROUND):
+        for number in range(3):
+            places = asked(interventions, name, Turn(number)).tolist()
+            shown = [labels[i] for i in interventions.numbers_of(name)[places].tolist()]
+            assert sorted(shown * 3) == sorted(labels), "each class has its share"
+
+
 def test_an_object_with_few_backgrounds_is_never_asked_twice_at_once(large):
     labels = [0] * 2 + [1] * 20
     interventions = Interventions(ProbeSet(large.images[:22], labels, large.masks[:22]).watch(8), seed=0)

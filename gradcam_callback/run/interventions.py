@@ -159,7 +159,7 @@ class Interventions:
             if name == UNCHANGED:
                 schedules[name] = Schedule.of_every_turn(numbers)
             elif name in (BACKGROUND, FOREGROUND):
-                schedules[name] = Schedule.of_thirds(numbers)
+                schedules[name] = Schedule.of_thirds(numbers, self._labels[self._is_watched])
             else:
                 schedules[name] = Schedule.of_swaps(numbers, with_sign)
         watched = self._labels[self._is_watched]

@@ -53,9 +53,18 @@ class Schedule:
         return cls(objects, *take_turns(objects), with_sign)
 
     @classmethod
-    def of_thirds(cls, numbers: Tensor) -> Schedule:
-        """Return the schedule of a set of which every third image is asked."""
-        return cls(numbers, torch.arange(len(numbers)) % TURNS, torch.full_like(numbers, TURNS))
+    def of_thirds(cls, numbers: Tensor, labels: Tensor) -> Schedule:
+        """Return the schedule of a set of which every third image of each class is asked.
+
+        A turn of one class only would tell of this class, whatever the order of the images is.
+
+        Args:
+            numbers: ``(n,)``, of the images.
+            labels: ``(n,)``, their classes.
+        """
+        ranks = torch.empty_like(numbers)
+        ranks[labels.argsort(stable=True)] = torch.arange(len(numbers)) % TURNS
+        return cls(numbers, ranks, torch.full_like(numbers, TURNS))
 
     @classmethod
     def of_every_turn(cls, numbers: Tensor) -> Schedule:
