@@ -314,6 +314,12 @@ def test_one_hot_labels_are_classes_of_which_the_likeliest_is_the_answer(toys):
     one_hot = [(image, eye[label], mask) for image, label, mask in toys.items]
     probe = ProbeSet.from_dataset(one_hot)
     assert not probe.multi_label and probe.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    for rows in (eye[[2, 0, 0]], eye[[2, 0, 0]].long().tolist(), eye[[2, 0, 0]].bool()):
+        given = ProbeSet(probe.images[:3], rows, probe.masks[:3], names=["a", "b", "c"])
+        assert not given.multi_label and given.labels.tolist() == [2, 0, 0] and given.names == ["a", "b", "c"]
+        assert torch.equal(given.images, probe.images[:3]) and torch.equal(given.masks, probe.masks[:3])
+    for row in ([1, 1, 0], [0, 0, 0]):
+        assert ProbeSet(probe.images[:2], [row, [0, 0, 1]]).multi_label, "an image with two classes, or none"
     with pytest.raises(ValueError, match="labels with a 1, but all labels that were read are 0"):
         ProbeSet.from_dataset([(image, torch.zeros(3)) for image, _, _ in toys.items])
 

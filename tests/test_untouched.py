@@ -1,6 +1,8 @@
 """A map leaves the model, its images and the random generators as they were."""
 
 import random
+from collections import deque
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from conftest import ThinVGG
 from sameness import assert_same, snapshot
 from torch import nn
 from torch.nn import functional
+from torchmetrics import MeanMetric
 
 from gradcam_callback import GradCAM
 
@@ -66,6 +69,90 @@ def test_a_forward_that_writes_into_its_buffers_writes_into_copies():
     model = Counting()
     GradCAM(model)(torch.rand(1, 3, 64, 64))
     assert model.calls.item() == 0
+
+
+class Late(ThinVGG):
+    """A network that takes parts of itself from the first images it sees."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", None)
+        self.register_parameter("scale", None)
+        self.head, self.calls = None, 0
+
+    def forward(self, images):
+        self.calls += 1
+        if self.mean is None:
+            self.mean = images.detach().mean()
+            self.scale = nn.Parameter(1 / images.detach().std())
+            self.register_buffer("grid", torch.zeros(2), persistent=False)
+            self.head = nn.Linear(3, 3)
+            self.extra = "an attribute"
+        return self.head(super().forward((images - self.mean) * self.scale))
+
+
+@pytest.mark.parametrize("breaks", [False, True])
+@pytest.mark.parametrize("nested", [False, True])
+def test_what_a_forward_makes_of_the_first_images_is_not_made_of_the_probe_images(breaks, nested):
+    late = Late()
+    model = nn.Sequential(late) if nested else late
+    before = {name: dict(table) for name, table in tables_of(late).items()}
+    keys = list(model.state_dict())
+    if breaks:
+        hook = model.register_forward_hook(lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            GradCAM(model)(torch.rand(2, 3, 64, 64))
+        hook.remove()
+    else:
+        GradCAM(model)(torch.rand(2, 3, 64, 64))
+    assert list(model.state_dict()) == keys
+    for name, table in tables_of(late).items():
+        assert list(table) == list(before[name])
+        assert all(table[key] is value for key, value in before[name].items()), name
+    images = torch.rand(2, 3, 64, 64)
+    late(images)
+    assert late.calls == 1 and torch.equal(late.mean, images.mean()), "the first images are those of the training"
+
+
+class Collecting(ThinVGG):
+    """A network that collects what it sees, in every way that a module has."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("centre", torch.zeros(3))
+        self.shared = nn.ReLU()
+        self.shared.register_buffer("centre", self.centre)
+        self.metric = MeanMetric()
+        self.bank, self.seen, self.counts, self.latest, self.calls = torch.zeros(4, 3), [], {}, deque(maxlen=2), 0
+
+    def forward(self, images):
+        logits = super().forward(images)
+        row = logits.detach().mean(dim=0)
+        self.bank[self.calls % 4] = row
+        self.calls += 1
+        self.centre += row
+        assert torch.equal(self.shared.centre, self.centre)
+        self.metric.update(row)
+        self.seen.append(row)
+        self.counts[len(self.seen)] = row
+        self.latest.append(row)
+        return logits
+
+
+def test_what_a_forward_collects_is_not_of_the_probe_images():
+    looked_at = Collecting().eval()
+    alone = deepcopy(looked_at)
+    for images in torch.rand(3, 2, 3, 64, 64):
+        GradCAM(looked_at)(torch.rand(2, 3, 64, 64))
+        looked_at(images), alone(images)
+    assert looked_at.calls == len(looked_at.seen) == len(looked_at.counts) == 3 and len(looked_at.latest) == 2
+    assert torch.equal(looked_at.bank, alone.bank) and torch.equal(looked_at.centre, alone.centre)
+    assert torch.equal(looked_at.metric.compute(), alone.metric.compute())
+    assert all(map(torch.equal, looked_at.seen, alone.seen))
+
+
+def tables_of(module):
+    return {name: getattr(module, name) for name in ("__dict__", "_parameters", "_buffers", "_modules")}
 
 
 def test_a_pending_graph_can_still_be_used_after_a_map():

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from copy import copy
 from types import FrameType
 from typing import Any
 
 import torch
 import torch.utils.checkpoint
-from torch import nn
+from torch import Tensor, nn
 
 from gradcam_callback.random_state import preserved_generators, preserved_random_state
 
@@ -146,6 +148,56 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+# The attributes that every module has, such as its hooks.
+_OWN_ATTRIBUTES = vars(nn.Module()).keys()
+# Bytes of a tensor above which no copy is made. It may be a whole dataset.
+_LARGE = 64 << 20
+
+
+@contextmanager
+def _kept_attributes(model: nn.Module) -> Iterator[None]:
+    """Let a ``forward`` write into copies of what the modules hold, and restore what they refer to.
+
+    A module that takes its scale from the first batch it sees would take it from the probe images. One that counts its
+    calls, or collects features for an epoch's end, would count or collect those of the probe images, too.
+
+    The copies are of buffers, and of the tensors and collections that are attributes of a module. What these
+    collections hold, what an attribute of another class holds, and a tensor of more than 64 MB are not copied.
+    """
+    modules = list(model.modules())
+    # In TorchScript these tables are none, and no forward changes them.
+    tables = [
+        table
+        for module in modules
+        for table in (vars(module), module._parameters, module._buffers, module._modules)
+        if isinstance(table, dict)
+    ]
+    kept = [(table, dict(table)) for table in tables]
+    tensors: dict[int, Tensor] = {}
+    try:
+        for module in modules:
+            for table in (vars(module), module._buffers):
+                for name in table.keys() - _OWN_ATTRIBUTES:
+                    table[name] = _copy(table[name], tensors)
+        yield
+    finally:
+        for table, before in kept:
+            # Emptied first, so that the order, which is that of the state_dict, is restored as well.
+            table.clear()
+            table.update(before)
+
+
+def _copy(value: Any, tensors: dict[int, Tensor]) -> Any:
+    """Copy a tensor or a plain collection, and return anything else as it is.
+
+    Args:
+        tensors: the copies so far by the ids of their originals, since modules may share a tensor.
+    """
+    if isinstance(value, Tensor) and not isinstance(value, nn.Parameter) and value.nbytes <= _LARGE:
+        return tensors.setdefault(id(value), value.detach().clone())
+    return copy(value) if type(value) in (list, dict, set, OrderedDict, defaultdict, deque) else value
+
+
 @contextmanager
 def _unlogged(model: nn.Module) -> Iterator[None]:
     """Let Lightning's modules log nothing, as their ``forward`` may. It would be of the probe images."""
@@ -172,9 +224,9 @@ def _say_nothing(*_args: Any, **_kwargs: Any) -> None:
 def borrowed(model: nn.Module, autocast: torch.dtype | None = None) -> Iterator[None]:
     """Set up everything around the model that a map needs, and restore it at the end of the block.
 
-    The model is in eval mode and logs nothing, gradients are on, compiled code is off, and the random state is
-    preserved, also that of generators in the model. Ctrl-C, which may arrive between any two lines, waits for the end
-    of the current chunk of images.
+    The model is in eval mode and logs nothing, gradients are on, compiled code is off. The random state is preserved,
+    also that of generators in the model, and so are the attributes of all modules. Ctrl-C, which may arrive between any
+    two lines, waits for the end of the current chunk of images.
 
     Args:
         model: the model to borrow.
@@ -191,6 +243,7 @@ def borrowed(model: nn.Module, autocast: torch.dtype | None = None) -> Iterator[
         # Tensors made under inference_mode never take part in a gradient, so the block must leave that mode first.
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
+        stack.enter_context(_kept_attributes(model))
         for device_type in {tensor.device.type for tensor in model.parameters()} | {"cpu"}:
             stack.enter_context(torch.autocast(device_type, autocast, enabled=autocast is not None))
         # Code that was compiled before the hooks existed does not call them (pytorch issue 117758).

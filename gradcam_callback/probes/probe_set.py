@@ -45,7 +45,8 @@ class ProbeSet:
         images: ``(N, C, H, W)`` floating point, transformed and normalised as the model takes them. They are copied.
         labels: ``(N,)`` integers, the class of each image from 0. If an image may hold several of K classes:
             ``(N, K)`` of 0 and 1. The image is then repeated once for each class that it holds, and a prediction is
-            correct if the logit of that class is positive. None if the images have no classes; the maps then explain a
+            correct if the logit of that class is positive. If every image has exactly one 1, the labels are one-hot,
+            and mean the same as integers. None if the images have no classes; the maps then explain a
             class index or a callable ``target``, and there is no accuracy.
         masks: the object in each image: ``(N, H, W)`` bool, True on the object, or a sequence with one entry per image.
             An entry is a mask ``(H, W)`` of bool or of 0 and 1; a black and white ``PIL.Image``; a box ``(4,)`` or
@@ -116,9 +117,11 @@ class ProbeSet:
         if labels is not None and labels.ndim == 2 and labels.shape[1] == 1:
             labels = labels[:, 0]
         if labels is not None and labels.ndim == 2:
-            self.present, labels, self.images, masks, names = repeat_per_class(
+            one_hot = bool((labels.sum(dim=1) == 1).all())
+            present, labels, self.images, masks, names = repeat_per_class(
                 labels, self.images, masks, names, class_names
             )
+            self.present = None if one_hot else present
         self.has_labels = labels is not None
         self.labels = check_labels([0] * len(self.images) if labels is None else labels, len(self.images), class_names)
         self.masks, self.has_mask = check_masks(masks, self.images)
