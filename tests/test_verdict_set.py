@@ -7,10 +7,12 @@ import torch
 from conftest import Toys
 from test_suspicion import AlwaysTheSame, ReadsTheGround
 from test_turns import Takes
-from torch.utils.data import IterableDataset
+from torch.utils.data import Dataset, IterableDataset
 
 from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet
 from gradcam_callback.probes import choose_per_class
+from gradcam_callback.probes.datasets import choose_items
+from gradcam_callback.probes.feed import Feed
 from gradcam_callback.run import Evaluator, RunLogger, RunState, Tags
 from gradcam_callback.run.interventions import (
     BACKGROUND,
@@ -294,8 +296,36 @@ def test_of_many_classes_those_with_enough_images_are_chosen():
     labels = [0, 1, 1, 1, 1, 2, 3, 3, 3, 3, 4, 5, 5, 5, 5]
     pairs = list(enumerate(labels))
     assert {label for _, label in choose_per_class(pairs, None, 3, spare=4)} == {1, 3, 5}
-    assert [label for _, label in choose_per_class(pairs, None, 3)] == [0, 2, 5], "without need, evenly over all"
-    assert {label for _, label in choose_per_class(pairs, None, 4, spare=4)} == {0, 2, 3, 5}, "too few have enough"
+    assert [label for _, label in choose_per_class(pairs, None, 3)] == [0, 2, 4], "without need, evenly over all"
+    assert {label for _, label in choose_per_class(pairs, None, 4, spare=4)} == {1, 2, 3, 5}, "too few have enough"
+
+
+@pytest.mark.parametrize("frequent", ["first", "last"])
+@pytest.mark.parametrize("stores", [True, False])
+def test_classes_are_chosen_evenly_whichever_are_frequent(frequent, stores):
+    """The first classes to have their images are the frequent ones."""
+    n_classes = 60
+    counts = [max(5, 200 // (label + 2)) for label in range(n_classes)]
+    counts = counts if frequent == "first" else counts[::-1]
+
+    class Many(Dataset):
+        def __init__(self):
+            self.labels = [label for label, count in enumerate(counts) for _ in range(count)]
+            if stores:
+                self.targets = self.labels
+
+        def __len__(self):
+            return len(self.labels)
+
+        def __getitem__(self, index):
+            read.append(index)
+            return torch.zeros(3, 4, 4), self.labels[index]
+
+    read = []
+    items = choose_items(Many(), Feed(), None, 0, 16, None, lambda _: n_classes, times=4).items
+    chosen = sorted({item.label for item in items})
+    assert len(chosen) == 16 and all(chosen[i] in range(i * 60 // 16, (i + 1) * 60 // 16 + 1) for i in range(16))
+    assert stores or len(read) < sum(counts), "and no more is read than that takes"
 
 
 def test_records_and_sheets_hold_as_many_objects_as_are_watched(probe, drawn):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
@@ -74,10 +74,8 @@ def choose_per_class(
     if max_images is not None:
         room = max_images // per_class
         if len(classes) > room:
-            rich = [label for label in classes if len(by_class[label]) >= spare * per_class]
-            classes = rich if len(rich) >= room else classes
-            # Spread the kept classes over all indices, since neighbouring classes are often alike.
-            classes = [classes[round(i * (len(classes) - 1) / max(room - 1, 1))] for i in range(room)]
+            rich = {label for label in classes if len(by_class[label]) >= spare * per_class}
+            classes = [_choose_class(group, rich) for group in _neighbours(classes, room)]
     chosen: list[tuple[int, int]] = []
     for label in classes:
         taken = {index for index, _ in chosen}
@@ -85,6 +83,20 @@ def choose_per_class(
         new_first = sorted(by_class[label], key=lambda index: index in taken)
         chosen += [(index, label) for index in new_first[: spare * per_class]]
     return chosen
+
+
+def _neighbours(classes: Sequence[int], n: int) -> list[list[int]]:
+    """Split classes into n groups of neighbours, since neighbouring classes are often alike."""
+    groups: list[list[int]] = [[] for _ in range(n)]
+    for i, label in enumerate(classes):
+        groups[i * n // len(classes)].append(label)
+    return groups
+
+
+def _choose_class(group: Sequence[int], rich: Container[int]) -> int:
+    """Return the class in the middle of a group, among the rich ones if there are any."""
+    preferred = [label for label in group if label in rich] or group
+    return preferred[(len(preferred) - 1) // 2]
 
 
 def without_empty_masks(items: list[Item]) -> list[Item]:
@@ -141,9 +153,15 @@ class ClassCount:
 
     @property
     def is_full(self) -> bool:
-        """Return True if every class has its images, or as many classes as there is room for."""
+        """Return True if every class has its images. Of more classes than there is room for, the choice needs as many.
+
+        These are not the first ones that have their images, which would be the most frequent ones.
+        """
         if self.n_classes is None:
             return False
         each = quota(self._per_class, self._max_images, self.n_classes)
         room = self.n_classes if self._max_images is None else min(self.n_classes, self._max_images // each)
-        return sum(count >= self._spare * each for count in self._counts.values()) >= room
+        have = {label for label, count in self._counts.items() if count >= self._spare * each}
+        if len(have) < room:  # soon told, for it is asked after every image
+            return False
+        return all(not have.isdisjoint(group) for group in _neighbours(range(self.n_classes), room))
