@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from types import ModuleType
+from functools import partial
+from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ DEPTH, MOST_VALUES = 6, 64
 _GENERATORS = (torch.Generator, random.Random, np.random.RandomState, np.random.Generator)
 _WITHOUT_GENERATORS = (str, bytes, int, float, type(None), type, ModuleType, torch.Tensor, np.ndarray)
 # Objects of Lightning lead to everything else there is. Layers of torch hold no generator, and there are many.
+_LIBRARIES = ("torch", "torchvision", "numpy", "PIL", "pytorch_lightning", "lightning", "lightning_fabric")
 _ELSEWHERE = ("pytorch_lightning.", "lightning.", "lightning_fabric.", "torch.nn.")
 
 
@@ -58,7 +61,10 @@ def preserved_generators(holders: Iterable[Any]) -> Iterator[None]:
 
 
 def _find_generators(holders: Iterable[Any]) -> list[Any]:
-    """Return the random generators of some objects: attributes, or in short lists and dicts, to some depth."""
+    """Return the random generators of some objects, to some depth.
+
+    They are looked for in attributes, in short lists and dicts, and in the variables that functions and methods use.
+    """
     found: list[Any] = []
     seen: set[int] = set()
     # Kept, so that no number of an object is used again.
@@ -76,10 +82,35 @@ def _find_generators(holders: Iterable[Any]) -> list[Any]:
                 inside += each.values() if len(each) <= MOST_VALUES else ()
             elif isinstance(each, (list, tuple)):
                 inside += each if len(each) <= MOST_VALUES else ()
+            elif isinstance(each, MethodType):
+                inside += each.__self__, each.__func__
+            elif isinstance(each, FunctionType):
+                inside += _variables(each)
+            elif isinstance(each, partial):
+                inside += each.func, each.args, each.keywords
             elif not type(each).__module__.startswith(_ELSEWHERE):
                 inside += getattr(each, "__dict__", {}).values()
+                inside += (value for kind in type(each).__mro__ if _is_of_user(kind) for value in vars(kind).values())
         level = inside
     return found
+
+
+def _variables(function: FunctionType) -> list[Any]:
+    """Return the values that a function finds outside of itself: in its closure, its defaults and its module."""
+    if not _is_of_user(function):
+        return []
+    names = function.__code__.co_names
+    of_module = [function.__globals__[name] for name in names if name in function.__globals__]
+    defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    # A cell is empty until its variable has a value.
+    cells = [cell.cell_contents for cell in function.__closure__ or () if cell != CellType()]
+    return [*cells, *defaults, *of_module]
+
+
+def _is_of_user(definition: type | FunctionType) -> bool:
+    """Return True if a class or a function is not of a library that is known to hold no generator of its own."""
+    package = (definition.__module__ or "").partition(".")[0]
+    return package not in _LIBRARIES and package not in sys.stdlib_module_names
 
 
 def seed_everything(seed: int) -> None:

@@ -242,7 +242,7 @@ def test_every_headline_fits_and_has_the_colour_of_its_verdict(seen, basis):
         ([2, 0, 1], [1, 2, 0]),
         ([i % 3 for i in range(16)], [0, 3, 1, 4, 2, 5]),
         ([i // 8 for i in range(16)], [0, 1, 2, 3, 8, 9, 10, 11]),
-        (list(range(16)), [0, 2, 4, 6, 8, 10, 12, 14]),
+        (list(range(16)), [0, 2, 4, 6, 9, 11, 13, 15]),
         (None, [0, 1, 2, 3, 4, 5, 6, 7]),
     ],
 )

@@ -1,6 +1,8 @@
 """Code of the user's that does more than usual when it is called, and is called for probe images, too."""
 
+import random
 import types
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,11 +10,13 @@ import torch
 from conftest import ThinVGG
 from pytorch_lightning.callbacks import EarlyStopping
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, random_split
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate, random_split
 
 from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet
 from gradcam_callback.exceptions import UserCodeError
 from gradcam_callback.probes.batches import take_parts
+from gradcam_callback.probes.datasets import choose_items
+from gradcam_callback.probes.feed import Feed
 
 LAYER = "block5_conv3"
 
@@ -85,6 +89,83 @@ def test_training_and_its_metrics_are_those_without_the_callback(trainer, toys, 
         data = random_split(Draws(toys), [12, len(toys) - 12], torch.Generator().manual_seed(1))
         found.append(losses(trainer, module(), data, watch, max_epochs=2))
     assert found[0] == found[1]
+
+
+def in_a_closure():
+    rng = np.random.default_rng(0)
+    return lambda image: image + float(rng.random())
+
+
+def in_a_closure_of_a_function():
+    inner = in_a_closure()
+    return lambda image: inner(image)
+
+
+def in_the_module():
+    global of_module
+    of_module = np.random.RandomState(0)
+    return draw_from_the_module
+
+
+def draw_from_the_module(image):
+    return image + float(of_module.rand())
+
+
+def in_a_default():
+    own = random.Random(0)
+
+    def draw(image, rng=own):
+        return image + rng.random()
+
+    return draw
+
+
+def in_a_partial():
+    return partial(lambda rng, image: image + rng.random(), random.Random(0))
+
+
+def in_a_class():
+    class Draw:
+        rng = random.Random(0)
+
+        def image(self, image):
+            return image + self.rng.random()
+
+    return Draw().image
+
+
+def data_with(toys, draw, place):
+    """Return a dataset and a collate function, one of which draws from a generator."""
+
+    class Data(Dataset):
+        def __init__(self):
+            self.draw = draw if place == "an attribute" else None
+
+        def __len__(self):
+            return len(toys)
+
+        def __getitem__(self, index):
+            image, label, _ = toys[index]
+            if place == "its code":
+                return draw(image), label
+            return image if self.draw is None else self.draw(image), label
+
+    def collate(items):
+        return default_collate([(draw(image), label) for image, label in items])
+
+    return Data(), collate if place == "the collate function" else None
+
+
+@pytest.mark.parametrize("place", ["an attribute", "its code", "the collate function"])
+@pytest.mark.parametrize(
+    "make", [in_a_closure, in_a_closure_of_a_function, in_the_module, in_a_default, in_a_partial, in_a_class]
+)
+def test_generators_that_functions_draw_from_are_as_they_were(toys, make, place):
+    expected = make()(0.0)
+    draw = make()
+    data, collate = data_with(toys, draw, place)
+    choose_items(data, Feed(collate=collate), None, 0, 4, None)
+    assert draw(0.0) == expected
 
 
 def test_a_module_that_logs_in_forward_logs_as_before_afterwards(toys):

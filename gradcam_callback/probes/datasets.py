@@ -90,7 +90,7 @@ def choose_items(
     if not len(dataset):
         raise ValueError("Expected `dataset` to hold at least one item (image, label), but it is empty.")
     spare = SPARE if automatic else 1
-    with preserved_random_state(), preserved_generators(unwrap(dataset)):
+    with preserved_random_state(), preserved_generators([*unwrap(dataset), feed.collate]):
         # Datasets are often sorted, and neighbours are often alike.
         order = random.Random(seed).sample(range(len(dataset)), len(dataset))
         if not feed.needs_labels:

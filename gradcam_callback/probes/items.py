@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
@@ -75,7 +76,10 @@ def choose_per_class(
         room = max_images // per_class
         if len(classes) > room:
             rich = {label for label in classes if len(by_class[label]) >= spare * per_class}
-            classes = [_choose_class(group, rich) for group in _neighbours(classes, room)]
+            classes = [
+                next((classes[i] for i in around if classes[i] in rich), classes[around[0]])
+                for around in _neighbourhoods(len(classes), room)
+            ]
     chosen: list[tuple[int, int]] = []
     for label in classes:
         taken = {index for index, _ in chosen}
@@ -85,18 +89,22 @@ def choose_per_class(
     return chosen
 
 
-def _neighbours(classes: Sequence[int], n: int) -> list[list[int]]:
-    """Split classes into n groups of neighbours, since neighbouring classes are often alike."""
-    groups: list[list[int]] = [[] for _ in range(n)]
-    for i, label in enumerate(classes):
-        groups[i * n // len(classes)].append(label)
-    return groups
+@cache
+def _neighbourhoods(n_classes: int, n: int) -> list[list[int]]:
+    """Return n classes that are spread evenly, each with its neighbours, which are often alike. The nearest come first.
 
-
-def _choose_class(group: Sequence[int], rich: Container[int]) -> int:
-    """Return the class in the middle of a group, among the rich ones if there are any."""
-    preferred = [label for label in group if label in rich] or group
-    return preferred[(len(preferred) - 1) // 2]
+    Args:
+        n_classes: their number. They are counted from 0.
+        n: at most as many.
+    """
+    centres = [round(i * (n_classes - 1) / max(n - 1, 1)) for i in range(n)]
+    around: list[list[int]] = [[] for _ in centres]
+    for label in range(n_classes):
+        nearest = min(range(n), key=lambda i: abs(centres[i] - label))
+        around[nearest].append(label)
+    return [
+        sorted(labels, key=lambda label: abs(centre - label)) for labels, centre in zip(around, centres, strict=True)
+    ]
 
 
 def without_empty_masks(items: list[Item]) -> list[Item]:
@@ -162,6 +170,4 @@ class ClassCount:
         each = quota(self._per_class, self._max_images, self.n_classes)
         room = self.n_classes if self._max_images is None else min(self.n_classes, self._max_images // each)
         have = {label for label, count in self._counts.items() if count >= self._spare * each}
-        if len(have) < room:  # soon told, for it is asked after every image
-            return False
-        return all(not have.isdisjoint(group) for group in _neighbours(range(self.n_classes), room))
+        return not any(have.isdisjoint(around) for around in _neighbourhoods(self.n_classes, room))
