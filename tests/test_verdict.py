@@ -129,8 +129,43 @@ def test_images_that_contradict_a_shortcut_are_not_called_too_early():
     verdict = judge(contrary, [], True)
     assert verdict.headline.split(": ")[0] == "UNCLEAR, the network is right more often on backgrounds of other classes"
     assert "contradict a shortcut" in verdict.evidence and not verdict.acquits and not verdict.suspected
-    by_chance = replace(contrary, gap_interval=(-0.6, 0.1))
-    assert judge(by_chance, [], True).headline.startswith("TOO EARLY")
+    by_chance = replace(contrary, gap_interval=(-0.6, 0.0))
+    too_small = replace(contrary, gap=-GAP.size, gap_interval=(-0.2, -0.01))
+    for swap in (by_chance, too_small, replace(too_small, gap=-0.02)):
+        verdict = judge(swap, [], True)
+        assert verdict.headline.startswith("TOO EARLY") and "contradict a shortcut" not in verdict.evidence
+
+
+@pytest.mark.parametrize(
+    "swap", [replace(found(1.0, 0.98, 0.9, low=-0.1), gap=GAP.size), found(1.0, None, 0.7, low=0.0)]
+)
+def test_a_fall_that_is_no_larger_than_the_limit_is_not_called_unclear(swap):
+    swap = replace(swap, drop=DROP.size)
+    verdict = judge(swap, [], True)
+    assert verdict.headline.startswith("NO SIGN OF A SHORTCUT: ") and "More images decide it" not in verdict.evidence
+
+
+@pytest.mark.parametrize(
+    ("gap", "words"), [(0.0, "0 points"), (0.01, "1 point"), (-0.01, "-1 point"), (0.02, "2 points")]
+)
+def test_one_point_is_one(gap, words):
+    swap = replace(found(1.0, 0.98, 0.9, low=-0.1), gap=gap)
+    assert f"The choice of the background decides {words} (95 % interval" in judge(swap, [], True).evidence
+
+
+@pytest.mark.parametrize("n_all", [64, None])
+def test_what_to_do_fits_the_conclusion(n_all):
+    train, ask = "then train with images of each class on other backgrounds", "The last validation asks all"
+    clean = judge(found(0.98, 0.97, 0.97), [], True, n_all=n_all).evidence
+    assert train not in clean and ask not in clean
+    single = judge(SHORTCUT, [], False, n_all=n_all).evidence
+    assert train not in single and ask not in single
+    accused = judge(replace(SHORTCUT, n=16, n_controlled=16), [], True, n_all=n_all).evidence
+    assert train in accused and ask not in accused
+    thirds = found(1.0, 0.98, 0.70, low=-0.02, classes=3)
+    assert "about 43 of each class" in judge(thirds, [], True).evidence, "128 of three classes, rounded up"
+    at_the_limit = replace(SHORTCUT, pasting_cost=LARGE_COST)
+    assert train in judge(at_the_limit, [], True).evidence
 
 
 def test_a_single_validation_does_not_speak_of_two_epochs():
@@ -166,18 +201,21 @@ def test_significance_comes_first_and_size_second():
     assert not points_to_background(0.5, GAP.sure), "nothing is sure"
     assert not points_to_background(GAP.size, GAP.sure + 0.01), "sure, and too small to matter"
     assert points_to_background(GAP.size + 0.01, GAP.sure + 0.01)
+    assert not points_to_background(GAP.size - 0.01, GAP.sure + 0.01)
 
 
 def test_without_a_control_only_a_larger_fall_counts():
     assert drop_points_to_background(DROP.size + 0.01, DROP.sure + 0.01)
     assert not drop_points_to_background(DROP.size, DROP.sure + 0.01)
     assert not drop_points_to_background(0.5, DROP.sure)
+    assert not drop_points_to_background(DROP.size - 0.01, DROP.sure + 0.01)
     assert DROP.size > GAP.size and DROP.sure > GAP.sure
 
 
 def test_the_epoch_before_confirms_by_a_smaller_gap():
     assert confirms(GAP.before + 0.01, 0.0) and not confirms(GAP.before, 1.0)
     assert confirms(None, DROP.before + 0.01) and not confirms(None, DROP.before)
+    assert not confirms(GAP.before - 0.01, 1.0) and not confirms(None, DROP.before - 0.01)
     assert GAP.before < GAP.size and DROP.before < DROP.size
 
 
@@ -277,9 +315,11 @@ def test_accuracies_count_every_image_once(n_before, n_after):
     assert result.drop == pytest.approx(n_before / 6 - n_after / 12)
     assert result.gap is result.gap_interval is result.control_accuracy is result.pasting_cost is None
     if {n_before, n_after} <= {0, 6, 12}:
-        # All images agree.
-        assert result.swap_interval == (result.swap_accuracy,) * 2
-        assert result.drop_interval == (result.drop,) * 2
+        # All six images agree.
+        half = 1 - stats.beta.ppf(0.025, 6, 1)
+        swap, drop = result.swap_accuracy, result.drop
+        assert result.swap_interval == pytest.approx((max(0, swap - half), min(1, swap + half)))
+        assert result.drop_interval == pytest.approx((max(-1, drop - half), min(1, drop + half)))
 
 
 def test_the_gap_is_paired_by_object():
@@ -301,7 +341,8 @@ def test_the_gap_compares_the_same_objects():
     other = Swaps(torch.arange(5), torch.tensor([2, 3, 4, 0, 1]))
     after = torch.tensor([1, 1, 1, 1, 0]).bool()
     result = swap_test(torch.ones(5).bool(), labels, other, after, same, torch.ones(4).bool())
-    assert result.gap == 0 and result.gap_interval == (0, 0) and result.n_controlled == 4
+    half = 1 - stats.beta.ppf(0.025, 4, 1)
+    assert result.gap == 0 and result.gap_interval == pytest.approx((-half, half)) and result.n_controlled == 4
     assert result.swap_accuracy == pytest.approx(0.8) and result.drop == pytest.approx(0.2)
     unknown = swap_test(torch.arange(5) < 4, labels, other, after, same, torch.ones(4).bool())
     assert unknown.probe_accuracy == pytest.approx(0.8) and unknown.pasting_cost == 0, "of the same objects, too"
@@ -376,6 +417,19 @@ def test_intervals_of_few_images_are_wide(n):
     low, high = stats.t.interval(0.95, n - 1, loc=1 / n, scale=stats.sem((~on_other).double()))
     assert found.gap_interval == pytest.approx((max(-1, low), min(1, high)), rel=1e-6)
     assert found.swap_interval == pytest.approx((max(0, 1 - high), min(1, 1 - low)), rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize("n", [2, 4, 16, 64])
+@pytest.mark.parametrize("falls", [True, False])
+def test_that_all_answers_agree_makes_few_images_not_certain(n, falls):
+    swaps = Swaps(torch.arange(n), torch.arange(n).roll(1))
+    right = torch.ones(n).bool()
+    found = swap_test(right, torch.zeros(n), swaps, right ^ falls, swaps, right)
+    # The exact binomial interval of n hits in n tries.
+    low = stats.beta.ppf(0.025, n, 1)
+    expected = (low, 1) if falls else (low - 1, 1 - low)
+    assert found.gap_interval == found.drop_interval == pytest.approx(expected)
+    assert found.swap_interval == pytest.approx((0, 1 - low) if falls else (low, 1))
 
 
 def test_a_single_object_says_nothing():

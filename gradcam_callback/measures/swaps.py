@@ -11,6 +11,8 @@ from torch import Tensor
 
 from gradcam_callback.measures.interventions import Swaps
 
+# A variance below this is none. Only rounding keeps it from being 0.
+_NONE = 1e-20
 # The steps of an integral from 0 to a right angle.
 _STEPS = 10_001
 
@@ -179,10 +181,14 @@ def _estimate(answers: _Answers, less: _Answers | None = None) -> _Estimate:
     # An answer belongs to an object and to a background, and is counted in both. By chance the difference may be too
     # small, but not below the variance by object.
     variance = float(max(by_object, by_object + by_ground - table.square().sum())) * clusters / (clusters - 1)
-    freedom = round(min(each.count_clusters(objects) for each in (answers, less) if each is not None)) - 1
-    if freedom < 1:
+    effective = round(min(each.count_clusters(objects) for each in (answers, less) if each is not None))
+    if effective < 2:
         return nothing_known
-    half = _student(freedom) * math.sqrt(variance)
+    half = _student(effective - 1) * math.sqrt(variance)
+    if variance < _NONE:
+        # That a few answers agree does not make them certain. So far may n of n be from a share, at 95 %, by the exact
+        # binomial interval of Clopper and Pearson 1934.
+        half = 1 - 0.025 ** (1 / effective)
     return _Estimate(mean, (max(lowest, mean - half), min(1.0, mean + half)), n)
 
 

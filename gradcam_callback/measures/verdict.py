@@ -233,8 +233,9 @@ def _conclude(swap: SwapTest, points: bool, confirmed: bool, words: Basis, n_all
 
 def _is_reversed(swap: SwapTest, words: Basis) -> bool:
     """Return True if the accuracy is clearly larger on backgrounds of other classes."""
-    high = 0.0 if swap.gap_interval is None else swap.gap_interval[1]
-    return swap.gap is not None and swap.gap < -words.gap.size and high < 0
+    if swap.gap is None or swap.gap_interval is None:
+        return False
+    return swap.gap < -words.gap.size and swap.gap_interval[1] < 0
 
 
 def _is_large(swap: SwapTest, words: Basis) -> bool:
