@@ -5,7 +5,7 @@ Each function raises a ValueError that names the argument, the expected form and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from gradcam_callback.probes.masks import from_boxes, from_image, is_box
-from gradcam_callback.probes.names import number_by_class
+from gradcam_callback.probes.names import make_storable, make_unique, number_by_class
 
 
 def check_per_class(per_class: int) -> None:
@@ -75,7 +75,19 @@ def check_class_names(names: Any) -> list[str] | None:
             f"Expected `class_names` to be a list with the name of each class in their order, but got "
             f"{type(names).__name__} {names!r:.60}. Make a list of it, such as list(names.values()) of a dict by index."
         )
-    return list(names)
+    return [make_storable(name) for name in names]
+
+
+def read_names(names: Any) -> list[str] | None:
+    """Return the names of the images as a list."""
+    if names is None:
+        return None
+    if isinstance(names, (str, bytes, Mapping, set)) or not isinstance(names, Iterable):
+        raise ValueError(
+            f"Expected `names` to be a list with one name per image, but got {type(names).__name__} {names!r:.60}. "
+            "Make a list of them."
+        )
+    return [make_storable(name) for name in names]
 
 
 def repeat_per_class(
@@ -116,7 +128,8 @@ def repeat_per_class(
     renamed = None
     if names is not None:
         # `check_labels` reports a wrong number of class names later. Until then, the class indices serve as names.
-        words = class_names if class_names is not None and len(class_names) == given.shape[1] else range(given.shape[1])
+        fits = class_names is not None and len(class_names) == given.shape[1]
+        words = make_unique(class_names) if class_names is not None and fits else range(given.shape[1])
         renamed = [f"{names[i]} ({words[c]})" if given[i].sum() > 1 else str(names[i]) for i, c in pairs]
     return given[rows].bool(), classes, images[rows], masks, renamed
 
@@ -206,7 +219,7 @@ def check_names(names: Sequence[str] | None, class_per_image: Sequence[str]) -> 
     """Return the names of the images. Without names, number the images of each class.
 
     Args:
-        names: one per image, or None.
+        names: of `read_names`, or None.
         class_per_image: the name of the class of each image.
     """
     if names is None:
@@ -216,11 +229,11 @@ def check_names(names: Sequence[str] | None, class_per_image: Sequence[str]) -> 
         raise ValueError(f"Expected `names` to have one entry per image ({n}), but got {len(names)}.")
     if "" in names:
         raise ValueError("Expected each of `names` to have a character or more, but one is empty.")
-    repeated = sorted({str(name) for name in names if list(names).count(name) > 1})
+    repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         # Names become tags and files, so one of the images would overwrite the other.
         raise ValueError(f"Expected `names` to be unique, but got {repeated} more than once.")
-    return [str(name) for name in names]
+    return list(names)
 
 
 def check_normalisation(mean: Any, std: Any, channels: int) -> tuple[Tensor | None, Tensor | None]:

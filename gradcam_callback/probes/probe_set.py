@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import copy
 from functools import partial
 from numbers import Integral
@@ -24,6 +24,7 @@ from gradcam_callback.probes.checks import (
     check_names,
     check_normalisation,
     read_labels,
+    read_names,
     repeat_per_class,
 )
 from gradcam_callback.probes.coco import read_coco
@@ -33,7 +34,7 @@ from gradcam_callback.probes.folders import read_folder
 from gradcam_callback.probes.items import Item, choose_per_class
 from gradcam_callback.probes.lookup import find_class_names, set_apart, undoing
 from gradcam_callback.probes.masks import is_box
-from gradcam_callback.probes.names import make_unique, name_image
+from gradcam_callback.probes.names import make_storable, make_unique, name_image
 from gradcam_callback.probes.transforms import Transform
 from gradcam_callback.saliency import Proposal
 
@@ -100,7 +101,7 @@ class ProbeSet:
         images: Tensor,
         labels: Tensor | Sequence[int] | None = None,
         masks: Tensor | Sequence[Any] | str | None = None,
-        names: Sequence[str] | None = None,
+        names: Iterable[str] | None = None,
         class_names: Sequence[str] | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
@@ -111,7 +112,7 @@ class ProbeSet:
         self.present = None
         # Masks and names are given per image, so they are repeated before they are checked.
         labels = None if labels is None else read_labels(labels)
-        class_names = check_class_names(class_names)
+        class_names, names = check_class_names(class_names), read_names(names)
         # A column of classes, as binary losses take them, is no choice of several.
         if labels is not None and labels.ndim == 2 and labels.shape[1] == 1:
             labels = labels[:, 0]
@@ -127,7 +128,7 @@ class ProbeSet:
         self.class_names = None
         if class_names is not None:
             # An empty name would make an empty tag.
-            self.class_names = [str(name) or f"class {label}" for label, name in enumerate(class_names)]
+            self.class_names = [name or f"class {label}" for label, name in enumerate(class_names)]
         words = [self.class_name(label) if self.has_labels else "image" for label in self.labels.tolist()]
         self.names = check_names(names, words)
         # With each image, the batch of this image alone, for a `forward` that takes more than the image.
@@ -508,7 +509,7 @@ def make_probe_set(
         mean, std = next(undoing(images, sources), (None, None))
     probe = ProbeSet(images, labels, [item.mask for item in items], class_names=class_names, mean=mean, std=std)
     probe.box_masks |= torch.tensor([item.boxed for item in items])
-    stems = [item.name for item in items if item.name]
+    stems = [make_storable(item.name) for item in items if item.name]
     if len(stems) == len(items):
         words = [probe.class_name(item.label) if class_names else "" for item in items]
         probe.names = make_unique([name_image(*pair) for pair in zip(words, stems, strict=True)])

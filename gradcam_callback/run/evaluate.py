@@ -30,7 +30,7 @@ from gradcam_callback.maps import (
 from gradcam_callback.measures import Focus, faithfulness, metrics, road
 from gradcam_callback.probes import ProbeSet, fill_row
 from gradcam_callback.run import tags
-from gradcam_callback.run.interventions import Answers, Interventions, mean
+from gradcam_callback.run.interventions import Answers, Interventions, mean, tag_classes
 from gradcam_callback.run.tags import by_class, by_image, join
 from gradcam_callback.run.turns import Turn
 
@@ -125,7 +125,7 @@ class Evaluator:
             _warn_of_slow_road(probe.images)
         masked = probe.has_mask
         self._masks = None if probe.masks is None else probe.masks[masked]
-        self._labels = probe.labels[masked]
+        self._labels, self._class_tags = probe.labels[masked], tag_classes(probe)
         self.interventions: Interventions | None = None
         if self._has_accuracy:
             # Once per run: painting objects out takes longer than a forward, and the images stay comparable.
@@ -146,7 +146,7 @@ class Evaluator:
             names += [tag, *(join(by_image(tag), name) for name in self.probe.names)]
         names += tags.names_by_layer(self.layers, self.probe.masks is not None)
         if self._masks is not None:
-            classes = [self.probe.class_name(label) for label in self._masked_classes()]
+            classes = [self._class_tags[label] for label in self._masked_classes()]
             for layer in self.layers if self._by_class else self.layers[-1:]:
                 for metric in tags.MASK_METRICS if self._by_class else (tags.LIFT,):
                     names += [join(by_class(metric), layer, name) for name in classes]
@@ -264,7 +264,7 @@ class Evaluator:
                 of_class = self._labels == label
                 values = _mask_metrics_of(masked[of_class], self._masks[of_class])
                 for metric in tags.MASK_METRICS if self._by_class else (tags.LIFT,):
-                    scalars[join(by_class(metric), layer, self.probe.class_name(label))] = values[metric]
+                    scalars[join(by_class(metric), layer, self._class_tags[label])] = values[metric]
         return scalars
 
     def _masked_classes(self) -> list[int]:
