@@ -116,11 +116,10 @@ class GradCAMCallback(Callback):
         **options: Unpack[GradCAMOptions],
     ) -> None:
         arguments = {**locals(), **options}  # first, while there are no other names
-        check_target(target)
         trainers.check_arguments(probe, masks, every_n_epochs, check_faithfulness, on_shortcut, options, arguments)
         self.probe = probe
         self.target_layers = target_layers
-        self.target = target
+        self.target = check_target(target)
         self.every_n_epochs = every_n_epochs
         self.masks = masks
         self.batch_transform = batch_transform
@@ -131,7 +130,7 @@ class GradCAMCallback(Callback):
         self.style = style or Style()
         self.save_dir = None if save_dir is None else Path(save_dir)
         self.save_maps = save_maps
-        self.seed = seed
+        self.seed = int(seed)
         self.by_class = by_class
         self.check_faithfulness = check_faithfulness
         self.on_shortcut = on_shortcut
@@ -143,7 +142,7 @@ class GradCAMCallback(Callback):
         # True while an error of ours would end a training that has not begun.
         self._is_refusing = False
         self._session = Session(self._memory.state, self._tags, [])
-        self._source = ProbeSource(probe, target, batch_transform, forward, seed, masks)
+        self._source = ProbeSource(probe, self.target, batch_transform, forward, self.seed, masks)
 
     @property
     def probe_set(self) -> ProbeSet | None:

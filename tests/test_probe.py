@@ -97,6 +97,30 @@ def test_names_of_images_and_classes_can_be_stored():
         assert probe.class_names == ["zebra", r"caf\udce9"]
 
 
+def test_a_wrong_item_of_a_dataset_is_named_by_its_number_in_the_dataset(folder):
+    """Not by its place in the probe set, which is ordered by label and drawn by chance."""
+    images, labels, given = torch.rand(12, 3, 8, 10), torch.arange(12) % 3, masks(12).byte()
+    bad = images.clone()
+    bad[7, 0, 2, 2] = float("nan")
+    with pytest.raises(ValueError, match="images to be finite, but item 7 holds NaN or infinity. Check it and the tra"):
+        ProbeSet.from_dataset(TensorDataset(bad, labels), per_class=4)
+    with pytest.raises(ValueError, match="the mask of item 7 to be bool, 0 and 1, or .* but got other values"):
+        ProbeSet.from_dataset(
+            [(images[i], i % 3, given[i] * (7 if i == 7 else 1)) for i in range(12)],
+            per_class=4,
+            batch_transform=tuple,
+        )
+    with pytest.raises(
+        ValueError, match=r"the mask of item 7 to have the shape of its image, \(8, 10\), but got \(4, 4\)"
+    ):
+        items = [(images[i], i % 3, torch.ones(4, 4, dtype=torch.bool) if i == 7 else given[i]) for i in range(12)]
+        ProbeSet.from_dataset(items, per_class=4)
+    for path in folder.rglob("a.mask.png"):
+        path.unlink()
+    with pytest.raises(ValueError, match=r"images to be finite, but .*lion.b\.png holds NaN"):
+        ProbeSet.from_folder(folder, lambda image: images[0] / max(0, 200 - image.getpixel((45, 10))[0]))
+
+
 def test_probe_keeps_a_copy_of_the_images():
     images = IMAGES.clone()
     probe = ProbeSet(images, LABELS)

@@ -20,6 +20,7 @@ from gradcam_callback.probes.checks import (
     check_class_names,
     check_images,
     check_labels,
+    check_mask,
     check_masks,
     check_names,
     check_normalisation,
@@ -46,8 +47,8 @@ class ProbeSet:
         images: ``(N, C, H, W)`` floating point, transformed and normalised as the model takes them. They are copied.
         labels: ``(N,)`` integers, the class of each image from 0. If an image may hold several of K classes:
             ``(N, K)`` of 0 and 1. The image is then repeated once for each class that it holds, and a prediction is
-            correct if the logit of that class is positive. None if the images have no classes; the maps then explain a
-            class index or a callable ``target``, and there is no accuracy.
+            correct if the logit of that class is positive. None if the images have no classes; the maps then explain
+            the predicted class, a class index or a callable ``target``, and there is no accuracy.
         masks: the object in each image: ``(N, H, W)`` bool, True on the object, or a sequence with one entry per image.
             An entry is a mask ``(H, W)`` of bool or of 0 and 1; a black and white ``PIL.Image``; a box ``(4,)`` or
             boxes ``(B, 4)`` as ``x1, y1, x2, y2`` in pixels (`gradcam_callback.probes.from_boxes`); or None for an
@@ -316,7 +317,7 @@ class ProbeSet:
 
         Raises:
             ValueError: the dataset is empty or not map-style; images or labels cannot be told for certain; the images
-                differ in shape; or ``per_class`` is below 1.
+                differ in shape; or ``per_class``, ``max_images`` or ``max_scanned`` is below 1.
             UserCodeError: the dataset or ``batch_transform`` failed. It is a ValueError, too.
 
         Examples:
@@ -499,6 +500,12 @@ def make_probe_set(
                 f"Expected the mask of {item.source} to mark the object, but it marks nothing after the transform. "
                 "Use a transform that keeps the object, remove the mask, or choose other images by `seed`."
             )
+        if not bool(torch.as_tensor(item.image).isfinite().all()):
+            raise ValueError(
+                f"Expected images to be finite, but {item.source} holds NaN or infinity. Check it and the transform."
+            )
+        if item.mask is not None:
+            check_mask(item.mask, tuple(item.image.shape[1:]), f"the mask of {item.source}")
     if automatic:
         items = [item if item.proposal is None else item._replace(mask=None, boxed=False) for item in items]
     images = torch.stack([torch.as_tensor(item.image) for item in items])

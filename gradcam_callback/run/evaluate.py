@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -114,12 +115,12 @@ class Evaluator:
         by_class: bool = False,
         check_faithfulness: bool | str = False,
     ) -> None:
-        self.cam, self.probe, self.target = cam, probe, target
+        self.cam, self.probe, self.target = cam, probe, check_target(target)
         self._forward = forward
         self._by_class, self._check = by_class, choose_check(check_faithfulness)
         # A callable explains any number, so predictions are not compared with labels.
         self._has_accuracy = probe.has_labels and not callable(target)
-        _check_needs(probe, target, forward, self._check)
+        _check_needs(probe, self.target, forward, self._check)
         self._try_one_image()
         if self._check == "road" and max(probe.images.shape[2:]) > _SLOW_ROAD:
             _warn_of_slow_road(probe.images)
@@ -129,7 +130,7 @@ class Evaluator:
         self.interventions: Interventions | None = None
         if self._has_accuracy:
             # Once per run: painting objects out takes longer than a forward, and the images stay comparable.
-            self.interventions = Interventions(probe, seed)
+            self.interventions = Interventions(probe, int(seed))
 
     @property
     def layers(self) -> list[str]:
@@ -351,18 +352,21 @@ def blame_forward(images: Tensor, forward: BatchForward | None) -> Iterator[None
         yield
 
 
-def check_target(target: object) -> None:
-    """Check the choice of what each map explains.
+def check_target(target: Target) -> Target:
+    """Check the choice of what each map explains, and return it, a class index as Python's own integer.
 
     Raises:
         ValueError: neither ``"label"``, ``"predicted"``, ``"contrast"``, a class index, nor a callable.
     """
+    if isinstance(target, np.integer):
+        target = int(target)
     known = target in TARGETS if isinstance(target, str) else callable(target) or isinstance(target, int)
     if isinstance(target, bool) or not known:
         raise ValueError(
             f"Expected `target` to be 'label', 'predicted', 'contrast', a class index or a callable, but got "
             f"{target!r}. Use 'label' to explain each image's own class."
         )
+    return target
 
 
 def choose_check(check_faithfulness: bool | str) -> str | None:

@@ -131,6 +131,10 @@ def check_arguments(
                 f"Expected `{name}` to be of type {expected}, but got {type(value).__name__} {value!r:.60}. Leave it "
                 "out for the default."
             )
+    if others["save_dir"] == "":
+        raise ValueError(
+            "Expected `save_dir` to be a folder or None, but got an empty text. Use '.' for the working directory."
+        )
     if masks not in (None, "auto"):
         raise ValueError(
             f"Expected `masks` to be None or 'auto', but got {type(masks).__name__} {masks!r}. Give masks with the "
