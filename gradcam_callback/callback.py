@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -54,7 +55,8 @@ class GradCAMCallback(Callback):
             ``(images, labels)`` or ``(images, labels, masks)``.
         forward: runs the model if ``model(images)`` does not: ``lambda net, batch: net(batch["image"], batch["age"])``.
             Each probe image, also a changed one, comes alone and with all else of its batch.
-        tag_prefix: the first part of all tags. A second callback with the default gets ``"gradcam_2"``.
+        tag_prefix: the first part of all tags. A second callback with the default gets ``"gradcam_2"``. Two callbacks
+            of the same arguments need one of their own: without it, Lightning cannot tell them apart.
         log_before_training: True also logs the pretrained network, at step 0. The epoch of this entry is -1.
         views: the images to log, some of ``"overview"``, ``"probe"``, ``"counterfactuals"``, ``"masks"``, and
             ``"depth_profile"``, ``"layer"``, ``"evolution"``, ``"animation"``. ``"all"`` adds the last four.
@@ -113,12 +115,11 @@ class GradCAMCallback(Callback):
         on_shortcut: str | Callable[[Verdict], object] = "warn",
         **options: Unpack[GradCAMOptions],
     ) -> None:
-        check_target(target)
-        others = {"target_layers": target_layers, "views": views, "style": style, "save_dir": save_dir, "seed": seed}
-        trainers.check_arguments(probe, masks, every_n_epochs, check_faithfulness, on_shortcut, options, others)
+        arguments = {**locals(), **options}  # first, while there are no other names
+        trainers.check_arguments(probe, masks, every_n_epochs, check_faithfulness, on_shortcut, options, arguments)
         self.probe = probe
         self.target_layers = target_layers
-        self.target = target
+        self.target = check_target(target)
         self.every_n_epochs = every_n_epochs
         self.masks = masks
         self.batch_transform = batch_transform
@@ -129,18 +130,19 @@ class GradCAMCallback(Callback):
         self.style = style or Style()
         self.save_dir = None if save_dir is None else Path(save_dir)
         self.save_maps = save_maps
-        self.seed = seed
+        self.seed = int(seed)
         self.by_class = by_class
         self.check_faithfulness = check_faithfulness
         self.on_shortcut = on_shortcut
         self.options = options
+        self._identity = identify(arguments, signature(GradCAMCallback).parameters)
         self._tags = Tags(tag_prefix)
         self._memory = Memory()
         self._stage: str | None = None
         # True while an error of ours would end a training that has not begun.
         self._is_refusing = False
         self._session = Session(self._memory.state, self._tags, [])
-        self._source = ProbeSource(probe, target, batch_transform, forward, seed, masks)
+        self._source = ProbeSource(probe, self.target, batch_transform, forward, self.seed, masks)
 
     @property
     def probe_set(self) -> ProbeSet | None:
@@ -231,9 +233,7 @@ class GradCAMCallback(Callback):
     @property
     def state_key(self) -> str:
         """Return what tells this callback from others in a checkpoint."""
-        others = {"masks": self.masks, "seed": self.seed, "method": self.options.get("method")}
-        identity = identify(self.probe, self.target_layers, self.target, self.tag_prefix, **others)
-        return self._generate_state_key(**identity)
+        return self._generate_state_key(**self._identity)
 
     def state_dict(self) -> dict[str, Any]:
         return self._memory.state.state_dict()

@@ -114,7 +114,11 @@ def _is_of_user(definition: type | FunctionType) -> bool:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed the random generators of Python, NumPy and torch, on the CPU and on CUDA devices in use."""
+    """Seed the random generators of Python, NumPy and torch, on the CPU and on CUDA devices in use.
+
+    NumPy takes no seed of more than 32 bits, so only these count.
+    """
+    seed %= 2**32
     random.seed(seed)
     np.random.seed(seed)
     # torch.manual_seed would also leave the seed to a CUDA that is not in use yet, in place of the user's seed.

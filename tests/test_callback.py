@@ -302,6 +302,25 @@ def test_by_class_adds_the_mask_metrics_of_each_layer_and_the_swap_for_each_clas
     assert not any("swap_accuracy_by_class" in name for name in few.history[0])
 
 
+def test_classes_of_one_name_have_tags_of_their_own(thin, fit, toys):
+    """As the two cranes of ImageNet: none of them is lost, and a third class keeps a name that looks like a number."""
+    whole = ProbeSet.from_dataset(toys, 2)
+    names = {"class_names": ["crane", "crane", "crane-2"]}
+    masked = ProbeSet(whole.images, whole.labels, whole.masks, **names)
+    watches = [
+        GradCAMCallback(masked, "block5_conv3", by_class=True, tag_prefix="masked"),
+        GradCAMCallback(ProbeSet(whole.images, whole.labels, **names), "block5_conv3", by_class=True),
+    ]
+    fit(thin, *watches, max_epochs=1)
+    for watch, logged in zip(watches, [[*ON_MASKS, "swap_accuracy"], ["frame_accuracy"]], strict=True):
+        for metric in logged:
+            tags = [tag for tag in watch.history[0] if f"/{metric}_by_class/" in tag]
+            named = {tag.rsplit("/", 1)[1] for tag in tags}
+            # The lift of a class whose maps are empty is undefined.
+            assert named <= {"crane", "crane-3", "crane-2"} and (metric in ON_MASKS[:2] or len(named) == 3), metric
+    assert masked.class_names == names["class_names"]
+
+
 def test_a_run_that_breaks_off_has_its_strips_and_animations(fit, events, probe):
     class Breaking(ThinVGG):
         def on_train_epoch_start(self):

@@ -223,3 +223,9 @@ def test_a_probe_set_whose_classes_have_other_numbers_is_said(watch, toys, two_o
     right = ProbeSet.from_folder(two_of_three, class_names=CLASSES)
     callback = watch(Reads(), DataLoader(data, 6), GradCAMCallback(right, LAYER))
     assert set(callback.probe_set.labels.tolist()) == {1, 2}
+
+
+def test_a_class_of_a_name_that_another_class_has_too_is_no_wrong_class(watch, toys):
+    data = Wrapper(toys, transforms.ToTensor())
+    data.classes = ["crane", "crane", "dog"]
+    watch(Reads(), DataLoader(data, 6), GradCAMCallback(ProbeSet.from_dataset(data, 1), LAYER))

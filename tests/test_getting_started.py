@@ -168,4 +168,4 @@ def test_every_row_of_the_table_in_getting_started_works(toys, watch, tmp_path, 
 
 
 def test_the_table_of_getting_started_has_a_case_for_each_row():
-    assert len(rows_of_the_table()) == 15
+    assert len(rows_of_the_table()) == 16

@@ -4,6 +4,7 @@ import inspect
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import get_type_hints
 
 import numpy as np
@@ -76,6 +77,27 @@ def test_a_forward_that_stops_all_gradients_is_an_error(double_thin, cut, messag
 
     with pytest.raises(ValueError, match=message):
         GradCAM(Cut(), "block5_conv3")(torch.rand(1, 3, 64, 64).double(), 0)
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda logits: logits, lambda logits: {"of": [None, logits]}, lambda logits: SimpleNamespace(of=logits)]
+)
+def test_of_a_target_and_a_model_that_one_is_named_that_detaches(thin, wrap):
+    class Wraps(nn.Module):
+        def __init__(self, detaches):
+            super().__init__()
+            self.network, self.detaches = thin, detaches
+
+        def forward(self, images):
+            logits = self.network(images)
+            return wrap(logits.detach() if self.detaches else logits)
+
+    def detached(outputs, index):
+        return torch.ones(len(index))
+
+    for detaches, message in ((False, "your `target` detaches them. Remove"), (True, "the model's forward detaches")):
+        with pytest.raises(ValueError, match=message):
+            GradCAM(Wraps(detaches), "block5_conv3")(torch.rand(1, 3, 64, 64), detached)
 
 
 def test_a_layer_without_influence_on_the_logits_has_an_empty_map():

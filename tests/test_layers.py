@@ -1,6 +1,7 @@
 """Tests that target layers resolve to the right modules: Keras names, dotted names and modules."""
 
 import copy
+import re
 from collections import OrderedDict
 
 import pytest
@@ -84,6 +85,18 @@ def test_errors_of_unknown_names_list_the_choices():
         names(thin_vgg(), [])
     with pytest.raises(ValueError, match="names and modules, but got 5 of type int"):
         names(thin_vgg(), [5])
+
+
+def test_each_name_that_the_error_lists_can_be_chosen():
+    for model in (thin_vgg(), nn.ModuleDict({"student": thin_vgg(), "teacher": thin_vgg()})):
+        with pytest.raises(ValueError, match="Expected `target_layers` to name layers of the model") as caught:
+            names(model, "student.block5")
+        listed, dotted = str(caught.value).partition("Choose ")[2].split(", or the dotted name of a module: ")
+        chosen = [
+            *re.findall(r"[\w.]*(?:all|last|block)[\w]*", listed.replace("a block", "")),
+            *dotted[:-1].split(", "),
+        ]
+        assert len(chosen) > 2 + 5 + 13 and all(names(model, name) for name in chosen)
 
 
 def test_one_unknown_name_among_known_names_is_an_error():

@@ -1,8 +1,13 @@
 """Models of other people: outputs that are no tensor, Lightning's other package, two callbacks in one Trainer."""
 
 import dataclasses
+import functools
+import inspect
 import json
+import os
 import re
+import subprocess
+import sys
 
 import lightning.pytorch as lightning
 import pytest
@@ -17,7 +22,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.models.vgg import make_layers
 from toys import CLASSES
 
-from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet
+from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet, Style
+from gradcam_callback.maps import GradCAMOptions
 from gradcam_callback.measures import Counterfactuals, metrics
 from gradcam_callback.run import caption_maps
 
@@ -383,7 +389,133 @@ def test_a_vgg_that_forward_calls_no_more_is_a_warning_and_training_goes_on(fit,
     assert len(events().Images("gradcam/overview")) == 1
 
 
-@pytest.mark.parametrize("option", [{"method": "layercam"}, {"seed": 1}, {"masks": "auto"}])
-def test_callbacks_that_differ_in_what_they_compute_can_be_in_one_trainer(trainer, option):
-    one, two = GradCAMCallback(), GradCAMCallback(**option)
-    assert one.state_key != two.state_key and trainer(one, two).callbacks
+def first_logit(outputs, index):
+    return outputs[:, 0]
+
+
+def pick(number):
+    return lambda outputs, index: outputs[:, number]
+
+
+def times(outputs, index, factor=1):
+    return factor * outputs[:, 0]
+
+
+class Picks:
+    def __init__(self, number):
+        self.number = number
+
+    def __call__(self, outputs, index):
+        return outputs[:, self.number]
+
+    def call(self, outputs, index):
+        return self(outputs, index)
+
+
+# Arguments that do not change what a history is of. A run may be resumed with others.
+FREE = [
+    {"views": "all"},
+    {"every_n_epochs": 2},
+    {"by_class": True},
+    {"check_faithfulness": "road"},
+    {"log_before_training": True},
+    {"style": Style(cell=112)},
+    {"style": Style(cell=96)},
+    {"save_dir": "a"},
+    {"save_dir": "b"},
+    {"save_maps": True},
+    {"batch_transform": lambda batch: (batch[0], batch[1])},
+    {"batch_transform": lambda batch: (batch[0], batch[2])},
+    {"forward": lambda net, batch: net(batch["image"], batch["age"])},
+    {"forward": lambda net, batch: net(batch["image"], batch["size"])},
+    {"on_shortcut": "stop"},
+    {"on_shortcut": print},
+    {"precision": "bf16"},
+    {"chunk_size": 2},
+    {"reuse_frozen": True},
+    {"output_transform": torch.logit},
+    {"output_transform": torch.log},
+]
+MEASURED = [
+    {"method": "layercam"},
+    {"seed": 1},
+    {"masks": "auto"},
+    {"target_layers": nn.ReLU()},
+    {"target_layers": nn.Conv2d(3, 4, 3)},
+    {"target_layers": nn.Conv2d(3, 8, 3)},
+    {"target": 1},
+    {"target": first_logit},
+    {"target": pick(0)},
+    {"target": pick(1)},
+    {"target": lambda outputs, index: outputs[:, 0] if index.dtype in {torch.int64, torch.int32} else outputs[:, 1]},
+    {"target": lambda outputs, index: [outputs[:, i] for i in range(2)][0]},
+    {"target": lambda outputs, index: [outputs[:, i] for i in range(3)][0]},
+    {"target": functools.partial(times, factor=2)},
+    {"target": functools.partial(times, factor=3)},
+    {"target": times},
+    {"target": Picks(0)},
+    {"target": Picks(1)},
+    {"target": Picks(0).call},
+]
+
+
+def test_callbacks_that_differ_in_any_argument_can_be_in_one_trainer(trainer):
+    """They have different keys, which are the same each time."""
+    arguments = [{}, *FREE, *MEASURED]
+    callbacks = [GradCAMCallback(**given) for given in arguments]
+    keys = [callback.state_key for callback in callbacks]
+    assert len(set(keys)) == len(keys) and trainer(*callbacks).callbacks
+    assert keys == [GradCAMCallback(**given).state_key for given in arguments]
+    assert keys[0] == "GradCAMCallback{'target_layers': 'all', 'target': 'label'}", "as in checkpoints so far"
+
+
+def test_every_argument_tells_callbacks_apart():
+    tested = {name for given in (*FREE, *MEASURED) for name in given}
+    untested = set(inspect.signature(GradCAMCallback).parameters) - tested - {"options", "probe", "tag_prefix"}
+    assert untested == set()
+    assert set(GradCAMOptions.__annotations__) - tested == {"reshape_transform"}
+
+
+def test_probe_sets_of_other_images_or_masks_can_be_in_one_trainer(trainer, probe):
+    """Their names and labels are the same. What another processor rounds differently is no other image."""
+
+    def key(images, masks):
+        return GradCAMCallback(ProbeSet(images, probe.labels, masks, names=probe.names)).state_key
+
+    moved = probe.masks.roll(16, dims=2)
+    keys = [
+        key(probe.images, probe.masks),
+        key(probe.images, None),
+        key(probe.images, moved),
+        key(probe.images, [*probe.masks[:2], None]),
+        key(probe.images.flip(3), probe.masks),
+        key(torch.cat([probe.images[:2], probe.images[2:].flip(2)]), probe.masks),
+    ]
+    assert len(set(keys)) == len(keys)
+    noise = torch.rand(probe.images.shape, generator=torch.Generator().manual_seed(0)) * 2e-7
+    assert key(probe.images + noise, probe.masks) == keys[0]
+
+
+KEY = """
+from functools import partial
+from gradcam_callback.run import identify
+numbers = {"a": 1, "b": 2}
+def target(outputs, index, name="a"):
+    return outputs[:, numbers[name]] if name in {"a", "b", "c", "d", "e"} else [outputs for name in "ab"][0]
+class Reads:
+    def __call__(self, batch):
+        return batch["image"], batch["label"]
+arguments = {"probe": None, "target_layers": "all", "save_dir": None, "target": partial(target, name="b")}
+arguments |= {"batch_transform": Reads(), "forward": lambda net, batch: net(batch, batch["x"] in {1, "x", "y"})}
+key = identify(arguments, {})
+"""
+
+
+def test_the_key_is_the_same_in_another_process():
+    """Sets and addresses are in another order there."""
+    names = {"__name__": "made"}
+    exec(KEY, names)
+    code = f"names = {{'__name__': 'made'}}; exec({KEY!r}, names); print(names['key'])"
+    environment = {**os.environ, "PYTHONHASHSEED": "5"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == str(names["key"])

@@ -1,5 +1,6 @@
 """The probe set takes correct arguments, refuses wrong ones, and is the same every time."""
 
+import os
 import random
 
 import numpy as np
@@ -47,6 +48,10 @@ def masks(n=3):
         ({"names": ["a", "b"]}, r"`names` to have one entry per image \(3\), but got 2"),
         ({"names": ["a", "", "b"]}, "`names` to have a character or more, but one is empty"),
         ({"names": ["a", "b", "a"]}, r"`names` to be unique, but got \['a'\] more than once"),
+        ({"names": [1, "1", 2]}, r"`names` to be unique, but got \['1'\] more than once"),
+        ({"names": ["\udce9", "\\udce9", "a"]}, r"`names` to be unique, but got .* more than once"),
+        ({"names": 5}, "`names` to be a list with one name per image, but got int 5"),
+        ({"names": "abc"}, "`names` to be a list with one name per image, but got str 'abc'"),
         ({"mean": [0.5] * 3}, "both `mean` and `std`, or neither, but got only one"),
         (
             {"mean": [0.5] * 2, "std": [0.5] * 2},
@@ -71,6 +76,49 @@ def test_single_images_may_have_no_mask():
 def test_names_are_made_from_classes_and_unique():
     assert ProbeSet(IMAGES, LABELS, class_names=["ペンギン", "lion"]).names == ["ペンギン-1", "lion-1", "lion-2"]
     assert ProbeSet(IMAGES, LABELS).names == ["class 0-1", "class 1-1", "class 1-2"]
+
+
+def test_names_in_any_form_are_taken_as_text():
+    assert ProbeSet(IMAGES, LABELS, names=(f"at {i}" for i in range(3))).names == ["at 0", "at 1", "at 2"]
+    assert ProbeSet(IMAGES, LABELS, names=np.arange(3)).names == ["0", "1", "2"]
+    several = ProbeSet(IMAGES, [[1, 1], [0, 1], [1, 0]], names=(str(i) for i in range(3)), class_names=["crane"] * 2)
+    assert several.names == ["0 (crane)", "0 (crane-2)", "1", "2"], "two classes of one name"
+
+
+def test_names_of_images_and_classes_can_be_stored():
+    """Bytes that are no UTF-8 come as halves of surrogate pairs out of the names of files."""
+    raw = os.fsdecode(b"caf\xe9")
+    for probe in (
+        ProbeSet(IMAGES, LABELS, names=[raw, "é", "c"], class_names=["zebra", raw]),
+        ProbeSet(IMAGES, LABELS, class_names=["zebra", raw]),
+        ProbeSet(IMAGES, [[1, 1], [0, 1], [1, 0]], names=[raw, "é", "c"], class_names=["zebra", raw]),
+    ):
+        assert all(name.encode().decode() == name for name in [*probe.names, *probe.class_names])
+        assert probe.class_names == ["zebra", r"caf\udce9"]
+
+
+def test_a_wrong_item_of_a_dataset_is_named_by_its_number_in_the_dataset(folder):
+    """Not by its place in the probe set, which is ordered by label and drawn by chance."""
+    images, labels, given = torch.rand(12, 3, 8, 10), torch.arange(12) % 3, masks(12).byte()
+    bad = images.clone()
+    bad[7, 0, 2, 2] = float("nan")
+    with pytest.raises(ValueError, match="images to be finite, but item 7 holds NaN or infinity. Check it and the tra"):
+        ProbeSet.from_dataset(TensorDataset(bad, labels), per_class=4)
+    with pytest.raises(ValueError, match="the mask of item 7 to be bool, 0 and 1, or .* but got other values"):
+        ProbeSet.from_dataset(
+            [(images[i], i % 3, given[i] * (7 if i == 7 else 1)) for i in range(12)],
+            per_class=4,
+            batch_transform=tuple,
+        )
+    with pytest.raises(
+        ValueError, match=r"the mask of item 7 to have the shape of its image, \(8, 10\), but got \(4, 4\)"
+    ):
+        items = [(images[i], i % 3, torch.ones(4, 4, dtype=torch.bool) if i == 7 else given[i]) for i in range(12)]
+        ProbeSet.from_dataset(items, per_class=4)
+    for path in folder.rglob("a.mask.png"):
+        path.unlink()
+    with pytest.raises(ValueError, match=r"images to be finite, but .*lion.b\.png holds NaN"):
+        ProbeSet.from_folder(folder, lambda image: images[0] / max(0, 200 - image.getpixel((45, 10))[0]))
 
 
 def test_probe_keeps_a_copy_of_the_images():

@@ -11,15 +11,22 @@ from conftest import ThinVGG
 from PIL import Image
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from test_models import FREE
 from torch.utils.data import DataLoader
 from toys import CLASSES
 
 from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet
 from gradcam_callback.measures import metrics
+from gradcam_callback.trainers import find_other_state
 
 LAYERS = ["block4_conv3", "block5_conv3"]
 
 
+# Lightning's, of keys that are in no callback. The state under them is found all the same.
+other_keys = pytest.mark.filterwarnings("ignore:Be aware that when using")
+
+
+@other_keys
 def test_another_probe_set_of_the_same_size_starts_anew_with_a_warning(fit, toys, probe, tmp_path, events):
     first = GradCAMCallback(probe, LAYERS, save_dir=tmp_path / "focus")
     fit(ThinVGG(), first).save_checkpoint(tmp_path / "last.ckpt")
@@ -69,7 +76,7 @@ def test_the_same_probe_set_is_known_again_by_another_reading(fit, probe):
     assert len(second.history) == 2 and "gradcam/drift/block5_conv3" in second.history[1]
 
 
-@pytest.mark.filterwarnings("ignore:Be aware that when using")  # Lightning's, of keys that are in no callback
+@other_keys
 @pytest.mark.parametrize("first_layers", [LAYERS, "block5"])
 def test_a_resumed_run_with_renamed_images_goes_on(fit, probe, tmp_path, first_layers):
     """Beside another callback, whose state is its own."""
@@ -83,6 +90,48 @@ def test_a_resumed_run_with_renamed_images_goes_on(fit, probe, tmp_path, first_l
     logger = TensorBoardLogger(tmp_path, name="second", version="")
     fit(ThinVGG(), second, third, max_epochs=3, resume=tmp_path / "last.ckpt", logger=logger)
     assert [entry["epoch"] for entry in second.history] == [entry["epoch"] for entry in third.history] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("given", FREE, ids=lambda given: next(iter(given)))
+@pytest.mark.parametrize("has_it_before", [True, False])
+def test_the_history_is_found_under_any_other_argument_and_another_reading(trainer, probe, given, has_it_before):
+    """Beside the state of another callback, which is nobody's now."""
+    noise = torch.randn(probe.images.shape, generator=torch.Generator().manual_seed(0)) * 0.02
+    read_again = ProbeSet(probe.images + noise, probe.labels, probe.masks, names=["a", "b", "c"])
+    before, now = (given, {}) if has_it_before else ({}, given)
+    old, other = GradCAMCallback(probe, LAYERS, **before), GradCAMCallback(probe, "block5", **before)
+    checkpoint = {"callbacks": {old.state_key: "old", other.state_key: "other"}}
+    for probe_now, arguments in ((probe, now), (read_again, before), (read_again, now)):
+        resumed = GradCAMCallback(probe_now, LAYERS, **arguments)
+        assert resumed.state_key not in checkpoint["callbacks"]
+        assert find_other_state(trainer(resumed), resumed, checkpoint) == "old"
+
+
+def test_of_several_states_the_one_most_alike_is_taken(trainer, probe):
+    """Each of two callbacks is known by its images, or by its other arguments."""
+    other = ProbeSet(probe.images.flip(3), probe.labels, probe.masks.flip(2))
+    old = [GradCAMCallback(each, LAYERS, by_class=True) for each in (probe, other)]
+    now = [GradCAMCallback(each, LAYERS, views="all") for each in (probe, other)]
+    checkpoint = {"callbacks": {callback.state_key: i for i, callback in enumerate(old)}}
+    assert [find_other_state(trainer(*now), callback, checkpoint) for callback in now] == [0, 1]
+    old = [GradCAMCallback(probe, LAYERS, views=views) for views in ("overview", "all")]
+    now = [GradCAMCallback(other, LAYERS, views=views) for views in ("overview", "all")]
+    checkpoint = {"callbacks": {callback.state_key: i for i, callback in enumerate(old)}}
+    assert [find_other_state(trainer(*now), callback, checkpoint) for callback in now] == [0, 1]
+    neither = GradCAMCallback(other, LAYERS, by_class=True)
+    with pytest.warns(GradCAMWarning, match="history and strips are of other callbacks"):
+        assert find_other_state(trainer(neither), neither, checkpoint) is None
+
+
+@other_keys
+def test_a_resumed_run_with_other_arguments_goes_on(fit, probe, tmp_path, caplog):
+    fit(ThinVGG(), GradCAMCallback(probe, LAYERS, save_dir=tmp_path / "a")).save_checkpoint(tmp_path / "last.ckpt")
+    second = GradCAMCallback(probe, LAYERS, save_dir=tmp_path / "b", by_class=True, views="overview")
+    logger = TensorBoardLogger(tmp_path, name="second", version="")
+    with caplog.at_level("INFO"):
+        fit(ThinVGG(), second, max_epochs=3, resume=tmp_path / "last.ckpt", logger=logger)
+    assert [entry["epoch"] for entry in second.history] == [0, 1, 2]
+    assert "Lightning's warning of a callback to provide needs no action" in caplog.text
 
 
 def test_other_layers_than_the_checkpoints_are_said_and_start_anew(fit, probe, tmp_path):

@@ -8,7 +8,7 @@ import torch
 
 from gradcam_callback import ProbeSet, Style
 from gradcam_callback.drawing import EvolutionStrip, InputImage
-from gradcam_callback.run import differ_in_probe_only
+from gradcam_callback.run import closest_keys
 from gradcam_callback.run.snapshots import KEPT_SIDE, shrink
 from gradcam_callback.run.state import FORMAT, RunState
 
@@ -227,8 +227,10 @@ def test_a_state_of_other_images_than_it_names_is_refused(change, message):
         RunState.from_state_dict({**state, "signature": change(state["signature"])})
 
 
-def test_keys_of_states_differ_in_the_probe_only_if_all_else_is_equal():
+def test_a_history_goes_on_under_another_key_only_if_layers_and_target_are_the_same():
     own = "GradCAMCallback{'target_layers': 'all', 'target': 'label', 'probe': 'a'}"
-    assert differ_in_probe_only(own, own.replace("'a'", "'b'"))
-    assert not differ_in_probe_only(own, own.replace("'all'", "'block5'"))
-    assert not differ_in_probe_only(own, "GradCAMCallback{written otherwise")
+    other, fewer = own.replace("'a'", "'b'"), own.replace("}", ", 'others': 'c'}")
+    assert closest_keys(own, [other]) == [other] and closest_keys(own, [fewer]) == [fewer]
+    assert closest_keys(own, [other, fewer]) == [other, fewer], "each is as like as the other"
+    assert closest_keys(own, [other, fewer, fewer.replace("'a'", "'b'")]) == [other, fewer]
+    assert closest_keys(own, [own.replace("'all'", "'block5'"), "GradCAMCallback{written otherwise", "5"]) == []

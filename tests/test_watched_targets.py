@@ -137,19 +137,25 @@ def test_masked_images_without_labels_have_every_metric_of_a_mask(toys, fit):
             fit(ThinVGG(), GradCAMCallback(ProbeSet(images), LAYERS, target=target))
 
 
-def test_a_class_index_needs_no_labels_but_uses_those_that_are_there(toys, fit):
+@pytest.mark.parametrize("target", [1, "predicted"])
+def test_a_class_index_and_the_prediction_need_no_labels_but_use_those_that_are_there(toys, fit, caplog, target):
+    caplog.set_level("INFO")
     bare = [image for image, _, _ in toys.items]
 
     class Bare(ThinVGG):
         def validation_step(self, batch, batch_idx):
             self(batch if isinstance(batch, torch.Tensor) else batch[0])
 
-    callback = GradCAMCallback(target_layers=LAYERS, target=1)
+    callback = GradCAMCallback(target_layers=LAYERS, target=target)
     fit(Bare(), callback, val_data=bare, max_epochs=1)
     assert len(callback.probe_set) == 16 and not callback.probe_set.has_labels
-    callback = GradCAMCallback(target_layers=LAYERS, target=1)
+    assert "there is no accuracy and no verdict, since no labels are found. Expected a batch of your" in caplog.text
+    callback = GradCAMCallback(target_layers=LAYERS, target=target)
     fit(Bare(), callback, max_epochs=1)
     assert "gradcam/probe_accuracy" in callback.history[0]
+    for needs_labels in ("label", "contrast"):
+        with pytest.raises(ValueError, match="cannot find one value that is certainly the label"):
+            fit(Bare(), GradCAMCallback(target_layers=LAYERS, target=needs_labels), val_data=bare, max_epochs=1)
 
 
 def test_a_callable_target_that_fails_later_is_a_warning(toys, fit):

@@ -1,6 +1,7 @@
 """The same images and texts reach whatever the user has: files, Weights & Biases, MLflow, Comet or another logger."""
 
 import json
+import os
 import shutil
 import warnings
 from pathlib import Path
@@ -9,7 +10,10 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 from conftest import ThinVGG
+from PIL import Image
 from pytorch_lightning.loggers import CSVLogger, MLFlowLogger, WandbLogger
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import ToTensor
 
 from gradcam_callback import GradCAMCallback, GradCAMWarning
 from gradcam_callback.encoded_image import EncodedImage
@@ -322,3 +326,18 @@ def test_litlogger_uploads_files_that_stay(thin, fit, probe, tmp_path):
         == pictures_of(tmp_path / "lit" / "gradcam")
     )
     assert all(existed for existed, _ in logger.files)
+
+
+def test_files_and_classes_whose_names_are_no_utf8_are_watched(fit, tmp_path):
+    """The zero-configuration training of somebody who has unpacked an old archive."""
+    for folder, name in ((b"zebr\xe0", b"caf\xe9.png"), (b"zebr\xe0", b"b.png"), (b"lion", b"caf\xe9.png")):
+        (tmp_path / "data" / os.fsdecode(folder)).mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(len(folder)).integers(0, 256, (48, 48, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "data" / os.fsdecode(folder) / os.fsdecode(name))
+    data = ImageFolder(str(tmp_path / "data"), ToTensor())
+    callback = GradCAMCallback(target_layers=LAYERS, save_dir=tmp_path / "focus")
+    fit(ThinVGG(2), callback, train_data=data, val_data=data, max_epochs=1)
+    manifest = Manifest.from_json((tmp_path / "focus" / "manifest.json").read_text("utf-8"))
+    assert sorted(manifest.names) == sorted(callback.probe_set.names)
+    assert set(manifest.names) == {r"lion-caf\udce9", r"zebr\udce0-b", r"zebr\udce0-caf\udce9"}
+    assert len(list((tmp_path / "focus" / "probe").glob("*/*.jpg"))) == 3

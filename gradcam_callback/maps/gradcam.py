@@ -31,7 +31,7 @@ from gradcam_callback.maps.layers import Layer, list_targets, resolve_layers
 from gradcam_callback.maps.methods import METHODS
 from gradcam_callback.maps.probabilities import UNKNOWN, Ending, find_ending, gradient_before, to_logits
 from gradcam_callback.maps.reshape import RESHAPES
-from gradcam_callback.maps.support import check_support, mixes_images, name_obstacle
+from gradcam_callback.maps.support import check_support, has_graph, mixes_images, name_obstacle
 from gradcam_callback.maps.targets import (
     Contrast,
     ReadTargets,
@@ -283,7 +283,7 @@ class GradCAM:
             logits, classes = scores.detach()[:, None], torch.full_like(places, -1, device=scores.device)
             root = Root(scores, torch.ones_like(scores))
         if isinstance(root.at, Tensor) and not root.at.requires_grad:
-            raise self._refuse_unreached(list(activations.by_layer))
+            raise self._refuse_unreached(list(activations.by_layer), callable(targets) and has_graph(outputs))
         maps = backward_to_maps(root, activations, METHODS[self.method], reshape)
         if len(activations.by_layer) == len(self.layers):
             raise self._refuse_unreached(list(activations.by_layer))
@@ -313,8 +313,9 @@ class GradCAM:
         (gradient,) = torch.autograd.grad(scores.sum(), logits)
         return logits, classes, scores.detach(), Root(ending.logits, gradient_before(returned, ending, gradient))
 
-    def _refuse_unreached(self, names: Sequence[str]) -> MapError:
-        return MapError(f"Expected the scores to depend on the layers {names}, but {name_obstacle(self.model)}")
+    def _refuse_unreached(self, names: Sequence[str], target_detaches: bool = False) -> MapError:
+        obstacle = name_obstacle(self.model, target_detaches)
+        return MapError(f"Expected the scores to depend on the layers {names}, but {obstacle}")
 
     def _warn_unreached(self, names: Sequence[str]) -> None:
         new = [name for name in names if name not in self._unreached]

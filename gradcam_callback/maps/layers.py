@@ -147,9 +147,13 @@ def _describe_unknown(
             f"{unexpected}, and the model contains no VGG: 3 x 3 convolutions without a parametrization, each with a "
             f"ReLU of its own, and poolings. Choose 'last', or the dotted name of a module: {dotted}."
         )
-    convolutions = list(dict.fromkeys(convolution for relus in vggs.values() for convolution in relus))
-    blocks = sorted({block_of(convolution) for convolution in convolutions})
+    # A name that fits several VGGs needs the name of one in front.
+    several = {f"{root}.": relus for root, relus in vggs.items() if root}
+    roots = several if len(vggs) > 1 else {"": next(iter(vggs.values()))}
+    every = [repr(f"{root}{name}") for name in ("all", LAST) for root in roots]
+    layers = [f"{root}{convolution}" for root, relus in roots.items() for convolution in relus]
+    blocks = [f"{root}{block}" for root, relus in roots.items() for block in sorted({block_of(each) for each in relus})]
     return (
-        f"{unexpected}. Choose 'all', 'last', a block ({', '.join(blocks)}), a layer ({', '.join(convolutions)}), or "
+        f"{unexpected}. Choose {', '.join(every)}, a block ({', '.join(blocks)}), a layer ({', '.join(layers)}), or "
         f"the dotted name of a module: {dotted}."
     )

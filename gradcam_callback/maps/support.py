@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -31,8 +33,28 @@ def mixes_images(model: nn.Module) -> bool:
     return any(isinstance(module, _BatchNorm) and module.running_mean is None for module in model.modules())
 
 
-def name_obstacle(model: nn.Module) -> str:
-    """Say why no gradient arrives, and what to do; completes "..., but "."""
+def has_graph(outputs: object) -> bool:
+    """Return True if a gradient can go back from what a model returned, or from a part of it."""
+    if isinstance(outputs, Tensor):
+        return outputs.requires_grad
+    if isinstance(outputs, Mapping):
+        return any(map(has_graph, outputs.values()))
+    parts = outputs if isinstance(outputs, (list, tuple)) else getattr(outputs, "__dict__", {}).values()
+    return any(map(has_graph, parts))
+
+
+def name_obstacle(model: nn.Module, target_detaches: bool) -> str:
+    """Say why no gradient arrives, and what to do; completes "..., but ".
+
+    Args:
+        model: of the maps.
+        target_detaches: True if a gradient could go back from the outputs, but not from what a callable made of them.
+    """
+    if target_detaches:
+        return (
+            "your `target` detaches them. Remove the detach(), argmax(), torch.no_grad() or conversion to NumPy "
+            "between the outputs and its scores."
+        )
     for name, module in model.named_modules():
         if ".quantized." in type(module).__module__:
             return (

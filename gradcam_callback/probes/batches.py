@@ -16,6 +16,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
 
+from gradcam_callback.probes.labels import label_tensor
+
 # The usual names, in lower case; a plural counts, too.
 IMAGE_KEYS = ("image", "img", "pixel_values", "x", "input")
 LABEL_KEYS = ("label", "target", "y", "class_label")
@@ -117,9 +119,9 @@ def is_label(value: Any, lead: int) -> bool:
         # A list of numbers, one per item of the batch, or an item's classes.
         if not (isinstance(value, (list, tuple)) and value and all(isinstance(one, (int, float)) for one in value)):
             return False
-    if isinstance(value, np.ndarray) and value.dtype.kind not in "biuf":
+    if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind not in "biuf":
         return False
-    given = torch.as_tensor(value)
+    given = label_tensor(value)
     given = given.int() if given.dtype == torch.bool else given
     if given.is_complex() or not given.numel() or not bool((given == given.floor()).all()):
         return False
@@ -145,7 +147,7 @@ def is_mask(value: Any, images: Tensor, lead: int) -> bool:
     if tuple(given.shape[-2:]) != tuple(images.shape[-2:]):
         return False
     whites = (0, 1, 255) if given.dtype == torch.uint8 else (0, 1)
-    return bool(torch.isin(given, torch.tensor(whites, dtype=given.dtype, device=given.device)).all())
+    return bool(torch.stack([given == white for white in whites]).any(dim=0).all())
 
 
 def file_name(item: Any) -> str | None:

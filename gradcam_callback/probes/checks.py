@@ -5,7 +5,7 @@ Each function raises a ValueError that names the argument, the expected form and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +15,26 @@ from PIL import Image
 from torch import Tensor
 
 from gradcam_callback.probes.masks import from_boxes, from_image, is_box
-from gradcam_callback.probes.names import number_by_class
+from gradcam_callback.probes.names import make_storable, make_unique, number_by_class
 
 
-def check_per_class(per_class: int) -> None:
-    """Raise if a number of images per class is no whole number, or below 1."""
-    if not isinstance(per_class, (int, np.integer)):
+def check_count(argument: str, count: Any) -> None:
+    """Raise if a number of images is no whole number, or below 1."""
+    if not isinstance(count, (int, np.integer)):
         raise ValueError(
-            f"Expected `per_class` to be a whole number, but got {type(per_class).__name__} {per_class!r}. Give 1 or "
-            "more."
+            f"Expected `{argument}` to be a whole number, but got {type(count).__name__} {count!r}. Give 1 or more."
         )
-    if per_class < 1:
-        raise ValueError(f"Expected `per_class` to be 1 or more, but got {per_class}.")
+    if count < 1:
+        raise ValueError(f"Expected `{argument}` to be 1 or more, but got {count}.")
+
+
+def check_seed(seed: Any) -> int:
+    """Return a seed as Python's own integer, which all random generators take."""
+    if not isinstance(seed, (int, np.integer)):
+        raise ValueError(
+            f"Expected `seed` to be a whole number, but got {type(seed).__name__} {seed!r:.60}. Leave it out for 0."
+        )
+    return int(seed)
 
 
 def check_images(images: Any) -> Tensor:
@@ -58,7 +66,9 @@ def check_images(images: Any) -> Tensor:
 def read_labels(labels: Any) -> Tensor:
     """Return labels in any form as a tensor on the CPU."""
     try:
-        return torch.as_tensor(labels).detach().cpu()
+        given = torch.as_tensor(labels).detach().cpu()
+        # torch knows few operations on the larger unsigned integers.
+        return given.long() if given.dtype in (torch.uint16, torch.uint32, torch.uint64) else given
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"Expected `labels` to be numbers, one class index per image or (N, K) of 0 and 1, but got "
@@ -75,7 +85,19 @@ def check_class_names(names: Any) -> list[str] | None:
             f"Expected `class_names` to be a list with the name of each class in their order, but got "
             f"{type(names).__name__} {names!r:.60}. Make a list of it, such as list(names.values()) of a dict by index."
         )
-    return list(names)
+    return [make_storable(name) for name in names]
+
+
+def read_names(names: Any) -> list[str] | None:
+    """Return the names of the images as a list."""
+    if names is None:
+        return None
+    if isinstance(names, (str, bytes, Mapping, set)) or not isinstance(names, Iterable):
+        raise ValueError(
+            f"Expected `names` to be a list with one name per image, but got {type(names).__name__} {names!r:.60}. "
+            "Make a list of them."
+        )
+    return [make_storable(name) for name in names]
 
 
 def repeat_per_class(
@@ -116,7 +138,8 @@ def repeat_per_class(
     renamed = None
     if names is not None:
         # `check_labels` reports a wrong number of class names later. Until then, the class indices serve as names.
-        words = class_names if class_names is not None and len(class_names) == given.shape[1] else range(given.shape[1])
+        fits = class_names is not None and len(class_names) == given.shape[1]
+        words = make_unique(class_names) if class_names is not None and fits else range(given.shape[1])
         renamed = [f"{names[i]} ({words[c]})" if given[i].sum() > 1 else str(names[i]) for i, c in pairs]
     return given[rows].bool(), classes, images[rows], masks, renamed
 
@@ -160,12 +183,13 @@ def check_masks(masks: Any, images: Tensor) -> tuple[Tensor | None, Tensor]:
     checked = torch.zeros(n, *size, dtype=torch.bool)
     for i, mask in enumerate(masks):
         if mask is not None:
-            checked[i] = _check_mask(mask, size, argument=f"`masks[{i}]`")
+            checked[i] = check_mask(mask, size, argument=f"`masks[{i}]`")
             has_mask[i] = True
     return (checked, has_mask) if bool(has_mask.any()) else (None, has_mask)
 
 
-def _check_mask(mask: Any, size: tuple[int, ...], argument: str) -> Tensor:
+def check_mask(mask: Any, size: tuple[int, ...], argument: str) -> Tensor:
+    """Return the mask of one image ``(H, W)``, bool; ``argument`` names it in errors."""
     if isinstance(mask, (str, Path)):
         raise ValueError(
             f"Expected {argument} to be a mask or None, but got the text {str(mask)!r}. Open the file: "
@@ -179,7 +203,13 @@ def _check_mask(mask: Any, size: tuple[int, ...], argument: str) -> Tensor:
             mask = from_boxes(mask, *size)
     except ValueError as error:
         raise ValueError(f"Cannot read {argument}. {error}") from error
-    given = torch.as_tensor(mask if isinstance(mask, Tensor) else np.asarray(mask)).detach().cpu()
+    try:
+        given = torch.as_tensor(mask if isinstance(mask, Tensor) else np.asarray(mask)).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"Expected {argument} to be a mask, a picture, boxes or None, but got {type(mask).__name__} {mask!r:.60}. "
+            "Give a tensor or an array (H, W), True on the object."
+        ) from error
     if given.ndim == 3 and given.shape[0] == 1:
         given = given[0]
     if tuple(given.shape) != size:
@@ -206,7 +236,7 @@ def check_names(names: Sequence[str] | None, class_per_image: Sequence[str]) -> 
     """Return the names of the images. Without names, number the images of each class.
 
     Args:
-        names: one per image, or None.
+        names: of `read_names`, or None.
         class_per_image: the name of the class of each image.
     """
     if names is None:
@@ -216,11 +246,11 @@ def check_names(names: Sequence[str] | None, class_per_image: Sequence[str]) -> 
         raise ValueError(f"Expected `names` to have one entry per image ({n}), but got {len(names)}.")
     if "" in names:
         raise ValueError("Expected each of `names` to have a character or more, but one is empty.")
-    repeated = sorted({str(name) for name in names if list(names).count(name) > 1})
+    repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         # Names become tags and files, so one of the images would overwrite the other.
         raise ValueError(f"Expected `names` to be unique, but got {repeated} more than once.")
-    return [str(name) for name in names]
+    return list(names)
 
 
 def check_normalisation(mean: Any, std: Any, channels: int) -> tuple[Tensor | None, Tensor | None]:

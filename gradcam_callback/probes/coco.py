@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradcam_callback.probes.checks import check_per_class
+from gradcam_callback.probes.checks import check_count, check_seed
 from gradcam_callback.probes.image_files import open_image
 from gradcam_callback.probes.items import Item, choose_per_class
 from gradcam_callback.probes.masks import from_boxes
@@ -35,7 +35,8 @@ def read_coco(
     Returns:
         The images, and the names of the categories by class index.
     """
-    check_per_class(per_class)
+    check_count("per_class", per_class)
+    seed = check_seed(seed)
     coco = _read_annotations(annotations)
     names = {int(category["id"]): str(category["name"]) for category in coco.loadCats(sorted(coco.getCatIds()))}
     classes = list(names.values()) if categories is None else list(categories)

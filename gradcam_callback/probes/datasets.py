@@ -19,7 +19,7 @@ from tqdm import tqdm
 from gradcam_callback.exceptions import GradCAMWarning
 from gradcam_callback.probes.automatic import SPARE, propose_of_file
 from gradcam_callback.probes.batches import IMAGE_SUFFIXES, file_name, find_parts
-from gradcam_callback.probes.checks import check_per_class
+from gradcam_callback.probes.checks import check_count, check_seed
 from gradcam_callback.probes.columns import (
     Boxes,
     find_boxes,
@@ -81,7 +81,9 @@ def choose_items(
             dataset names the files of its images.
         times: so many times as many items are chosen of each class, if they have labels.
     """
-    check_per_class(1 if per_class is None else per_class)
+    for name, number in {"per_class": per_class, "max_images": max_images, "max_scanned": max_scanned}.items():
+        check_count(name, 1 if number is None else number)
+    seed = check_seed(seed)
     if not isinstance(dataset, Sized) or not hasattr(dataset, "__getitem__"):
         raise ValueError(
             f"Expected `dataset` to be map-style, with a length and items by index, but got {type(dataset).__name__}. "

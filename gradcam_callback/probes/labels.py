@@ -24,10 +24,20 @@ def stored_labels(dataset: Any) -> Any:
     return None
 
 
+def label_tensor(label: Any) -> Tensor:
+    """Return a label in any form as a tensor.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: it is no number, or several numbers of no common form.
+    """
+    # torch does not take every number of NumPy, but every array.
+    return torch.as_tensor(np.asarray(label) if isinstance(label, np.generic) else label)
+
+
 def to_classes(label: Any, what: str, name: str) -> list[int]:
     """Return the class, or the several classes, that a label stands for."""
     try:
-        given = torch.as_tensor(label)
+        given = label_tensor(label)
     except (TypeError, ValueError, RuntimeError):
         given = torch.tensor(torch.nan)
     # Floating point is allowed, since the binary losses of torch need it.
@@ -35,7 +45,8 @@ def to_classes(label: Any, what: str, name: str) -> list[int]:
     if whole and given.numel() == 1:
         return [int(given)]
     if whole and given.ndim == 1 and bool(((given == 0) | (given == 1)).all()):
-        return [int(found) for found in given.nonzero()[:, 0]]
+        # torch finds no places in the larger unsigned integers.
+        return [int(found) for found in given.bool().nonzero()[:, 0]]
     raise ValueError(
         f"Expected {what} of {name} to be one integer class, or (K,) of 0 and 1, but got {label!r}. Convert it in the "
         "dataset, or by batch_transform=lambda batch: (images, labels). For a regression, pass target=lambda outputs, "
@@ -47,5 +58,5 @@ def all_classes(label: Any) -> Tensor | None:
     """Return all classes of an image as ``(K,)`` bool if it may hold several, otherwise None."""
     if label is None:
         return None
-    classes = torch.as_tensor(label).detach().cpu()
+    classes = label_tensor(label).detach().cpu()
     return classes.bool() if classes.numel() > 1 else None

@@ -5,17 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
+def make_storable(name: object) -> str:
+    """Return a name as text that every file can hold.
+
+    Bytes of a file name that are no UTF-8 become halves of surrogate pairs in Python. They are written out:
+    ``"caf\\udce9"``.
+    """
+    return str(name).encode(errors="backslashreplace").decode()
+
+
 def make_unique(names: Sequence[str]) -> list[str]:
     """Append ``-2``, ``-3`` and so on to repeated names: ``["a", "a"]`` -> ``["a", "a-2"]``."""
-    originals, unique = set(names), list[str]()
+    originals, unique = set(names), dict[str, None]()
     for name in names:
         number, candidate = 1, name
         # A numbered name must not be the own name of another image: ["a", "a", "a-2"] -> ["a", "a-3", "a-2"].
         while candidate in unique or (number > 1 and candidate in originals):
             number += 1
             candidate = f"{name}-{number}"
-        unique.append(candidate)
-    return unique
+        unique[candidate] = None
+    return list(unique)
 
 
 def number_by_class(class_names: Sequence[str]) -> list[str]:

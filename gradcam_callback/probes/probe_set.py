@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import copy
 from functools import partial
 from numbers import Integral
@@ -20,10 +20,12 @@ from gradcam_callback.probes.checks import (
     check_class_names,
     check_images,
     check_labels,
+    check_mask,
     check_masks,
     check_names,
     check_normalisation,
     read_labels,
+    read_names,
     repeat_per_class,
 )
 from gradcam_callback.probes.coco import read_coco
@@ -33,7 +35,7 @@ from gradcam_callback.probes.folders import read_folder
 from gradcam_callback.probes.items import Item, choose_per_class
 from gradcam_callback.probes.lookup import find_class_names, set_apart, undoing
 from gradcam_callback.probes.masks import is_box
-from gradcam_callback.probes.names import make_unique, name_image
+from gradcam_callback.probes.names import make_storable, make_unique, name_image
 from gradcam_callback.probes.transforms import Transform
 from gradcam_callback.saliency import Proposal
 
@@ -46,8 +48,8 @@ class ProbeSet:
         labels: ``(N,)`` integers, the class of each image from 0. If an image may hold several of K classes:
             ``(N, K)`` of 0 and 1. The image is then repeated once for each class that it holds, and a prediction is
             correct if the logit of that class is positive. If every image has exactly one 1, the labels are one-hot,
-            and mean the same as integers. None if the images have no classes; the maps then explain a
-            class index or a callable ``target``, and there is no accuracy.
+            and mean the same as integers. None if the images have no classes; the maps then explain the predicted
+            class, a class index or a callable ``target``, and there is no accuracy.
         masks: the object in each image: ``(N, H, W)`` bool, True on the object, or a sequence with one entry per image.
             An entry is a mask ``(H, W)`` of bool or of 0 and 1; a black and white ``PIL.Image``; a box ``(4,)`` or
             boxes ``(B, 4)`` as ``x1, y1, x2, y2`` in pixels (`gradcam_callback.probes.from_boxes`); or None for an
@@ -101,7 +103,7 @@ class ProbeSet:
         images: Tensor,
         labels: Tensor | Sequence[int] | None = None,
         masks: Tensor | Sequence[Any] | str | None = None,
-        names: Sequence[str] | None = None,
+        names: Iterable[str] | None = None,
         class_names: Sequence[str] | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
@@ -112,7 +114,7 @@ class ProbeSet:
         self.present = None
         # Masks and names are given per image, so they are repeated before they are checked.
         labels = None if labels is None else read_labels(labels)
-        class_names = check_class_names(class_names)
+        class_names, names = check_class_names(class_names), read_names(names)
         # A column of classes, as binary losses take them, is no choice of several.
         if labels is not None and labels.ndim == 2 and labels.shape[1] == 1:
             labels = labels[:, 0]
@@ -130,7 +132,7 @@ class ProbeSet:
         self.class_names = None
         if class_names is not None:
             # An empty name would make an empty tag.
-            self.class_names = [str(name) or f"class {label}" for label, name in enumerate(class_names)]
+            self.class_names = [name or f"class {label}" for label, name in enumerate(class_names)]
         words = [self.class_name(label) if self.has_labels else "image" for label in self.labels.tolist()]
         self.names = check_names(names, words)
         # With each image, the batch of this image alone, for a `forward` that takes more than the image.
@@ -318,7 +320,7 @@ class ProbeSet:
 
         Raises:
             ValueError: the dataset is empty or not map-style; images or labels cannot be told for certain; the images
-                differ in shape; or ``per_class`` is below 1.
+                differ in shape; or ``per_class``, ``max_images`` or ``max_scanned`` is below 1.
             UserCodeError: the dataset or ``batch_transform`` failed. It is a ValueError, too.
 
         Examples:
@@ -501,6 +503,12 @@ def make_probe_set(
                 f"Expected the mask of {item.source} to mark the object, but it marks nothing after the transform. "
                 "Use a transform that keeps the object, remove the mask, or choose other images by `seed`."
             )
+        if not bool(torch.as_tensor(item.image).isfinite().all()):
+            raise ValueError(
+                f"Expected images to be finite, but {item.source} holds NaN or infinity. Check it and the transform."
+            )
+        if item.mask is not None:
+            check_mask(item.mask, tuple(item.image.shape[1:]), f"the mask of {item.source}")
     if automatic:
         items = [item if item.proposal is None else item._replace(mask=None, boxed=False) for item in items]
     images = torch.stack([torch.as_tensor(item.image) for item in items])
@@ -511,7 +519,7 @@ def make_probe_set(
         mean, std = next(undoing(images, sources), (None, None))
     probe = ProbeSet(images, labels, [item.mask for item in items], class_names=class_names, mean=mean, std=std)
     probe.box_masks |= torch.tensor([item.boxed for item in items])
-    stems = [item.name for item in items if item.name]
+    stems = [make_storable(item.name) for item in items if item.name]
     if len(stems) == len(items):
         words = [probe.class_name(item.label) if class_names else "" for item in items]
         probe.names = make_unique([name_image(*pair) for pair in zip(words, stems, strict=True)])

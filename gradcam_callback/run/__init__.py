@@ -20,7 +20,7 @@ from gradcam_callback.run.evaluate import (
 from gradcam_callback.run.logger import RunLogger
 from gradcam_callback.run.memory import Memory
 from gradcam_callback.run.session import Session, warn_lost
-from gradcam_callback.run.signature import differ_in_probe_only, identify
+from gradcam_callback.run.signature import closest_keys, identify
 from gradcam_callback.run.state import RunState, epoch_heading
 from gradcam_callback.run.tags import Tags
 
@@ -41,7 +41,7 @@ __all__ = [
     "caption_maps",
     "check_target",
     "choose_check",
-    "differ_in_probe_only",
+    "closest_keys",
     "epoch_heading",
     "identify",
     "input_images",

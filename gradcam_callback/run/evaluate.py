@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -30,7 +31,7 @@ from gradcam_callback.maps import (
 from gradcam_callback.measures import Focus, faithfulness, metrics, road
 from gradcam_callback.probes import ProbeSet, fill_row
 from gradcam_callback.run import tags
-from gradcam_callback.run.interventions import Answers, Interventions, mean
+from gradcam_callback.run.interventions import Answers, Interventions, mean, tag_classes
 from gradcam_callback.run.tags import by_class, by_image, join
 from gradcam_callback.run.turns import Turn
 
@@ -114,22 +115,22 @@ class Evaluator:
         by_class: bool = False,
         check_faithfulness: bool | str = False,
     ) -> None:
-        self.cam, self.probe, self.target = cam, probe, target
+        self.cam, self.probe, self.target = cam, probe, check_target(target)
         self._forward = forward
         self._by_class, self._check = by_class, choose_check(check_faithfulness)
         # A callable explains any number, so predictions are not compared with labels.
         self._has_accuracy = probe.has_labels and not callable(target)
-        _check_needs(probe, target, forward, self._check)
+        _check_needs(probe, self.target, forward, self._check)
         self._try_one_image()
         if self._check == "road" and max(probe.images.shape[2:]) > _SLOW_ROAD:
             _warn_of_slow_road(probe.images)
         masked = probe.has_mask
         self._masks = None if probe.masks is None else probe.masks[masked]
-        self._labels = probe.labels[masked]
+        self._labels, self._class_tags = probe.labels[masked], tag_classes(probe)
         self.interventions: Interventions | None = None
         if self._has_accuracy:
             # Once per run: painting objects out takes longer than a forward, and the images stay comparable.
-            self.interventions = Interventions(probe, seed)
+            self.interventions = Interventions(probe, int(seed))
 
     @property
     def layers(self) -> list[str]:
@@ -146,7 +147,7 @@ class Evaluator:
             names += [tag, *(join(by_image(tag), name) for name in self.probe.names)]
         names += tags.names_by_layer(self.layers, self.probe.masks is not None)
         if self._masks is not None:
-            classes = [self.probe.class_name(label) for label in self._masked_classes()]
+            classes = [self._class_tags[label] for label in self._masked_classes()]
             for layer in self.layers if self._by_class else self.layers[-1:]:
                 for metric in tags.MASK_METRICS if self._by_class else (tags.LIFT,):
                     names += [join(by_class(metric), layer, name) for name in classes]
@@ -264,7 +265,7 @@ class Evaluator:
                 of_class = self._labels == label
                 values = _mask_metrics_of(masked[of_class], self._masks[of_class])
                 for metric in tags.MASK_METRICS if self._by_class else (tags.LIFT,):
-                    scalars[join(by_class(metric), layer, self.probe.class_name(label))] = values[metric]
+                    scalars[join(by_class(metric), layer, self._class_tags[label])] = values[metric]
         return scalars
 
     def _masked_classes(self) -> list[int]:
@@ -351,18 +352,21 @@ def blame_forward(images: Tensor, forward: BatchForward | None) -> Iterator[None
         yield
 
 
-def check_target(target: object) -> None:
-    """Check the choice of what each map explains.
+def check_target(target: Target) -> Target:
+    """Check the choice of what each map explains, and return it, a class index as Python's own integer.
 
     Raises:
         ValueError: neither ``"label"``, ``"predicted"``, ``"contrast"``, a class index, nor a callable.
     """
+    if isinstance(target, np.integer):
+        target = int(target)
     known = target in TARGETS if isinstance(target, str) else callable(target) or isinstance(target, int)
     if isinstance(target, bool) or not known:
         raise ValueError(
             f"Expected `target` to be 'label', 'predicted', 'contrast', a class index or a callable, but got "
             f"{target!r}. Use 'label' to explain each image's own class."
         )
+    return target
 
 
 def choose_check(check_faithfulness: bool | str) -> str | None:

@@ -25,7 +25,7 @@ from gradcam_callback.measures import (
     mask_area,
     swap_test,
 )
-from gradcam_callback.probes import ProbeSet
+from gradcam_callback.probes import ProbeSet, make_unique
 from gradcam_callback.run import tags
 from gradcam_callback.run.tags import by_class, join
 from gradcam_callback.run.turns import TURNS, Schedule, Turn, Turns
@@ -119,7 +119,7 @@ class Interventions:
         masks = centre_masks(probe.images) if probe.masks is None else probe.masks
         self.numbers = torch.arange(len(probe)) if probe.masks is None else self._choose(probe.masks)
         self.basis = _basis_of(probe, self.numbers)
-        self._labels = probe.labels[self.numbers]
+        self._labels, self._class_tags = probe.labels[self.numbers], tag_classes(probe)
         self.counterfactuals: Counterfactuals | None = None
         if len(self.numbers):
             # A choice would be a copy, which is not needed if all take part.
@@ -357,7 +357,13 @@ class Interventions:
 
     def _of_class(self, label: int) -> str:
         name = tags.FRAME_ACCURACY if self.basis == FRAME else tags.SWAP_ACCURACY
-        return join(by_class(name), self.probe.class_name(label))
+        return join(by_class(name), self._class_tags[label])
+
+
+def tag_classes(probe: ProbeSet) -> dict[int, str]:
+    """Return what each class is called in tags: its name, with a number if several classes have the same name."""
+    labels = sorted({*range(len(probe.class_names or [])), *probe.verdict_set.labels.tolist()})
+    return dict(zip(labels, make_unique([probe.class_name(label) for label in labels]), strict=True))
 
 
 def _basis_of(probe: ProbeSet, numbers: Tensor) -> str:

@@ -193,7 +193,8 @@ class ValidationData:
         theirs = find_class_names(self.dataset) or []
         for label in sorted(set(probe.labels.tolist())) if probe.has_labels and probe.class_names else []:
             name = probe.class_name(label)
-            if name in theirs and theirs.index(name) != label:
+            # Several classes may have the same name, as the two cranes of ImageNet.
+            if name in theirs and theirs[label : label + 1] != [name]:
                 warn_lost(
                     f"accuracies and verdict may be of the wrong classes, since {name!r} is class {label} in the probe "
                     f"set and class {theirs.index(name)} in the validation data; pass class_names={theirs} to the "

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.utilities import rank_zero_info
 
 from gradcam_callback.exceptions import UserCodeError
 from gradcam_callback.maps import GradCAM
@@ -73,10 +74,11 @@ class ProbeSource:
             return data.take_probe_set(cam, self._forward, self._seed)
         except UserCodeError:
             raise
-        except ValueError:
-            if not isinstance(self._target, int):
+        except ValueError as error:
+            if not (isinstance(self._target, int) or self._target == "predicted"):
                 raise
-            # A class index can be explained without labels, too.
+            # A class index and the predicted class can be explained without labels, too.
+            rank_zero_info(f"GradCAM: there is no accuracy and no verdict, since no labels are found. {error}")
             return data.without_labels().take_probe_set(cam, self._forward, self._seed)
 
     def start_collecting(self, trainer: Trainer, module: LightningModule, make_cam: Callable[[], GradCAM]) -> bool:

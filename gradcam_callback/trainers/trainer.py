@@ -20,7 +20,7 @@ from gradcam_callback.maps import GradCAMOptions
 from gradcam_callback.maps import check_options as check_map_options
 from gradcam_callback.measures import Verdict
 from gradcam_callback.probes import ProbeSet
-from gradcam_callback.run import Session, choose_check, differ_in_probe_only, warn_lost
+from gradcam_callback.run import Session, choose_check, closest_keys, warn_lost
 
 T = TypeVar("T")
 
@@ -116,21 +116,25 @@ def check_arguments(
     """Check arguments of `GradCAMCallback` when the Trainer is not known yet.
 
     Args:
-        others: the arguments of which only the type is checked here, by name.
+        others: all arguments by name, of which only the type is checked here.
 
     Raises:
         TypeError: an unknown option.
         ValueError: a wrong value.
     """
     _check_probe(probe)
-    for name, value in {"every_n_epochs": every_n_epochs, **others}.items():
-        types = _TYPES[name]
+    for name, types in _TYPES.items():
+        value = others[name]
         if not isinstance(value, types) or isinstance(value, bool):
             expected = " or ".join("None" if each is type(None) else each.__name__ for each in types)
             raise ValueError(
                 f"Expected `{name}` to be of type {expected}, but got {type(value).__name__} {value!r:.60}. Leave it "
                 "out for the default."
             )
+    if others["save_dir"] == "":
+        raise ValueError(
+            "Expected `save_dir` to be a folder or None, but got an empty text. Use '.' for the working directory."
+        )
     if masks not in (None, "auto"):
         raise ValueError(
             f"Expected `masks` to be None or 'auto', but got {type(masks).__name__} {masks!r}. Give masks with the "
@@ -252,8 +256,8 @@ def find_other_state(trainer: Trainer, callback: Callback, checkpoint: Mapping[s
     Lightning restores a state only into a callback with the same key. All other states would be lost in silence.
 
     Returns:
-        The state of a callback with the same layers and target, whose probe images may be the same under other names;
-        None if there is none, or if the checkpoint has the callback's own state.
+        The state of a callback with the same layers and target, whose probe images may be the same under other names,
+        and whose other arguments may differ; None if there is none, or if the checkpoint has the callback's own state.
     """
     keys = {getattr(one, "state_key", None) for one in callbacks_of(trainer)}
     saved = checkpoint.get("callbacks", {})
@@ -261,8 +265,12 @@ def find_other_state(trainer: Trainer, callback: Callback, checkpoint: Mapping[s
     others = [str(key) for key in saved if str(key).startswith(kind) and key not in keys]
     if not others or callback.state_key in saved:
         return None
-    found = [key for key in others if differ_in_probe_only(key, callback.state_key)]
+    found = closest_keys(callback.state_key, others)
     if len(found) == 1:
+        rank_zero_info(
+            "GradCAM: history and strips are found in the checkpoint, though arguments or images of the callback are "
+            "others now. Lightning's warning of a callback to provide needs no action."
+        )
         return saved[found[0]]
     warn_lost(f"the checkpoint's history and strips are of other callbacks ({', '.join(others)}); both start anew")
     return None
