@@ -82,6 +82,12 @@ def _find_generators(holders: Iterable[Any]) -> list[Any]:
     return found
 
 
+def hash_random_state() -> int:
+    """Return a number that stands for the state of Python, NumPy and torch on the CPU."""
+    key, place = np.random.get_state(legacy=False)["state"].values()
+    return hash((random.getstate(), bytes(key), place, bytes(torch.get_rng_state().numpy())))
+
+
 def seed_everything(seed: int) -> None:
     """Seed the random generators of Python, NumPy and torch, on the CPU and on CUDA devices in use."""
     random.seed(seed)

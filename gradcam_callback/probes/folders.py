@@ -13,7 +13,15 @@ from gradcam_callback.probes.image_files import open_image
 from gradcam_callback.probes.items import Item
 from gradcam_callback.probes.masks import looks_inverted, warn_of_inverted
 from gradcam_callback.probes.prompts import refine_boxes
-from gradcam_callback.probes.transforms import Transform, mask_to_image, read_transformed, to_tensor, transform_mask
+from gradcam_callback.probes.transforms import (
+    MaskTransformError,
+    Transform,
+    mask_to_image,
+    read_transformed,
+    to_tensor,
+    transform_mask,
+    transform_mask_of_file,
+)
 from gradcam_callback.random_state import preserved_random_state
 from gradcam_callback.saliency import Proposal, SaliencyNetwork
 
@@ -56,7 +64,7 @@ def read_folder(
             if automatic and (marked is None or marked.annotation is not None):
                 item = item._replace(propose=partial(_propose, photograph, marked, transform or to_tensor))
             if marked is not None:
-                mask = transform_mask(mask_to_image(marked.mask), transform or to_tensor)
+                mask = transform_mask_of_file(marked.mask, transform or to_tensor, photograph.path, marked.source)
                 item = item._replace(mask=mask, boxed=marked.annotation is not None)
                 inverted += [str(marked.source)] if marked.annotation is None and looks_inverted(marked.mask) else []
             items.append(item)
@@ -70,7 +78,7 @@ def _propose(
     """Propose the mask of a photograph, or of the objects inside of its boxes.
 
     Returns:
-        None if the network has no good mask for one of the boxes.
+        None if the network has no good mask for one of the boxes, or the mask cannot follow its photograph.
     """
     opened = open_image(photograph.path, "RGB")
     if marked is None or marked.annotation is None:
@@ -78,7 +86,11 @@ def _propose(
     refined = refine_boxes(network, opened, marked.annotation.boxes)
     if refined is None:
         return None
-    mask = transform_mask(mask_to_image(refined | marked.annotation.outlined), transform)
+    both = mask_to_image(refined | marked.annotation.outlined)
+    try:
+        mask = transform_mask(both, transform, open_photograph=lambda: opened)
+    except MaskTransformError:
+        return None
     return Proposal(mask, None) if mask.any() else None
 
 
