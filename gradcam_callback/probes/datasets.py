@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 from gradcam_callback.exceptions import GradCAMWarning, UserCodeError
 from gradcam_callback.probes.automatic import SPARE, propose_of_file
-from gradcam_callback.probes.batches import IMAGE_SUFFIXES, file_name, find_parts
+from gradcam_callback.probes.batches import file_name, find_parts
+from gradcam_callback.probes.beside import PHOTOGRAPH_SUFFIXES
 from gradcam_callback.probes.checks import check_per_class
 from gradcam_callback.probes.columns import (
     Boxes,
@@ -473,6 +474,6 @@ def _find_path(dataset: Any, index: int) -> Path | None:
         paths = getattr(dataset, name, None)
         if isinstance(paths, (list, tuple, np.ndarray)) and len(paths) == len(dataset):
             path = paths[index][0] if isinstance(paths[index], (list, tuple)) else paths[index]
-            if isinstance(path, (str, Path)) and str(path).lower().endswith(IMAGE_SUFFIXES):
+            if isinstance(path, (str, Path)) and str(path).lower().endswith(PHOTOGRAPH_SUFFIXES):
                 return Path(path)
     return None
