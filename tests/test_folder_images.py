@@ -166,7 +166,5 @@ def test_folders_of_classes_without_images_are_named_unless_they_are_empty(lion)
     Image.fromarray(colours()).save(lion.parent / "nested" / "inner" / "b.png")
     (lion.parent / "other").mkdir()
     Image.fromarray(colours()).save(lion.parent / "other" / "c.gif")
-    with pytest.warns(
-        GradCAMWarning, match=r"hold no images: .*nested' with 'inner', .*other' with 'c.gif'. Im"
-    ):
+    with pytest.warns(GradCAMWarning, match=r"hold no images: .*nested' with 'inner', .*other' with 'c.gif'. Im"):
         assert read(lion).names == ["lion-a"]
