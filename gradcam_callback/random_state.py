@@ -113,6 +113,12 @@ def _is_of_user(definition: type | FunctionType) -> bool:
     return package not in _LIBRARIES and package not in sys.stdlib_module_names
 
 
+def hash_random_state() -> int:
+    """Return a number that stands for the state of Python, NumPy and torch on the CPU."""
+    key, place = np.random.get_state(legacy=False)["state"].values()
+    return hash((random.getstate(), bytes(key), place, bytes(torch.get_rng_state().numpy())))
+
+
 def seed_everything(seed: int) -> None:
     """Seed the random generators of Python, NumPy and torch, on the CPU and on CUDA devices in use.
 

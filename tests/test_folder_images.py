@@ -8,6 +8,9 @@ import pytest
 from PIL import Image
 from probe_folder import HEIGHT, WIDTH, colours, pixels, read, refuses, square
 from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from gradcam_callback import GradCAMWarning
 
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -143,3 +146,25 @@ def test_the_first_frame_of_a_film_is_taken(lion, suffix):
     if suffix == "gif":
         assert (lion / "film.gif").rename(lion / "film.png")
     assert np.array_equal(pixels(lion), np.full((HEIGHT, WIDTH, 3), 200))
+
+
+def test_every_ending_of_torchvisions_image_folder_is_read(lion):
+    for ending in IMG_EXTENSIONS:
+        Image.fromarray(colours()).convert("L" if ending == ".pgm" else "RGB").save(lion / f"{ending[1:]}{ending}")
+    probe = read(lion)
+    assert len(probe) == len(IMG_EXTENSIONS) == len(ImageFolder(lion.parent))
+    by_name = dict(zip(probe.names, probe.display_images(), strict=True))
+    assert np.array_equal(by_name["lion-ppm"], colours())
+    assert np.array_equal(by_name["lion-pgm"][..., 0], np.asarray(Image.fromarray(colours()).convert("L")))
+
+
+def test_folders_of_classes_without_images_are_named_unless_they_are_empty(lion):
+    Image.fromarray(colours()).save(lion / "a.png")
+    (lion.parent / "empty").mkdir()
+    assert read(lion).class_names == ["empty", "lion"]
+    (lion.parent / "nested" / "inner").mkdir(parents=True)
+    Image.fromarray(colours()).save(lion.parent / "nested" / "inner" / "b.png")
+    (lion.parent / "other").mkdir()
+    Image.fromarray(colours()).save(lion.parent / "other" / "c.gif")
+    with pytest.warns(GradCAMWarning, match=r"hold no images: .*nested' with 'inner', .*other' with 'c.gif'. Im"):
+        assert read(lion).names == ["lion-a"]

@@ -251,11 +251,15 @@ def test_alpha_that_cuts_nothing_out_is_no_mask(lion):
         assert read(lion).masks is None
 
 
-def test_two_images_that_differ_in_the_suffix_share_their_mask(lion):
+@pytest.mark.parametrize("mark", ["a.mask.png", "a_mask.jpg", "a.txt"])
+def test_two_images_that_differ_in_the_suffix_are_read_but_share_no_mask(lion, mark):
     write_image(lion, "a.png")
     Image.fromarray(colours(1)).save(lion / "a.bmp")
-    Image.fromarray(square()).save(lion / "a.mask.png")
     probe = read(lion)
-    assert probe.names == ["lion-a", "lion-a-2"] and probe.has_mask.all()
+    assert probe.names == ["lion-a", "lion-a-2"] and not probe.has_mask.any()
     assert np.array_equal(probe.display_images(), np.stack([colours(1), colours(0)]))
-    assert all(np.array_equal(mask.numpy(), square()) for mask in probe.masks)
+    if mark.endswith("txt"):
+        (lion / mark).write_text("0 0.5 0.5 0.4 0.4")
+    else:
+        Image.fromarray(square()).save(lion / mark)
+    refuses(lion, "a mask of its own for each image, but", "a.bmp' and 'a.png' share", mark, "Rename one of them")

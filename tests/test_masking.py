@@ -342,6 +342,19 @@ def test_a_sheet_that_cannot_show_all_says_so(bright, folder, output_of, monkeyp
     assert f"Look at them; the first 2 are shown: {folder / SHEET}" in output_of(folder, "--auto")
 
 
+def test_each_sheet_of_accepted_masks_stays(bright, folder, output_of):
+    output_of(folder, "--auto")
+    first = (folder / SHEET).read_bytes()
+    printed = output_of(folder, "--auto")
+    assert "Accepted 0 of 1" in printed and "Look at them" not in printed, "the doubtful one alone"
+    assert [path.name for path in folder.glob(".masks-sheet*")] == [SHEET] and (folder / SHEET).read_bytes() == first
+    for number in (2, 3):
+        picture((10 + number, 10, 50, 40)).save(folder / f"dog/{number}.jpg")
+        second = folder / f".masks-sheet-{number}.jpg"
+        assert f"Look at them: {second}" in output_of(folder, "--auto") and second.exists()
+    assert (folder / SHEET).read_bytes() == first and len(ProbeSet.from_folder(folder)) == 5
+
+
 def test_auto_without_classes_says_that_they_are_needed(bright, tmp_path, output_of):
     picture((10, 10, 40, 40)).save(tmp_path / "a.jpg")
     picture((10, 10, 40, 40), (60, 90)).save(tmp_path / "b.jpg")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,7 +25,8 @@ _MOST_CELLS = 200
 def mask_automatically(folder: Path) -> Iterator[str]:
     """Write the proposals that pass the gates, and a sheet of all new proposals; yield what to print.
 
-    Photographs that have a mask, or show no object, are left as they are.
+    Photographs that have a mask, or show no object, are left as they are. So are earlier sheets: the next one has the
+    next number.
 
     Args:
         folder: holds photographs, or one folder per class.
@@ -52,13 +54,22 @@ def mask_automatically(folder: Path) -> Iterator[str]:
             cells.append(_draw_cell(session, index))
     accepted = session.accept_proposals()
     yield f"Accepted {accepted} of {len(new)} automatic masks."
-    if cells:
+    sheet_path = _next_sheet(folder)
+    # Of doubtful ones alone, a sheet would be written at each run.
+    if cells and (accepted or sheet_path.name == SHEET):
         shown = f"; the first {len(cells)} are shown" if _MOST_CELLS == len(cells) < len(new) else ""
         note = f"bright: the mask; {accepted} of {len(new)} are used{shown}; look for wrong ones"
         sheet = mask_sheet("Automatic masks", note, sorted(cells, key=lambda cell: cell.doubt is None))
-        write_whole(folder / SHEET, encode_jpeg(sheet, _QUALITY).data)
-        yield f"Look at them{shown}: {folder / SHEET}"
+        write_whole(sheet_path, encode_jpeg(sheet, _QUALITY).data)
+        yield f"Look at them{shown}: {sheet_path}"
     yield conclude(session)
+
+
+def _next_sheet(folder: Path) -> Path:
+    """Return the first path of a sheet that is free, since earlier sheets show masks that nobody may have looked at."""
+    named = SHEET.removesuffix(".jpg")
+    paths = (folder / (SHEET if number == 1 else f"{named}-{number}.jpg") for number in itertools.count(1))
+    return next(path for path in paths if not path.exists())
 
 
 def _draw_cell(session: Session, index: int) -> MaskCell:

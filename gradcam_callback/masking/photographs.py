@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gradcam_callback import probes
-from gradcam_callback.probes import IMAGE_SUFFIXES, MASK_SUFFIX, list_visible, pair_files, read_marked
+from gradcam_callback.probes import MASK_SUFFIX, PHOTOGRAPH_SUFFIXES, list_visible, pair_files, read_marked
 
 
 class Photograph(NamedTuple):
@@ -58,7 +58,7 @@ def list_photographs(folder: Path) -> list[Photograph]:
     if not pairs:
         raise ValueError(
             f"Expected FOLDER to hold photographs or one folder per class, but {str(folder)!r} holds no photographs. "
-            f"Their names have to end in {', '.join(IMAGE_SUFFIXES)}."
+            f"Their names have to end in {', '.join(PHOTOGRAPH_SUFFIXES)}."
         )
     _refuse_shared_masks([pair.path for pair in pairs])
     return [

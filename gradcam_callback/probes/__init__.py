@@ -5,8 +5,15 @@ functions look up the transform and class names of a dataset, and read single im
 """
 
 from gradcam_callback.probes.automatic import SPARE, choose_masked
-from gradcam_callback.probes.batches import IMAGE_SUFFIXES, BatchTransform, contains, describe, find_parts, replace
-from gradcam_callback.probes.beside import MASK_SUFFIX, Photograph, list_visible, pair_files, read_marked
+from gradcam_callback.probes.batches import BatchTransform, contains, describe, find_parts, replace
+from gradcam_callback.probes.beside import (
+    MASK_SUFFIX,
+    PHOTOGRAPH_SUFFIXES,
+    Photograph,
+    list_visible,
+    pair_files,
+    read_marked,
+)
 from gradcam_callback.probes.datasets import choose_items
 from gradcam_callback.probes.feed import Feed, Sample, fill_row
 from gradcam_callback.probes.image_files import open_image
@@ -23,9 +30,9 @@ __all__ = [
     "Collector",
     "CountClasses",
     "Feed",
-    "IMAGE_SUFFIXES",
     "Item",
     "MASK_SUFFIX",
+    "PHOTOGRAPH_SUFFIXES",
     "Photograph",
     "ProbeSet",
     "SPARE",

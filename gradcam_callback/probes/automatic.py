@@ -17,7 +17,7 @@ from gradcam_callback.exceptions import GradCAMWarning
 from gradcam_callback.probes.items import Item, choose_per_class
 from gradcam_callback.probes.masks import is_box, to_corners
 from gradcam_callback.probes.prompts import refine_boxes
-from gradcam_callback.probes.transforms import Transform, mask_to_image, transform_mask
+from gradcam_callback.probes.transforms import MaskTransformError, Transform, mask_to_image, transform_mask
 from gradcam_callback.random_state import preserved_random_state
 from gradcam_callback.saliency import Proposal, SaliencyNetwork, doubt_size
 
@@ -41,7 +41,9 @@ def wants_automatic(masks: object) -> bool:
     return isinstance(masks, str)
 
 
-def propose_of_file(network: SaliencyNetwork, photograph: Image.Image, transform: Transform, seed: int = 0) -> Proposal:
+def propose_of_file(
+    network: SaliencyNetwork, photograph: Image.Image, transform: Transform, seed: int = 0
+) -> Proposal | None:
     """Mark the object of an untransformed photograph, and apply the geometry of its transform to the mask.
 
     Args:
@@ -49,9 +51,15 @@ def propose_of_file(network: SaliencyNetwork, photograph: Image.Image, transform
         photograph: in RGB.
         transform: of the image.
         seed: of the image's random steps.
+
+    Returns:
+        None if the mask cannot follow the image. The transformed image serves as well.
     """
     proposal = network.propose(photograph)
-    mask = transform_mask(mask_to_image(proposal.mask), transform, seed)
+    try:
+        mask = transform_mask(mask_to_image(proposal.mask), transform, seed, lambda: photograph)
+    except MaskTransformError:
+        return None
     return Proposal(mask, proposal.doubt or _doubt_after_transform(mask))
 
 

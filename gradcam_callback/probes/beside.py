@@ -16,6 +16,8 @@ from gradcam_callback.probes.masks import cut_out, from_image, from_lossy_image
 from gradcam_callback.probes.voc import read_voc
 from gradcam_callback.probes.yolo import read_yolo
 
+# The endings of photographs, which are those of torchvision's ImageFolder.
+PHOTOGRAPH_SUFFIXES = (*IMAGE_SUFFIXES, ".pgm", ".ppm")
 # What the stem of a mask ends with, after the stem of its photograph. The first is never a photograph.
 MARK = ".mask"
 MASK_SUFFIX = f"{MARK}.png"
@@ -88,7 +90,7 @@ def pair_files(files: Sequence[Path]) -> list[Photograph]:
     """
     images, masks = list[Path](), dict[str, list[Path]]()
     # Shorter names come first, so that the photograph is known before its mask.
-    for path in sorted((path for path in files if path.name.lower().endswith(IMAGE_SUFFIXES)), key=_stem_length):
+    for path in sorted((path for path in files if path.name.lower().endswith(PHOTOGRAPH_SUFFIXES)), key=_stem_length):
         stem = next((path.stem[: -len(mark)] for mark in _MARKS if path.stem.lower().endswith(mark)), None)
         if stem is not None and (path.stem.lower().endswith(MARK) or stem in {image.stem for image in images}):
             masks.setdefault(stem, []).append(path)

@@ -18,7 +18,7 @@ from gradcam_callback.probes.checks import check_count, check_seed
 from gradcam_callback.probes.image_files import open_image
 from gradcam_callback.probes.items import Item, choose_per_class
 from gradcam_callback.probes.masks import from_boxes
-from gradcam_callback.probes.transforms import Transform, mask_to_image, read_transformed, to_tensor, transform_mask
+from gradcam_callback.probes.transforms import Transform, read_transformed, to_tensor, transform_mask_of_file
 from gradcam_callback.random_state import preserved_random_state
 
 
@@ -62,16 +62,16 @@ def read_coco(
         for image_id, label in choose_per_class(pairs, per_class, None):
             path = _find_image(folder, coco.loadImgs([image_id])[0]["file_name"])
             pixels = read_transformed(path, transform or to_tensor)
-            mask = mask_to_image(_draw_mask(coco, objects[image_id][1]))
+            mask = _draw_mask(coco, objects[image_id][1])
             boxed = not all(_has_outline(annotation) for annotation in objects[image_id][1])
             width, height = open_image(path, "RGB").size
-            if mask.size != (width, height):
+            if mask.shape != (height, width):
                 raise ValueError(
-                    f"Expected {str(path)!r} to have the size in its annotations, {mask.width} x {mask.height}, but "
-                    f"got {width} x {height}. Use the images that were annotated."
+                    f"Expected {str(path)!r} to have the size in its annotations, {mask.shape[1]} x {mask.shape[0]}, "
+                    f"but got {width} x {height}. Use the images that were annotated."
                 )
-            mask_after = transform_mask(mask, transform or to_tensor)
-            items.append(Item(pixels, label, mask_after, str(path), name=path.stem, boxed=boxed))
+            after = transform_mask_of_file(mask, transform or to_tensor, path, annotations)
+            items.append(Item(pixels, label, after, str(path), name=path.stem, boxed=boxed))
     return items, classes
 
 

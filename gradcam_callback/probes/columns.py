@@ -13,7 +13,7 @@ from torch import Tensor
 from gradcam_callback.probes.annotations import Box, is_same_class, to_numbers
 from gradcam_callback.probes.batches import IMAGE_KEYS, MASK_KEYS, describe, is_image, is_label, is_mask
 from gradcam_callback.probes.masks import from_boxes
-from gradcam_callback.probes.transforms import Transform, mask_to_image, transform_mask
+from gradcam_callback.probes.transforms import Open, Transform, mask_to_image, transform_mask
 
 # More names of masks. They are asked for only if the item has no mask under a usual name.
 _MASK_COLUMNS = ("segmentation", "label_mask")
@@ -103,7 +103,9 @@ def find_boxes(item: Any, class_name: str) -> Boxes | None:
     return Boxes(corners, None if size is None else (int(size[0]), int(size[1])))
 
 
-def fit_boxes(boxes: Boxes, image: Tensor, transform: Transform | None, seed: int) -> Tensor | None:
+def fit_boxes(
+    boxes: Boxes, image: Tensor, transform: Transform | None, seed: int, open_photograph: Open | None = None
+) -> Tensor | None:
     """Bring boxes into the pixels of the transformed image.
 
     Args:
@@ -111,12 +113,15 @@ def fit_boxes(boxes: Boxes, image: Tensor, transform: Transform | None, seed: in
         image: as the model takes it, ``(C, H, W)``.
         transform: of the image; None if it is not known. Boxes then fit only if the image has kept its size.
         seed: of the image's random steps.
+        open_photograph: as in `transform_mask`.
 
     Returns:
         ``(B, 4)`` as ``x1, y1, x2, y2``, or None if the geometry is not known.
 
     Raises:
         ValueError: a box holds no pixel, or the transform cuts all boxes off.
+        MaskTransformError: boxes cannot follow the image.
+        UserCodeError: the transform failed. It may need more than an image.
     """
     if boxes.size is None or (transform is None and boxes.size != (image.shape[2], image.shape[1])):
         return None
@@ -125,11 +130,7 @@ def fit_boxes(boxes: Boxes, image: Tensor, transform: Transform | None, seed: in
     width, height = boxes.size
     moved = []
     for mask in [from_boxes(box, height, width) for box in boxes.corners]:
-        try:
-            rows, columns = transform_mask(mask_to_image(mask), transform, seed).nonzero().T
-        except Exception:
-            # The user's transform may need more than an image.
-            return None
+        rows, columns = transform_mask(mask_to_image(mask), transform, seed, open_photograph).nonzero().T
         if len(rows):
             moved.append([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
     if not moved:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import warnings
 from collections.abc import Sequence, Sized
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,9 +17,10 @@ from torch import Tensor
 from torchvision import tv_tensors
 from tqdm import tqdm
 
-from gradcam_callback.exceptions import GradCAMWarning
+from gradcam_callback.exceptions import GradCAMWarning, UserCodeError
 from gradcam_callback.probes.automatic import SPARE, propose_of_file
-from gradcam_callback.probes.batches import IMAGE_SUFFIXES, file_name, find_parts
+from gradcam_callback.probes.batches import file_name, find_parts
+from gradcam_callback.probes.beside import PHOTOGRAPH_SUFFIXES
 from gradcam_callback.probes.checks import check_count, check_seed
 from gradcam_callback.probes.columns import (
     Boxes,
@@ -32,11 +34,22 @@ from gradcam_callback.probes.feed import Feed, Sample
 from gradcam_callback.probes.image_files import open_image
 from gradcam_callback.probes.items import ClassCount, CountClasses, Item, choose_per_class, without_empty_masks
 from gradcam_callback.probes.labels import all_classes, stored_labels, to_classes
-from gradcam_callback.probes.lookup import find_class_names, find_transform, unwrap
+from gradcam_callback.probes.lookup import find_class_names, find_transform, narrow, unwrap
 from gradcam_callback.probes.masks import from_image, is_box, looks_inverted, to_corners, warn_of_inverted
 from gradcam_callback.probes.pets import is_pets, leaves_masks_untransformed, trimap_to_mask
-from gradcam_callback.probes.transforms import mask_to_image, transform_mask
-from gradcam_callback.random_state import preserved_generators, preserved_random_state, seed_everything
+from gradcam_callback.probes.transforms import (
+    MaskTransformError,
+    Transform,
+    blame_transform,
+    mask_to_image,
+    transform_mask,
+)
+from gradcam_callback.random_state import (
+    hash_random_state,
+    preserved_generators,
+    preserved_random_state,
+    seed_everything,
+)
 from gradcam_callback.saliency import Proposal, SaliencyNetwork
 
 # The largest number of items that are collated at once.
@@ -182,11 +195,19 @@ def _warn_of_negative(pairs: Sequence[tuple[int, int]]) -> None:
 
 
 class _Loaded(NamedTuple):
-    """An item of a dataset, with its number and the label that it was chosen for."""
+    """An item of a dataset.
+
+    Attributes:
+        number: of the item.
+        label: that it was chosen for.
+        item: as the dataset gave it.
+        state: of the random generators after it was loaded, see `hash_random_state`.
+    """
 
     number: int
     label: int
     item: Any
+    state: int
 
 
 def _load(dataset: Any, feed: Feed, chosen: Sequence[tuple[int, int]], seed: int) -> list[_Loaded]:
@@ -197,7 +218,9 @@ def _load(dataset: Any, feed: Feed, chosen: Sequence[tuple[int, int]], seed: int
     # Slow data would look like a hang. The bar appears after two seconds only.
     shown = tqdm(chosen, desc="GradCAM: reading images", delay=2, leave=False)
     # The seed belongs to the item, so a random transform gives the same image every time.
-    loaded = [_Loaded(index, label, feed.load(dataset, index, seed + index)) for index, label in shown]
+    loaded = [
+        _Loaded(index, label, feed.load(dataset, index, seed + index), hash_random_state()) for index, label in shown
+    ]
     missing = [str(one.number) for one in loaded if one.item is None]
     if len(missing) == len(loaded):
         raise ValueError(
@@ -225,10 +248,11 @@ def _make_items(dataset: Any, feed: Feed, loaded: Sequence[_Loaded], seed: int, 
         # A collate function may pad images to the largest of their batch.
         samples = _collate(feed, loaded, len(loaded))
     items = []
-    for (index, label, loaded_item), sample in zip(loaded, samples, strict=True):
-        item = _to_item(dataset, feed, index, label, loaded_item, sample, seed + index)
+    for one, sample in zip(loaded, samples, strict=True):
+        origin = _Origin(dataset, feed, one.number, seed + one.number, one.state)
+        item = _to_item(origin, one.label, one.item, sample)
         if automatic and item.mask is None:
-            item = item._replace(propose=partial(_propose, dataset, index, loaded_item, seed + index))
+            item = item._replace(propose=partial(_propose, origin, one.item))
         items.append(item)
     warn_of_inverted([item.source for item in items if _looks_inverted(item)])
     return without_empty_masks(items)
@@ -255,14 +279,91 @@ def _looks_inverted(item: Item) -> bool:
     return looks_inverted(mask.reshape(size) != 0)
 
 
-def _to_item(dataset: Any, feed: Feed, index: int, label: int, item: Any, sample: Sample, seed: int) -> Item:
+@dataclass(frozen=True)
+class _Origin:
+    """Where an item comes from.
+
+    Attributes:
+        dataset: that holds it.
+        feed: the way of the items to the model.
+        index: of the item.
+        seed: of its random steps.
+        state: as in `_Loaded`.
+    """
+
+    dataset: Any
+    feed: Feed
+    index: int
+    seed: int
+    state: int
+
+    @property
+    def part(self) -> Any:
+        """Return the part of the dataset that holds the item."""
+        return narrow(self.dataset, self.index)[0]
+
+    @property
+    def transform(self) -> Transform | None:
+        """Return the transform of the image."""
+        return find_transform(self.part)
+
+    def open(self) -> Image.Image | None:
+        """Return the file of the item in RGB, or None if the dataset does not know it."""
+        path = _find_path(self.dataset, self.index)
+        try:
+            return None if path is None else open_image(path, "RGB")
+        except ValueError:
+            return None  # the dataset reads it in a way of its own
+
+    def check_steps(self, size: tuple[int, int]) -> None:
+        """Refuse a transform with random steps that cannot be repeated.
+
+        Args:
+            size: the width and height of the untransformed image.
+
+        Raises:
+            MaskTransformError: something else in the item draws random numbers, too.
+        """
+        transform = self.transform
+        if transform is None:
+            return
+        seed_everything(self.seed)
+        before = hash_random_state()
+        with blame_transform():
+            transform(Image.new("RGB", size))
+        if hash_random_state() not in (before, self.state):
+            raise MaskTransformError(
+                "Expected random steps of the items in `dataset.transform` alone, so that a mask can repeat those of "
+                "its image, but the items draw other random numbers, too. Transform image and mask together, and give "
+                "the mask the size of its image."
+            )
+
+
+def _to_item(origin: _Origin, label: int, item: Any, sample: Sample) -> Item:
+    dataset, feed, index = origin.dataset, origin.feed, origin.index
     if feed.needs_labels:
         own = to_classes(sample.label, f"the label of item {index}", feed.name)
         # The label is the item's own, whatever the dataset stores.
         label = label if label in own or not own else own[0]
     present = all_classes(sample.label) if feed.needs_labels else None
+    try:
+        mask = _find_mask(origin, label, item, sample, present)
+    except MaskTransformError as error:
+        warnings.warn(f"GradCAM: masks of {feed.name} are left out. {error}", GradCAMWarning, stacklevel=2)
+        mask = None
+    path = _find_path(dataset, index)
+    name = file_name(item) if path is None else path.stem
+    return Item(sample.image, label, mask, f"item {index}", present, name, sample.row)
+
+
+def _find_mask(origin: _Origin, label: int, item: Any, sample: Sample, present: Tensor | None) -> Any:
+    """Return the mask of an item in a form that `ProbeSet` takes, or None.
+
+    Raises:
+        MaskTransformError: it cannot follow its image.
+    """
     mask = sample.mask
-    if mask is None and feed.batch_transform is None:
+    if mask is None and origin.feed.batch_transform is None:
         # Masks of many sizes, or pictures, are left out by most collate functions.
         try:
             mask = find_parts(item, "", batched=False, needs_labels=False).masks
@@ -271,13 +372,10 @@ def _to_item(dataset: Any, feed: Feed, index: int, label: int, item: Any, sample
         if mask is None:
             mask = find_mask_column(item, sample.image)
         if mask is None:
-            mask = _find_boxes(dataset, index, label, item, sample.image, seed)
+            mask = _find_boxes(origin, label, item, sample.image)
         if mask is None:
             _warn_of_unread_mask(item, sample.image)
-    mask = _read_mask(dataset, index, mask, sample.image, label, present, seed)
-    path = _find_path(dataset, index)
-    name = file_name(item) if path is None else path.stem
-    return Item(sample.image, label, mask, f"item {index}", present, name, sample.row)
+    return _read_mask(origin, mask, sample.image, label, present)
 
 
 def _warn_of_unread_mask(item: Any, image: Tensor) -> None:
@@ -291,11 +389,15 @@ def _warn_of_unread_mask(item: Any, image: Tensor) -> None:
         )
 
 
-def _find_boxes(dataset: Any, index: int, label: int, item: Any, image: Tensor, seed: int) -> Tensor | None:
+def _find_boxes(origin: _Origin, label: int, item: Any, image: Tensor) -> Tensor | None:
     """Return the boxes in the columns of an item, in pixels of its image; None without any, or if they may not fit."""
-    names = find_class_names(dataset) or []
+    names = find_class_names(origin.dataset) or []
     boxes = find_boxes(item, names[label] if label < len(names) else "")
-    fitted = None if boxes is None else _fit(dataset, index, boxes, image, seed)
+    try:
+        fitted = None if boxes is None else _fit(origin, boxes, image)
+    except UserCodeError:
+        # The user's transform may need more than an image.
+        fitted = None
     if boxes is not None and fitted is None:
         warnings.warn(
             "GradCAM: boxes in item['objects'] are left out. They belong to the untransformed image, whose size or "
@@ -307,68 +409,73 @@ def _find_boxes(dataset: Any, index: int, label: int, item: Any, image: Tensor, 
     return fitted
 
 
-def _fit(dataset: Any, index: int, boxes: Boxes, image: Tensor, seed: int) -> Tensor | None:
+def _fit(origin: _Origin, boxes: Boxes, image: Tensor) -> Tensor | None:
     try:
-        return fit_boxes(boxes, image, find_transform(dataset), seed)
+        if boxes.size is not None:
+            origin.check_steps(boxes.size)
+        return fit_boxes(boxes, image, origin.transform, origin.seed, origin.open)
+    except (MaskTransformError, UserCodeError):
+        raise
     except ValueError as error:
-        raise ValueError(f"Cannot read the boxes of item {index}. {error}") from error
+        raise ValueError(f"Cannot read the boxes of item {origin.index}. {error}") from error
 
 
-def _read_mask(
-    dataset: Any, index: int, mask: Any, image: Tensor, label: int, present: Tensor | None, seed: int
-) -> Any:
+def _read_mask(origin: _Origin, mask: Any, image: Tensor, label: int, present: Tensor | None) -> Any:
     """Bring the mask of an item into a form that `ProbeSet` takes, with the geometry of its image."""
     if mask is None:
         return None
-    if any(is_pets(part) for part in unwrap(dataset)):
+    part, transform, size = origin.part, origin.transform, image.shape[1:]
+    if any(is_pets(inner) for inner in unwrap(part)):
         mask = trimap_to_mask(mask)
     elif isinstance(mask, Image.Image):
         try:
             mask = from_image(mask)
         except ValueError as error:
-            raise ValueError(f"Cannot read the mask of item {index}. {error}") from error
+            raise ValueError(f"Cannot read the mask of item {origin.index}. {error}") from error
     elif present is not None and np.shape(mask)[:-2] == present.shape:
         # One mask per class: (K, H, W).
         mask = mask[label]
-    transform, size = find_transform(dataset), image.shape[1:]
     if isinstance(mask, tv_tensors.BoundingBoxes) and transform is not None and mask.canvas_size != tuple(size):
         # `dataset.transform` is for the image alone, and the boxes have not gone through it.
-        mask = _fit(dataset, index, Boxes(to_corners(mask), mask.canvas_size[::-1]), image, seed)
+        mask = _fit(origin, Boxes(to_corners(mask), mask.canvas_size[::-1]), image)
     elif isinstance(mask, Tensor) and mask.ndim == 2 and not is_box(mask, size) and transform is not None:
         # `dataset.transform` is for the image alone. A mask of another size has not gone through it.
-        if mask.shape != size or leaves_masks_untransformed(dataset):
-            mask = transform_mask(mask_to_image(mask.cpu()), transform, seed)
+        if mask.shape != size or leaves_masks_untransformed(part):
+            drawn = mask_to_image(mask)
+            origin.check_steps(drawn.size)
+            mask = transform_mask(drawn, transform, origin.seed, origin.open)
     return mask
 
 
-def _propose(dataset: Any, index: int, item: Any, seed: int, network: SaliencyNetwork) -> Proposal | None:
+def _propose(origin: _Origin, item: Any, network: SaliencyNetwork) -> Proposal | None:
     """Propose a mask from the file of an item.
 
     Returns:
         None unless `dataset.transform` alone makes the image of the item out of the file. The mask would not fit.
     """
-    path, transform = _find_path(dataset, index), find_transform(dataset)
-    if path is None or transform is None or not path.is_file():
+    photograph, transform = origin.open(), origin.transform
+    if photograph is None or transform is None:
         return None
     try:
-        photograph = open_image(path, "RGB")
-        seed_everything(seed)
+        seed_everything(origin.seed)
         image = torch.as_tensor(transform(photograph))
         own = find_parts(item, "", batched=False, needs_labels=False).images
     except Exception:
         # The user's transform may need more than an image. The probe image itself serves as well.
         return None
-    return propose_of_file(network, photograph, transform, seed) if torch.equal(image, torch.as_tensor(own)) else None
+    is_whole_way = torch.equal(image, torch.as_tensor(own))
+    return propose_of_file(network, photograph, transform, origin.seed) if is_whole_way else None
 
 
 def _find_path(dataset: Any, index: int) -> Path | None:
     """Return the path of the file of an item, as the dataset has it; None if the dataset does not know it."""
+    dataset, index = narrow(dataset, index)
     if isinstance(dataset, torch.utils.data.Subset):
         return _find_path(dataset.dataset, dataset.indices[index])
     for name in _PATHS:
         paths = getattr(dataset, name, None)
         if isinstance(paths, (list, tuple, np.ndarray)) and len(paths) == len(dataset):
             path = paths[index][0] if isinstance(paths[index], (list, tuple)) else paths[index]
-            if isinstance(path, (str, Path)) and str(path).lower().endswith(IMAGE_SUFFIXES):
+            if isinstance(path, (str, Path)) and str(path).lower().endswith(PHOTOGRAPH_SUFFIXES):
                 return Path(path)
     return None

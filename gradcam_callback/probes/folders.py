@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 
+from gradcam_callback.exceptions import GradCAMWarning
 from gradcam_callback.probes.automatic import propose_of_file
-from gradcam_callback.probes.batches import IMAGE_SUFFIXES
-from gradcam_callback.probes.beside import Marked, Photograph, list_visible, pair_files, read_marked
+from gradcam_callback.probes.beside import (
+    PHOTOGRAPH_SUFFIXES,
+    Marked,
+    Photograph,
+    list_visible,
+    pair_files,
+    read_marked,
+)
 from gradcam_callback.probes.image_files import open_image
 from gradcam_callback.probes.items import Item
 from gradcam_callback.probes.masks import looks_inverted, warn_of_inverted
 from gradcam_callback.probes.prompts import refine_boxes
-from gradcam_callback.probes.transforms import Transform, mask_to_image, read_transformed, to_tensor, transform_mask
+from gradcam_callback.probes.transforms import (
+    MaskTransformError,
+    Transform,
+    mask_to_image,
+    read_transformed,
+    to_tensor,
+    transform_mask,
+    transform_mask_of_file,
+)
 from gradcam_callback.random_state import preserved_random_state
 from gradcam_callback.saliency import Proposal, SaliencyNetwork
 
@@ -44,9 +60,10 @@ def read_folder(
     if not photographs:
         raise ValueError(
             f"Expected `folder` to hold <class>/<image>, but {str(root)!r} holds no images. Their names have to end in "
-            f"{', '.join(IMAGE_SUFFIXES)}."
+            f"{', '.join(PHOTOGRAPH_SUFFIXES)}."
         )
-    items, inverted = list[Item](), list[str]()
+    _warn_of_unread(folders, {photograph.path.parent for photograph in photographs})
+    items, inverted, sources = list[Item](), list[str](), dict[Path, Path]()
     with preserved_random_state():
         for photograph in photographs:
             image, marked = read_transformed(photograph.path, transform or to_tensor), read_marked(photograph)
@@ -56,7 +73,13 @@ def read_folder(
             if automatic and (marked is None or marked.annotation is not None):
                 item = item._replace(propose=partial(_propose, photograph, marked, transform or to_tensor))
             if marked is not None:
-                mask = transform_mask(mask_to_image(marked.mask), transform or to_tensor)
+                other = sources.setdefault(marked.source, photograph.path)
+                if other != photograph.path:
+                    raise ValueError(
+                        f"Expected a mask of its own for each image, but {str(other)!r} and {photograph.path.name!r} "
+                        f"share {marked.source.name!r}. Rename one of them, and give it a mask of its own."
+                    )
+                mask = transform_mask_of_file(marked.mask, transform or to_tensor, photograph.path, marked.source)
                 item = item._replace(mask=mask, boxed=marked.annotation is not None)
                 inverted += [str(marked.source)] if marked.annotation is None and looks_inverted(marked.mask) else []
             items.append(item)
@@ -70,7 +93,7 @@ def _propose(
     """Propose the mask of a photograph, or of the objects inside of its boxes.
 
     Returns:
-        None if the network has no good mask for one of the boxes.
+        None if the network has no good mask for one of the boxes, or the mask cannot follow its photograph.
     """
     opened = open_image(photograph.path, "RGB")
     if marked is None or marked.annotation is None:
@@ -78,8 +101,25 @@ def _propose(
     refined = refine_boxes(network, opened, marked.annotation.boxes)
     if refined is None:
         return None
-    mask = transform_mask(mask_to_image(refined | marked.annotation.outlined), transform)
+    both = mask_to_image(refined | marked.annotation.outlined)
+    try:
+        mask = transform_mask(both, transform, open_photograph=lambda: opened)
+    except MaskTransformError:
+        return None
     return Proposal(mask, None) if mask.any() else None
+
+
+def _warn_of_unread(folders: Sequence[Path], read: Collection[Path]) -> None:
+    """Warn of the folders of classes that hold something, but no images that are read."""
+    unread = [(folder, found[0].name) for folder in folders if folder not in read and (found := list_visible(folder))]
+    if unread:
+        listed = ", ".join(f"{str(folder)!r} with {name!r}" for folder, name in unread)
+        warnings.warn(
+            f"GradCAM: these folders of classes hold no images: {listed}. Images lie in <class>/ itself, in no folder "
+            f"below, and their names end in {', '.join(PHOTOGRAPH_SUFFIXES)}. Move or convert them.",
+            GradCAMWarning,
+            stacklevel=2,
+        )
 
 
 def _is_class(path: Path, root: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from types import CellType, FunctionType, MethodType
@@ -24,8 +25,25 @@ _PACKAGES = ("torchvision", "timm", "albumentations", "kornia", "monai")
 
 
 def find_transform(dataset: Any) -> Transform | None:
-    """Return the transform of the images of a dataset, or None if it has none."""
+    """Return the transform of the images of a dataset, or None if it has none. Of several, the first counts."""
     return next((part.transform for part in unwrap(dataset) if callable(getattr(part, "transform", None))), None)
+
+
+def narrow(dataset: Any, index: int) -> tuple[Any, int]:
+    """Return the part of a dataset that an item comes from, and the index of the item in it.
+
+    Parts of ``Subset`` and ``ConcatDataset`` are looked for, up to one with a transform of its own.
+    """
+    while not callable(getattr(dataset, "transform", None)):
+        if isinstance(dataset, torch.utils.data.Subset):
+            dataset, index = dataset.dataset, dataset.indices[index]
+        elif isinstance(dataset, torch.utils.data.ConcatDataset):
+            ends = [0, *dataset.cumulative_sizes]
+            part = bisect_right(dataset.cumulative_sizes, index)
+            dataset, index = dataset.datasets[part], index - ends[part]
+        else:
+            break
+    return dataset, index
 
 
 def undoing(images: Tensor, sources: Sequence[Any]) -> Iterator[tuple[list[float], list[float]]]:

@@ -361,8 +361,8 @@ class ProbeSet:
 
         Args:
             folder: holds one folder per class. The index of a class is its place among the sorted names, as in
-                torchvision's ``ImageFolder``. Images may be BMP, JPEG, PNG, TIFF or WebP. A mask is white on the
-                object, black elsewhere, and has the size of its untransformed image.
+                torchvision's ``ImageFolder``. Images may be BMP, JPEG, PGM, PNG, PPM, TIFF or WebP. A mask is white on
+                the object, black elsewhere, and has the size of its untransformed image. No two images share one.
             transform: the validation transform, from an RGB ``PIL.Image`` to a tensor ``(C, H, W)``. By default pixels
                 are scaled to 0..1. Masks follow its geometry, such as resizing and cropping.
             masks: ``"auto"`` gives images without a mask beside them an automatic one, see `ProbeSet`. It is made of
