@@ -31,7 +31,7 @@ from gradcam_callback.maps.layers import Layer, list_targets, resolve_layers
 from gradcam_callback.maps.methods import METHODS
 from gradcam_callback.maps.probabilities import UNKNOWN, Ending, find_ending, gradient_before, to_logits
 from gradcam_callback.maps.reshape import RESHAPES
-from gradcam_callback.maps.support import check_support, mixes_images, name_obstacle
+from gradcam_callback.maps.support import check_layers, check_support, mixes_images, name_obstacle
 from gradcam_callback.maps.targets import (
     Contrast,
     ReadTargets,
@@ -110,8 +110,8 @@ class GradCAM:
 
     Raises:
         ValueError: a layer that does not resolve, an unknown method, precision or ``reshape_transform``, a chunk size
-            below 1, an ``output_transform`` that is not callable, or a TorchScript module, which takes no hooks. The
-            message lists the choices.
+            below 1, an ``output_transform`` that is not callable, or a layer in a TorchScript module, which takes no
+            hooks. The message lists the choices.
 
     Examples:
         >>> import torch
@@ -142,6 +142,7 @@ class GradCAM:
         self.model = model
         self.target_layers = list_targets(target_layers)
         self.layers = resolve_layers(model, self.target_layers)
+        check_layers({layer.name: layer.module for layer in self.layers})
         # Outside a VGG, "last" resolves only with an image, since the shapes of the outputs decide.
         self._last_is_resolved = bool(find_vggs(model)) or LAST not in self.target_layers
         self.method = method

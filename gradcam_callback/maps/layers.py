@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
+from torch.jit import ScriptModule
 
 from gradcam_callback.layer_names import block_of
 from gradcam_callback.maps.vgg import LAST, find_vggs, select_convolutions, without_compile_wrapper
@@ -141,11 +142,13 @@ def _describe_unknown(
     target: str, vggs: Mapping[str, Mapping[str, nn.Module]], modules: Mapping[str, nn.Module]
 ) -> str:
     unexpected = f"Expected `target_layers` to name layers of the model, but got {target!r}"
-    dotted = ", ".join(name for name, module in modules.items() if not list(module.children()))
+    scripted = [name for name, module in modules.items() if isinstance(module, ScriptModule)]
+    dotted = ", ".join(name for name, module in modules.items() if not list(module.children()) and name not in scripted)
     if not vggs:
+        unread = f" TorchScript, which takes no hooks, is not looked into: {scripted[0]}." if scripted else ""
         return (
             f"{unexpected}, and the model contains no VGG: 3 x 3 convolutions without a parametrization, each with a "
-            f"ReLU of its own, and poolings. Choose 'last', or the dotted name of a module: {dotted}."
+            f"ReLU of its own, and poolings.{unread} Choose 'last', or the dotted name of a module: {dotted}."
         )
     convolutions = list(dict.fromkeys(convolution for relus in vggs.values() for convolution in relus))
     blocks = sorted({block_of(convolution) for convolution in convolutions})
