@@ -170,6 +170,24 @@ def test_a_vgg_that_runs_twice_is_said_once(toys):
     assert len(said) == 1
 
 
+class Replaces(ThinVGG):
+    """Replaces a layer in the second epoch, and takes it out in the fourth one."""
+
+    def __init__(self):
+        super().__init__(batch_norm=False)
+
+    def on_train_epoch_start(self):
+        if self.current_epoch in (1, 3):
+            self.features[3] = nn.ReLU() if self.current_epoch == 1 else nn.Identity()
+
+
+def test_a_layer_that_is_replaced_in_the_training_goes_on_and_one_that_is_gone_is_said(fit, probe):
+    callback = GradCAMCallback(probe, ["block1", LAYER])
+    with pytest.warns(GradCAMWarning, match=r"it lost the modules of \['block1_conv2'\], and `target_layers`"):
+        run = fit(Replaces(), callback, max_epochs=4)
+    assert [entry["epoch"] for entry in callback.history] == [0, 1, 2] and run.current_epoch == 4
+
+
 class Opens(Dataset):
     """Opens its file at the first item, as datasets in one large file do."""
 
