@@ -257,8 +257,9 @@ class GradCAMCallback(Callback):
             self._session = self._open_session(trainer)
         # The sanity check may have given all images.
         if self._session.evaluator is None:
-            taken = self.probe_set or self._source.take(trainer, pl_module, self._make_cam(trainer, pl_module))
-            self._start_evaluating(trainer, pl_module, taken)
+            with trainers.validating(trainer):
+                taken = self.probe_set or self._source.take(trainer, pl_module, self._make_cam(trainer, pl_module))
+                self._start_evaluating(trainer, pl_module, taken)
         self._is_refusing = False
         self._source.warn_of_difference()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -13,6 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
+# Whoever changes what belongs to the whole process holds this lock until it is restored: the random state, warnings,
+# checkpointing, the compiler, the handler of Ctrl-C. Two threads at once would leave what one of them had set.
+TURNS = threading.RLock()
 # How deep generators are looked for, in an object such as dataset.augment.steps[0].rng, and in lists of what length.
 DEPTH, MOST_VALUES = 6, 64
 _GENERATORS = (torch.Generator, random.Random, np.random.RandomState, np.random.Generator)
@@ -25,19 +29,20 @@ _ELSEWHERE = ("pytorch_lightning.", "lightning.", "lightning_fabric.", "torch.nn
 @contextmanager
 def preserved_random_state() -> Iterator[None]:
     """Restore the random state of Python, NumPy and torch (CPU, CUDA and Apple's GPU) at the end of the block."""
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    # fork_rng knows CUDA only.
-    apple_state = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
-    # On a machine with many GPUs, fork_rng warns unless it gets the list of devices.
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    try:
-        with torch.random.fork_rng(devices=devices):
-            yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
-        if apple_state is not None:
-            torch.mps.set_rng_state(apple_state)
+    with TURNS:
+        python_state, numpy_state = random.getstate(), np.random.get_state()
+        # fork_rng knows CUDA only.
+        apple_state = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+        # On a machine with many GPUs, fork_rng warns unless it gets the list of devices.
+        devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+        try:
+            with torch.random.fork_rng(devices=devices):
+                yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)
+            if apple_state is not None:
+                torch.mps.set_rng_state(apple_state)
 
 
 @contextmanager

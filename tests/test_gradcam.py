@@ -201,6 +201,74 @@ def test_the_relu_of_a_vgg_has_the_same_map_as_its_keras_name(double_thin, wrap)
             assert_close(raw, expected, relative=1e-10)
 
 
+def put(model, place, module):
+    model.features[place] = module
+    return model
+
+
+def replace_everything(model):
+    torch.manual_seed(1)
+    model.features = ThinVGG(batch_norm=False).double().eval().features
+    return model
+
+
+REPLACED = {
+    "layer": (["block1_conv1", "block4"], lambda model: put(model, 1, nn.ReLU())),
+    "layer by its place": (["features.20"], lambda model: put(model, 20, nn.ReLU())),
+    "layer in a container": ("block1", lambda model: put(model, 3, nn.Sequential(nn.ReLU(), nn.Dropout()))),
+    "last layer": ("last", lambda model: put(model, 29, nn.ReLU(inplace=True))),
+    "all layers": ("all", replace_everything),
+}
+
+
+@pytest.mark.parametrize("kind", REPLACED)
+@pytest.mark.parametrize("n_frozen", [0, 12])
+def test_a_layer_that_was_replaced_is_found_again_by_its_name(kind, n_frozen):
+    torch.manual_seed(0)
+    model, images = ThinVGG(batch_norm=False).double().eval(), torch.rand(2, 3, 64, 64).double()
+    model.features[:n_frozen].requires_grad_(False)
+    layers, replace = REPLACED[kind]
+    cam = GradCAM(model, layers)
+    before = [cam(images, 1).maps for _ in range(2)][0]
+    replace(model)
+    after = GradCAM(model, layers, reuse_frozen=False)(images, 1).maps
+    assert kind != "all layers" or not torch.equal(before["block5_conv3"], after["block5_conv3"])
+    for _ in range(2):
+        assert_maps_close(cam(images, 1).maps, after)
+
+
+def test_the_last_layer_of_another_network_is_found_again_by_its_place():
+    torch.manual_seed(0)
+    model, images = torchvision.models.resnet18(num_classes=4).double().eval(), torch.rand(2, 3, 64, 64).double()
+    cam = GradCAM(model, "last")
+    cam(images, 3)
+    model.layer4 = torchvision.models.resnet18().double().eval().layer4
+    assert_maps_close(cam(images, 3).maps, GradCAM(model, "last")(images, 3).maps)
+
+
+@pytest.mark.parametrize(
+    ("choose", "place", "module"),
+    [
+        (lambda model: model.features[29], 29, nn.ReLU()),
+        (lambda model: "block5_conv3", 29, nn.GELU()),
+        # Behind a convolution without a ReLU another VGG would begin, and block3 would be another block.
+        (lambda model: ["block1_conv1", "block3_conv1"], 11, nn.GELU()),
+        (lambda model: "all", 15, nn.Sequential()),
+        (lambda model: ["block2", "features.20"], 20, None),
+    ],
+)
+def test_a_layer_that_is_not_found_again_is_said(choose, place, module):
+    model, images = ThinVGG(batch_norm=False).eval(), torch.rand(1, 3, 32, 32)
+    cam = GradCAM(model, choose(model))
+    cam(images, 1)
+    if module is None:
+        model.features = model.features[:place]
+    else:
+        model.features[place] = module
+    with pytest.raises(ValueError, match="but it lost the modules of .* and choose it by its name; or begin anew"):
+        cam(images, 1)
+
+
 def test_single_logit_explains_both_sides():
     torch.manual_seed(0)
     model, images = ThinVGG(classes=1).double(), torch.rand(2, 3, 64, 64).double()

@@ -7,7 +7,7 @@ import pytest
 import timm
 import torch
 from conftest import THIN, ThinVGG
-from sameness import assert_same, snapshot
+from sameness import assert_maps_close, assert_same, snapshot
 from torch import nn
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 from torchvision.models.vgg import make_layers
@@ -121,12 +121,67 @@ def test_a_batch_norm_without_statistics_does_not_mix_the_images(kind):
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
-def test_torchscript_is_refused_by_name():
+def test_a_layer_in_torchscript_is_refused_by_name():
     whole = torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()))
     with pytest.raises(ValueError, match="but it is TorchScript, which takes no hooks. .* before torch.jit.script"):
         GradCAM(whole, "0")
-    with pytest.raises(ValueError, match="but its module '0' is TorchScript"):
-        GradCAM(nn.Sequential(whole, nn.Flatten()), "0")
+    for target in ("0", "0.1"):
+        with pytest.raises(ValueError, match=f"but '{target}' is TorchScript, which takes no hooks. Choose another"):
+            GradCAM(nn.Sequential(whole, nn.Flatten()), target)
+    with pytest.raises(ValueError, match=r"is not looked into: 0. Choose 'last', or the .* a module: 1\.$"):
+        GradCAM(nn.Sequential(whole, nn.Flatten()), "all")
+    frozen = torch.jit.freeze(whole.eval())
+    with pytest.raises(ValueError, match="'0' is frozen TorchScript. Leave torch.jit.freeze out"):
+        GradCAM(nn.Sequential(frozen, nn.Conv2d(4, 2, 3)), "1")
+
+
+class Drops(nn.Module):
+    """Counts its calls in a buffer, and drops values unless it is in eval mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(1))
+        self.scale, self.drop = nn.Conv2d(3, 3, 1), nn.Dropout(0.5)
+
+    def forward(self, images):
+        self.calls += 1
+        return self.drop(self.scale(images))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+@pytest.mark.parametrize("layers", [LAYERS, ["last"], ["1.0.28"]])
+def test_torchscript_before_and_behind_the_layers_changes_no_map(layers):
+    torch.manual_seed(0)
+    network, images = ThinVGG(batch_norm=False).double().train(), torch.rand(2, 3, 64, 64).double()
+    drops, head = Drops().double(), network.classifier
+    plain = nn.Sequential(drops, nn.Sequential(network.features), head)
+    model = nn.Sequential(torch.jit.script(drops), nn.Sequential(network.features), torch.jit.script(head))
+    before = snapshot(model)
+    found = GradCAM(model, layers)(images, 1).maps
+    assert_same(before, snapshot(model))
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert_maps_close(found, GradCAM(plain, layers)(images, 1).maps)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_the_last_layer_is_found_among_those_that_take_hooks():
+    net = nn.Sequential(torch.jit.script(nn.Hardtanh()), nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    assert list(GradCAM(net, "last")(torch.rand(1, 3, 16, 16)).maps) == ["1"]
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_a_training_that_augments_by_torchscript_is_watched(fit, probe):
+    class Augments(ThinVGG):
+        def __init__(self):
+            super().__init__()
+            self.augment = torch.jit.script(nn.Sequential(nn.Hardtanh(0.0, 1.0)))
+
+        def on_after_batch_transfer(self, batch, dataloader_idx):
+            return self.augment(batch[0]), *batch[1:]
+
+    callback = GradCAMCallback(probe, LAYERS)
+    fit(Augments(), callback, max_epochs=1)
+    assert len(callback.history) == 1
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.ao.quantization", "ignore:.*deprecated")

@@ -1,6 +1,7 @@
 """A map leaves the model, its images and the random generators as they were."""
 
 import random
+import threading
 from collections import deque
 from copy import deepcopy
 
@@ -11,9 +12,11 @@ from conftest import ThinVGG
 from sameness import assert_same, snapshot
 from torch import nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+from torch.utils.data import Dataset
 from torchmetrics import MeanMetric
 
-from gradcam_callback import GradCAM
+from gradcam_callback import GradCAM, ProbeSet
 
 
 def half_trained():
@@ -183,3 +186,74 @@ def test_predict_returns_the_logits_of_eval_mode_and_leaves_everything_as_it_was
     assert_same(before, snapshot(model))
     with torch.no_grad():
         torch.testing.assert_close(found, model.eval()(images))
+
+
+class Meets(Noisy):
+    """Calls a function in each forward, after it has drawn."""
+
+    def __init__(self, meet):
+        super().__init__(breaks=False)
+        self.meet = meet
+
+    def forward(self, x):
+        drawn = super().forward(x)
+        self.meet()
+        return drawn
+
+
+class Once(Dataset):
+    """A dataset of one item, which goes through a module when it is read."""
+
+    def __init__(self, module, image):
+        self.module, self.image = module, image
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return self.module(self.image), 0
+
+
+@pytest.mark.parametrize("chooses", [False, True])
+def test_two_threads_leave_the_process_as_it_was(chooses):
+    """As in a search with n_jobs=2. The first thread leaves its block while the second one is inside of its own.
+
+    The first one makes a map, or chooses images from a dataset.
+    """
+    entered, left = threading.Event(), threading.Event()
+    model, other, image = half_trained(), half_trained(), torch.rand(1, 3, 32, 32)
+
+    def meet():
+        # The second thread may not come in before the first one has left. The wait gives it the chance to.
+        if second.ident is None:
+            second.start()
+            entered.wait(0.3)
+
+    model.classifier.append(Meets(meet))
+    other.classifier.append(Meets(lambda: entered.set() or left.wait(10)))
+
+    def work():
+        if chooses:
+            ProbeSet.from_dataset(Once(model.classifier[-1], image[0]), 1)
+        else:
+            GradCAM(model, "block5_conv3")(image)
+        left.set()
+
+    first = threading.Thread(target=work)
+    second = threading.Thread(target=lambda: GradCAM(other, "block5_conv3")(image))
+    before, calls, compiled = snapshot(model), [], []
+    first.start()
+    first.join()
+    second.join()
+    assert_same(before, snapshot(model))
+
+    def counts(x):
+        calls.append(1)
+        return x.sin()
+
+    for use_reentrant in (True, False):
+        calls.clear()
+        checkpoint(counts, torch.rand(3, requires_grad=True), use_reentrant=use_reentrant).sum().backward()
+        assert len(calls) == 2, "checkpointing is on again: forward, and once more in the backward pass"
+    torch.compile(lambda x: x + 1, backend=lambda graph, _: compiled.append(1) or graph.forward)(torch.rand(3))
+    assert compiled == [1], "and so is the compiler"

@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import EarlyStopping
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate, random_split
 
-from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet
+from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet, is_watching
 from gradcam_callback.exceptions import UserCodeError
 from gradcam_callback.probes.batches import take_parts
 from gradcam_callback.probes.datasets import choose_items
@@ -54,6 +54,40 @@ class LogsInForward(ThinVGG):
             self.log("norm", outputs.norm())
             self.log_dict({"largest": outputs.max()})
         return outputs
+
+
+class AsksTheTrainer(ThinVGG):
+    """Returns a second output in the training, as nets with an auxiliary head do."""
+
+    def __init__(self):
+        super().__init__(batch_norm=False)
+        self.seen = []
+
+    def forward(self, images):
+        if is_watching():
+            self.seen.append((self.trainer.training, self.trainer.validating or self.trainer.sanity_checking))
+        outputs = super().forward(images)
+        return (outputs, outputs) if self.trainer.training else outputs
+
+    def training_step(self, batch, batch_idx):
+        assert self.trainer.training
+        return nn.functional.cross_entropy(self(batch[0])[0], batch[1])
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.0)
+
+
+@pytest.mark.judges_more
+@pytest.mark.parametrize(("given", "sanity_steps"), [(True, 0), (False, 1)])
+def test_a_forward_that_asks_the_trainer_is_told_that_it_validates(fit, toys, given, sanity_steps):
+    """In the trial before training, in the entry before it, at validations, and when the last entry is asked again."""
+    probe = ProbeSet.from_dataset(toys, 6).watch(3) if given else None
+    callback, module = GradCAMCallback(probe, LAYER, log_before_training=True), AsksTheTrainer()
+    stop = EarlyStopping("gradcam/probe_accuracy", mode="max", patience=1)
+    run = fit(module, callback, stop, max_epochs=9, num_sanity_val_steps=sanity_steps)
+    assert [entry["epoch"] for entry in callback.history] == [-1, 0, 1] and run.current_epoch == 2
+    assert f"measured on {len(toys)} images" in callback.verdict.evidence
+    assert set(module.seen) == {(False, True)}
 
 
 class Merges(nn.Conv2d):
@@ -215,6 +249,24 @@ def test_a_vgg_that_runs_twice_is_said_once(toys):
         cam(toys.items[0][0][None])
         cam(toys.items[0][0][None])
     assert len(said) == 1
+
+
+class Replaces(ThinVGG):
+    """Replaces a layer in the second epoch, and takes it out in the fourth one."""
+
+    def __init__(self):
+        super().__init__(batch_norm=False)
+
+    def on_train_epoch_start(self):
+        if self.current_epoch in (1, 3):
+            self.features[3] = nn.ReLU() if self.current_epoch == 1 else nn.Identity()
+
+
+def test_a_layer_that_is_replaced_in_the_training_goes_on_and_one_that_is_gone_is_said(fit, probe):
+    callback = GradCAMCallback(probe, ["block1", LAYER])
+    with pytest.warns(GradCAMWarning, match=r"it lost the modules of \['block1_conv2'\], and `target_layers`"):
+        run = fit(Replaces(), callback, max_epochs=4)
+    assert [entry["epoch"] for entry in callback.history] == [0, 1, 2] and run.current_epoch == 4
 
 
 class Opens(Dataset):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gradcam_callback.exceptions import MapError
 from gradcam_callback.maps.layers import Layer
+from gradcam_callback.maps.support import hookable_modules
 
 
 class Activations:
@@ -88,7 +89,7 @@ def recorded_activations(model: nn.Module, layers: Sequence[Layer]) -> Iterator[
         torch.set_grad_enabled(True)
 
     with ExitStack() as stack:
-        for module in model.modules():
+        for module in hookable_modules(model).values():
             stack.callback(module.register_forward_pre_hook(enable_grad).remove)
         for layer in layers:
             stack.callback(layer.module.register_forward_hook(partial(record, layer)).remove)

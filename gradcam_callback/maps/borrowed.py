@@ -15,7 +15,7 @@ import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
-from gradcam_callback.random_state import preserved_generators, preserved_random_state
+from gradcam_callback.random_state import TURNS, preserved_generators, preserved_random_state
 
 
 class _Interrupt:
@@ -67,7 +67,7 @@ _watching = 0
 
 
 def is_watching() -> bool:
-    """Return True while maps are computed, so that a hook of yours on the model can stand aside.
+    """Return True while maps are computed, in any thread, so that a hook of yours on the model can stand aside.
 
     Your own forward hooks are called for the probe images, too.
 
@@ -226,13 +226,14 @@ def borrowed(model: nn.Module, autocast: torch.dtype | None = None) -> Iterator[
 
     The model is in eval mode and logs nothing, gradients are on, compiled code is off. The random state is preserved,
     also that of generators in the model, and so are the attributes of all modules. Ctrl-C, which may arrive between any
-    two lines, waits for the end of the current chunk of images.
+    two lines, waits for the end of the current chunk of images. Threads take turns, each with one block.
 
     Args:
         model: the model to borrow.
         autocast: the dtype of autocast in the block; None turns autocast off.
     """
-    with ExitStack() as stack:
+    # The lock comes first: a thread that waits for its turn has changed nothing yet, and Ctrl-C may end the wait.
+    with TURNS, ExitStack() as stack:
         stack.enter_context(interrupt.deferred())
         stack.enter_context(_counted())
         stack.enter_context(without_checkpointing())

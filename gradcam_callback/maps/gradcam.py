@@ -27,11 +27,11 @@ from gradcam_callback.maps.checks import (
 from gradcam_callback.maps.chunks import compute_in_chunks, is_out_of_memory
 from gradcam_callback.maps.frozen_prefix import FrozenPrefix
 from gradcam_callback.maps.last_layer import find_last_layer
-from gradcam_callback.maps.layers import Layer, list_targets, resolve_layers
+from gradcam_callback.maps.layers import Layer, find_places, follow_layers, list_targets, resolve_layers
 from gradcam_callback.maps.methods import METHODS
 from gradcam_callback.maps.probabilities import UNKNOWN, Ending, find_ending, gradient_before, to_logits
 from gradcam_callback.maps.reshape import RESHAPES
-from gradcam_callback.maps.support import check_support, has_graph, mixes_images, name_obstacle
+from gradcam_callback.maps.support import check_layers, check_support, has_graph, mixes_images, name_obstacle
 from gradcam_callback.maps.targets import (
     Contrast,
     ReadTargets,
@@ -110,8 +110,8 @@ class GradCAM:
 
     Raises:
         ValueError: a layer that does not resolve, an unknown method, precision or ``reshape_transform``, a chunk size
-            below 1, an ``output_transform`` that is not callable, or a TorchScript module, which takes no hooks. The
-            message lists the choices.
+            below 1, an ``output_transform`` that is not callable, or a layer in a TorchScript module, which takes no
+            hooks. The message lists the choices.
 
     Examples:
         >>> import torch
@@ -141,8 +141,9 @@ class GradCAM:
         check_support(model)
         self.model = model
         self.target_layers = list_targets(target_layers)
-        self.layers = resolve_layers(model, self.target_layers)
+        self._take_layers(resolve_layers(model, self.target_layers))
         # Outside a VGG, "last" resolves only with an image, since the shapes of the outputs decide.
+        self._last: str | None = None
         self._last_is_resolved = bool(find_vggs(model)) or LAST not in self.target_layers
         self.method = method
         self.precision = precision
@@ -192,6 +193,7 @@ class GradCAM:
         check_images(images)
         with borrowed(self.model, PRECISIONS[self.precision]):
             given = read_targets(targets, len(images))
+            self._take_layers(follow_layers(self.model, self.target_layers, self._last, self.layers, self._places))
             if not self._last_is_resolved:
                 self._resolve_last(images[:1], forward)
             logits, classes, nonfinite, *maps = compute_in_chunks(
@@ -241,6 +243,10 @@ class GradCAM:
         with borrowed(self.model, PRECISIONS[self.precision]):
             return self._kind_of_ending(images, forward) == UNKNOWN
 
+    def _take_layers(self, layers: list[Layer]) -> None:
+        check_layers({layer.name: layer.module for layer in layers})
+        self.layers, self._places = layers, find_places(self.model, layers)
+
     def _chunk_size(self, forward: Forward | None) -> int | None:
         return 1 if forward is not None or mixes_images(self.model) else self.chunk_size
 
@@ -260,8 +266,10 @@ class GradCAM:
     def _resolve_last(self, image: Tensor, forward: Forward | None) -> None:
         size, places = (image.shape[2], image.shape[3]), _places(slice(0, 1))
         with torch.no_grad():
-            last = find_last_layer(self.model, lambda: self._detached_forward(_detached(image), places, forward), size)
-        self.layers = resolve_layers(self.model, self.target_layers, last)
+            self._last = find_last_layer(
+                self.model, lambda: self._detached_forward(_detached(image), places, forward), size
+            )
+        self._take_layers(resolve_layers(self.model, self.target_layers, self._last))
         self._last_is_resolved = True
 
     def _compute_chunk(

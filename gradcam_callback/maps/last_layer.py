@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from gradcam_callback.maps.support import hookable_modules
+
 _POOLINGS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d, nn.LPPool2d)
 
 
@@ -67,7 +69,7 @@ def _record_outputs(model: nn.Module, forward: Callable[[], object]) -> list[_Ou
             outputs.append(_Output(name, module, output, output._version))
 
     with ExitStack() as stack:
-        for name, module in model.named_modules():
+        for name, module in hookable_modules(model).items():
             if name:
                 stack.callback(module.register_forward_hook(partial(record, name)).remove)
         forward()

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
+from torch.jit import ScriptModule
 
+from gradcam_callback.exceptions import MapError
 from gradcam_callback.layer_names import block_of
 from gradcam_callback.maps.vgg import LAST, find_vggs, select_convolutions, without_compile_wrapper
 
@@ -89,6 +91,50 @@ def resolve_layers(
     return sorted(layers.values(), key=lambda layer: depth[layer.module])
 
 
+def find_places(model: nn.Module, layers: Sequence[Layer]) -> dict[str, str]:
+    """Return layer name -> the dotted name of its module."""
+    names = {module: without_compile_wrapper(name) for name, module in model.named_modules()}
+    return {layer.name: names[layer.module] for layer in layers}
+
+
+def follow_layers(
+    model: nn.Module,
+    target_layers: Sequence[str | nn.Module],
+    last: str | None,
+    layers: Sequence[Layer],
+    places: Mapping[str, str],
+) -> list[Layer]:
+    """Find layers again whose modules may have been replaced by others in the same places.
+
+    Args:
+        model: this and the next two as in `resolve_layers`.
+        layers: as they were found before.
+        places: of these layers at that time, see `find_places`.
+
+    Raises:
+        MapError: a module is gone, and the targets do not choose the same layers any more.
+    """
+    modules = set(model.modules())
+    gone = [layer.name for layer in layers if layer.module not in modules]
+    if not gone:
+        return list(layers)
+    try:
+        found = resolve_layers(model, target_layers, last)
+    except ValueError:
+        found = []
+    now = find_places(model, found)
+    # Where a VGG ends elsewhere, its names may mean other layers. So the place counts, and not the name alone.
+    stay = [layer.module for layer in layers if layer.name not in gone]
+    moved = [name for name in gone if not f"{now.get(name)}.".startswith(f"{places[name]}.")]
+    if list(now) != list(places) or moved or stay != [layer.module for layer in found if layer.name not in gone]:
+        raise MapError(
+            f"Expected the target layers to stay in the model, but it lost the modules of {gone}, and `target_layers` "
+            "does not choose the same layers any more. Replace a layer by one of its kind, and choose it by its name; "
+            "or begin anew with the changed model."
+        )
+    return found
+
+
 def list_targets(target_layers: str | nn.Module | Iterable[str | nn.Module]) -> list[str | nn.Module]:
     """Return the targets as a list, also if there is only one."""
     # An nn.Sequential is iterable, but as a target it is a single module.
@@ -141,11 +187,13 @@ def _describe_unknown(
     target: str, vggs: Mapping[str, Mapping[str, nn.Module]], modules: Mapping[str, nn.Module]
 ) -> str:
     unexpected = f"Expected `target_layers` to name layers of the model, but got {target!r}"
-    dotted = ", ".join(name for name, module in modules.items() if not list(module.children()))
+    scripted = [name for name, module in modules.items() if isinstance(module, ScriptModule)]
+    dotted = ", ".join(name for name, module in modules.items() if not list(module.children()) and name not in scripted)
     if not vggs:
+        unread = f" TorchScript, which takes no hooks, is not looked into: {scripted[0]}." if scripted else ""
         return (
             f"{unexpected}, and the model contains no VGG: 3 x 3 convolutions without a parametrization, each with a "
-            f"ReLU of its own, and poolings. Choose 'last', or the dotted name of a module: {dotted}."
+            f"ReLU of its own, and poolings.{unread} Choose 'last', or the dotted name of a module: {dotted}."
         )
     # A name that fits several VGGs needs the name of one in front.
     several = {f"{root}.": relus for root, relus in vggs.items() if root}

@@ -4,28 +4,54 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
+from torch.jit import ScriptModule
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from gradcam_callback.exceptions import MapError
 
 
 def check_support(model: nn.Module) -> None:
-    """Check that hooks can be put on a model.
+    """Check that a model can be run as a map needs it.
+
+    A TorchScript module takes no hooks. Inside of an ordinary model it does no harm, unless it is a target layer.
 
     Raises:
-        MapError: it is a TorchScript module, or holds one; or it is wrapped in ``nn.DataParallel``.
+        MapError: the model is a TorchScript module, or holds one that was frozen; or it is wrapped in
+            ``nn.DataParallel``.
     """
     if isinstance(model, nn.DataParallel):
         raise MapError("Expected a model that is not wrapped, but got nn.DataParallel. Pass model.module.")
+    if isinstance(model, ScriptModule):
+        raise MapError(
+            "Expected a model of ordinary modules, but it is TorchScript, which takes no hooks. Pass the model as it "
+            "was before torch.jit.script or torch.jit.trace."
+        )
     for name, module in model.named_modules():
-        if isinstance(module, torch.jit.ScriptModule):
-            place = f"its module {name!r} is" if name else "it is"
+        if isinstance(module, ScriptModule) and not hasattr(module, "training"):
             raise MapError(
-                f"Expected a model of ordinary modules, but {place} TorchScript, which takes no hooks. Pass the model "
-                "as it was before torch.jit.script or torch.jit.trace."
+                f"Expected modules that can be set to eval mode, but {name!r} is frozen TorchScript. Leave "
+                "torch.jit.freeze out."
             )
+
+
+def check_layers(layers: Mapping[str, nn.Module]) -> None:
+    """Check that hooks can be put on the target layers, given by name.
+
+    Raises:
+        MapError: one is a TorchScript module, or lies in one.
+    """
+    for name, module in layers.items():
+        if isinstance(module, ScriptModule):
+            raise MapError(
+                f"Expected `target_layers` to be ordinary modules, but {name!r} is TorchScript, which takes no hooks. "
+                "Choose another layer, or pass the model as it was before torch.jit.script or torch.jit.trace."
+            )
+
+
+def hookable_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the modules of a model by their dotted names, without those that take no hooks."""
+    return {name: module for name, module in model.named_modules() if not isinstance(module, ScriptModule)}
 
 
 def mixes_images(model: nn.Module) -> bool:

@@ -18,6 +18,7 @@ from gradcam_callback.trainers.trainer import (
     refuse_sharded,
     resolve_precision,
     stage_name,
+    validating,
     warn_without_validation,
 )
 
@@ -42,5 +43,6 @@ __all__ = [
     "resolve_precision",
     "revise_verdict",
     "stage_name",
+    "validating",
     "warn_without_validation",
 ]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Sized
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence, Sized
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.trainer.states import RunningStage, TrainerFn
+from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, Subset
@@ -38,6 +37,7 @@ from gradcam_callback.probes import (
 from gradcam_callback.random_state import preserved_generators
 from gradcam_callback.run import BatchForward, blame_forward, warn_lost
 from gradcam_callback.trainers.samplers import drawn_indices
+from gradcam_callback.trainers.trainer import validating
 
 # The automatic probe set: images at most, and images at most that are read for their labels, from a dataset by index or
 # from the batches of a loader. The verdict rests on so many times as many images of the same classes.
@@ -258,7 +258,7 @@ class ValidationData:
     def _transfer(self, batch: Any) -> Any:
         """Do with a batch what the loop of a validation does before its step."""
         trainer, module = self._trainer, self._module
-        with _validating(trainer), borrowed(module), torch.no_grad():
+        with validating(trainer), borrowed(module), torch.no_grad():
             batch = trainer.precision_plugin.convert_input(batch)
             batch = module._on_before_batch_transfer(batch, dataloader_idx=0)
             return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
@@ -308,17 +308,6 @@ def _count_classes(cam: GradCAM, forward: BatchForward | None, sample: Sample) -
     own = None if forward is None or sample.row is None else run
     with blame_forward(image, forward):
         return max(2, cam.predict(image, forward=own).shape[1])
-
-
-@contextmanager
-def _validating(trainer: Trainer) -> Iterator[None]:
-    """Let the Trainer say that it validates, as hooks ask it if they are to augment."""
-    stage = trainer.state.stage
-    with ExitStack() as stack:
-        if stage not in (RunningStage.SANITY_CHECKING, RunningStage.VALIDATING, RunningStage.TESTING):
-            stack.callback(setattr, trainer.state, "stage", stage)
-            trainer.state.stage = RunningStage.VALIDATING
-        yield
 
 
 def _is_used_up(dataset: Any) -> bool:

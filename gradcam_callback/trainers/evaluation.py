@@ -10,7 +10,14 @@ from gradcam_callback.measures import Verdict
 from gradcam_callback.run import Evaluation, Session
 from gradcam_callback.trainers.loggers import log_outside_loops, log_scalars
 from gradcam_callback.trainers.monitors import fill_missing_metrics
-from gradcam_callback.trainers.trainer import gather, is_fitting, is_last_entry, react_to_shortcut, validation_step
+from gradcam_callback.trainers.trainer import (
+    gather,
+    is_fitting,
+    is_last_entry,
+    react_to_shortcut,
+    validating,
+    validation_step,
+)
 
 
 def compute_shard(trainer: Trainer, session: Session, every_n_epochs: int) -> None:
@@ -22,7 +29,8 @@ def compute_shard(trainer: Trainer, session: Session, every_n_epochs: int) -> No
 
 def log_before_training(trainer: Trainer, session: Session) -> None:
     """Evaluate the network once, and log it at step 0 as epoch -1."""
-    session.compute_shard(trainer.global_rank, trainer.world_size)
+    with validating(trainer):
+        session.compute_shard(trainer.global_rank, trainer.world_size)
     evaluation = _merge_shards(trainer, session)
     if evaluation is not None:
         with session.guard("the scalars before training"):
@@ -52,7 +60,8 @@ def revise_verdict(
     """
     if not session.asked_a_part:
         return
-    session.compute_shard(trainer.global_rank, trainer.world_size, is_last=True)
+    with validating(trainer):
+        session.compute_shard(trainer.global_rank, trainer.world_size, is_last=True)
     evaluation = _merge_shards(trainer, session)
     if evaluation is not None and session.revise(evaluation):
         with session.guard("the scalars of all images"):

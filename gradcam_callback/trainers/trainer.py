@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.trainer.states import RunningStage, TrainerFn
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch import nn
 
@@ -59,6 +60,17 @@ def stage_name(stage: str) -> str:
 def is_fitting(trainer: Trainer) -> bool:
     """Return True inside ``trainer.fit``, in its validations too."""
     return trainer.state.fn == TrainerFn.FITTING
+
+
+@contextmanager
+def validating(trainer: Trainer) -> Iterator[None]:
+    """Let the Trainer say that it validates, as hooks and a ``forward`` ask it if they are to augment."""
+    stage = trainer.state.stage
+    with ExitStack() as stack:
+        if stage not in (RunningStage.SANITY_CHECKING, RunningStage.VALIDATING, RunningStage.TESTING):
+            stack.callback(setattr, trainer.state, "stage", stage)
+            trainer.state.stage = RunningStage.VALIDATING
+        yield
 
 
 # The types that arguments of `GradCAMCallback` may have.
