@@ -240,8 +240,7 @@ class GradCAMCallback(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._memory.restore(state_dict, self._stage)
-        if not self._session.is_apart:
-            self._session.state = self._memory.state
+        self._session.go_on_from(self._memory.state)
 
     def _open_session(self, trainer: Trainer, overwrite: bool = False) -> Session:
         self._tags = Tags(trainers.own_prefix(trainer, self))

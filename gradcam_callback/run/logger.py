@@ -99,6 +99,18 @@ class RunLogger:
             writer.start(run, resuming)
         return same
 
+    def go_on_from(self, state: RunState) -> bool:
+        """Go on from another state. The writers are told if its entries are not those so far.
+
+        Returns:
+            False if its entries are of other images or layers; the state then starts anew.
+        """
+        is_same, self._state = state.history == self._state.history, state
+        if is_same:
+            return state.watch(self._probe, self._layers)
+        self._waiting = None
+        return self.start(overwrite=True)
+
     def log(
         self, evaluation: Evaluation, epoch: int, step: int, *, standalone: bool = False, strips: bool = True
     ) -> Verdict | None:

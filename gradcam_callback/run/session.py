@@ -22,6 +22,8 @@ from gradcam_callback.run.state import RunState
 from gradcam_callback.run.tags import Tags
 from gradcam_callback.writers import Writer
 
+OF_OTHERS = "the checkpoint's history and strips are of other images or layers; both start anew"
+
 
 class Session:
     """One stage of a Trainer: a fit, a validation or a test.
@@ -79,9 +81,24 @@ class Session:
             views=[view for view in views if not (self.is_apart and view in tags.OVER_EPOCHS)],
         )
         if not logger.start(overwrite=self._overwrites):
-            warn_lost("the checkpoint's history and strips are of other images or layers; both start anew")
+            warn_lost(OF_OTHERS)
         # Only now, so that a session whose start failed has neither of them.
         self.evaluator, self._logger = evaluator, logger
+
+    def go_on_from(self, state: RunState) -> None:
+        """Go on from a state that was restored, also while the session runs; a session apart keeps its own.
+
+        Lightning's ``lr_find`` restores the state of now in a running fit, and a callback of the user's may go back.
+        """
+        if self.is_apart:
+            return
+        if state.history != self.state.history:
+            self._in_part = None  # the last entry is another one
+        self.state = state
+        if self.evaluator is not None and self._logger is not None:
+            with self.guard("the start of the restored run"):
+                if not self._logger.go_on_from(state):
+                    warn_lost(OF_OTHERS)
 
     def compute_shard(self, rank: int, world_size: int, is_last: bool = False) -> None:
         """Compute this process's part of the evaluation, once until the shard is taken.
