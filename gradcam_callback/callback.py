@@ -207,11 +207,15 @@ class GradCAMCallback(Callback):
             return
         if self._source.collects:
             self._evaluate_collected(trainer, pl_module)
-        trainers.log_validation(trainer, pl_module, self._session, self.on_shortcut)
+        trainers.log_validation(trainer, pl_module, self._session)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainers.write_validation(trainer, pl_module, self._session, self.on_shortcut)
 
     on_test_start = on_validation_start
     on_test_batch_start = on_validation_batch_start
     on_test_epoch_end = on_validation_epoch_end
+    on_test_end = on_validation_end
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         trainers.revise_verdict(trainer, pl_module, self._session, self.on_shortcut)
@@ -240,8 +244,7 @@ class GradCAMCallback(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._memory.restore(state_dict, self._stage)
-        if not self._session.is_apart:
-            self._session.state = self._memory.state
+        self._session.go_on_from(self._memory.state)
 
     def _open_session(self, trainer: Trainer, overwrite: bool = False) -> Session:
         self._tags = Tags(trainers.own_prefix(trainer, self))

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import json
 import re
 from collections import Counter
 
@@ -238,6 +239,91 @@ class Recording(ThinVGG):
     def validation_step(self, batch, batch_idx):
         super().validation_step(batch, batch_idx)
         self.seen.append(copy.deepcopy(self.state_dict()))
+
+
+class InStep(ThinVGG):
+    """Logs the scalar "step", by which epochs come on the horizontal axis."""
+
+    def log_step(self):
+        self.log("step", 10.0 * (self.current_epoch + 1))
+
+    def validation_step(self, batch, batch_idx):
+        super().validation_step(batch, batch_idx)
+        self.log_step()
+
+    def test_step(self, batch, batch_idx):
+        self.validation_step(batch, batch_idx)
+
+
+class AtTheEnd(InStep):
+    """Its hook comes after those of all callbacks."""
+
+    validation_step = ThinVGG.validation_step
+
+    def on_validation_epoch_end(self):
+        self.log_step()
+
+    on_test_epoch_end = on_validation_epoch_end
+
+
+class InTrainingToo(AtTheEnd):
+    def on_train_epoch_end(self):
+        self.log("step", self.current_epoch + 500.0)
+
+
+class InTrainingOnly(InTrainingToo):
+    def log_step(self):
+        pass
+
+
+@pytest.mark.parametrize("kind", [InStep, AtTheEnd, InTrainingToo, InTrainingOnly])
+def test_a_step_that_the_user_logs_is_that_of_the_images_too(kind, fit, toys, probe, events, tmp_path):
+    module, callback = kind(), GradCAMCallback(probe, "block5_conv3", save_dir=tmp_path / "focus")
+    runs = fit(module, callback, max_epochs=3)
+    steps = [event.step for event in events().Scalars("val_loss")]
+    assert steps == ([2, 5, 8] if kind is InTrainingOnly else [10, 20, 30])
+    assert [entry["step"] for entry in callback.history] == steps
+    assert [entry["step"] for entry in callback.state_dict()["history"]] == steps
+    assert json.loads((tmp_path / "focus" / "history.json").read_text())["history"] == callback.history
+    found = events()
+    for tag in ("gradcam/lift/block5_conv3", "gradcam/background_gap"):
+        assert [event.step for event in found.Scalars(tag)] == steps, tag
+    assert [event.step for event in found.Images("gradcam/overview")] == steps
+    for tag in ("gradcam/verdict", "gradcam/focus/entry", "gradcam/focus/maps/block5_conv3"):
+        assert [event.step for event in found.Tensors(tag)] == steps, tag
+    for stage in ("validate", "test"):
+        getattr(runs, stage)(module, DataLoader(toys, batch_size=6), verbose=False)
+        found = events()
+        step = found.Scalars("val_loss")[-1].step
+        for tag in (f"gradcam/{stage}/lift/block5_conv3", f"gradcam/{stage}/probe_accuracy"):
+            assert [event.step for event in found.Scalars(tag)] == [step], tag
+        assert [event.step for event in found.Images(f"gradcam/{stage}/overview")] == [step]
+
+
+def test_history_has_its_entry_as_soon_as_its_scalars_are_logged(fit, probe):
+    seen = []
+
+    class Reads(ThinVGG):
+        def on_validation_epoch_end(self):
+            if not self.trainer.sanity_checking:
+                seen.append((len(callback.history), callback.verdict is not None))
+
+    callback = GradCAMCallback(probe, "block5_conv3", views="overview")
+    fit(Reads(), callback)
+    assert seen == [(1, True), (2, True)]
+
+
+def test_an_entry_whose_validation_breaks_off_at_its_end_has_its_images(fit, probe, events):
+    class Breaks(ThinVGG):
+        def on_validation_epoch_end(self):
+            if self.current_epoch == 1:
+                raise InterruptedError
+
+    callback = GradCAMCallback(probe, "block5_conv3", views="overview")
+    with pytest.raises(InterruptedError):
+        fit(Breaks(), callback)
+    assert [event.step for event in events().Images("gradcam/overview")] == [2, 5]
+    assert [entry["step"] for entry in callback.history] == [2, 5]
 
 
 @pytest.mark.parametrize("first", ["ours", "averaging"])

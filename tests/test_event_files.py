@@ -61,6 +61,31 @@ def test_custom_scalars_lay_out_charts_of_what_is_logged(thin, fit, events, toys
     }
 
 
+def test_with_a_prefix_of_the_logger_all_tags_begin_with_it_and_every_chart_has_its_scalars(
+    thin, fit, events, toys, tmp_path
+):
+    """A plus means something else in a regular expression. Two loggers may share a folder."""
+    loggers = [TensorBoardLogger(tmp_path, name="run", version="", prefix=prefix) for prefix in ("a+b", "c")]
+    fit(thin, GradCAMCallback(ProbeSet.from_dataset(toys, 2), LAYERS), logger=loggers)
+    found = events()
+    ours = [tag for kind in ("images", "tensors", "scalars") for tag in found.Tags()[kind] if "gradcam" in tag]
+    assert {tag.partition("gradcam/")[0] for tag in ours} == {"a+b-", "c-"}
+    scalars = set(found.Tags()["scalars"])
+    layouts = [
+        layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
+        for event in found.Tensors("custom_scalars__config__")
+    ]
+    assert len(layouts) == 2
+    for (category,), before in zip((layout.category for layout in layouts), ("a+b-", "c-"), strict=True):
+        assert len(category.chart) == 4
+        for chart in category.chart:
+            patterns = list(chart.multiline.tag)
+            shown = [[tag for tag in scalars if re.match(pattern, tag)] for pattern in patterns]
+            assert all(len(tags) == 1 and tags[0].startswith(before) for tags in shown)
+            margins = {tag for series in chart.margin.series for tag in (series.value, series.lower, series.upper)}
+            assert margins <= scalars and (patterns or margins)
+
+
 def test_charts_without_masks_and_of_other_layers_have_few_lines_too():
     layers = [f"features.{i}" for i in range(12)]
     loggable = ["probe_accuracy", "frame_accuracy", "frame_control_accuracy", "frame_gap", "frame_gap_low"]

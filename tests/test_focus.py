@@ -69,6 +69,21 @@ def test_the_entry_point_is_installed():
     assert found.load() is FocusLoader
 
 
+def test_runs_in_one_folder_are_told_apart_by_the_prefix_of_their_loggers(thin, fit, probe, tmp_path):
+    loggers = [TensorBoardLogger(tmp_path, name="run", version="", prefix=prefix) for prefix in ("a", "b")]
+    fit(thin, GradCAMCallback(probe, LAYERS[1:], views="overview"), logger=loggers)
+    prefixes = ["a-gradcam", "b-gradcam"]
+    runs = read_runs(tmp_path / "run")
+    assert [run.prefix for run in runs] == [run.describe(5)["start"]["prefix"] for run in runs] == prefixes
+    assert [(len(run.entries), len(run.maps[LAYERS[1]])) for run in runs] == [(2, 2)] * 2
+    plugin = open_plugin(tmp_path)
+    _, listed = ask(plugin, "/runs")
+    assert sorted(run["prefix"] for run in listed) == prefixes
+    for prefix in prefixes:
+        assert len(ask(plugin, "/log", run="run", prefix=prefix)[1]["entries"]) == 2
+        assert len(ask(plugin, "/maps", run="run", prefix=prefix, layer=LAYERS[1])[1]["steps"]) == 2
+
+
 def test_it_says_how_it_is_shown_without_looking_at_anything():
     plugin = FocusLoader().load(TBContext())
     metadata = plugin.frontend_metadata()

@@ -9,14 +9,16 @@ import pytorch_lightning as pl
 import torch
 from conftest import ThinVGG
 from PIL import Image
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import LearningRateFinder, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from test_models import FREE
+from test_suspicion import ReadsTheGround
 from torch.utils.data import DataLoader
 from toys import CLASSES
 
-from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet
+from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet, ShortcutWarning
 from gradcam_callback.measures import metrics
+from gradcam_callback.offline.logged_run import read_runs
 from gradcam_callback.trainers import find_other_state
 
 LAYERS = ["block4_conv3", "block5_conv3"]
@@ -268,6 +270,78 @@ def test_strips_go_on_after_a_resume(thin, fit, events, tmp_path, probe):
     sheet = np.asarray(Image.open(io.BytesIO(strip.encoded_image_string))).astype(int)
     cells = [sheet[-60:-20, 192 + 48 * column : 236 + 48 * column] for column in range(4)]
     assert all(np.ptp(cell) > 40 for cell in cells), "four columns, the first two from before"
+
+
+class FindsRates(LearningRateFinder):
+    """Looks for a new rate in the midst of a fit, as in Lightning's documentation; it restores a checkpoint then."""
+
+    def on_fit_start(self, trainer, pl_module):
+        self.found = 0
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch in (0, 2):
+            self.lr_find(trainer, pl_module)
+            self.found += 1
+
+
+def test_a_learning_rate_that_is_looked_for_in_a_fit_costs_no_entry(fit, toys, tmp_path, events):
+    callback, given = GradCAMCallback(ProbeSet.from_dataset(toys, 4), LAYERS[1:], views="overview"), []
+    callback.on_shortcut = given.append
+    finder = FindsRates(num_training_steps=2, update_attr=False)
+    with pytest.warns(ShortcutWarning):
+        trainer = fit(ReadsTheGround(toys), callback, finder, max_epochs=4)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)["callbacks"][callback.state_key]
+    assert finder.found == 2 and len(given) == 1 and callback.verdict.suspected
+    assert [entry["epoch"] for entry in callback.history] == [0, 1, 2, 3] == [one["epoch"] for one in saved["history"]]
+    found = events()
+    assert len(found.Images("gradcam/overview")) == 4
+    assert len(found.Tensors("gradcam/focus/start")) == 1, "nothing has changed, so the run was not started again"
+
+
+class Rewinds(pl.Callback):
+    """Goes back once, to the state that a callback had after its second epoch."""
+
+    def __init__(self, watch, change=lambda state: state):
+        self.watch, self.change, self.kept = watch, change, None
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 2:
+            self.kept = self.watch.state_dict()
+        if trainer.current_epoch == 3:
+            self.watch.load_state_dict(self.change(self.kept))
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_state_that_is_restored_in_a_running_fit_goes_on(thin, fit, tmp_path, probe, saved):
+    """Whether it was kept in memory, or went through a file."""
+
+    def change(state):
+        if saved:
+            torch.save(state, tmp_path / "state.pt")
+            return torch.load(tmp_path / "state.pt", weights_only=True)
+        return state
+
+    callback = GradCAMCallback(probe, LAYERS, views="overview", save_dir=tmp_path / "focus")
+    fit(thin, callback, Rewinds(callback, change), max_epochs=5)
+    epochs = [0, 1, 3, 4]
+    assert [entry["epoch"] for entry in callback.history] == epochs
+    assert [frame.heading for frame in callback._memory.state.snapshots()] == [str(epoch) for epoch in epochs]
+    assert "gradcam/drift/block5_conv3" in callback.history[2] and callback.verdict is not None
+    kept = json.loads((tmp_path / "focus" / "history.json").read_text())
+    assert kept["history"] == callback.history and kept["verdict"]["headline"] == callback.verdict.headline
+    for folder in ("focus", "run"):
+        (run,) = read_runs(tmp_path / folder)
+        assert [entry["epoch"] for entry in run.entries.values()] == epochs, folder
+
+
+def test_a_state_of_other_images_that_is_restored_in_a_running_fit_starts_anew_with_a_word(thin, fit, probe):
+    other = GradCAMCallback(ProbeSet(probe.images.flip(2), probe.labels, probe.masks.flip(1)), LAYERS)
+    fit(ThinVGG(), other, max_epochs=1)
+    callback = GradCAMCallback(probe, LAYERS)
+    with pytest.warns(GradCAMWarning, match="are of other images or layers; both start anew"):
+        fit(thin, callback, Rewinds(callback, lambda _: other.state_dict()), max_epochs=4)
+    assert [entry["epoch"] for entry in callback.history] == [3]
 
 
 def test_strips_of_other_layers_start_anew_with_a_word(thin, fit, tmp_path, probe):

@@ -3,9 +3,13 @@
 import json
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from conftest import ThinVGG
+from pytorch_lightning.loggers import CSVLogger
 from torch.nn import functional
+from torch.utils.data import DataLoader
+from trainer_runs import AlsoTested
 
 from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet, is_watching
 from gradcam_callback.exceptions import UserCodeError
@@ -84,6 +88,26 @@ def test_the_callbacks_contrast_is_of_the_label(toys, fit):
     logged = callback.history[-1][f"gradcam/strength/{LAYERS[1]}"]
     assert logged == pytest.approx(float(cams.maps[LAYERS[1]].mean()), rel=1e-4)
     assert "gradcam/swap_accuracy" in callback.history[-1]
+
+
+def own_logit(outputs, index):
+    return outputs.gather(1, index[:, None] % 3)[:, 0]
+
+
+@pytest.mark.parametrize("verb", ["validate", "test"])
+@pytest.mark.parametrize("target", ["label", "predicted", "contrast", 1, own_logit])
+def test_any_target_is_explained_outside_of_a_fit_as_in_one(trainer, toys, probe, tmp_path, verb, target):
+    """Lightning validates and tests under inference_mode, whose tensors autograd refuses."""
+    loader, values = DataLoader(toys, batch_size=6), []
+    pl.seed_everything(0, verbose=False)
+    module = AlsoTested()
+    for mode in (True, False):
+        runs = trainer(
+            GradCAMCallback(probe, LAYERS[1:], target, views=()), inference_mode=mode, logger=CSVLogger(tmp_path)
+        )
+        getattr(runs, verb)(module, loader, verbose=False)
+        values.append({name: float(value) for name, value in runs.callback_metrics.items() if "gradcam" in name})
+    assert values[0] == values[1] and any("strength" in name for name in values[0])
 
 
 class Age(ThinVGG):

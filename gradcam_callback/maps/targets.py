@@ -42,7 +42,9 @@ def read_targets(targets: Targets | Contrast, n: int) -> ReadTargets:
     Raises:
         MapError: another type, or neither one nor ``n`` of them.
     """
-    if isinstance(targets, Contrast) or callable(targets):
+    if isinstance(targets, Contrast):
+        return Contrast(targets_per_image(targets.classes, n))
+    if callable(targets):
         return targets
     if isinstance(targets, str):
         if targets != CONTRAST:

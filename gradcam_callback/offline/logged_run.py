@@ -55,7 +55,9 @@ class LoggedRun:
             layer: records.describe_maps({step: of_layer[step] for step in shown if step in of_layer})
             for layer, of_layer in self.maps.items()
         }
-        return {"start": self.start, "entries": [self.entries[step] for step in shown], "maps": maps}
+        # The record does not know of the prefix of a logger, which tells two runs in one folder apart.
+        start = {**self.start, "prefix": self.prefix}
+        return {"start": start, "entries": [self.entries[step] for step in shown], "maps": maps}
 
 
 def read_runs(folder: Path, tag_prefix: str | None = None) -> list[LoggedRun]:

@@ -99,22 +99,38 @@ class RunLogger:
             writer.start(run, resuming)
         return same
 
+    def go_on_from(self, state: RunState) -> bool:
+        """Go on from another state. The writers are told if its entries are not those so far.
+
+        Returns:
+            False if its entries are of other images or layers; the state then starts anew.
+        """
+        is_same, self._state = state.history == self._state.history, state
+        if is_same:
+            return state.watch(self._probe, self._layers)
+        self._waiting = None
+        return self.start(overwrite=True)
+
     def log(
         self, evaluation: Evaluation, epoch: int, step: int, *, standalone: bool = False, strips: bool = True
     ) -> Verdict | None:
-        """Judge an evaluation, add it to the state, and write its images and texts.
+        """Judge an evaluation, add it to the state, and write its images and texts; see `add` and `write`."""
+        verdict = self.add(evaluation, epoch, step, standalone=standalone)
+        self.write(evaluation, step, standalone=standalone, strips=strips)
+        return verdict
+
+    def add(self, evaluation: Evaluation, epoch: int, step: int, *, standalone: bool = False) -> Verdict | None:
+        """Judge an evaluation, and add it to the state.
 
         Args:
             epoch: -1 before training.
             standalone: True if no epoch belongs before or after: the verdict then needs no confirmation by an earlier
                 epoch, and the strips are drawn at once.
-            strips: False never draws strips.
 
         Returns:
             The verdict, which is also the state's; None without labels.
         """
-        # The first entry before this one is added: the first column is not compared with itself.
-        state, first = self._state, next(iter(self._state.history), None)
+        state = self._state
         state.verdict = verdict = self._judge(evaluation, epoch, standalone)
         cams = evaluation.cams
         probabilities = [math.nan] * len(cams.targets)
@@ -122,13 +138,25 @@ class RunLogger:
             probabilities = class_probability(cams.logits, cams.targets, self._probe.multi_label).tolist()
         scalars = {"epoch": epoch, "step": step, **evaluation.scalars}
         state.add(scalars, probabilities, cams.targets.tolist(), cams.maps)
+        return verdict
+
+    def write(self, evaluation: Evaluation, step: int, *, standalone: bool = False, strips: bool = True) -> None:
+        """Write the images and texts of the entry that was added last.
+
+        Args:
+            step: of the entry, which may have become known only now.
+            standalone: as when it was added.
+            strips: False never draws strips.
+        """
+        state = self._state
+        entry = state.history[-1]
+        entry["step"] = step
         if self._writers:
             self._flush()  # a writer that failed may work again from here on
-            self._write_entry(evaluation, first)
+            self._write_entry(evaluation, self._first)
             if strips and state.strips_are_due(at_end=standalone):
                 self._write_images(self._album.strips(state))
-            self._end_entry(evaluation, scalars, verdict)
-        return verdict
+            self._end_entry(evaluation, entry, state.verdict)
 
     def revise(self, evaluation: Evaluation) -> None:
         """Judge the last entry again, by an evaluation of the same network that asked more, and write it again.
@@ -140,7 +168,7 @@ class RunLogger:
         entry |= evaluation.scalars
         if self._writers:
             self._flush()
-            first = state.history[0] if len(state.history) > 1 else None
+            first = self._first
             if self._waiting is not None:
                 self._waiting = evaluation, state, first
             self._write_images(self._album.entry(evaluation, state, first, (tags.OVERVIEW, tags.COUNTERFACTUALS)))
@@ -228,6 +256,12 @@ class RunLogger:
                 if writer not in self._reported:
                     self._reported.append(writer)
                     self._report(type(writer).__name__.removesuffix("Writer"), error)
+
+    @property
+    def _first(self) -> Mapping[str, float] | None:
+        """Return the first entry; None if it is the only one, since the first column is not compared with itself."""
+        history = self._state.history
+        return history[0] if len(history) > 1 else None
 
     @property
     def _step(self) -> int:

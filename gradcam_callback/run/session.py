@@ -22,6 +22,8 @@ from gradcam_callback.run.state import RunState
 from gradcam_callback.run.tags import Tags
 from gradcam_callback.writers import Writer
 
+OF_OTHERS = "the checkpoint's history and strips are of other images or layers; both start anew"
+
 
 class Session:
     """One stage of a Trainer: a fit, a validation or a test.
@@ -58,6 +60,8 @@ class Session:
         self._computed = False
         # The evaluation of the last entry, if it asked about a part of the images only.
         self._in_part: Evaluation | None = None
+        # The evaluation of the last entry, and if it stands alone, until its images are written.
+        self._unwritten: tuple[Evaluation, bool] | None = None
 
     def start(self, evaluator: Evaluator, style: Style, views: Sequence[str]) -> None:
         """Start to log the evaluations of an evaluator.
@@ -79,9 +83,24 @@ class Session:
             views=[view for view in views if not (self.is_apart and view in tags.OVER_EPOCHS)],
         )
         if not logger.start(overwrite=self._overwrites):
-            warn_lost("the checkpoint's history and strips are of other images or layers; both start anew")
+            warn_lost(OF_OTHERS)
         # Only now, so that a session whose start failed has neither of them.
         self.evaluator, self._logger = evaluator, logger
+
+    def go_on_from(self, state: RunState) -> None:
+        """Go on from a state that was restored, also while the session runs; a session apart keeps its own.
+
+        Lightning's ``lr_find`` restores the state of now in a running fit, and a callback of the user's may go back.
+        """
+        if self.is_apart:
+            return
+        if state.history != self.state.history:
+            self._in_part = self._unwritten = None  # the last entry is another one
+        self.state = state
+        if self.evaluator is not None and self._logger is not None:
+            with self.guard("the start of the restored run"):
+                if not self._logger.go_on_from(state):
+                    warn_lost(OF_OTHERS)
 
     def compute_shard(self, rank: int, world_size: int, is_last: bool = False) -> None:
         """Compute this process's part of the evaluation, once until the shard is taken.
@@ -133,11 +152,34 @@ class Session:
 
     def log(self, evaluation: Evaluation, epoch: int, step: int, *, standalone: bool = False) -> None:
         """Add an evaluation to the state and write its images; arguments as in `RunLogger.log`."""
+        self.add(evaluation, epoch, step, standalone=standalone)
+        self.write(step)
+
+    def add(self, evaluation: Evaluation, epoch: int, step: int, *, standalone: bool = False) -> None:
+        """Add an evaluation to the state, whose images are to be written; arguments as in `RunLogger.add`."""
         assert self._logger is not None  # an evaluation comes from an evaluator, and both start together
         with self.guard("this epoch's panels"):
-            self._logger.log(evaluation, epoch, step, standalone=standalone)
+            self._logger.add(evaluation, epoch, step, standalone=standalone)
+            self._unwritten = evaluation, standalone
         answers = evaluation.answers
         self._in_part = evaluation if answers is not None and answers.in_part else None
+
+    @property
+    def unwritten(self) -> Evaluation | None:
+        """Return the evaluation of the last entry if its images are still to be written."""
+        return None if self._unwritten is None else self._unwritten[0]
+
+    def write(self, step: int) -> None:
+        """Write the images of the entry that was added last, unless they are written.
+
+        Args:
+            step: of the entry, which may have become known only now.
+        """
+        if self._unwritten is None or self._logger is None:
+            return
+        (evaluation, standalone), self._unwritten = self._unwritten, None
+        with self.guard("this epoch's panels"):
+            self._logger.write(evaluation, step, standalone=standalone)
 
     @property
     def asked_a_part(self) -> bool:
@@ -174,6 +216,8 @@ class Session:
 
     def finish(self) -> None:
         """Write the images that show the whole run."""
+        if self._unwritten is not None:
+            self.write(self.last_step)  # the validation was interrupted
         if self._logger is not None:
             with self.guard("the last strips and the animations"):
                 self._logger.finish()

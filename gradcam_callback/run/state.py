@@ -158,7 +158,8 @@ class RunState:
             previous = take_snapshot(last.heading, last.probabilities, last.targets, self.previous, max_side=None)
         return {
             "format": FORMAT,
-            "history": self.history,
+            # A copy, as the run goes on: it may be restored later in the same process.
+            "history": [dict(entry) for entry in self.history],
             "warned": self.warned,
             "verdict": None if self.verdict is None else asdict(self.verdict),
             "snapshots": [dict(vars(snapshot)) for snapshot in self._snapshots],

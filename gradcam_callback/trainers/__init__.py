@@ -4,7 +4,13 @@ Only this wing, the callback and `offline.checkpoints` know Lightning.
 """
 
 from gradcam_callback.trainers.data import find_difference
-from gradcam_callback.trainers.evaluation import compute_shard, log_before_training, log_validation, revise_verdict
+from gradcam_callback.trainers.evaluation import (
+    compute_shard,
+    log_before_training,
+    log_validation,
+    revise_verdict,
+    write_validation,
+)
 from gradcam_callback.trainers.loggers import announce, open_session, own_prefix, remove_empty_version
 from gradcam_callback.trainers.monitors import refuse_impossible_monitors
 from gradcam_callback.trainers.probe_source import ProbeSource
@@ -45,4 +51,5 @@ __all__ = [
     "stage_name",
     "validating",
     "warn_without_validation",
+    "write_validation",
 ]

@@ -11,6 +11,7 @@ from gradcam_callback.run import Evaluation, Session
 from gradcam_callback.trainers.loggers import log_outside_loops, log_scalars
 from gradcam_callback.trainers.monitors import fill_missing_metrics
 from gradcam_callback.trainers.trainer import (
+    count_steps,
     gather,
     is_fitting,
     is_last_entry,
@@ -38,17 +39,32 @@ def log_before_training(trainer: Trainer, session: Session) -> None:
         session.log(evaluation, epoch=-1, step=0)
 
 
-def log_validation(
-    trainer: Trainer, module: LightningModule, session: Session, on_shortcut: str | Callable[[Verdict], object]
-) -> None:
-    """Log the evaluation of a validation, if there is one, and tell the user of a shortcut."""
+def log_validation(trainer: Trainer, module: LightningModule, session: Session) -> None:
+    """Log the scalars of a validation under way, if there are any, and add them to the history."""
     evaluation = _merge_shards(trainer, session)
     if evaluation is not None:
-        epoch, step = trainer.current_epoch, validation_step(trainer)
         log_scalars(trainer, module, session.tags.tag_all(evaluation.scalars))
-        session.log(evaluation, epoch, step, standalone=not is_fitting(trainer))
-        react_to_shortcut(trainer, module, session, on_shortcut)
+        session.add(evaluation, trainer.current_epoch, count_steps(trainer), standalone=not is_fitting(trainer))
     fill_missing_metrics(trainer, session, logged=evaluation is not None)
+
+
+def write_validation(
+    trainer: Trainer, module: LightningModule, session: Session, on_shortcut: str | Callable[[Verdict], object]
+) -> None:
+    """Write the images of a validation that has ended, and tell the user of a shortcut.
+
+    Its step is known only now. The user's module may log one when all callbacks have done so.
+    """
+    evaluation = session.unwritten
+    if evaluation is None:
+        return
+    step = session.last_step
+    with session.guard("the step that your validation logs"):
+        step = validation_step(trainer)
+    if not is_fitting(trainer):
+        log_outside_loops(trainer, session.tags.tag_all(evaluation.scalars), step)
+    session.write(step)
+    react_to_shortcut(trainer, module, session, on_shortcut)
 
 
 def revise_verdict(

@@ -23,7 +23,7 @@ from gradcam_callback.layer_names import block_of
 from gradcam_callback.measures import FRAME, NO_MASKS
 from gradcam_callback.run import Evaluator, RunState, Session, Tags, warn_lost
 from gradcam_callback.run.tags import DEFAULT_PREFIX
-from gradcam_callback.trainers.trainer import callbacks_of, is_fitting, validation_step
+from gradcam_callback.trainers.trainer import callbacks_of, count_steps, is_fitting
 from gradcam_callback.writers import (
     CometWriter,
     FolderWriter,
@@ -180,8 +180,8 @@ def log_scalars(trainer: Trainer, module: LightningModule, scalars: Mapping[str,
     """Log the scalars of a validation under way.
 
     In a fit they go through Lightning's own logging. ``trainer.validate`` and ``trainer.test`` print what goes this
-    way as a table, in which a hundred scalars would hide the user's own. There they go to the loggers and to
-    ``trainer.callback_metrics`` only.
+    way as a table, in which a hundred scalars would hide the user's own. There they go to
+    ``trainer.callback_metrics`` only, and to the loggers once the step is known.
     """
     if is_fitting(trainer):
         try:
@@ -193,9 +193,9 @@ def log_scalars(trainer: Trainer, module: LightningModule, scalars: Mapping[str,
                 f"Lightning's log_dict failed ({type(error).__name__}: {error}), so the scalars go to the loggers "
                 "directly; let your `log` take all arguments of LightningModule.log"
             )
+            log_outside_loops(trainer, scalars, count_steps(trainer))
         else:
             return
-    log_outside_loops(trainer, scalars, validation_step(trainer))
     trainer.callback_metrics.update({name: torch.tensor(value) for name, value in scalars.items()})
 
 

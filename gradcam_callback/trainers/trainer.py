@@ -195,7 +195,18 @@ def announce_verdict(verdict: Verdict | None) -> None:
 
 
 def validation_step(trainer: Trainer) -> int:
-    """Return the step at which Lightning logs the scalars of the validation under way.
+    """Return the step at which Lightning has logged the scalars of a validation, when its epoch has ended.
+
+    A scalar ``"step"`` that the user logs in the validation takes the place of the number of steps.
+    """
+    # These are no public values. They are computed once, so a hook before the end must not ask for them.
+    results = trainer._results
+    step = None if results is None else results.metrics(on_step=False)["log"].get("step")
+    return count_steps(trainer) if step is None else int(step)
+
+
+def count_steps(trainer: Trainer) -> int:
+    """Return the step at which Lightning logs scalars, unless the user logs one.
 
     This is no public value. Lightning counts the optimizer steps of the outer loop for it; `trainer.global_step` counts
     the steps of every optimizer (Lightning #17958, #20346).

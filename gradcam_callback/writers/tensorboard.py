@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -23,13 +24,16 @@ _LAYOUTS: WeakKeyDictionary[Any, dict[str, Charts]] = WeakKeyDictionary()
 class TensorBoardWriter:
     """The event file of a TensorBoardLogger.
 
-    TensorBoard shows ten images of a tag at most, and its Focus tab draws the panels itself.
+    TensorBoard shows ten images of a tag at most, and its Focus tab draws the panels itself. All tags begin with the
+    ``prefix`` of the logger, as those of its scalars do.
     """
 
     keeps_panels, keeps_records = False, True
 
     def __init__(self, logger: Any) -> None:
         self._logger, self._prefix = logger, ""
+        # The logger keeps it to itself.
+        self._before = f"{logger._prefix}{logger.LOGGER_JOIN_CHAR}" if logger._prefix else ""
 
     @property
     def _file(self) -> Any:
@@ -44,21 +48,24 @@ class TensorBoardWriter:
         return file
 
     def start(self, run: RunStart, resuming: bool) -> None:
-        self._prefix = run.manifest.tag_prefix
+        self._prefix = self._before + run.manifest.tag_prefix
         self._write_record(records.start_tag(self._prefix), run.record.encode(), 0)
         layout = _LAYOUTS.setdefault(self._logger, {})
-        layout[self._prefix] = run.charts
+        layout[self._prefix] = {
+            title: (kind, [self._in_chart(kind, line) for line in lines]) for title, (kind, lines) in run.charts.items()
+        }
         self._logger.experiment.add_custom_scalars(layout)
 
     def write_image(self, tag: str, image: EncodedImage, step: int) -> None:
         # `SummaryWriter.add_image` would write PNG, several times larger and slower.
         encoded = Summary.Image(height=image.height, width=image.width, colorspace=3, encoded_image_string=image.data)
-        self._write(tag, step, image=encoded)
+        self._write(self._before + tag, step, image=encoded)
 
     def write_verdict(self, tag: str, verdict: Mapping[str, Any], step: int) -> None:
         # `SummaryWriter.add_text` would add ``/text_summary`` to the tag.
         metadata = create_summary_metadata(display_name="", description="")
-        self._write(tag, step, tensor=make_tensor_proto(verdict_text(verdict).encode()), metadata=metadata)
+        text = make_tensor_proto(verdict_text(verdict).encode())
+        self._write(self._before + tag, step, tensor=text, metadata=metadata)
 
     def write_entry(self, entry: Entry) -> None:
         for layer, maps in entry.small_maps.items():
@@ -68,6 +75,10 @@ class TensorBoardWriter:
 
     def flush(self) -> None:
         self._file.event_writer.settle()
+
+    def _in_chart(self, kind: str, line: str) -> str:
+        # The lines of a Multiline chart are regular expressions, each from the first character on.
+        return f"^{re.escape(self._before)}{line.removeprefix('^')}" if kind == "Multiline" else self._before + line
 
     def _write_record(self, tag: str, record: bytes, step: int) -> None:
         # TensorBoard lights a tab by the names of plugins in such metadata, and only if their class of data is set.
