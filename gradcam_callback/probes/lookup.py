@@ -28,22 +28,36 @@ def find_transform(dataset: Any) -> Transform | None:
     return next((part.transform for part in unwrap(dataset) if callable(getattr(part, "transform", None))), None)
 
 
-def undoing(images: Tensor, sources: Sequence[Any]) -> Iterator[tuple[list[float], list[float]]]:
+def undoing(
+    images: Tensor, sources: Sequence[Any], others: Sequence[Any] = ()
+) -> Iterator[tuple[list[float], list[float]]]:
     """Yield each mean and std in the sources that bring images back into 0..1 or 0..255.
 
     Others are no proof: the images may have been normalised somewhere else, or twice.
 
     Args:
         images: ``(N, C, H, W)``, as the model takes them.
-        sources: datasets, transforms, modules or functions that may hold a normalisation.
+        sources: datasets, transforms or functions that have made the images, and may hold their normalisation.
+        others: what may normalise later, such as a module in its forward. They count only if the images are no pixels.
     """
+    if white_of(float(images.min()), float(images.max())) is None:
+        sources = [*sources, *others]
     for mean, std in (found for source in sources for found in find_normalisations(source)):
         if len(mean) in (1, images.shape[1]) and len(mean) == len(std):
             pixels = images.float() * torch.tensor(std)[:, None, None] + torch.tensor(mean)[:, None, None]
-            low, high = float(pixels.min()), float(pixels.max())
-            # Rounding, and the overshoot of a bicubic resize, leave the range a little.
-            if (low >= -0.05 and high <= 1.05) or (low >= -5 and 2 < high <= 260):
+            if white_of(float(pixels.min()), float(pixels.max())) is not None:
                 yield mean, std
+
+
+def white_of(low: float, high: float) -> int | None:
+    """Return the level of white of images, 1 or 255, from their extremes; None if they are no pixels.
+
+    Rounding, and the overshoot of a bicubic resize, leave the range a little.
+    """
+    if low >= -0.05 and high <= 1.05:
+        return 1
+    # Images of mean 0 and deviation 1 reach 3, and rarely 20. Below 0, pixels come by an overshoot beside bright ones.
+    return 255 if low >= -5 and (20 if low >= -0.05 else 100) < high <= 260 else None
 
 
 def find_normalisations(source: Any) -> Iterator[tuple[list[float], list[float]]]:

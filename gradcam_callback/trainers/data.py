@@ -237,13 +237,13 @@ class ValidationData:
         return everything.watch(AUTO_IMAGES)
 
     def _make(self, items: Sequence[Item], *, class_names: list[str] | None, automatic: bool) -> ProbeSet:
-        # A hook may normalise with a transform that the module or the data module holds.
         data_module = getattr(self._trainer, "datamodule", None)
-        sources = [self.dataset, self.feed.collate, data_module and vars(data_module), self._module]
         return make_probe_set(
             items,
             class_names=class_names,
-            sources=sources,
+            sources=[self.dataset, self.feed.collate],
+            # A hook may normalise with a transform that one of these holds. The module may do so in its forward, too.
+            other_sources=[data_module and vars(data_module), self._module],
             labelled=self.feed.needs_labels,
             automatic=automatic,
         )
