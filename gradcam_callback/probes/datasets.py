@@ -50,13 +50,13 @@ class Choice(NamedTuple):
 
     Attributes:
         items: ordered by label.
-        labels_fit: False if the items have other labels than the dataset stores. The names of its classes then belong
-            to other labels, too.
+        class_names: by index; None if there are none, or if the items have other labels than those that the names
+            belong to.
         second_label: the place of another value of each item that may be its label, and the largest one; None without.
     """
 
     items: list[Item]
-    labels_fit: bool
+    class_names: list[str] | None
     second_label: tuple[int, int] | None = None
 
 
@@ -96,7 +96,7 @@ def choose_items(
         if not feed.needs_labels:
             some = sorted(order[: spare * (max_images or per_class or 1)])
             loaded = _load(dataset, feed, [(index, 0) for index in some], seed)
-            return Choice(_make_items(dataset, feed, loaded, seed, automatic), labels_fit=False)
+            return Choice(_make_items(dataset, feed, loaded, seed, automatic), None)
         spare *= times
         stored = stored_labels(dataset)
 
@@ -111,7 +111,7 @@ def choose_items(
             loaded = _load(dataset, feed, chosen, seed)
             items = [item._replace(present=None) for item in _make_items(dataset, feed, loaded, seed, automatic)]
             if are_stored(items, loaded):
-                return Choice(items, labels_fit=True)
+                return Choice(items, _names_of(dataset, items, loaded))
         count = ClassCount(per_class, max_images, spare)
         pairs, one_hot = _scan(dataset, feed, order[:max_scanned], seed, count, count_classes)
         chosen = choose_per_class(pairs, per_class, max_images, spare)
@@ -121,7 +121,20 @@ def choose_items(
             items = [item._replace(present=None) for item in items]
         fits = are_stored(items, loaded)
         is_certain = feed.batch_transform is not None or (fits and stored is not None)
-        return Choice(items, fits, None if is_certain else find_second_label([one.item for one in loaded]))
+        names = _names_of(dataset, items, loaded) if fits else None
+        return Choice(items, names, None if is_certain else find_second_label([one.item for one in loaded]))
+
+
+def _names_of(dataset: Any, items: Sequence[Item], loaded: Sequence[_Loaded]) -> list[str] | None:
+    """Return the names of the classes of a dataset if they may belong to the labels of these items."""
+    found, pairs = find_class_names(dataset), zip(items, loaded, strict=True)
+    if found is None or not all(found.fit(one.number, _classes(item)) for item, one in pairs):
+        return None
+    return found.names
+
+
+def _classes(item: Item) -> list[int]:
+    return [item.label] if item.present is None else [int(found) for found in item.present.nonzero()[:, 0]]
 
 
 def _transforms_labels(dataset: Any) -> bool:
@@ -291,10 +304,13 @@ def _warn_of_unread_mask(item: Any, image: Tensor) -> None:
 
 def _find_boxes(dataset: Any, index: int, label: int, item: Any, image: Tensor, seed: int) -> Tensor | None:
     """Return the boxes in the columns of an item, in pixels of its image; None without any, or if they may not fit."""
-    names = find_class_names(dataset) or []
-    boxes = find_boxes(item, names[label] if label < len(names) else "")
+    if find_boxes(item, "") is None:
+        return None
+    found = find_class_names(dataset)
+    is_named = found is not None and found.fit(index, [label]) and label < len(found.names)
+    boxes = find_boxes(item, found.names[label] if found is not None and is_named else "")
     fitted = None if boxes is None else _fit(dataset, index, boxes, image, seed)
-    if boxes is not None and fitted is None:
+    if fitted is None:
         warnings.warn(
             "GradCAM: boxes in item['objects'] are left out. They belong to the untransformed image, whose size or "
             "transform is not known. Give them as torchvision.tv_tensors.BoundingBoxes in pixels of the transformed "

@@ -11,6 +11,7 @@ from gradcam_callback.probes.batches import IMAGE_SUFFIXES
 from gradcam_callback.probes.beside import Marked, Photograph, list_visible, pair_files, read_marked
 from gradcam_callback.probes.image_files import open_image
 from gradcam_callback.probes.items import Item
+from gradcam_callback.probes.loaders import Loader, lay_on, read_picture
 from gradcam_callback.probes.masks import looks_inverted, warn_of_inverted
 from gradcam_callback.probes.prompts import refine_boxes
 from gradcam_callback.probes.transforms import Transform, mask_to_image, read_transformed, to_tensor, transform_mask
@@ -19,12 +20,17 @@ from gradcam_callback.saliency import Proposal, SaliencyNetwork
 
 
 def read_folder(
-    root: Path, transform: Transform | None, class_names: Sequence[str] | None, automatic: bool = False
+    root: Path,
+    transform: Transform | None,
+    class_names: Sequence[str] | None,
+    automatic: bool = False,
+    loader: Loader | None = None,
 ) -> tuple[list[Item], list[str]]:
     """Read every image of ``root/<class>/`` with its mask, see `ProbeSet.from_folder`.
 
     Args:
         automatic: True lets images without a drawn mask make one of their file.
+        loader: reads a file for the transform. By default it is read upright and in RGB.
 
     Returns:
         The images, and the names of the classes by index.
@@ -49,14 +55,16 @@ def read_folder(
     items, inverted = list[Item](), list[str]()
     with preserved_random_state():
         for photograph in photographs:
-            image, marked = read_transformed(photograph.path, transform or to_tensor), read_marked(photograph)
+            marked, picture = read_marked(photograph), read_picture(photograph.path, loader)
+            image = read_transformed(photograph.path, transform or to_tensor, picture)
             item = Item(
                 image, classes.index(photograph.path.parent.name), None, str(photograph.path), name=photograph.path.stem
             )
             if automatic and (marked is None or marked.annotation is not None):
-                item = item._replace(propose=partial(_propose, photograph, marked, transform or to_tensor))
+                item = item._replace(propose=partial(_propose, photograph, marked, transform or to_tensor, loader))
             if marked is not None:
-                mask = transform_mask(mask_to_image(marked.mask), transform or to_tensor)
+                drawn = lay_on(mask_to_image(marked.mask), photograph.path, picture)
+                mask = transform_mask(drawn, transform or to_tensor)
                 item = item._replace(mask=mask, boxed=marked.annotation is not None)
                 inverted += [str(marked.source)] if marked.annotation is None and looks_inverted(marked.mask) else []
             items.append(item)
@@ -65,20 +73,26 @@ def read_folder(
 
 
 def _propose(
-    photograph: Photograph, marked: Marked | None, transform: Transform, network: SaliencyNetwork
+    photograph: Photograph,
+    marked: Marked | None,
+    transform: Transform,
+    loader: Loader | None,
+    network: SaliencyNetwork,
 ) -> Proposal | None:
     """Propose the mask of a photograph, or of the objects inside of its boxes.
 
     Returns:
         None if the network has no good mask for one of the boxes.
     """
-    opened = open_image(photograph.path, "RGB")
+    picture = read_picture(photograph.path, loader)
     if marked is None or marked.annotation is None:
-        return propose_of_file(network, opened, transform)
-    refined = refine_boxes(network, opened, marked.annotation.boxes)
+        return propose_of_file(network, picture.convert("RGB"), transform)
+    # The boxes lie on the upright photograph.
+    refined = refine_boxes(network, open_image(photograph.path, "RGB"), marked.annotation.boxes)
     if refined is None:
         return None
-    mask = transform_mask(mask_to_image(refined | marked.annotation.outlined), transform)
+    found = lay_on(mask_to_image(refined | marked.annotation.outlined), photograph.path, picture)
+    mask = transform_mask(found, transform)
     return Proposal(mask, None) if mask.any() else None
 
 

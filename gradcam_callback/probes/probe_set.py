@@ -31,7 +31,7 @@ from gradcam_callback.probes.datasets import choose_items
 from gradcam_callback.probes.feed import Feed
 from gradcam_callback.probes.folders import read_folder
 from gradcam_callback.probes.items import Item, choose_per_class
-from gradcam_callback.probes.lookup import find_class_names, set_apart, undoing, white_of
+from gradcam_callback.probes.lookup import set_apart, undoing, white_of
 from gradcam_callback.probes.masks import is_box
 from gradcam_callback.probes.names import make_unique, name_image
 from gradcam_callback.probes.transforms import Transform
@@ -283,9 +283,9 @@ class ProbeSet:
         """Choose ``per_class`` images of each class from a dataset, the same images every time.
 
         The label of an image is that of its item. ``dataset.targets`` only saves reading every item, also through a
-        ``Subset``, as long as the items agree. Class names come from ``dataset.classes``, unless the items have other
-        labels than ``dataset.targets``. Mean and std come from a ``Normalize`` in its transform. The state of the
-        random generators does not change.
+        ``Subset``, as long as the items agree. Class names come from ``dataset.classes``, also of a dataset inside of
+        it, unless the items have other labels than those stored there. Mean and std come from a ``Normalize`` in its
+        transform. The state of the random generators does not change.
 
         Args:
             dataset: map-style. An item is ``(image, label)``, with a mask or anything else behind it; a mapping or
@@ -328,8 +328,7 @@ class ProbeSet:
         automatic = wants_automatic(masks)
         feed = Feed(collate=default_collate if batch_transform else None, batch_transform=batch_transform)
         chosen = choose_items(set_apart(dataset), feed, per_class, seed, max_images, max_scanned, automatic=automatic)
-        names = find_class_names(dataset) if chosen.labels_fit else None
-        make = partial(make_probe_set, class_names=names, sources=[dataset])
+        make = partial(make_probe_set, class_names=chosen.class_names, sources=[dataset])
         return choose_masked(chosen.items, per_class, max_images, make) if automatic else make(chosen.items)
 
     @classmethod

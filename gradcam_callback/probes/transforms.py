@@ -23,14 +23,19 @@ def to_tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
 
 
-def read_transformed(path: Path, transform: Transform) -> Tensor:
+def read_transformed(path: Path, transform: Transform, opened: Image.Image | None = None) -> Tensor:
     """Read an image file and apply a transform.
+
+    Args:
+        path: the file.
+        transform: of the image.
+        opened: the image, if it is open already.
 
     Raises:
         ValueError: the file cannot be read, or the transform does not return a tensor.
         UserCodeError: the transform failed. It is a ValueError, too.
     """
-    opened = open_image(path, "RGB")
+    opened = opened or open_image(path, "RGB")
     # A fixed seed: a transform with random steps then gives the same image in every run.
     seed_everything(0)
     with blame(f"`transform` to take the image {str(path)!r}", "It gets an RGB image of PIL. Correct it."):
