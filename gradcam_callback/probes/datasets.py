@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import warnings
 from collections.abc import Sequence, Sized
@@ -14,6 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
+from torchvision.datasets import DatasetFolder
+from torchvision.datasets.folder import default_loader
 from tqdm import tqdm
 
 from gradcam_callback.exceptions import GradCAMWarning
@@ -29,10 +32,10 @@ from gradcam_callback.probes.columns import (
     name_unread_mask,
 )
 from gradcam_callback.probes.feed import Feed, Sample
-from gradcam_callback.probes.image_files import open_image
 from gradcam_callback.probes.items import ClassCount, CountClasses, Item, choose_per_class, without_empty_masks
 from gradcam_callback.probes.labels import all_classes, stored_labels, to_classes
-from gradcam_callback.probes.lookup import find_class_names, find_transform, unwrap
+from gradcam_callback.probes.loaders import read_picture
+from gradcam_callback.probes.lookup import find_class_names, find_loader, find_transform, unwrap
 from gradcam_callback.probes.masks import from_image, is_box, looks_inverted, to_corners, warn_of_inverted
 from gradcam_callback.probes.pets import is_pets, leaves_masks_untransformed, trimap_to_mask
 from gradcam_callback.probes.transforms import mask_to_image, transform_mask
@@ -43,6 +46,8 @@ from gradcam_callback.saliency import Proposal, SaliencyNetwork
 BATCH = 16
 # Names under which datasets keep the paths of their images by index.
 _PATHS = ("samples", "imgs", "_images", "image_paths", "img_paths", "image_files", "paths", "files", "filenames")
+# Files at most that are opened to see if they are those of the items.
+_MOST_OPENED = 4
 
 
 class Choice(NamedTuple):
@@ -236,10 +241,14 @@ def _make_items(dataset: Any, feed: Feed, loaded: Sequence[_Loaded], seed: int, 
         # A collate function may pad images to the largest of their batch.
         samples = _collate(feed, loaded, len(loaded))
     items = []
+    named_by_index = _keeps_files_by_index(dataset, loaded, seed)
     for (index, label, loaded_item), sample in zip(loaded, samples, strict=True):
         item = _to_item(dataset, feed, index, label, loaded_item, sample, seed + index)
         if automatic and item.mask is None:
             item = item._replace(propose=partial(_propose, dataset, index, loaded_item, seed + index))
+        path = _find_path(dataset, index) if named_by_index else None
+        if path is not None:
+            item = item._replace(name=path.stem)
         items.append(item)
     warn_of_inverted([item.source for item in items if _looks_inverted(item)])
     return without_empty_masks(items)
@@ -286,9 +295,7 @@ def _to_item(dataset: Any, feed: Feed, index: int, label: int, item: Any, sample
         if mask is None:
             _warn_of_unread_mask(item, sample.image)
     mask = _read_mask(dataset, index, mask, sample.image, label, present, seed)
-    path = _find_path(dataset, index)
-    name = file_name(item) if path is None else path.stem
-    return Item(sample.image, label, mask, f"item {index}", present, name, sample.row)
+    return Item(sample.image, label, mask, f"item {index}", present, file_name(item), sample.row)
 
 
 def _warn_of_unread_mask(item: Any, image: Tensor) -> None:
@@ -356,23 +363,49 @@ def _read_mask(
 
 
 def _propose(dataset: Any, index: int, item: Any, seed: int, network: SaliencyNetwork) -> Proposal | None:
-    """Propose a mask from the file of an item.
+    """Propose a mask from the file of an item; None if the mask would not fit."""
+    photograph, transform = _open_file(dataset, index, item, seed), find_transform(dataset)
+    if photograph is None or transform is None:
+        return None
+    return propose_of_file(network, photograph.convert("RGB"), transform, seed)
+
+
+def _open_file(dataset: Any, index: int, item: Any, seed: int) -> Image.Image | None:
+    """Open the file of an item.
 
     Returns:
-        None unless `dataset.transform` alone makes the image of the item out of the file. The mask would not fit.
+        None unless `dataset.transform` alone makes the image of the item out of the file.
     """
     path, transform = _find_path(dataset, index), find_transform(dataset)
     if path is None or transform is None or not path.is_file():
         return None
-    try:
-        photograph = open_image(path, "RGB")
-        seed_everything(seed)
-        image = torch.as_tensor(transform(photograph))
-        own = find_parts(item, "", batched=False, needs_labels=False).images
-    except Exception:
-        # The user's transform may need more than an image. The probe image itself serves as well.
-        return None
-    return propose_of_file(network, photograph, transform, seed) if torch.equal(image, torch.as_tensor(own)) else None
+    # Most datasets leave photographs lying that their EXIF data turn.
+    for loader in (find_loader(dataset) or default_loader, None):
+        try:
+            photograph = read_picture(path, loader)
+            seed_everything(seed)
+            image = torch.as_tensor(transform(photograph))
+            own = find_parts(item, "", batched=False, needs_labels=False).images
+        except Exception:
+            # The user's transform may need more than an image. The probe image itself serves as well.
+            return None
+        if torch.equal(image, torch.as_tensor(own)):
+            return photograph
+    return None
+
+
+def _keeps_files_by_index(dataset: Any, loaded: Sequence[_Loaded], seed: int) -> bool:
+    """Return True if a dataset certainly keeps the paths of its images by the index of the item.
+
+    A dataset of the user's may draw its items in an order of its own, so some of its files are looked into.
+    """
+    inner = dataset
+    while isinstance(inner, torch.utils.data.Subset):
+        inner = inner.dataset
+    if isinstance(inner, DatasetFolder) or type(inner).__module__.startswith("torchvision."):
+        return True
+    some = loaded[:: math.ceil(len(loaded) / _MOST_OPENED)]
+    return all(_open_file(dataset, index, item, seed + index) is not None for index, _, item in some)
 
 
 def _find_path(dataset: Any, index: int) -> Path | None:
