@@ -40,9 +40,10 @@ class GradCAMCallback(Callback):
     ``<tag_prefix>/test/...`` and ``<tag_prefix>/validate/...``. A validation without a fit before has those of a fit.
 
     Args:
-        probe: the images to watch: a `ProbeSet`, or a folder for `ProbeSet.from_folder`, with the transform and classes
-            of the validation dataset. None takes up to 16 images of the validation data, evenly over the classes, and
-            64 for the verdict (`ProbeSet.watch`). They go the way of its batches: collate function and batch hooks.
+        probe: the images to watch: a `ProbeSet`, or a folder for `ProbeSet.from_folder`, with transform, classes and
+            file loader of the validation dataset. None takes up to 16 images of the validation data, evenly over the
+            classes, and 64 for the verdict (`ProbeSet.watch`). They go the way of its batches: collate function and
+            batch hooks.
         target_layers: names of layers or modules, see `GradCAM`.
         target: what a map explains: ``"label"``, ``"predicted"``, a class index, ``"contrast"`` (the label's logit
             minus the strongest other one), or a callable ``(outputs, index) -> (N,)`` for anything else. ``outputs`` is

@@ -11,13 +11,14 @@ from PIL import Image, ImageDraw
 from torch.utils.data import IterableDataset
 from torchvision import transforms, tv_tensors
 from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import default_loader
 from torchvision.ops import masks_to_boxes
 
 from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet
 from gradcam_callback.drawing import InputImage, MaskCell, mask_sheet
 from gradcam_callback.drawing.canvas import CORRECT, WRONG
 from gradcam_callback.measures import AUTOMATIC_MASKS, Swaps, judge, swap_test
-from gradcam_callback.probes import Item, from_boxes, make_probe_set
+from gradcam_callback.probes import Item, from_boxes, make_probe_set, read_folder
 from gradcam_callback.probes.prompts import refine_boxes
 from gradcam_callback.run import Evaluator
 from gradcam_callback.run.album import mask_cells
@@ -225,6 +226,21 @@ def test_masks_of_a_folder_are_made_of_the_whole_photographs_and_follow_the_tran
     for number in (1, 2, 3):
         expected = probe.images[number, 0] > 0.5
         assert overlap(probe.masks[number], expected) > 0.9
+
+
+def test_masks_of_a_folder_lie_on_what_the_loader_of_the_data_reads(bright, tmp_path):
+    """The photograph is stored lying. A box on the upright one is a prompt, and the network sees it as it is shown."""
+    (tmp_path / "cat").mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in "ab":
+        turned = to_picture(square(10, 26, 20, (40, 80))).transpose(Image.Transpose.ROTATE_90)
+        turned.save(tmp_path / "cat" / f"{name}.png", exif=exif)
+    write_box(tmp_path / "cat", "b", 24, 8, 48, 32)
+    items, _ = read_folder(tmp_path, transforms.ToTensor(), None, automatic=True, loader=default_loader)
+    probe = make_probe_set(items, automatic=True)
+    assert probe.images.shape == (2, 3, 80, 40) and probe.has_automatic_masks and not probe.has_box_masks
+    assert all(overlap(mask, image[0] > 0.5) > 0.9 for mask, image in zip(probe.masks, probe.images, strict=True))
 
 
 def test_an_object_that_the_transform_cuts_off_is_left_out(bright, tmp_path):

@@ -100,6 +100,56 @@ def test_images_are_named_after_their_files_with_the_class_once(tmp_path, watch)
     assert sorted(ProbeSet.from_folder(tmp_path / "data").names) == names
 
 
+class Listed(Dataset):
+    """Keeps a sorted list of its files beside an order of its items."""
+
+    transform = transforms.ToTensor()
+
+    def __init__(self, files, order, attribute):
+        self.order, self.attribute = order, attribute
+        setattr(self, attribute, [(path, 0) for path in files] if attribute == "samples" else files)
+
+    def __len__(self):
+        return len(self.order)
+
+    def __getitem__(self, index):
+        entry = getattr(self, self.attribute)[self.order[index]]
+        path = entry[0] if self.attribute == "samples" else entry
+        return self.transform(Image.open(path).convert("RGB")), index % 2
+
+
+@pytest.mark.parametrize("attribute", ["files", "samples", "image_paths"])
+@pytest.mark.parametrize("wrap", [lambda data: data, lambda data: Subset(data, range(4, 12))])
+def test_a_list_of_files_names_the_images_only_if_it_has_the_order_of_the_items(tmp_path, attribute, wrap):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for i in range(12):
+        # What is stored lying is read as it is stored.
+        Image.new("RGB", (16, 8), (20 * i, 100, 50)).save(tmp_path / f"{i:02}.png", exif=exif)
+    files = sorted(tmp_path.iterdir())
+    for order in (list(range(12)), [*range(6), *range(11, 5, -1)]):
+        data = Listed(files, order, attribute)
+        probe = ProbeSet.from_dataset(wrap(data), per_class=6)
+        if order == sorted(order):
+            shown = [f"{round(float(image[0, 0, 0]) * 255) // 20:02}" for image in probe.images]
+            assert [name[-2:] for name in probe.names] == shown
+        else:
+            assert probe.names[:2] == ["class 0-1", "class 0-2"]
+    data = Listed(files, list(range(12)), attribute)
+    data.transform = None
+    data.__class__ = type("Untransformed", (Listed,), {"__getitem__": lambda self, index: (torch.rand(3, 8, 8), 0)})
+    assert ProbeSet.from_dataset(wrap(data)).names == ["class 0-1", "class 0-2"], "nothing tells what becomes of a file"
+
+
+def test_an_items_own_file_names_it_if_a_list_does_not(tmp_path):
+    class Paths(Listed):
+        def __getitem__(self, index):
+            return torch.rand(3, 8, 8), 0, f"photo_{index}.jpg"
+
+    probe = ProbeSet.from_dataset(Paths(["a.png", "b.png"], [1, 0], "files"))
+    assert sorted(probe.names) == ["photo_0", "photo_1"]
+
+
 def test_a_folder_goes_the_way_of_the_validation_data(toys, tmp_path, watch):
     class Files(Dataset):
         classes, transform = CLASSES, transforms.ToTensor()

@@ -15,6 +15,7 @@ from gradcam_callback import GradCAMWarning, ProbeSet
 from gradcam_callback.exceptions import UserCodeError, blame
 from gradcam_callback.probes import batches
 from gradcam_callback.probes.batches import describe, find_parts, is_label, row_of
+from gradcam_callback.probes.feed import Feed
 from gradcam_callback.probes.labels import all_classes, to_classes
 
 pytestmark = pytest.mark.sixteen_images
@@ -260,6 +261,50 @@ def test_a_batch_is_cut_into_the_batches_of_its_images():
     assert row_of(Sample(images, torch.arange(3)), 2, 3).label.tolist() == [2]
     data = TensorDataset(images, torch.arange(3))
     assert row_of(next(iter(DataLoader(data, batch_size=3))), 0, 3)[1].tolist() == [0]
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+def test_metadata_in_a_list_of_mappings_are_cut_and_views_of_all_images_are_not(n):
+    images, several = torch.rand(n, 1, 2, 2), {"views": [{"zoom": torch.rand(n)} for _ in range(n)]}
+    meta = [{"age": i, "place": torch.rand(7, 2)} for i in range(n)]
+    for i in range(n):
+        assert row_of({"x": images, "meta": meta}, i, n)["meta"] == [meta[i]]
+        views = row_of(several, i, n)["views"]
+        assert len(views) == n and all(view["zoom"].shape == (1,) for view in views)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 16])
+@pytest.mark.parametrize("length", [1, 2, 3, 16])
+def test_what_the_images_of_a_batch_share_stays_whole_whatever_its_length(n, length):
+    shared = {"prior": torch.rand(length), "words": [str(i) for i in range(length)], "table": torch.rand(length, 3)}
+
+    def collate(items):
+        labels = [label for _, label in items]
+        return [*default_collate(items), [{"age": i} for i in labels], [f"{i}.jpg" for i in labels], shared]
+
+    items = [(torch.rand(3, 4, 4), i) for i in range(n)]
+    for i, sample in enumerate(Feed(collate=collate).samples(items, range(n))):
+        place, label, meta, files, own = sample.row
+        assert isinstance(place, batches.ImagePlace) and label.tolist() == [i]
+        assert meta == [{"age": i}] and files == [f"{i}.jpg"]
+        assert own["words"] == shared["words"]
+        assert all(torch.equal(own[name], shared[name]) for name in ("prior", "table"))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_as_many_images_as_a_batch_has_parts_are_cut_too(n):
+    batch = [torch.rand(n, 3, 4, 4), torch.arange(n), torch.arange(n)][: max(n, 2)]
+    for i, sample in enumerate(Feed().samples_of(batch)):
+        assert [part.tolist() for part in sample.row[1:]] == [[i]] * (len(batch) - 1)
+
+
+def test_a_collate_function_that_takes_no_single_item_is_asked_for_many(toys):
+    def collate(items):
+        assert len(items) > 1
+        return default_collate(items)
+
+    rows = [sample.row for sample in Feed(collate=collate).samples([item[:2] for item in toys.items[:4]], range(4))]
+    assert [row[1].tolist() for row in rows] == [[item[1]] for item in toys.items[:4]]
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,16 @@ import warnings
 
 import numpy as np
 import pytest
-from PIL import Image
-from probe_folder import HEIGHT, WIDTH, colours, pixels, read, refuses, square
+import torch
+from PIL import Image, ImageOps
+from probe_folder import HEIGHT, WIDTH, colours, pixels, read, refuses, square, write_image
+from torchvision import transforms
 from torchvision.datasets import ImageFolder
-from torchvision.datasets.folder import IMG_EXTENSIONS
+from torchvision.datasets.folder import IMG_EXTENSIONS, default_loader
 
 from gradcam_callback import GradCAMWarning
+from gradcam_callback.exceptions import UserCodeError
+from gradcam_callback.probes import read_folder
 
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -122,6 +126,48 @@ def test_photographs_that_exif_turns_and_their_masks_lie_on_each_other(lion, suf
     probe = read(lion)
     assert np.abs(probe.display_images()[0].astype(int) - red).max() <= (60 if suffix == "jpg" else 0)
     assert np.array_equal(probe.masks[0].numpy(), square())
+
+
+@pytest.mark.parametrize("size", [(HEIGHT, WIDTH), (HEIGHT, HEIGHT)], ids=["wide", "square"])
+@pytest.mark.parametrize("loads", ["as it is stored", "upright", "inverted", "half as large"])
+@pytest.mark.parametrize("turn", TURNS)
+def test_masks_lie_on_what_the_loader_of_the_data_makes_of_a_turned_photograph(lion, turn, loads, size):
+    """torchvision's own loader leaves photographs as they are stored."""
+    shown = square()[: size[0], : size[1]]
+    levels = np.where(shown[..., None], (250, 10, 10), (20, 90, 20)).astype(np.uint8).repeat(4, 0).repeat(4, 1)
+    mask = shown.repeat(4, 0).repeat(4, 1)
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    Image.fromarray(levels).transpose(TURNS[turn]).save(lion / "a.png", exif=exif)
+    Image.fromarray(mask).save(lion / "a.mask.png")
+    loader = {
+        "as it is stored": default_loader,
+        "upright": lambda path: ImageOps.exif_transpose(Image.open(path)),
+        "inverted": lambda path: ImageOps.invert(Image.open(path).convert("L")),
+        "half as large": lambda path: default_loader(path).reduce(2),
+    }[loads]
+    for automatic in (False, True):
+        (item,), _ = read_folder(lion.parent, transforms.ToTensor(), None, automatic, loader)
+        assert torch.equal(item.image, transforms.ToTensor()(loader(str(lion / "a.png"))))
+        seen = item.image[0] < 0.72 if loads == "inverted" else item.image[0] > 0.5
+        assert seen.any() and torch.equal(item.mask, seen)
+
+
+def test_a_loader_that_crops_and_one_that_fails_are_said_if_they_have_to_be(lion):
+    path = write_image(lion)
+
+    def crops(path):
+        return default_loader(path).crop((0, 0, 10, 16))
+
+    assert read_folder(lion.parent, None, None, loader=crops)[0][0].image.shape == (3, 16, 10)
+    Image.fromarray(square()).save(lion / "a.mask.png")
+    with pytest.raises(ValueError, match="loader of your data to keep the shape of .*a.png', 24 x 16, .* but got 10 x"):
+        read_folder(lion.parent, None, None, loader=crops)
+    with pytest.raises(UserCodeError, match="loader of your data to read .*a.png', but it raised ValueError"):
+        read_folder(lion.parent, None, None, loader=np.load)
+    # What gives no picture is none for a transform that takes pictures.
+    (item,), _ = read_folder(lion.parent, None, None, loader=lambda path: path)
+    assert torch.equal(item.image, transforms.ToTensor()(Image.open(path)))
 
 
 def test_a_mask_that_is_drawn_on_a_photograph_before_it_is_turned_is_refused(lion):

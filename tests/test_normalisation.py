@@ -74,6 +74,32 @@ def test_images_are_normalised_where_the_validation_normalises_them(toys, traine
         assert abs(shown.astype(int) - expected.display_images()).max() <= 1, "undone for display"
 
 
+class InForward(Reads):
+    def __init__(self, white):
+        super().__init__()
+        self.normalise, self.white = NORMALISE, white
+
+    def forward(self, images):
+        return super().forward(self.normalise(images / self.white))
+
+
+@pytest.mark.parametrize("white", [1, 255])
+def test_a_normalisation_in_the_forward_is_not_undone_in_images_that_never_had_it(toys, watch, white):
+    data = [(image * white, label) for image, label, _ in toys.items]
+    probe = watch(InForward(white), DataLoader(data, 6)).probe_set
+    assert probe.mean is None
+    expected = (probe.images * 255 / white).round().byte().permute(0, 2, 3, 1).numpy()
+    assert np.array_equal(probe.display_images(), expected)
+
+
+def test_the_normalisation_of_a_dataset_is_undone_also_if_its_images_then_look_like_pixels():
+    """Those of bright photographs may lie in 0..1."""
+    bright, half = 0.5 + 0.5 * torch.rand(2, 3, 8, 8), transforms.Normalize([0.5] * 3, [0.5] * 3)
+    assert next(undoing(half(bright), [half])) == ([0.5] * 3, [0.5] * 3)
+    assert next(undoing(half(bright), [], [half]), None) is None
+    assert next(undoing(half(bright - 0.4), [], [half])) == ([0.5] * 3, [0.5] * 3)
+
+
 def test_training_is_the_same_with_hooks_that_draw_random_numbers(toys, trainer):
     class Noisy(Reads):
         def on_after_batch_transfer(self, batch, dataloader_idx):

@@ -139,6 +139,21 @@ def test_displayed_images_undo_the_normalisation():
     assert unknown.min() == 0 and unknown.max() == 255, "stretched if nothing says how to undo it"
 
 
+@pytest.mark.parametrize(("mean", "std"), [(0.1307, 0.3081), (0.4, 0.2), (0.02, 0.05), (0.0, 0.1)])
+def test_images_that_are_standardised_by_hand_are_stretched(mean, std):
+    """The lowest value is about 0, or above -1, and the highest is above 2, so that they are no pixels of 0..255."""
+    images = IMAGES.clone()
+    images[0, :, 0, :2] = torch.tensor([0.0, 1.0])
+    shown = ProbeSet((images - mean) / std, LABELS).display_images()
+    assert abs(shown.astype(int) - ProbeSet(images, LABELS).display_images()).max() <= 1
+
+
+def test_pixels_of_0_to_255_stay_as_they_are_if_a_resize_leaves_the_range_or_none_is_bright():
+    for pixels in (IMAGES * 259 - 3, IMAGES * 60):
+        expected = pixels.round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+        assert np.array_equal(ProbeSet(pixels, LABELS).display_images(), expected)
+
+
 def test_grey_images_are_shown_in_grey():
     shown = ProbeSet(IMAGES[:, :1], LABELS).display_images()
     assert shown.shape == (3, 8, 10, 3)

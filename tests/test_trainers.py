@@ -8,9 +8,12 @@ import pytorch_lightning as pl
 import torch
 from conftest import ThinVGG
 from PIL import Image
+from pytorch_lightning.callbacks import ModelSummary
 from pytorch_lightning.cli import LightningCLI
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision import transforms
+from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import default_loader
 from toys import CLASSES, Toys
 from trainer_runs import AlsoTested, Data, Pictures, assert_untouched
 
@@ -118,6 +121,65 @@ def test_a_folder_that_cannot_be_read_as_the_data_are_is_said_before_training(tr
     assert module.losses == []
     with pytest.raises(ValueError, match="Expected `probe` to be a ProbeSet, a folder or None, but got int"):
         GradCAMCallback(3)
+
+
+class Standardises(Dataset):
+    """Does more to its images than their transform."""
+
+    def __init__(self, dataset, change=lambda image: (image - 0.45) / 0.1):
+        self.dataset, self.change = dataset, change
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, index):
+        image, label = self.dataset[index]
+        return self.change(image), label
+
+
+def windowed(path):
+    """Read a scan of 12 bits in 16, as people do in a loader of their own."""
+    return Image.fromarray((np.asarray(Image.open(path)) / 16).astype(np.uint8)).convert("RGB")
+
+
+@pytest.fixture
+def scans(tmp_path):
+    """Scans of 12 bits, stored lying, in two classes."""
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    for i in range(8):
+        levels = np.random.default_rng(i).integers(0, 4096, (40, 48)).astype(np.uint16)
+        (tmp_path / "scans" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(levels).save(tmp_path / "scans" / "ab"[i % 2] / f"{i}.png", exif=exif)
+    return tmp_path / "scans"
+
+
+@pytest.mark.parametrize("loader", [windowed, default_loader])
+@pytest.mark.parametrize("wrap", [lambda data: data, lambda data: Subset(Standardises(data, lambda x: x), range(8))])
+def test_a_folder_is_read_by_the_loader_of_an_image_folder(watch, scans, loader, wrap):
+    data = ImageFolder(scans, transforms.ToTensor(), loader=loader)
+    callback = watch(ThinVGG(2), DataLoader(wrap(data), 4), GradCAMCallback(scans, LAYERS))
+    assert torch.equal(callback.probe_set.images, torch.stack([image for image, _ in data]))
+
+
+def test_a_folder_unlike_the_validation_is_said_once(watch, scans):
+    data, module = Standardises(ImageFolder(scans, transforms.ToTensor(), loader=windowed)), ThinVGG(2)
+    with pytest.warns(GradCAMWarning, match="in the validation .* If the dataset does more to its images") as caught:
+        watch(module, DataLoader(data, 4), GradCAMCallback(scans, LAYERS), max_epochs=2)
+    assert sum(warning.category is GradCAMWarning for warning in caught) == 1
+    with pytest.warns(GradCAMWarning, match=r"they have shape \(3, 40, 48\), those of the validation \(3, 80, 48\)"):
+        data.change = lambda image: image.repeat_interleave(2, 1)
+        watch(module, DataLoader(data, 4), GradCAMCallback(scans, LAYERS))
+
+
+def test_a_folder_and_its_comparison_draw_no_random_number_of_the_training(watch, scans):
+    weights = []
+    for callback in (GradCAMCallback(scans, LAYERS), ModelSummary()):
+        pl.seed_everything(1, verbose=False)
+        data, module = ImageFolder(scans, transforms.ToTensor(), loader=windowed), ThinVGG(2)
+        watch(module, DataLoader(data, 4), callback, training=DataLoader(data, 4, shuffle=True))
+        weights.append(module.losses)
+    assert weights[0] == weights[1]
 
 
 CONFIGURATION = """

@@ -16,9 +16,11 @@ from gradcam_callback.probes.beside import (
 )
 from gradcam_callback.probes.datasets import choose_items
 from gradcam_callback.probes.feed import Feed, Sample, fill_row
+from gradcam_callback.probes.folders import read_folder
 from gradcam_callback.probes.image_files import open_image
 from gradcam_callback.probes.items import CountClasses, Item, choose_per_class
-from gradcam_callback.probes.lookup import find_class_names, find_transform, set_apart
+from gradcam_callback.probes.labels import to_classes
+from gradcam_callback.probes.lookup import ClassNames, find_class_names, find_loader, find_transform, set_apart
 from gradcam_callback.probes.masks import cut_out, from_boxes
 from gradcam_callback.probes.names import make_unique
 from gradcam_callback.probes.probe_set import ProbeSet, make_probe_set
@@ -27,6 +29,7 @@ from gradcam_callback.probes.transforms import Transform
 
 __all__ = [
     "BatchTransform",
+    "ClassNames",
     "Collector",
     "CountClasses",
     "Feed",
@@ -47,6 +50,7 @@ __all__ = [
     "describe",
     "fill_row",
     "find_class_names",
+    "find_loader",
     "find_parts",
     "find_transform",
     "from_boxes",
@@ -55,7 +59,9 @@ __all__ = [
     "make_unique",
     "open_image",
     "pair_files",
+    "read_folder",
     "read_marked",
     "replace",
     "set_apart",
+    "to_classes",
 ]

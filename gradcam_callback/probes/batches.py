@@ -16,11 +16,10 @@ from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
 
-from gradcam_callback.probes.labels import label_tensor
+from gradcam_callback.probes.labels import LABEL_KEYS, label_tensor
 
 # The usual names, in lower case; a plural counts, too.
 IMAGE_KEYS = ("image", "img", "pixel_values", "x", "input")
-LABEL_KEYS = ("label", "target", "y", "class_label")
 MASK_KEYS = ("mask", "segmentation_mask", "object_mask")
 # A text in an item that ends like this is the name of its file.
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -182,19 +181,44 @@ def describe(value: Any, depth: int = 0) -> str:
     return type(value).__name__
 
 
-def row_of(batch: Any, i: int, n: int) -> Any:
-    """Return the batch of image ``i`` alone, out of a batch of ``n``. What all images share stays whole."""
+class ImagePlace:
+    """The place of the image in a row, which holds all else of a batch; the image itself is kept only once."""
+
+
+def row_of(batch: Any, i: int, n: int, alone: Any = None) -> Any:
+    """Return the batch of image ``i`` alone, out of a batch of ``n``. What all images share stays whole.
+
+    Args:
+        batch: with images, or an `ImagePlace` for them.
+        i: the number of the image.
+        n: the number of images.
+        alone: a batch of one item. What is as long there as in the larger batch is shared. None if there is none.
+    """
     if isinstance(batch, Tensor):
-        return batch[i : i + 1] if batch.ndim and len(batch) == n else batch
+        is_shared = n > 1 and isinstance(alone, Tensor) and alone.shape == batch.shape
+        return batch[i : i + 1] if _is_batched(batch, n) and not is_shared else batch
     if isinstance(batch, Mapping):
-        return {key: row_of(value, i, n) for key, value in batch.items()}
+        inner = alone if isinstance(alone, Mapping) else {}
+        return {key: row_of(value, i, n, inner.get(key)) for key, value in batch.items()}
     if isinstance(batch, (list, tuple)):
-        per_image = len(batch) == n and not all(
-            isinstance(one, Mapping) or (isinstance(one, Tensor) and one.ndim and len(one) == n) for one in batch
-        )
-        parts = [batch[i]] if per_image else [row_of(one, i, n) for one in batch]
-        return type(batch)(*parts) if hasattr(batch, "_fields") and not per_image else type(batch)(parts)
+        other = alone if isinstance(alone, (list, tuple)) else None
+        if len(batch) == n and (_is_list_of_images(batch, n) if other is None or n == 1 else len(other) == 1):
+            return type(batch)([batch[i]])
+        inners = other if other is not None and len(other) == len(batch) else [None] * len(batch)
+        parts = [row_of(one, i, n, inside) for one, inside in zip(batch, inners, strict=True)]
+        return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
     return batch
+
+
+def _is_list_of_images(values: Sequence[Any], n: int) -> bool:
+    """Return True if a list of n values seems to hold one of each image, and not some values of all images."""
+    if all(isinstance(one, Mapping) for one in values):
+        return not any(_is_batched(leaf, n) for leaf in _leaves(values))
+    return not all(isinstance(one, (Mapping, ImagePlace)) or _is_batched(one, n) for one in values)
+
+
+def _is_batched(value: Any, n: int) -> bool:
+    return isinstance(value, ImagePlace) or (isinstance(value, Tensor) and value.ndim > 0 and len(value) == n)
 
 
 def replace(batch: Any, old: Any, new: Any) -> Any:

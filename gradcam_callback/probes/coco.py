@@ -7,6 +7,7 @@ import random
 import warnings
 from collections.abc import Collection, Sequence
 from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,13 @@ from gradcam_callback.probes.checks import check_count, check_seed
 from gradcam_callback.probes.image_files import open_image
 from gradcam_callback.probes.items import Item, choose_per_class
 from gradcam_callback.probes.masks import from_boxes
-from gradcam_callback.probes.transforms import Transform, read_transformed, to_tensor, transform_mask_of_file
+from gradcam_callback.probes.transforms import (
+    Transform,
+    mask_to_image,
+    read_transformed,
+    to_tensor,
+    transform_mask_of_file,
+)
 from gradcam_callback.random_state import preserved_random_state
 
 
@@ -70,7 +77,8 @@ def read_coco(
                     f"Expected {str(path)!r} to have the size in its annotations, {mask.shape[1]} x {mask.shape[0]}, "
                     f"but got {width} x {height}. Use the images that were annotated."
                 )
-            after = transform_mask_of_file(mask, transform or to_tensor, path, annotations)
+            as_rgb = partial(open_image, path, "RGB")
+            after = transform_mask_of_file(mask_to_image(mask), transform or to_tensor, as_rgb, annotations)
             items.append(Item(pixels, label, after, str(path), name=path.stem, boxed=boxed))
     return items, classes
 

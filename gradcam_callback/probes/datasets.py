@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import warnings
 from collections.abc import Sequence, Sized
@@ -15,6 +16,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
+from torchvision.datasets import DatasetFolder
+from torchvision.datasets.folder import default_loader
 from tqdm import tqdm
 
 from gradcam_callback.exceptions import GradCAMWarning, UserCodeError
@@ -31,10 +34,10 @@ from gradcam_callback.probes.columns import (
     name_unread_mask,
 )
 from gradcam_callback.probes.feed import Feed, Sample
-from gradcam_callback.probes.image_files import open_image
 from gradcam_callback.probes.items import ClassCount, CountClasses, Item, choose_per_class, without_empty_masks
 from gradcam_callback.probes.labels import all_classes, stored_labels, to_classes
-from gradcam_callback.probes.lookup import find_class_names, find_transform, narrow, unwrap
+from gradcam_callback.probes.loaders import Loader, read_picture
+from gradcam_callback.probes.lookup import find_class_names, find_loader, find_transform, narrow, unwrap
 from gradcam_callback.probes.masks import from_image, is_box, looks_inverted, to_corners, warn_of_inverted
 from gradcam_callback.probes.pets import is_pets, leaves_masks_untransformed, trimap_to_mask
 from gradcam_callback.probes.transforms import (
@@ -56,6 +59,8 @@ from gradcam_callback.saliency import Proposal, SaliencyNetwork
 BATCH = 16
 # Names under which datasets keep the paths of their images by index.
 _PATHS = ("samples", "imgs", "_images", "image_paths", "img_paths", "image_files", "paths", "files", "filenames")
+# Files at most that are opened to see if they are those of the items.
+_MOST_OPENED = 4
 
 
 class Choice(NamedTuple):
@@ -63,13 +68,13 @@ class Choice(NamedTuple):
 
     Attributes:
         items: ordered by label.
-        labels_fit: False if the items have other labels than the dataset stores. The names of its classes then belong
-            to other labels, too.
+        class_names: by index; None if there are none, or if the items have other labels than those that the names
+            belong to.
         second_label: the place of another value of each item that may be its label, and the largest one; None without.
     """
 
     items: list[Item]
-    labels_fit: bool
+    class_names: list[str] | None
     second_label: tuple[int, int] | None = None
 
 
@@ -111,7 +116,7 @@ def choose_items(
         if not feed.needs_labels:
             some = sorted(order[: spare * (max_images or per_class or 1)])
             loaded = _load(dataset, feed, [(index, 0) for index in some], seed)
-            return Choice(_make_items(dataset, feed, loaded, seed, automatic), labels_fit=False)
+            return Choice(_make_items(dataset, feed, loaded, seed, automatic), None)
         spare *= times
         stored = stored_labels(dataset)
 
@@ -126,7 +131,7 @@ def choose_items(
             loaded = _load(dataset, feed, chosen, seed)
             items = [item._replace(present=None) for item in _make_items(dataset, feed, loaded, seed, automatic)]
             if are_stored(items, loaded):
-                return Choice(items, labels_fit=True)
+                return Choice(items, _names_of(dataset, items, loaded))
         count = ClassCount(per_class, max_images, spare)
         pairs, one_hot = _scan(dataset, feed, order[:max_scanned], seed, count, count_classes)
         chosen = choose_per_class(pairs, per_class, max_images, spare)
@@ -136,7 +141,20 @@ def choose_items(
             items = [item._replace(present=None) for item in items]
         fits = are_stored(items, loaded)
         is_certain = feed.batch_transform is not None or (fits and stored is not None)
-        return Choice(items, fits, None if is_certain else find_second_label([one.item for one in loaded]))
+        names = _names_of(dataset, items, loaded) if fits else None
+        return Choice(items, names, None if is_certain else find_second_label([one.item for one in loaded]))
+
+
+def _names_of(dataset: Any, items: Sequence[Item], loaded: Sequence[_Loaded]) -> list[str] | None:
+    """Return the names of the classes of a dataset if they may belong to the labels of these items."""
+    found, pairs = find_class_names(dataset), zip(items, loaded, strict=True)
+    if found is None or not all(found.fit(one.number, _classes(item)) for item, one in pairs):
+        return None
+    return found.names
+
+
+def _classes(item: Item) -> list[int]:
+    return [item.label] if item.present is None else [int(found) for found in item.present.nonzero()[:, 0]]
 
 
 def _transforms_labels(dataset: Any) -> bool:
@@ -248,11 +266,15 @@ def _make_items(dataset: Any, feed: Feed, loaded: Sequence[_Loaded], seed: int, 
         # A collate function may pad images to the largest of their batch.
         samples = _collate(feed, loaded, len(loaded))
     items = []
-    for one, sample in zip(loaded, samples, strict=True):
-        origin = _Origin(dataset, feed, one.number, seed + one.number, one.state)
+    origins = [_Origin(dataset, feed, one.number, seed + one.number, one.state) for one in loaded]
+    named_by_index = _keeps_files_by_index(dataset, loaded, origins)
+    for one, origin, sample in zip(loaded, origins, samples, strict=True):
         item = _to_item(origin, one.label, one.item, sample)
         if automatic and item.mask is None:
             item = item._replace(propose=partial(_propose, origin, one.item))
+        path = _find_path(dataset, one.number) if named_by_index else None
+        if path is not None:
+            item = item._replace(name=path.stem)
         items.append(item)
     warn_of_inverted([item.source for item in items if _looks_inverted(item)])
     return without_empty_masks(items)
@@ -307,12 +329,17 @@ class _Origin:
         """Return the transform of the image."""
         return find_transform(self.part)
 
+    @property
+    def loader(self) -> Loader:
+        """Return what reads the file of the item. Most datasets leave photographs lying that their EXIF data turn."""
+        return find_loader(self.part) or default_loader
+
     def open(self) -> Image.Image | None:
         """Return the file of the item in RGB, or None if the dataset does not know it."""
         path = _find_path(self.dataset, self.index)
         try:
-            return None if path is None else open_image(path, "RGB")
-        except ValueError:
+            return None if path is None else read_picture(path, self.loader).convert("RGB")
+        except (UserCodeError, ValueError):
             return None  # the dataset reads it in a way of its own
 
     def check_steps(self, size: tuple[int, int]) -> None:
@@ -340,7 +367,7 @@ class _Origin:
 
 
 def _to_item(origin: _Origin, label: int, item: Any, sample: Sample) -> Item:
-    dataset, feed, index = origin.dataset, origin.feed, origin.index
+    feed, index = origin.feed, origin.index
     if feed.needs_labels:
         own = to_classes(sample.label, f"the label of item {index}", feed.name)
         # The label is the item's own, whatever the dataset stores.
@@ -351,9 +378,7 @@ def _to_item(origin: _Origin, label: int, item: Any, sample: Sample) -> Item:
     except MaskTransformError as error:
         warnings.warn(f"GradCAM: masks of {feed.name} are left out. {error}", GradCAMWarning, stacklevel=2)
         mask = None
-    path = _find_path(dataset, index)
-    name = file_name(item) if path is None else path.stem
-    return Item(sample.image, label, mask, f"item {index}", present, name, sample.row)
+    return Item(sample.image, label, mask, f"item {index}", present, file_name(item), sample.row)
 
 
 def _find_mask(origin: _Origin, label: int, item: Any, sample: Sample, present: Tensor | None) -> Any:
@@ -391,14 +416,17 @@ def _warn_of_unread_mask(item: Any, image: Tensor) -> None:
 
 def _find_boxes(origin: _Origin, label: int, item: Any, image: Tensor) -> Tensor | None:
     """Return the boxes in the columns of an item, in pixels of its image; None without any, or if they may not fit."""
-    names = find_class_names(origin.dataset) or []
-    boxes = find_boxes(item, names[label] if label < len(names) else "")
+    if find_boxes(item, "") is None:
+        return None
+    found = find_class_names(origin.dataset)
+    is_named = found is not None and found.fit(origin.index, [label]) and label < len(found.names)
+    boxes = find_boxes(item, found.names[label] if found is not None and is_named else "")
     try:
         fitted = None if boxes is None else _fit(origin, boxes, image)
     except UserCodeError:
         # The user's transform may need more than an image.
         fitted = None
-    if boxes is not None and fitted is None:
+    if fitted is None:
         warnings.warn(
             "GradCAM: boxes in item['objects'] are left out. They belong to the untransformed image, whose size or "
             "transform is not known. Give them as torchvision.tv_tensors.BoundingBoxes in pixels of the transformed "
@@ -448,23 +476,48 @@ def _read_mask(origin: _Origin, mask: Any, image: Tensor, label: int, present: T
 
 
 def _propose(origin: _Origin, item: Any, network: SaliencyNetwork) -> Proposal | None:
-    """Propose a mask from the file of an item.
-
-    Returns:
-        None unless `dataset.transform` alone makes the image of the item out of the file. The mask would not fit.
-    """
-    photograph, transform = origin.open(), origin.transform
+    """Propose a mask from the file of an item; None if the mask would not fit."""
+    photograph, transform = _open_file(origin, item), origin.transform
     if photograph is None or transform is None:
         return None
-    try:
-        seed_everything(origin.seed)
-        image = torch.as_tensor(transform(photograph))
-        own = find_parts(item, "", batched=False, needs_labels=False).images
-    except Exception:
-        # The user's transform may need more than an image. The probe image itself serves as well.
+    return propose_of_file(network, photograph.convert("RGB"), transform, origin.seed)
+
+
+def _open_file(origin: _Origin, item: Any) -> Image.Image | None:
+    """Open the file of an item.
+
+    Returns:
+        None unless `dataset.transform` alone makes the image of the item out of the file.
+    """
+    path, transform = _find_path(origin.dataset, origin.index), origin.transform
+    if path is None or transform is None or not path.is_file():
         return None
-    is_whole_way = torch.equal(image, torch.as_tensor(own))
-    return propose_of_file(network, photograph, transform, origin.seed) if is_whole_way else None
+    for loader in (origin.loader, None):
+        try:
+            photograph = read_picture(path, loader)
+            seed_everything(origin.seed)
+            image = torch.as_tensor(transform(photograph))
+            own = find_parts(item, "", batched=False, needs_labels=False).images
+        except Exception:
+            # The user's transform may need more than an image. The probe image itself serves as well.
+            return None
+        if torch.equal(image, torch.as_tensor(own)):
+            return photograph
+    return None
+
+
+def _keeps_files_by_index(dataset: Any, loaded: Sequence[_Loaded], origins: Sequence[_Origin]) -> bool:
+    """Return True if a dataset certainly keeps the paths of its images by the index of the item.
+
+    A dataset of the user's may draw its items in an order of its own, so some of its files are looked into.
+    """
+    inner = dataset
+    while isinstance(inner, torch.utils.data.Subset):
+        inner = inner.dataset
+    if isinstance(inner, DatasetFolder) or type(inner).__module__.startswith("torchvision."):
+        return True
+    some = list(zip(loaded, origins, strict=True))[:: math.ceil(len(loaded) / _MOST_OPENED)]
+    return all(_open_file(origin, one.item) is not None for one, origin in some)
 
 
 def _find_path(dataset: Any, index: int) -> Path | None:

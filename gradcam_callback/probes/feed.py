@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from gradcam_callback.exceptions import blame
+from gradcam_callback.exceptions import UserCodeError, blame
 from gradcam_callback.probes.batches import (
     BatchTransform,
+    ImagePlace,
     Parts,
     contains,
     describe,
@@ -29,10 +31,6 @@ _HOW_TO_LOAD = (
 _HOW_TO_COLLATE = (
     "Correct the collate_fn. Images of different sizes make no probe set: give one with probe=ProbeSet(...)."
 )
-
-
-class ImagePlace:
-    """The place of the image in a row, which holds all else of a batch; the image itself is kept only once."""
 
 
 IMAGE = ImagePlace()
@@ -106,9 +104,19 @@ class Feed:
                 for item, index in zip(items, indices, strict=True)
             ]
             return [Sample(_to_cpu(parts.images), parts.labels, parts.masks, None) for parts in found]
+        batch = self._collate(items)
+        # A batch of one item tells what the images share, which may happen to be as long as the larger batch.
+        alone = None
+        if len(items) > 1:
+            with suppress(UserCodeError):
+                alone = self._collate(items[:1])
+        return self.samples_of(batch, indices, alone)
+
+    def _collate(self, items: Sequence[Any]) -> Any:
+        assert self.collate is not None
         with blame(f"the collate_fn of {self.name} to make a batch of {len(items)} items", _HOW_TO_COLLATE):
             batch = self.collate(list(items))
-        return self.samples_of(self.send(batch), indices)
+        return self.send(batch)
 
     def send(self, batch: Any) -> Any:
         """Return what the Trainer's hooks make of a batch.
@@ -122,11 +130,12 @@ class Feed:
         ):
             return self.transfer(batch)
 
-    def samples_of(self, batch: Any, indices: Sequence[int] | None = None) -> list[Sample]:
+    def samples_of(self, batch: Any, indices: Sequence[int] | None = None, alone: Any = None) -> list[Sample]:
         """Return the images of a batch that went through the hooks.
 
         Args:
             indices: the numbers of the items that it was made of.
+            alone: as in `row_of`.
         """
         parts = self.parts(batch)
         found = len(parts.images)
@@ -143,7 +152,7 @@ class Feed:
                 _to_cpu(parts.images[i]),
                 None if parts.labels is None else parts.labels[i],
                 None if parts.masks is None else parts.masks[i],
-                None if whole is None else _row_to_cpu(row_of(whole, i, found)),
+                None if whole is None else _row_to_cpu(row_of(whole, i, found, alone)),
             )
             for i in range(found)
         ]

@@ -19,6 +19,7 @@ from gradcam_callback.probes.beside import (
 )
 from gradcam_callback.probes.image_files import open_image
 from gradcam_callback.probes.items import Item
+from gradcam_callback.probes.loaders import Loader, lay_on, read_picture
 from gradcam_callback.probes.masks import looks_inverted, warn_of_inverted
 from gradcam_callback.probes.prompts import refine_boxes
 from gradcam_callback.probes.transforms import (
@@ -35,12 +36,17 @@ from gradcam_callback.saliency import Proposal, SaliencyNetwork
 
 
 def read_folder(
-    root: Path, transform: Transform | None, class_names: Sequence[str] | None, automatic: bool = False
+    root: Path,
+    transform: Transform | None,
+    class_names: Sequence[str] | None,
+    automatic: bool = False,
+    loader: Loader | None = None,
 ) -> tuple[list[Item], list[str]]:
     """Read every image of ``root/<class>/`` with its mask, see `ProbeSet.from_folder`.
 
     Args:
         automatic: True lets images without a drawn mask make one of their file.
+        loader: reads a file for the transform. By default it is read upright and in RGB.
 
     Returns:
         The images, and the names of the classes by index.
@@ -66,12 +72,13 @@ def read_folder(
     items, inverted, sources = list[Item](), list[str](), dict[Path, Path]()
     with preserved_random_state():
         for photograph in photographs:
-            image, marked = read_transformed(photograph.path, transform or to_tensor), read_marked(photograph)
+            marked, picture = read_marked(photograph), read_picture(photograph.path, loader)
+            image = read_transformed(photograph.path, transform or to_tensor, picture)
             item = Item(
                 image, classes.index(photograph.path.parent.name), None, str(photograph.path), name=photograph.path.stem
             )
             if automatic and (marked is None or marked.annotation is not None):
-                item = item._replace(propose=partial(_propose, photograph, marked, transform or to_tensor))
+                item = item._replace(propose=partial(_propose, photograph, marked, transform or to_tensor, loader))
             if marked is not None:
                 other = sources.setdefault(marked.source, photograph.path)
                 if other != photograph.path:
@@ -79,7 +86,9 @@ def read_folder(
                         f"Expected a mask of its own for each image, but {str(other)!r} and {photograph.path.name!r} "
                         f"share {marked.source.name!r}. Rename one of them, and give it a mask of its own."
                     )
-                mask = transform_mask_of_file(marked.mask, transform or to_tensor, photograph.path, marked.source)
+                drawn = lay_on(mask_to_image(marked.mask), photograph.path, picture)
+                as_rgb = partial(picture.convert, "RGB")
+                mask = transform_mask_of_file(drawn, transform or to_tensor, as_rgb, marked.source)
                 item = item._replace(mask=mask, boxed=marked.annotation is not None)
                 inverted += [str(marked.source)] if marked.annotation is None and looks_inverted(marked.mask) else []
             items.append(item)
@@ -88,22 +97,27 @@ def read_folder(
 
 
 def _propose(
-    photograph: Photograph, marked: Marked | None, transform: Transform, network: SaliencyNetwork
+    photograph: Photograph,
+    marked: Marked | None,
+    transform: Transform,
+    loader: Loader | None,
+    network: SaliencyNetwork,
 ) -> Proposal | None:
     """Propose the mask of a photograph, or of the objects inside of its boxes.
 
     Returns:
         None if the network has no good mask for one of the boxes, or the mask cannot follow its photograph.
     """
-    opened = open_image(photograph.path, "RGB")
+    picture = read_picture(photograph.path, loader)
     if marked is None or marked.annotation is None:
-        return propose_of_file(network, opened, transform)
-    refined = refine_boxes(network, opened, marked.annotation.boxes)
+        return propose_of_file(network, picture.convert("RGB"), transform)
+    # The boxes lie on the upright photograph.
+    refined = refine_boxes(network, open_image(photograph.path, "RGB"), marked.annotation.boxes)
     if refined is None:
         return None
-    both = mask_to_image(refined | marked.annotation.outlined)
+    both = lay_on(mask_to_image(refined | marked.annotation.outlined), photograph.path, picture)
     try:
-        mask = transform_mask(both, transform, open_photograph=lambda: opened)
+        mask = transform_mask(both, transform, open_photograph=partial(picture.convert, "RGB"))
     except MaskTransformError:
         return None
     return Proposal(mask, None) if mask.any() else None

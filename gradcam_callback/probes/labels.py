@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import ConcatDataset, Subset
 
 from gradcam_callback.probes.pets import is_pets, pets_labels
+
+# The usual names of a label in an item, in lower case; a plural counts, too.
+LABEL_KEYS = ("label", "target", "y", "class_label")
+# Names, beside `targets`, under which datasets keep labels by index.
+_FIELDS = ("labels", "_labels")
 
 
 def stored_labels(dataset: Any) -> Any:
     """Return the labels that a dataset stores, or None if it stores none. Its items may have others."""
     labels = pets_labels(dataset) if is_pets(dataset) else getattr(dataset, "targets", None)
-    if isinstance(labels, (list, tuple, np.ndarray, Tensor)) and len(labels) == len(dataset):
-        # Detection datasets store whole annotations under this name.
-        if all(isinstance(label, (int, np.integer)) or getattr(label, "ndim", 1) == 0 for label in labels):
-            return labels
-    if isinstance(dataset, torch.utils.data.Subset):
+    if _are_labels(labels, dataset):
+        return labels
+    if isinstance(dataset, Subset):
         inner = stored_labels(dataset.dataset)
         return None if inner is None else [int(inner[index]) for index in dataset.indices]
     return None
@@ -32,6 +37,36 @@ def label_tensor(label: Any) -> Tensor:
     """
     # torch does not take every number of NumPy, but every array.
     return torch.as_tensor(np.asarray(label) if isinstance(label, np.generic) else label)
+
+
+def known_labels(dataset: Any) -> list[int] | None:
+    """Return the labels that a dataset stores under any usual name, to compare others with; None if it stores none."""
+    if isinstance(dataset, Subset):
+        inner = known_labels(dataset.dataset)
+        return None if inner is None else [inner[index] for index in dataset.indices]
+    if isinstance(dataset, ConcatDataset):
+        parts = [known_labels(part) for part in dataset.datasets]
+        return None if None in parts else [label for part in parts for label in part or ()]
+    candidates = [stored_labels(dataset), *(getattr(dataset, name, None) for name in _FIELDS), _column(dataset)]
+    return next(([int(label) for label in labels] for labels in candidates if _are_labels(labels, dataset)), None)
+
+
+def _column(dataset: Any) -> Any:
+    """Return the labels of a dataset of Hugging Face, None for any other dataset."""
+    features = getattr(dataset, "features", None)
+    keys = [key for key in LABEL_KEYS if isinstance(features, Mapping) and key in features]
+    try:
+        # Without its format, since its transform may need the images, too.
+        return list(dataset.with_format(None)[keys[0]]) if keys else None
+    except Exception:
+        return None
+
+
+def _are_labels(labels: Any, dataset: Any) -> bool:
+    if not isinstance(labels, (list, tuple, np.ndarray, Tensor)) or len(labels) != len(dataset):
+        return False
+    # Detection datasets store whole annotations under the name of labels.
+    return all(isinstance(label, (int, np.integer)) or getattr(label, "ndim", 1) == 0 for label in labels)
 
 
 def to_classes(label: Any, what: str, name: str) -> list[int]:

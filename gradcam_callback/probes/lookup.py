@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from functools import partial
 from types import CellType, FunctionType, MethodType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import ConcatDataset, Subset
 
-from gradcam_callback.probes.batches import LABEL_KEYS
+from gradcam_callback.probes.labels import LABEL_KEYS, known_labels
+from gradcam_callback.probes.loaders import Loader
 from gradcam_callback.probes.pets import is_pets, pets_class_names
 from gradcam_callback.probes.transforms import Transform
 
@@ -46,22 +48,36 @@ def narrow(dataset: Any, index: int) -> tuple[Any, int]:
     return dataset, index
 
 
-def undoing(images: Tensor, sources: Sequence[Any]) -> Iterator[tuple[list[float], list[float]]]:
+def undoing(
+    images: Tensor, sources: Sequence[Any], others: Sequence[Any] = ()
+) -> Iterator[tuple[list[float], list[float]]]:
     """Yield each mean and std in the sources that bring images back into 0..1 or 0..255.
 
     Others are no proof: the images may have been normalised somewhere else, or twice.
 
     Args:
         images: ``(N, C, H, W)``, as the model takes them.
-        sources: datasets, transforms, modules or functions that may hold a normalisation.
+        sources: datasets, transforms or functions that have made the images, and may hold their normalisation.
+        others: what may normalise later, such as a module in its forward. They count only if the images are no pixels.
     """
+    if white_of(float(images.min()), float(images.max())) is None:
+        sources = [*sources, *others]
     for mean, std in (found for source in sources for found in find_normalisations(source)):
         if len(mean) in (1, images.shape[1]) and len(mean) == len(std):
             pixels = images.float() * torch.tensor(std)[:, None, None] + torch.tensor(mean)[:, None, None]
-            low, high = float(pixels.min()), float(pixels.max())
-            # Rounding, and the overshoot of a bicubic resize, leave the range a little.
-            if (low >= -0.05 and high <= 1.05) or (low >= -5 and 2 < high <= 260):
+            if white_of(float(pixels.min()), float(pixels.max())) is not None:
                 yield mean, std
+
+
+def white_of(low: float, high: float) -> int | None:
+    """Return the level of white of images, 1 or 255, from their extremes; None if they are no pixels.
+
+    Rounding, and the overshoot of a bicubic resize, leave the range a little.
+    """
+    if low >= -0.05 and high <= 1.05:
+        return 1
+    # Images of mean 0 and deviation 1 reach 3, and rarely 20. Below 0, pixels come by an overshoot beside bright ones.
+    return 255 if low >= -5 and (20 if low >= -0.05 else 100) < high <= 260 else None
 
 
 def find_normalisations(source: Any) -> Iterator[tuple[list[float], list[float]]]:
@@ -90,13 +106,63 @@ def _to_floats(values: Any) -> list[float]:
         return []
 
 
-def find_class_names(dataset: Any) -> list[str] | None:
-    """Return the names of the classes of a dataset by index, or None if it has none."""
-    for part in unwrap(dataset):
-        names = pets_class_names(part) if is_pets(part) else getattr(part, "classes", None) or _feature_names(part)
-        if isinstance(names, (list, tuple)) and names:
-            return [str(name) for name in names]
-    return None
+def find_loader(dataset: Any) -> Loader | None:
+    """Return what reads the files of a dataset like torchvision's ``ImageFolder``, None for any other dataset."""
+    holders = (part for part in unwrap(dataset) if hasattr(part, "samples") or hasattr(part, "imgs"))
+    return next((part.loader for part in holders if callable(getattr(part, "loader", None))), None)
+
+
+class ClassNames(NamedTuple):
+    """The names of the classes of a dataset.
+
+    Attributes:
+        names: by class index.
+        labels: None if the names are the dataset's own. If they are those of a dataset inside of it, the labels there,
+            one per item. An item whose label there is None has names of its own.
+    """
+
+    names: list[str]
+    labels: Sequence[int | None] | None
+
+    def fit(self, index: int, classes: Sequence[int]) -> bool:
+        """Return True if the names may belong to an item of these classes."""
+        expected = None if self.labels is None else self.labels[index]
+        return expected is None or expected in classes
+
+
+def find_class_names(dataset: Any, depth: int = 0) -> ClassNames | None:
+    """Return the names of the classes of a dataset, or None if it has none.
+
+    A dataset around the one with the names may give its items other labels. So these names count only together with the
+    labels there, which the items should have.
+    """
+    names = _own_names(dataset)
+    if names or dataset is None or depth > _MAX_DEPTH:
+        return ClassNames(names, None) if names else None
+    if isinstance(dataset, ConcatDataset):
+        parts = [find_class_names(part, depth + 1) for part in dataset.datasets]
+        first = parts[0]
+        if first is None or any(part is None or part.names != first.names for part in parts):
+            return None
+        labels: list[int | None] = []
+        for part, end in zip(parts, dataset.cumulative_sizes, strict=True):
+            labels += [None] * (end - len(labels)) if part is None or part.labels is None else part.labels
+        return ClassNames(first.names, None if set(labels) == {None} else labels)
+    inside = getattr(dataset, "dataset", None)
+    found = find_class_names(inside, depth + 1)
+    if found is None or not isinstance(inside, Sized):
+        return None
+    if isinstance(dataset, Subset):
+        return found if found.labels is None else found._replace(labels=[found.labels[i] for i in dataset.indices])
+    known = known_labels(inside) or found.labels
+    same = known is not None and isinstance(dataset, Sized) and len(dataset) == len(known)
+    return found._replace(labels=known) if same else None
+
+
+def _own_names(dataset: Any) -> list[str]:
+    names = pets_class_names(dataset) if is_pets(dataset) else getattr(dataset, "classes", None)
+    names = names or _feature_names(dataset)
+    return [str(name) for name in names] if isinstance(names, (list, tuple)) else []
 
 
 def _feature_names(dataset: Any) -> Any:

@@ -33,7 +33,7 @@ from gradcam_callback.probes.datasets import choose_items
 from gradcam_callback.probes.feed import Feed
 from gradcam_callback.probes.folders import read_folder
 from gradcam_callback.probes.items import Item, choose_per_class
-from gradcam_callback.probes.lookup import find_class_names, set_apart, undoing
+from gradcam_callback.probes.lookup import set_apart, undoing, white_of
 from gradcam_callback.probes.masks import is_box
 from gradcam_callback.probes.names import make_storable, make_unique, name_image
 from gradcam_callback.probes.transforms import Transform
@@ -261,12 +261,8 @@ class ProbeSet:
         own = self.verdict_set.images
         ends = self._denormalise(torch.stack([own.amin(dim=(0, 2, 3)), own.amax(dim=(0, 2, 3))])[..., None, None])
         low, high = float(ends.min()), float(ends.max())
-        # Rounding errors of the normalisation lie a little outside of 0..1, hence the slack of 0.01.
-        if -0.01 <= low and high <= 1.01:
-            pixels = pixels * 255
-        # Images in 0..255 stay as they are, with the same slack. Anything else is stretched.
-        elif not (-1 <= low and 2 < high <= 256):
-            pixels = (pixels - low) / max(high - low, 1e-12) * 255
+        white = white_of(low, high)
+        pixels = pixels * (255 / white) if white else (pixels - low) / max(high - low, 1e-12) * 255
         pixels = pixels[:, :3] if pixels.shape[1] >= 3 else pixels[:, :1].expand(-1, 3, -1, -1)
         displayed = pixels.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
         return np.ascontiguousarray(displayed.numpy())
@@ -292,9 +288,9 @@ class ProbeSet:
         """Choose ``per_class`` images of each class from a dataset, the same images every time.
 
         The label of an image is that of its item. ``dataset.targets`` only saves reading every item, also through a
-        ``Subset``, as long as the items agree. Class names come from ``dataset.classes``, unless the items have other
-        labels than ``dataset.targets``. Mean and std come from a ``Normalize`` in its transform. The state of the
-        random generators does not change.
+        ``Subset``, as long as the items agree. Class names come from ``dataset.classes``, also of a dataset inside of
+        it, unless the items have other labels than those stored there. Mean and std come from a ``Normalize`` in its
+        transform. The state of the random generators does not change.
 
         Args:
             dataset: map-style. An item is ``(image, label)``, with a mask or anything else behind it; a mapping or
@@ -337,8 +333,7 @@ class ProbeSet:
         automatic = wants_automatic(masks)
         feed = Feed(collate=default_collate if batch_transform else None, batch_transform=batch_transform)
         chosen = choose_items(set_apart(dataset), feed, per_class, seed, max_images, max_scanned, automatic=automatic)
-        names = find_class_names(dataset) if chosen.labels_fit else None
-        make = partial(make_probe_set, class_names=names, sources=[dataset])
+        make = partial(make_probe_set, class_names=chosen.class_names, sources=[dataset])
         return choose_masked(chosen.items, per_class, max_images, make) if automatic else make(chosen.items)
 
     @classmethod
@@ -474,6 +469,7 @@ def make_probe_set(
     *,
     class_names: Sequence[str] | None = None,
     sources: Sequence[Any] = (),
+    other_sources: Sequence[Any] = (),
     labelled: bool = True,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -483,7 +479,8 @@ def make_probe_set(
 
     Args:
         class_names: as in `ProbeSet`; left out if they do not name every label.
-        sources: datasets, transforms or modules that may hold the normalisation of the images.
+        sources: datasets, transforms or functions that may hold the normalisation of the images.
+        other_sources: the same, as ``others`` of `undoing`.
         labelled: False leaves the labels out.
         mean: as in `ProbeSet`.
         std: as in `ProbeSet`.
@@ -516,7 +513,7 @@ def make_probe_set(
     if class_names is not None and (labels is None or max(labels) >= len(class_names)):
         class_names = None
     if mean is None and std is None:
-        mean, std = next(undoing(images, sources), (None, None))
+        mean, std = next(undoing(images, sources, other_sources), (None, None))
     probe = ProbeSet(images, labels, [item.mask for item in items], class_names=class_names, mean=mean, std=std)
     probe.box_masks |= torch.tensor([item.boxed for item in items])
     stems = [make_storable(item.name) for item in items if item.name]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,14 +39,19 @@ def to_tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
 
 
-def read_transformed(path: Path, transform: Transform) -> Tensor:
+def read_transformed(path: Path, transform: Transform, opened: Image.Image | None = None) -> Tensor:
     """Read an image file and apply a transform.
+
+    Args:
+        path: the file.
+        transform: of the image.
+        opened: the image, if it is open already.
 
     Raises:
         ValueError: the file cannot be read, or the transform does not return a tensor.
         UserCodeError: the transform failed. It is a ValueError, too.
     """
-    opened = open_image(path, "RGB")
+    opened = opened or open_image(path, "RGB")
     # A fixed seed: a transform with random steps then gives the same image in every run.
     seed_everything(0)
     with blame(f"`transform` to take the image {str(path)!r}", "It gets an RGB image of PIL. Correct it."):
@@ -115,17 +119,17 @@ def transform_mask(
     return found.mask
 
 
-def transform_mask_of_file(mask: Tensor, transform: Transform, path: Path, source: Path) -> Tensor:
+def transform_mask_of_file(mask: Image.Image, transform: Transform, open_photograph: Open, source: Path) -> Tensor:
     """Apply the geometry of a transform to the mask of an image file, see `transform_mask`.
 
     Args:
-        mask: ``(H, W)`` bool, with the size of the untransformed image.
+        mask: black and white, with the size of the untransformed image.
         transform: of `read_transformed`.
-        path: of the image.
+        open_photograph: opens the untransformed image.
         source: the file that the mask was read from, for errors.
     """
     try:
-        return transform_mask(mask_to_image(mask), transform, open_photograph=partial(open_image, path, "RGB"))
+        return transform_mask(mask, transform, open_photograph=open_photograph)
     except MaskTransformError as error:
         raise MaskTransformError(f"Cannot use the mask in {str(source)!r}. {error}") from error
 

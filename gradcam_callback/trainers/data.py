@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence, Sized
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from gradcam_callback.maps import GradCAM, as_input, borrowed
 from gradcam_callback.probes import (
     SPARE,
     BatchTransform,
+    ClassNames,
     Collector,
     Feed,
     Item,
@@ -28,13 +30,16 @@ from gradcam_callback.probes import (
     choose_masked,
     fill_row,
     find_class_names,
+    find_loader,
     find_parts,
     find_transform,
     make_probe_set,
+    read_folder,
     replace,
     set_apart,
+    to_classes,
 )
-from gradcam_callback.random_state import preserved_generators
+from gradcam_callback.random_state import preserved_generators, preserved_random_state
 from gradcam_callback.run import BatchForward, blame_forward, warn_lost
 from gradcam_callback.trainers.samplers import drawn_indices
 from gradcam_callback.trainers.trainer import validating
@@ -42,6 +47,8 @@ from gradcam_callback.trainers.trainer import validating
 # The automatic probe set: images at most, and images at most that are read for their labels, from a dataset by index or
 # from the batches of a loader. The verdict rests on so many times as many images of the same classes.
 AUTO_IMAGES, AUTO_SCANNED, AUTO_STREAMED, VERDICT_TIMES = 16, 2048, 512, 4
+# Items that tell what the images and labels of the data are like.
+EXAMPLES = 16
 # Images look normalised otherwise if a channel's mean is off by so many deviations, or its deviation by this factor.
 # Between images that are both normalised, more is needed by the third factor.
 FAR_MEAN, FAR_DEVIATION, LENIENT = 1.0, 1.9, 4.0
@@ -118,7 +125,7 @@ class ValidationData:
                     self.loader, self.feed, AUTO_IMAGES, AUTO_STREAMED, count_classes, self._spare
                 )
             # Each process reads a part of its own of such data.
-            return self._share(self._choose(items, find_class_names(self.dataset)))
+            return self._share(self._choose(items, self._certain_names()))
         chosen = choose_items(
             self.dataset,
             self.feed,
@@ -130,7 +137,7 @@ class ValidationData:
             automatic=self._automatic,
             times=VERDICT_TIMES,
         )
-        names = find_class_names(self.dataset) if chosen.labels_fit else None
+        names = chosen.class_names
         if names or chosen.second_label:
             first = chosen.items[0]
             n_classes = count_classes(Sample(first.image, None, None, first.row))
@@ -150,10 +157,15 @@ class ValidationData:
 
     def finish(self, collector: Collector) -> ProbeSet:
         """Return the probe set of a collector."""
-        return self._share(self._choose(collector.items(), find_class_names(self.dataset)))
+        return self._share(self._choose(collector.items(), self._certain_names()))
 
-    def read_folder(self, folder: str | Path, cam: GradCAM, forward: BatchForward | None) -> ProbeSet:
-        """Read a folder of images with the transform of the data, and send them the way of its items.
+    def read_folder(
+        self, folder: str | Path, cam: GradCAM, forward: BatchForward | None
+    ) -> tuple[ProbeSet, str | None]:
+        """Read a folder of images with loader and transform of the data, and send them the way of its items.
+
+        Returns:
+            The probe set, and how it differs from the images of the data, see `find_difference`.
 
         Raises:
             ValueError: the data have no transform, or its items have a form that no image can be put into; or the
@@ -167,11 +179,45 @@ class ValidationData:
                 f"probe={str(folder)!r} alike, but {type(self.dataset).__name__} {lacking}. Pass "
                 "GradCAMCallback(probe=ProbeSet.from_folder(folder, transform=...))."
             )
-        masks, names = "auto" if self._automatic else None, find_class_names(self.dataset)
-        probe = self._send(ProbeSet.from_folder(folder, transform, masks=masks, class_names=names))
-        if names is None:
-            self._refuse_other_classes(probe, cam, forward)
-        return probe
+        with preserved_random_state(), preserved_generators([self.dataset]):
+            found, examples = find_class_names(self.dataset), self._load_examples()
+            other = self._find_other_label(found, examples) if found and self.feed.needs_labels else None
+            if found is not None and other is not None:
+                raise ValueError(
+                    f"Expected the validation data to have the labels of the classes {', '.join(found.names)}, which "
+                    f"the dataset inside of them names, but item {other} has another one. Name all classes in the "
+                    "order of their labels: probe=ProbeSet.from_folder(folder, transform, class_names=[...])."
+                )
+            names, loader = found and found.names, find_loader(self.dataset)
+            items, classes = read_folder(Path(folder), transform, names, self._automatic, loader)
+            probe = self._send(
+                make_probe_set(items, class_names=classes, sources=[transform], automatic=self._automatic)
+            )
+            if names is None:
+                self._refuse_other_classes(probe, cam, forward)
+            return probe, self._compare(probe, examples)
+
+    def _load_examples(self) -> list[tuple[int, Any]]:
+        """Load a few items, with their numbers."""
+        n = len(self.dataset)
+        numbers = range(0, n, math.ceil(n / EXAMPLES))
+        loaded = [(number, self.feed.load(self.dataset, number, seed=number)) for number in numbers]
+        return [(number, item) for number, item in loaded if item is not None]
+
+    def _find_other_label(self, found: ClassNames, examples: Sequence[tuple[int, Any]]) -> int | None:
+        """Return the number of an item to whose label the names of the classes do not belong; None without any."""
+        for number, item in examples if found.labels is not None else ():
+            classes = to_classes(self.feed.label_of(item, number), f"the label of item {number}", self.feed.name)
+            if not found.fit(number, classes):
+                return number
+        return None
+
+    def _compare(self, probe: ProbeSet, examples: Sequence[tuple[int, Any]]) -> str | None:
+        samples = [self.feed.samples([item], [number])[0].image.float() for number, item in examples]
+        # Images of several sizes may be padded to those beside them.
+        if len({image.shape for image in samples}) != 1:
+            return None
+        return _difference(probe.images.float(), torch.stack(samples))
 
     def _refuse_other_classes(self, probe: ProbeSet, cam: GradCAM, forward: BatchForward | None) -> None:
         """Refuse a folder that has another number of classes than the network, if their names are not known."""
@@ -190,8 +236,8 @@ class ValidationData:
 
         A folder that lacks the first class gives such a set.
         """
-        theirs = find_class_names(self.dataset) or []
-        for label in sorted(set(probe.labels.tolist())) if probe.has_labels and probe.class_names else []:
+        theirs = (self._certain_names() if probe.has_labels and probe.class_names else None) or []
+        for label in sorted(set(probe.labels.tolist())) if theirs else []:
             name = probe.class_name(label)
             # Several classes may have the same name, as the two cranes of ImageNet.
             if name in theirs and theirs[label : label + 1] != [name]:
@@ -201,6 +247,19 @@ class ValidationData:
                     "probe set"
                 )
                 return
+
+    def _certain_names(self) -> list[str] | None:
+        """Return the names of the classes of the data, None if they may belong to other labels."""
+        found = find_class_names(self.dataset)
+        if found is None or found.labels is None:
+            return found and found.names
+        if not self.can_be_indexed:
+            return None
+        with preserved_random_state(), preserved_generators([self.dataset]):
+            try:
+                return found.names if self._find_other_label(found, self._load_examples()) is None else None
+            except ValueError:
+                return None  # the labels of the items cannot be told, and are not needed
 
     def _send(self, probe: ProbeSet) -> ProbeSet:
         """Send images that the transform of the data has made through its collate function and the hooks."""
@@ -238,13 +297,13 @@ class ValidationData:
         return everything.watch(AUTO_IMAGES)
 
     def _make(self, items: Sequence[Item], *, class_names: list[str] | None, automatic: bool) -> ProbeSet:
-        # A hook may normalise with a transform that the module or the data module holds.
         data_module = getattr(self._trainer, "datamodule", None)
-        sources = [self.dataset, self.feed.collate, data_module and vars(data_module), self._module]
         return make_probe_set(
             items,
             class_names=class_names,
-            sources=sources,
+            sources=[self.dataset, self.feed.collate],
+            # A hook may normalise with a transform that one of these holds. The module may do so in its forward, too.
+            other_sources=[data_module and vars(data_module), self._module],
             labelled=self.feed.needs_labels,
             automatic=automatic,
         )

@@ -67,7 +67,8 @@ class ProbeSource:
             return self._probe
         data = self._open(trainer, module)
         if self._probe is not None:
-            return data.read_folder(self._probe, cam, self._forward)
+            probe, self._difference = data.read_folder(self._probe, cam, self._forward)
+            return probe
         if self.start_collecting(trainer, module, lambda: cam):
             return None
         try:
@@ -128,13 +129,18 @@ class ProbeSource:
         return self._data.finish(collector)
 
     def warn_of_difference(self) -> None:
-        """Warn once if a given probe set is unlike the validation images, such as not normalised."""
+        """Warn once if given probe images are unlike those of the validation, such as not normalised."""
         difference, self._difference = self._difference, None
         if difference is not None:
+            hint = "Give images as the model takes them (are these normalised?)"
+            if not isinstance(self._probe, ProbeSet):
+                hint = (
+                    "Their folder is read with the transform of the validation data. If the dataset does more to its "
+                    "images, do the same: probe=ProbeSet.from_folder(folder, transform=...)"
+                )
             warn_lost(
-                "the probe images are unlike those of the validation, so the maps may mean nothing: "
-                f"{difference}. Give images as the model takes them (are these normalised?), or probe=None to take "
-                "them from the validation data"
+                f"the probe images are unlike those of the validation, so the maps may mean nothing: {difference}. "
+                f"{hint}, or pass probe=None to take them from the validation data"
             )
 
     def _open(self, trainer: Trainer, module: LightningModule) -> ValidationData:
