@@ -347,6 +347,25 @@ def test_uint8_images_are_said(toys, watch):
         watch(module, DataLoader(items, 6))
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_images_with_channels_last_are_said_and_narrow_ones_may_be_meant(toys, watch, channels):
+    class Permutes(Reads):
+        def forward(self, images):
+            return super().forward(images[..., :1].expand(-1, -1, -1, 3).permute(0, 3, 1, 2))
+
+    items = [(torch.rand(48, 48, channels), label) for _, label, _ in toys.items]
+    module = Permutes()
+    message = rf"Tensor float32 \((1, )?48, 48, {channels}\), .*\. Images \(H, W, C\) .* batch_transform"
+    with pytest.raises(ValueError, match=message):
+        watch(module, DataLoader(items, 6))
+    with pytest.raises(ValueError, match=message):
+        ProbeSet.from_dataset(items)
+    assert module.losses == []
+    meant = ProbeSet.from_dataset(items, batch_transform=lambda batch: (batch[0], batch[1]))
+    assert meant.images.shape[1:] == (48, 48, channels)
+    assert ProbeSet.from_dataset([(image[:4], label) for image, label in items]).images.shape[1:] == (4, 48, channels)
+
+
 def test_a_collate_function_may_make_everything_of_pictures(toys, watch):
     items = [{"picture": transforms.functional.to_pil_image(image), "class": y} for image, y, _ in toys.items]
 
