@@ -168,7 +168,7 @@ class GradCAMCallback(Callback):
         self._stage, self._is_refusing = trainers.stage_name(stage), True
         if self._stage != "predict":
             trainers.refuse_sharded(trainer)
-            overwrite = self._memory.begin(self._stage, is_new=not trainers.has_begun(trainer))
+            overwrite = self._memory.begin(self._stage, trainer, is_new=not trainers.has_begun(trainer))
             self._session = self._open_session(trainer, overwrite)
         self._is_refusing = False
 

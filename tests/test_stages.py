@@ -1,6 +1,9 @@
 """Validations, tests and further trainings with one callback are runs of their own."""
 
+import copy
+import gc
 import json
+import pickle
 
 import pytest
 import pytorch_lightning as pl
@@ -149,6 +152,50 @@ def test_folds_with_one_callback_are_runs_of_their_own(trainer, toys, tmp_path):
     with pytest.raises(ValueError, match="holds another run"):
         trainer(callback).fit(module, DataLoader(toys, batch_size=6), validation)
     assert module.losses == [], "a new run never writes over another's files"
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_two_trainers_in_turn_each_go_on_with_their_own_run(trainer, toys, tmp_path, given):
+    """Also if the user loads the state that a Trainer has left."""
+    callback = GradCAMCallback(target_layers=LAYERS[1:], save_dir=tmp_path / "one", views="overview")
+    runs = {}
+    for name, first in (("one", 0), ("other", 9)):
+        loader = DataLoader(torch.utils.data.Subset(toys, range(first, first + 9)), batch_size=9)
+        runs[name] = trainer(callback, max_epochs=0, logger=False), AlsoTested(), loader
+
+    def fit_on(name):
+        callback.save_dir = tmp_path / name
+        made, module, loader = runs[name]
+        made.fit_loop.max_epochs += 1
+        made.fit(module, loader, loader)
+        made.test(module, loader, verbose=False)
+        kept = json.loads((tmp_path / name / "history.json").read_text())
+        assert kept["history"] == callback.history, "nothing of the other's in its folder"
+        return callback.history, callback.probe_set.images, callback.state_dict()
+
+    history, images, left = fit_on("one")
+    others, other_images, _ = fit_on("other")
+    assert not torch.equal(images, other_images)
+    if given:
+        callback.load_state_dict(left)
+    for name, before, own in (("one", history, images), ("other", others, other_images)):
+        found, now, _ = fit_on(name)
+        assert [entry["epoch"] for entry in found] == [0, 1] and found[0] == before[0]
+        assert torch.equal(now, own) and "gradcam/drift/block5_conv3" in found[1]
+    runs.clear()
+    gc.collect()
+    assert not callback._memory._others, "a Trainer that is gone leaves nothing behind"
+
+
+def test_memory_can_be_copied_after_a_fit(trainer, toys):
+    """Processes that are spawned are given a copy of the callback."""
+    callback, loader = GradCAMCallback(target_layers=LAYERS[1:], views="overview"), DataLoader(toys, batch_size=6)
+    runs = trainer(callback, max_epochs=1)
+    runs.fit(ThinVGG(), loader, loader)
+    copied = pickle.loads(pickle.dumps(callback._memory))
+    assert copied.state.history == callback._memory.state.history
+    copied.begin("fit", runs, is_new=False)
+    assert copied.state.history and copy.deepcopy(copied).state.history
 
 
 def test_a_fit_after_a_validation_alone_starts_anew_and_a_resumed_one_goes_on(trainer, toys, tmp_path):

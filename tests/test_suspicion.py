@@ -1,5 +1,6 @@
 """The callback's reaction to networks that are known to have a shortcut, or to have none."""
 
+import itertools
 import warnings
 
 import pytest
@@ -7,9 +8,11 @@ import pytorch_lightning as pl
 import torch
 from conftest import ThinVGG
 from pytorch_lightning.loggers import TensorBoardLogger
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from gradcam_callback import GradCAMCallback, GradCAMWarning, ProbeSet, ShortcutWarning
+from gradcam_callback.measures import MASKS
+from gradcam_callback.run.confirmation import is_confirmed
 
 
 class ReadsTheGround(ThinVGG):
@@ -101,6 +104,41 @@ def test_two_validations_of_one_epoch_are_not_two_epochs(ground, fit, toys):
     fit(ground, callback, max_epochs=1, val_check_interval=1)
     assert len(callback.history) == 3 and not callback.verdict.suspected
     assert "said by a single epoch so far" in callback.verdict.headline
+
+
+class Endless(IterableDataset):
+    def __init__(self, toys):
+        self.toys = toys
+
+    def __iter__(self):
+        return (self.toys[i % len(self.toys)][:2] for i in itertools.count())
+
+
+@pytest.mark.parametrize("endless", [True, False])
+@pytest.mark.parametrize("by_steps", [True, False])
+def test_where_no_epoch_ends_two_validations_confirm_a_suspicion(ground, trainer, toys, endless, by_steps):
+    """Either validations go by steps alone, or the only epoch has no end."""
+    callback = watch(toys, views="overview")
+    data = DataLoader(Endless(toys) if endless else toys, batch_size=6)
+    rhythm = {"check_val_every_n_epoch": None} if by_steps else {}
+    runs = trainer(callback, max_steps=3, max_epochs=-1, val_check_interval=1, **rhythm)
+    if by_steps or endless:
+        with pytest.warns(ShortcutWarning):
+            runs.fit(ground, data, DataLoader(toys, batch_size=6))
+    else:
+        runs.fit(ground, data, DataLoader(toys, batch_size=6))
+    assert {entry["epoch"] for entry in callback.history} == {0} and len(callback.history) == 3
+    assert callback.verdict.suspected == (by_steps or endless)
+
+
+def test_a_validation_without_training_since_the_last_one_confirms_nothing():
+    entries = [{"epoch": 0, "step": step, "background_gap": gap} for step, gap in ((-1, 0.5), (4, 0.5), (9, 0.0))]
+    assert not is_confirmed(entries[:2], 0, MASKS), "an ordinary epoch"
+    assert is_confirmed(entries[:2], 0, MASKS, step=9)
+    assert not is_confirmed(entries[1:2], 0, MASKS, step=4), "nothing has been trained, or it is the same entry"
+    assert not is_confirmed(entries, 0, MASKS, step=14), "the last one says no"
+    before = [{"epoch": -1, "step": 0, "background_gap": 0.5}]
+    assert not is_confirmed(before, 0, MASKS, step=4), "before training"
 
 
 def test_one_look_is_enough_where_nothing_is_trained(ground, tmp_path, toys):

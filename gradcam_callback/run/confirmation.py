@@ -12,17 +12,24 @@ Entry = Mapping[str, float]
 BEFORE_TRAINING = -1
 
 
-def is_confirmed(history: Sequence[Entry], epoch: float, basis: str) -> bool:
+def is_confirmed(history: Sequence[Entry], epoch: float, basis: str, step: int | None = None) -> bool:
     """Return True if the last epoch before this one says that the background decides.
 
-    Another validation of the same epoch does not count, and neither does the entry before training.
+    Another validation of the same epoch does not count, and neither does the entry before training. Where a training
+    has no epochs, the last validation counts if something has been trained since.
 
     Args:
         history: the entries before this one.
         epoch: of this one.
         basis: what tells the object from the background.
+        step: of this one if the training has no epochs.
     """
-    earlier = next((entry for entry in reversed(history) if entry["epoch"] not in (epoch, BEFORE_TRAINING)), None)
+
+    def is_earlier(entry: Entry) -> bool:
+        is_other = entry["epoch"] != epoch or (step is not None and entry["step"] != step)
+        return is_other and entry["epoch"] != BEFORE_TRAINING
+
+    earlier = next(filter(is_earlier, reversed(history)), None)
     return earlier is not None and _confirms(earlier, basis)
 
 

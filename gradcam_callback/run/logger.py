@@ -61,6 +61,7 @@ class RunLogger:
         self._reported: list[Writer] = []
         # The last entry, while some writers lack its panels.
         self._waiting: tuple[Evaluation, RunState, Mapping[str, float] | None] | None = None
+        self._has_epochs = True
         self._charts = names.charts(evaluator.scalar_names())
         # Trackers have no use for records, and they take time to make.
         self._recorder = None
@@ -119,19 +120,22 @@ class RunLogger:
         self.write(evaluation, step, standalone=standalone, strips=strips)
         return verdict
 
-    def add(self, evaluation: Evaluation, epoch: int, step: int, *, standalone: bool = False) -> Verdict | None:
+    def add(
+        self, evaluation: Evaluation, epoch: int, step: int, *, standalone: bool = False, has_epochs: bool = True
+    ) -> Verdict | None:
         """Judge an evaluation, and add it to the state.
 
         Args:
             epoch: -1 before training.
             standalone: True if no epoch belongs before or after: the verdict then needs no confirmation by an earlier
                 epoch, and the strips are drawn at once.
+            has_epochs: False if each validation counts as one of another epoch does.
 
         Returns:
             The verdict, which is also the state's; None without labels.
         """
-        state = self._state
-        state.verdict = verdict = self._judge(evaluation, epoch, standalone)
+        state, self._has_epochs = self._state, has_epochs
+        state.verdict = verdict = self._judge(evaluation, epoch, step, standalone)
         cams = evaluation.cams
         probabilities = [math.nan] * len(cams.targets)
         if explains_classes(cams):
@@ -164,7 +168,7 @@ class RunLogger:
         The maps are the same, so their panels, strips and drift stay.
         """
         state, entry = self._state, self._state.history[-1]
-        state.verdict = verdict = self._judge(evaluation, int(entry["epoch"]), standalone=False)
+        state.verdict = verdict = self._judge(evaluation, int(entry["epoch"]), int(entry["step"]), standalone=False)
         entry |= evaluation.scalars
         if self._writers:
             self._flush()
@@ -189,7 +193,7 @@ class RunLogger:
             self._write_image(parts, encode_gif(frames, FRAME_SECONDS))
         self._flush()
 
-    def _judge(self, evaluation: Evaluation, epoch: int, standalone: bool) -> Verdict | None:
+    def _judge(self, evaluation: Evaluation, epoch: int, step: int, standalone: bool) -> Verdict | None:
         answers = evaluation.answers
         if answers is None:
             return None
@@ -198,7 +202,7 @@ class RunLogger:
         foci = [replace(focus, first_lift=first.get(join(tags.LIFT, focus.layer))) for focus in evaluation.foci]
         if isinstance(answers.swap, str):
             return judge_without_swap(answers.accuracy, answers.swap, foci, answers.basis)
-        confirmed = standalone or is_confirmed(history, epoch, answers.basis)
+        confirmed = standalone or is_confirmed(history, epoch, answers.basis, None if self._has_epochs else step)
         present = self._probe.present
         false_yes = math.nan if present is None else false_yes_rate(evaluation.cams.logits, present)
         return judge(answers.swap, foci, confirmed, answers.basis, answers.n_all, standalone, false_yes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakKeyDictionary, ref
 
 from gradcam_callback.probes import ProbeSet
 from gradcam_callback.run.session import restore_state
@@ -22,27 +23,46 @@ class Memory:
         self.probe_set: ProbeSet | None = None
         self._chosen_in: str | None = None
         self._is_of_fit = self._is_given = self._is_lent = False
+        # The Trainer of the last fit, and what the fits of others have left, as long as these Trainers are there.
+        self._trainer: ref[object] | None = None
+        self._others: WeakKeyDictionary[object, tuple[RunState, ProbeSet | None, str | None]] = WeakKeyDictionary()
 
-    def begin(self, stage: str, *, is_new: bool) -> bool:
+    def __getstate__(self) -> dict[str, Any]:
+        # Weak references cannot be pickled. A copy, such as that of another process, has Trainers of its own.
+        return {**vars(self), "_trainer": None, "_others": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _others=WeakKeyDictionary())
+
+    def begin(self, stage: str, trainer: object, *, is_new: bool) -> bool:
         """Start anew if a stage belongs to another run than the state.
 
-        Another Trainer is another run, such as the next fold. Its training images may be those watched so far. A
-        validation without a fit is a run of its own. A test has other images.
+        Another Trainer is another run, such as the next fold. Its training images may be those watched so far. If the
+        first Trainer fits on later, so does its run. A validation without a fit is a run of its own. A test has other
+        images.
 
         Args:
             stage: ``"fit"``, ``"validate"`` or ``"test"``.
+            trainer: of the stage.
             is_new: True if nothing has been trained yet.
 
         Returns:
             True if no more than a validation has been forgotten, so that its files may be overwritten.
         """
-        forgets = is_new if stage == "fit" else stage == "validate" and not self._is_of_fit
+        left, is_others = None, False
+        if stage == "fit":
+            is_others = self._trainer is not None and self._trainer() is not trainer
+            if is_others and not self._is_given:
+                self._set_aside()
+            left, self._trainer = self._others.pop(trainer, None), ref(trainer)
+        forgets = is_new or is_others if stage == "fit" else stage == "validate" and not self._is_of_fit
         forgets, self._is_given = forgets and not self._is_given, False
         is_of_validation = bool(self.state.history) and not self._is_of_fit
         if forgets:
-            self.state, self.probe_set = RunState(), None
+            begun = None if is_new else left
+            self.state, self.probe_set, self._chosen_in = begun or (RunState(), None, None)
             self._is_of_fit, self._is_lent = stage == "fit", False
-        elif stage != "test" and self._chosen_in == "test":
+        elif is_others or (stage != "test" and self._chosen_in == "test"):
             self.probe_set = None
         return forgets and is_of_validation
 
@@ -62,6 +82,14 @@ class Memory:
             stage: None if the user restores it before a stage, which then goes on with it.
         """
         is_loan = stage in ("validate", "test", "predict")
+        if stage is None:
+            self._set_aside()
         if not (self.state.history and is_loan and not self._is_lent):
             self.state, self._is_of_fit, self._is_given = restore_state(saved), True, stage is None
             self._is_lent = is_loan
+
+    def _set_aside(self) -> None:
+        """Keep what the last fit has left, so that its Trainer may fit on later."""
+        trainer = None if self._trainer is None else self._trainer()
+        if trainer is not None:
+            self._others[trainer] = self.state, self.probe_set, self._chosen_in

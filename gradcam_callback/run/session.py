@@ -155,11 +155,13 @@ class Session:
         self.add(evaluation, epoch, step, standalone=standalone)
         self.write(step)
 
-    def add(self, evaluation: Evaluation, epoch: int, step: int, *, standalone: bool = False) -> None:
+    def add(
+        self, evaluation: Evaluation, epoch: int, step: int, *, standalone: bool = False, has_epochs: bool = True
+    ) -> None:
         """Add an evaluation to the state, whose images are to be written; arguments as in `RunLogger.add`."""
         assert self._logger is not None  # an evaluation comes from an evaluator, and both start together
         with self.guard("this epoch's panels"):
-            self._logger.add(evaluation, epoch, step, standalone=standalone)
+            self._logger.add(evaluation, epoch, step, standalone=standalone, has_epochs=has_epochs)
             self._unwritten = evaluation, standalone
         answers = evaluation.answers
         self._in_part = evaluation if answers is not None and answers.in_part else None

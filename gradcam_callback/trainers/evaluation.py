@@ -13,6 +13,7 @@ from gradcam_callback.trainers.monitors import fill_missing_metrics
 from gradcam_callback.trainers.trainer import (
     count_steps,
     gather,
+    has_epochs,
     is_fitting,
     is_last_entry,
     react_to_shortcut,
@@ -44,7 +45,8 @@ def log_validation(trainer: Trainer, module: LightningModule, session: Session) 
     evaluation = _merge_shards(trainer, session)
     if evaluation is not None:
         log_scalars(trainer, module, session.tags.tag_all(evaluation.scalars))
-        session.add(evaluation, trainer.current_epoch, count_steps(trainer), standalone=not is_fitting(trainer))
+        alone, epochs = not is_fitting(trainer), has_epochs(trainer)
+        session.add(evaluation, trainer.current_epoch, count_steps(trainer), standalone=alone, has_epochs=epochs)
     fill_missing_metrics(trainer, session, logged=evaluation is not None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -106,6 +107,11 @@ def is_last_entry(trainer: Trainer, n_entries: int, every_n_epochs: int) -> bool
 def has_begun(trainer: Trainer) -> bool:
     """Return True if something has been trained. Lightning does not count the steps of an optimizer of the user's."""
     return trainer.global_step > 0 or trainer.current_epoch > 0
+
+
+def has_epochs(trainer: Trainer) -> bool:
+    """Return False if a fit validates by steps alone, or if nobody can tell when its data end."""
+    return trainer.check_val_every_n_epoch is not None and trainer.num_training_batches != math.inf
 
 
 def may_still_refuse(trainer: Trainer) -> bool:
