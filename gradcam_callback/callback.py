@@ -15,17 +15,7 @@ from gradcam_callback.drawing import Style
 from gradcam_callback.maps import GradCAM, GradCAMOptions
 from gradcam_callback.measures import Verdict
 from gradcam_callback.probes import BatchTransform, ProbeSet
-from gradcam_callback.run import (
-    BatchForward,
-    Evaluator,
-    Memory,
-    Session,
-    Tags,
-    Target,
-    check_target,
-    identify,
-    tags,
-)
+from gradcam_callback.run import BatchForward, Evaluator, Memory, Session, Tags, Target, check_target, identify, tags
 from gradcam_callback.trainers import ProbeSource
 
 
