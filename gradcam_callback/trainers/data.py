@@ -200,7 +200,7 @@ class ValidationData:
     def _load_examples(self) -> list[tuple[int, Any]]:
         """Load a few items, with their numbers."""
         n = len(self.dataset)
-        numbers = range(0, n, math.ceil(n / EXAMPLES))
+        numbers = range(0, n, max(1, math.ceil(n / EXAMPLES)))
         loaded = [(number, self.feed.load(self.dataset, number, seed=number)) for number in numbers]
         return [(number, item) for number, item in loaded if item is not None]
 
