@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import types
 
 import lightning.pytorch as lightning
 import pytest
@@ -357,11 +358,12 @@ class Remembers(ThinVGG):
 
     def __init__(self, calls):
         super().__init__(3)
-        self.calls_left, self.store = calls, {}
+        # A number of its own would be as before after each map.
+        self.left = types.SimpleNamespace(calls=calls)
 
     def forward(self, images):
-        self.calls_left -= len(images) != 6
-        if self.calls_left < 0 and len(images) == 3:
+        self.left.calls -= len(images) != 6
+        if self.left.calls < 0 and len(images) == 3:
             return torch.zeros(3, 3, requires_grad=True) * images.sum()
         return super().forward(images)
 

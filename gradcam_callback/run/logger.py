@@ -134,6 +134,8 @@ class RunLogger:
         Returns:
             The verdict, which is also the state's; None without labels.
         """
+        if self._writers:
+            self._flush()  # a writer that failed may work again from here on, also for the scalars of this entry
         state, self._has_epochs = self._state, has_epochs
         state.verdict = verdict = self._judge(evaluation, epoch, step, standalone)
         cams = evaluation.cams
@@ -156,7 +158,6 @@ class RunLogger:
         entry = state.history[-1]
         entry["step"] = step
         if self._writers:
-            self._flush()  # a writer that failed may work again from here on
             self._write_entry(evaluation, self._first)
             if strips and state.strips_are_due(at_end=standalone):
                 self._write_images(self._album.strips(state))
