@@ -493,9 +493,12 @@ def test_probe_sets_of_other_images_or_masks_can_be_in_one_trainer(trainer, prob
         key(probe.images.flip(3), probe.masks),
         key(torch.cat([probe.images[:2], probe.images[2:].flip(2)]), probe.masks),
     ]
+    noise = torch.rand(probe.images.shape, generator=torch.Generator().manual_seed(0)) - 0.5
+    blurred = functional.avg_pool2d(probe.images, 3, stride=1, padding=1, count_include_pad=False)
+    keys += [key(changed, probe.masks) for changed in (blurred, probe.images + noise * 0.2)]
     assert len(set(keys)) == len(keys)
-    noise = torch.rand(probe.images.shape, generator=torch.Generator().manual_seed(0)) * 2e-7
-    assert key(probe.images + noise, probe.masks) == keys[0]
+    assert key(probe.images + noise * 2e-7, probe.masks) == keys[0]
+    assert key(torch.zeros(3, 1, 1, 1), None) == key(torch.zeros(3, 1, 1, 1), None) != keys[1]
 
 
 KEY = """

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from inspect import Parameter
+from itertools import islice
 from pathlib import Path
 from types import CellType, CodeType, FunctionType, MethodType
 from typing import Any
@@ -21,13 +22,13 @@ from gradcam_callback.probes import ProbeSet
 # Pixels a side of the small copies of the images, and how far they may differ, as a share of their range: other
 # machines decode and resize a little differently.
 THUMBNAIL, TOLERANCE = 8, 0.03
-# Pixels a side and grey levels of still smaller copies, which a hash is made of: it bears no difference at all.
-COARSE, LEVELS = 4, 8
+# Pixels a side, levels, and levels of a mask of still smaller copies, which a hash is made of: it bears no difference.
+COARSE, LEVELS, FINE = 4, 8, 64
 # The arguments that a history depends on, beside the images and the layers.
 _MEASURED = ("target_layers", "target", "tag_prefix", "masks", "seed", "method")
 _PLAIN = (str, bytes, bool, int, float, complex)
-# Deeper nesting means that an object refers to itself.
-_DEEPEST = 8
+# Deeper nesting means that an object refers to itself, and longer lists hold data.
+_DEEPEST, _LONGEST = 8, 50
 
 Signature = Mapping[str, Any]
 
@@ -165,8 +166,12 @@ def _describe_probe(probe: ProbeSet) -> list[Any]:
     small = adaptive_avg_pool2d(_thumbnails(judged), COARSE)
     images, masks = small[:, :-1], small[:, -1]
     value_range = (images.max() - images.min()).clamp(min=1e-12)
-    levels = [(part * LEVELS).round().int().tolist() for part in ((images - images.min()) / value_range, masks)]
-    return [judged.names, judged.labels.tolist(), len(probe), levels]
+    # A blurred or noisy copy has the same means, but other differences between neighbours.
+    whole = judged.images.float().cpu()
+    changes = sum(whole.diff(dim=side).abs().flatten(1).sum(dim=1) for side in (2, 3)) / whole[0].numel()
+    roughness = (changes / value_range).clamp(min=1e-3).log2()
+    scaled = ((images - images.min()) / value_range * LEVELS, masks * FINE, roughness * LEVELS)
+    return [judged.names, judged.labels.tolist(), len(probe), *(part.round().int().tolist() for part in scaled)]
 
 
 def _describe(value: Any, depth: int = 0) -> Any:
@@ -182,11 +187,12 @@ def _describe(value: Any, depth: int = 0) -> Any:
         return [_describe(one, depth + 1) for one in values]
 
     if isinstance(value, (list, tuple)):
-        return inside(value)
+        return inside(value[:_LONGEST])
     if isinstance(value, (set, frozenset)):
-        return sorted(map(repr, inside(value)))  # their order is another one in each process
+        # Their order is another one in each process.
+        return sorted(map(repr, inside(value))) if len(value) <= _LONGEST else len(value)
     if isinstance(value, Mapping):
-        return inside(value.items())
+        return inside(islice(value.items(), _LONGEST))
     if isinstance(value, CodeType):
         return [value.co_code, list(value.co_names), *inside(value.co_consts)]
     if isinstance(value, partial):
