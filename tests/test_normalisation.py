@@ -93,7 +93,7 @@ def test_a_normalisation_in_the_forward_is_not_undone_in_images_that_never_had_i
 
 
 def test_the_normalisation_of_a_dataset_is_undone_also_if_its_images_then_look_like_pixels():
-    """Those of bright photographs may lie in 0..1."""
+    """Normalised images of bright photographs may lie in 0..1."""
     bright, half = 0.5 + 0.5 * torch.rand(2, 3, 8, 8), transforms.Normalize([0.5] * 3, [0.5] * 3)
     assert next(undoing(half(bright), [half])) == ([0.5] * 3, [0.5] * 3)
     assert next(undoing(half(bright), [], [half]), None) is None

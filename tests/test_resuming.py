@@ -314,7 +314,7 @@ class Rewinds(pl.Callback):
 
 @pytest.mark.parametrize("saved", [False, True])
 def test_a_state_that_is_restored_in_a_running_fit_goes_on(thin, fit, tmp_path, probe, saved):
-    """Whether it was kept in memory, or went through a file."""
+    """The state was kept in memory, or went through a file."""
 
     def change(state):
         if saved:

@@ -154,6 +154,30 @@ def test_what_a_forward_collects_is_not_of_the_probe_images():
     assert all(map(torch.equal, looked_at.seen, alone.seen))
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_buffers_of_torchscript_stay_the_same_tensors():
+    class Shifts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("mean", torch.zeros(1))
+
+        def forward(self, images):
+            return images - self.mean
+
+    class Scripted(ThinVGG):
+        def __init__(self):
+            super().__init__()
+            self.shift = torch.jit.script(Shifts())
+
+        def forward(self, images):
+            return super().forward(self.shift(images))
+
+    model = Scripted()
+    place = model.shift.mean.data_ptr()
+    GradCAM(model)(torch.rand(1, 3, 64, 64))
+    assert model.shift.mean.data_ptr() == place and model.shift.mean.item() == 0
+
+
 def tables_of(module):
     return {name: getattr(module, name) for name in ("__dict__", "_parameters", "_buffers", "_modules")}
 

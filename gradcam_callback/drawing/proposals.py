@@ -55,7 +55,7 @@ class MaskCell:
 
     @property
     def fate(self) -> str:
-        """What became of the mask, and why, as the sheet says it."""
+        """The use of the mask, or the reason why it is not used, as the sheet says it."""
         if self.doubt is None:
             return "used"
         return f"{'replaced' if self.replaced else 'left out'}: {self.doubt}"

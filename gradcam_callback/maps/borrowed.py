@@ -15,6 +15,7 @@ import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
+from gradcam_callback.maps.support import hookable_modules
 from gradcam_callback.random_state import TURNS, preserved_generators, preserved_random_state
 
 
@@ -164,13 +165,10 @@ def _kept_attributes(model: nn.Module) -> Iterator[None]:
     The copies are of buffers, and of the tensors and collections that are attributes of a module. What these
     collections hold, what an attribute of another class holds, and a tensor of more than 64 MB are not copied.
     """
-    modules = list(model.modules())
-    # In TorchScript these tables are none, and no forward changes them.
+    # A TorchScript module has tables of its own, in which a tensor cannot be put back.
+    modules = list(hookable_modules(model).values())
     tables = [
-        table
-        for module in modules
-        for table in (vars(module), module._parameters, module._buffers, module._modules)
-        if isinstance(table, dict)
+        table for module in modules for table in (vars(module), module._parameters, module._buffers, module._modules)
     ]
     kept = [(table, dict(table)) for table in tables]
     tensors: dict[int, Tensor] = {}

@@ -123,7 +123,7 @@ def follow_layers(
     except ValueError:
         found = []
     now = find_places(model, found)
-    # Where a VGG ends elsewhere, its names may mean other layers. So the place counts, and not the name alone.
+    # If a VGG ends elsewhere, its names may mean other layers. So the place counts, and not the name alone.
     stay = [layer.module for layer in layers if layer.name not in gone]
     moved = [name for name in gone if not f"{now.get(name)}.".startswith(f"{places[name]}.")]
     if list(now) != list(places) or moved or stay != [layer.module for layer in found if layer.name not in gone]:

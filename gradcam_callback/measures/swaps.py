@@ -186,8 +186,8 @@ def _estimate(answers: _Answers, less: _Answers | None = None) -> _Estimate:
         return nothing_known
     half = _student(effective - 1) * math.sqrt(variance)
     if variance < _NONE:
-        # That a few answers agree does not make them certain. So far may n of n be from a share, at 95 %, by the exact
-        # binomial interval of Clopper and Pearson 1934.
+        # All answers agree, but they are few. This is the exact binomial interval of n hits in n tries (Clopper and
+        # Pearson 1934).
         half = 1 - 0.025 ** (1 / effective)
     return _Estimate(mean, (max(lowest, mean - half), min(1.0, mean + half)), n)
 

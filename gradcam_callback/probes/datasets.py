@@ -303,7 +303,7 @@ def _looks_inverted(item: Item) -> bool:
 
 @dataclass(frozen=True)
 class _Origin:
-    """Where an item comes from.
+    """The origin of an item: its dataset, its number and its random steps.
 
     Attributes:
         dataset: that holds it.

@@ -113,8 +113,8 @@ def transform_mask(
     if found is None:
         raise MaskTransformError(
             "Expected the transform to move the pixels of all images alike, so that a mask can follow its image, but "
-            "what it does depends on the image, as where it crops dark borders away, or it makes black and white "
-            "alike. Do such steps to image and mask beforehand."
+            "what it does depends on the image, as a crop of dark borders does, or it makes black and white alike. Do "
+            "such steps to image and mask beforehand."
         )
     return found.mask
 

@@ -15,7 +15,7 @@ BEFORE_TRAINING = -1
 def is_confirmed(history: Sequence[Entry], epoch: float, basis: str, step: int | None = None) -> bool:
     """Return True if the last epoch before this one says that the background decides.
 
-    Another validation of the same epoch does not count, and neither does the entry before training. Where a training
+    Another validation of the same epoch does not count, and neither does the entry before training. If a training
     has no epochs, the last validation counts if something has been trained since.
 
     Args:
