@@ -168,15 +168,15 @@ class GradCAMCallback(Callback):
             self.load_state_dict(state)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        trainers.warn_without_validation(trainer)
+        self._session.is_cut_off = trainers.warn_without_validation(trainer)
         # Validation data that come later start the session later, too.
-        if self.probe_set is not None or self._source.is_there(trainer):
+        if not self._session.is_cut_off and (self.probe_set is not None or self._source.is_there(trainer)):
             self._start_session(trainer, pl_module)
         if self.log_before_training and not trainers.has_begun(trainer):
             trainers.log_before_training(trainer, self._session)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._session.evaluator is not None or self._session.gave_up:
+        if self._session.evaluator is not None or self._session.gave_up or self._session.is_cut_off:
             return
         if trainer.sanity_checking:
             self._source.start_collecting(trainer, pl_module, lambda: self._make_cam(trainer, pl_module))
@@ -190,15 +190,12 @@ class GradCAMCallback(Callback):
             with self._session.guard("every map of this run", trainers.may_still_refuse(trainer)):
                 self._start_evaluating(trainer, pl_module, self._source.look_at(trainer, pl_module, batch))
         # The session computes at the first batch only. Before, weight averaging has not swapped its weights in yet.
-        if self.should_log(trainer):
-            trainers.compute_shard(trainer, self._session, self.every_n_epochs)
+        trainers.compute_shard(trainer, self._session, self.every_n_epochs, self.should_log(trainer))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.sanity_checking:
-            return
-        if self._source.collects:
-            self._evaluate_collected(trainer, pl_module)
-        trainers.log_validation(trainer, pl_module, self._session)
+        if not trainer.sanity_checking:
+            self._evaluate_rest(trainer, pl_module)
+            trainers.log_validation(trainer, pl_module, self._session)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         trainers.write_validation(trainer, pl_module, self._session, self.on_shortcut)
@@ -264,10 +261,12 @@ class GradCAMCallback(Callback):
         with self._session.guard("every map of this run", may_raise):
             self._start_session(trainer, pl_module)
 
-    def _evaluate_collected(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _evaluate_rest(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Evaluate what no batch has led to: collected images, or the share of a process without a batch."""
         with self._session.guard("every map of this run"):
-            self._start_evaluating(trainer, pl_module, self._source.finish())
-            trainers.compute_shard(trainer, self._session, self.every_n_epochs)
+            if self._source.collects:
+                self._start_evaluating(trainer, pl_module, self._source.finish())
+            trainers.compute_shard(trainer, self._session, self.every_n_epochs, self.should_log(trainer))
 
     def _start_evaluating(self, trainer: Trainer, pl_module: LightningModule, probe: ProbeSet | None) -> None:
         if probe is None:

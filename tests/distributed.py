@@ -6,6 +6,11 @@ The trainings run one after the other in the same processes. KIND is one of:
 - ``fault``: the same, and the second process fails in the first epoch.
 - ``watched`` and ``unwatched``: the weights change, with the callback or without it.
 - ``stream`` and ``generator``: the automatic probe set of a validation stream, read ahead or as it passes.
+- ``first empty`` and ``second empty``: the same stream, of which one process has no item.
+- ``given``: the second process has no item, and the probe set is given.
+- ``skipped``: the same, and Lightning knows of it, so it skips the validation there.
+- ``broken``: the user's code fails in the first process, with a stream that is read as it passes.
+- ``refused``: the same with a stream that is read ahead, so the training is refused.
 
 Each process leaves what it knows in ``FOLDER/KIND/<rank>.json``.
 """
@@ -20,7 +25,7 @@ import torch
 from conftest import ThinVGG
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.loggers import TensorBoardLogger
-from torch.utils.data import DataLoader, IterableDataset, default_collate
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 from toys import Toys
 
 from gradcam_callback import GradCAMCallback, GradCAMWarning, ProbeSet
@@ -58,6 +63,36 @@ class Shards(IterableDataset):
         return iter(self.items[rank::2])
 
 
+class One(IterableDataset):
+    """One process has all items, the other one has none."""
+
+    def __init__(self, items, rank):
+        self.items, self.rank = items, rank
+
+    def __iter__(self):
+        return iter(self.items if torch.distributed.get_rank() == self.rank else [])
+
+
+class Sized(Dataset):
+    """The same with items by index, so that Lightning knows that the second process has none."""
+
+    def __init__(self, items):
+        self.items = items
+
+    def __len__(self):
+        return 0 if torch.distributed.get_rank() else len(self.items)
+
+    def __getitem__(self, index):
+        return self.items[index]
+
+
+def fails_first(batch):
+    """A batch_transform that fails in the first process."""
+    if torch.distributed.get_rank() == 0:
+        raise KeyError("broken")
+    return batch[:2]
+
+
 class OwnIterator:
     """A loader that is its own iterator, as with DALI: what is read ahead is lost."""
 
@@ -93,7 +128,8 @@ class Leave(pl.Callback):
             if isinstance(callback, GradCAMCallback):
                 knows["history"] = callback.history
                 knows["evidence"] = callback.verdict and callback.verdict.evidence
-                knows["images"] = [image.double().sum().item() for image in callback.probe_set.images]
+                images = callback.probe_set.images if callback.probe_set else []
+                knows["images"] = [image.double().sum().item() for image in images]
         (self.folder / f"{trainer.global_rank}.json").write_text(json.dumps(knows))
 
 
@@ -106,21 +142,34 @@ def make_probe(toys):
 def train(folder, strategy, processes, kind):
     pl.seed_everything(0, verbose=False)
     toys = Toys(12, 1.0, 0, 64)
-    probe, validation = make_probe(toys), DataLoader(toys, batch_size=3)
-    if kind in ("stream", "generator"):
-        items = Toys(24, 1.0, 1, 64).items
-        probe = None
-        validation = DataLoader(Shards(items), batch_size=6) if kind == "stream" else OwnIterator(items)
+    items = Toys(24, 1.0, 1, 64).items
+    streams = {
+        "stream": DataLoader(Shards(items), batch_size=6),
+        "generator": OwnIterator(items),
+        "first empty": DataLoader(One(items, 1), batch_size=6),
+        "second empty": DataLoader(One(items, 0), batch_size=6),
+        "broken": OwnIterator(items),
+        "refused": DataLoader(Shards(items), batch_size=6),
+    }
+    others = {"given": streams["second empty"], "skipped": DataLoader(Sized(items), batch_size=6)}
+    probe, validation = None if kind in streams else make_probe(toys), DataLoader(toys, batch_size=3)
+    validation = {**streams, **others}.get(kind, validation)
     callbacks = []
     if kind != "unwatched":
         watch = (Faulty if kind == "fault" else GradCAMCallback)(
-            probe, LAYERS, log_before_training=probe is not None, views="all" if kind == "still" else "layer"
+            probe,
+            LAYERS,
+            log_before_training=probe is not None,
+            views="all" if kind == "still" else "layer",
+            batch_transform=fails_first if kind in ("broken", "refused") else None,
         )
-        callbacks = [watch, EarlyStopping("gradcam/lift/block5_conv3", mode="max", patience=9)]
+        # Without a validation no process could stop early, whatever it waits for.
+        stops = [] if kind == "skipped" else [EarlyStopping("gradcam/lift/block5_conv3", mode="max", patience=9)]
+        callbacks = [watch, *stops]
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", GradCAMWarning)
         trainer = pl.Trainer(
-            max_epochs=2,
+            max_epochs=1 if kind in ("given", "skipped", "broken") or "empty" in kind else 2,
             callbacks=[*callbacks, Leave(folder, said)],
             logger=TensorBoardLogger(folder, name="run", version=""),
             accelerator="cpu",
@@ -129,9 +178,15 @@ def train(folder, strategy, processes, kind):
             enable_progress_bar=False,
             enable_model_summary=False,
             enable_checkpointing=False,
+            num_sanity_val_steps=0 if kind == "broken" else 2,
+            use_distributed_sampler=kind != "skipped",
         )
         module = (Still if kind in ("still", "fault") else ThinVGG)(batch_norm=False)
-        trainer.fit(module, DataLoader(toys, batch_size=3), validation)
+        module.allow_zero_length_dataloader_with_multiple_devices = kind == "skipped"
+        try:
+            trainer.fit(module, DataLoader(toys, batch_size=3), validation)
+        except ValueError as error:
+            (folder / f"{trainer.global_rank}.json").write_text(json.dumps({"raised": str(error)}))
 
 
 def main(folder, strategy, processes, *kinds):

@@ -14,7 +14,8 @@ from pytorch_lightning.strategies import FSDPStrategy
 from gradcam_callback import GradCAMCallback
 
 TESTS = Path(__file__).parent
-KINDS = ("still", "watched", "unwatched", "fault", "stream", "generator")
+EMPTY = ("first empty", "second empty", "given", "skipped")
+KINDS = ("still", "watched", "unwatched", "fault", "stream", "generator", *EMPTY, "broken", "refused")
 
 
 def launch(folder, strategy, *kinds):
@@ -52,6 +53,11 @@ def test_two_processes_know_what_one_does_and_write_once(tmp_path, events, strat
         assert_one_epoch_is_lost_and_none_hangs(*known["fault"])
         assert_they_agree_on_one_probe_set(*known["stream"])
         assert_they_agree_on_one_probe_set(*known["generator"])
+        for kind in EMPTY:
+            assert_all_have_what_one_has(*known[kind], kind)
+        assert_all_lose_what_one_cannot_choose(*known["broken"])
+        assert "your batch_transform to take the batch" in known["refused"][0]["raised"]
+        assert known["refused"][0] == known["refused"][1]
 
 
 def assert_they_know_what_one_does(first, second, alone):
@@ -92,6 +98,21 @@ def assert_they_agree_on_one_probe_set(first, second):
     # Of the 24 images, the process has 12; and the two batches of the sanity check have 12.
     assert first["images"] == second["images"] and len(first["images"]) == 12
     assert first["history"] == second["history"] and [entry["epoch"] for entry in first["history"]] == [0, 1]
+
+
+def assert_all_have_what_one_has(first, second, kind):
+    assert first["history"] == second["history"] and first["images"] == second["images"]
+    epochs = {"given": [-1, 0], "skipped": []}.get(kind, [0])
+    assert [entry["epoch"] for entry in first["history"]] == epochs
+    assert second["said"] == [] and len(first["said"]) == (kind == "skipped")
+    if kind == "skipped":
+        assert "1 of 2 processes, such as process 1, have no validation data" in first["said"][0]
+
+
+def assert_all_lose_what_one_cannot_choose(first, second):
+    for knows in (first, second):
+        assert knows["history"] == [] and len(knows["said"]) == 1
+        assert "every map of this run lost" in knows["said"][0] and "your batch_transform" in knows["said"][0]
 
 
 def test_strategies_that_cut_the_model_in_parts_are_refused_with_the_reason(monkeypatch):

@@ -188,9 +188,8 @@ class LosesMaps(GradCAMCallback):
 
     lost = (0,)
 
-    def on_validation_batch_start(self, trainer, *arguments):
-        if trainer.current_epoch not in self.lost:
-            super().on_validation_batch_start(trainer, *arguments)
+    def should_log(self, trainer):
+        return super().should_log(trainer) and trainer.current_epoch not in self.lost
 
 
 class Scheduled(ThinVGG):

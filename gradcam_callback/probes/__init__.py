@@ -24,7 +24,7 @@ from gradcam_callback.probes.lookup import ClassNames, find_class_names, find_lo
 from gradcam_callback.probes.masks import cut_out, from_boxes
 from gradcam_callback.probes.names import make_unique
 from gradcam_callback.probes.probe_set import ProbeSet, make_probe_set
-from gradcam_callback.probes.streams import Collector, choose_from_batches
+from gradcam_callback.probes.streams import Collector, NoImagesError, choose_from_batches
 from gradcam_callback.probes.transforms import Transform
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "Feed",
     "Item",
     "MASK_SUFFIX",
+    "NoImagesError",
     "PHOTOGRAPH_SUFFIXES",
     "Photograph",
     "ProbeSet",

@@ -20,6 +20,10 @@ _END = object()
 _MOST_HELD = 768
 
 
+class NoImagesError(ValueError):
+    """An error that says that data are empty, as those of one of several processes may be."""
+
+
 class Collector:
     """Images that are collected from batches, until there are enough of each class.
 
@@ -65,10 +69,11 @@ class Collector:
         """Return the chosen images, ordered by label.
 
         Raises:
-            ValueError: there was no image, or none with a label.
+            NoImagesError: there was no image.
+            ValueError: there was none with a label.
         """
         if not self._pairs:
-            raise ValueError(
+            raise (ValueError if self.n_seen else NoImagesError)(
                 f"Expected {self._feed.name} to give images with labels, but got none of them in {self.n_seen} images. "
                 "Check the data, or pass probe=ProbeSet(images, labels)."
             )

@@ -41,6 +41,7 @@ class Session:
     Attributes:
         evaluator: None until the session has started, and if it could not start.
         gave_up: True once a start has failed in a running training. It is not tried again.
+        is_cut_off: True if some processes skip each validation. The others cannot gather what all have found.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Session:
         self.state, self.tags, self.is_apart, self._overwrites = state, names, is_apart, overwrite or is_apart
         self.evaluator: Evaluator | None = None
         self.gave_up = False
+        self.is_cut_off = False
         self._writers = list(writers)
         self._logger: RunLogger | None = None
         self._shard: Shard | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence, Sized
+from collections.abc import Callable, Sequence, Sized
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
+from gradcam_callback.exceptions import UserCodeError
 from gradcam_callback.maps import GradCAM, as_input, borrowed
 from gradcam_callback.probes import (
     SPARE,
@@ -23,6 +24,7 @@ from gradcam_callback.probes import (
     Collector,
     Feed,
     Item,
+    NoImagesError,
     ProbeSet,
     Sample,
     choose_from_batches,
@@ -42,7 +44,7 @@ from gradcam_callback.probes import (
 from gradcam_callback.random_state import preserved_generators, preserved_random_state
 from gradcam_callback.run import BatchForward, blame_forward, warn_lost
 from gradcam_callback.trainers.samplers import drawn_indices
-from gradcam_callback.trainers.trainer import validating
+from gradcam_callback.trainers.trainer import gather, validating
 
 # The automatic probe set: images at most, and images at most that are read for their labels, from a dataset by index or
 # from the batches of a loader. The verdict rests on so many times as many images of the same classes.
@@ -119,13 +121,15 @@ class ValidationData:
         def count_classes(sample: Sample) -> int:
             return _count_classes(cam, forward, sample)
 
-        if not self.can_be_indexed:
+        def read_batches() -> ProbeSet:
             with preserved_generators([self.loader]):
                 items = choose_from_batches(
                     self.loader, self.feed, AUTO_IMAGES, AUTO_STREAMED, count_classes, self._spare
                 )
-            # Each process reads a part of its own of such data.
-            return self._share(self._choose(items, self._certain_names()))
+            return self._choose(items, self._certain_names())
+
+        if not self.can_be_indexed:
+            return self._share(read_batches)
         chosen = choose_items(
             self.dataset,
             self.feed,
@@ -155,9 +159,15 @@ class ValidationData:
         """Return a collector for batches that pass by."""
         return Collector(self.feed, AUTO_IMAGES, lambda sample: _count_classes(cam, forward, sample), self._spare)
 
-    def finish(self, collector: Collector) -> ProbeSet:
-        """Return the probe set of a collector."""
-        return self._share(self._choose(collector.items(), self._certain_names()))
+    def finish(self, collector: Collector, error: Exception | None) -> ProbeSet:
+        """Return the probe set of a collector, or raise the error that ended it."""
+
+        def choose() -> ProbeSet:
+            if error is not None:
+                raise error
+            return self._choose(collector.items(), self._certain_names())
+
+        return self._share(choose)
 
     def read_folder(
         self, folder: str | Path, cam: GradCAM, forward: BatchForward | None
@@ -308,10 +318,27 @@ class ValidationData:
             automatic=automatic,
         )
 
-    def _share(self, probe: ProbeSet) -> ProbeSet:
-        if self._trainer.world_size == 1:
-            return probe
-        shared: ProbeSet = self._trainer.strategy.broadcast(probe)
+    def _share(self, choose: Callable[[], ProbeSet]) -> ProbeSet:
+        """Choose one probe set for all processes, each of which reads a part of its own of the data.
+
+        It is that of the first process that has images. If this one fails, its error is raised in all of them.
+        """
+        trainer, error = self._trainer, None
+        if trainer.world_size == 1:
+            return choose()
+        found: ProbeSet | Exception
+        try:
+            found = choose()
+        except Exception as failure:
+            error, found = failure, _to_send(failure)
+        # Every process comes here, also one that has failed. Otherwise the others would wait for it.
+        has_images = gather(trainer, not isinstance(error, NoImagesError))
+        source = has_images.index(True) if any(has_images) else 0
+        shared: ProbeSet | Exception = trainer.strategy.broadcast(found, source)
+        if error is not None and trainer.global_rank == source:
+            raise error
+        if isinstance(shared, Exception):
+            raise shared
         return shared
 
     def _transfer(self, batch: Any) -> Any:
@@ -367,6 +394,12 @@ def _count_classes(cam: GradCAM, forward: BatchForward | None, sample: Sample) -
     own = None if forward is None or sample.row is None else run
     with blame_forward(image, forward):
         return max(2, cam.predict(image, forward=own).shape[1])
+
+
+def _to_send(error: Exception) -> Exception:
+    """Return an error with the same text, and of a kind that every process can read."""
+    kind = next((kind for kind in (UserCodeError, ValueError) if isinstance(error, kind)), RuntimeError)
+    return kind(str(error))
 
 
 def _is_used_up(dataset: Any) -> bool:

@@ -22,8 +22,10 @@ from gradcam_callback.trainers.trainer import (
 )
 
 
-def compute_shard(trainer: Trainer, session: Session, every_n_epochs: int) -> None:
-    """Compute this process's part of the evaluation of a validation."""
+def compute_shard(trainer: Trainer, session: Session, every_n_epochs: int, is_due: bool) -> None:
+    """Compute this process's part of the evaluation of a validation, if the validation is to be logged."""
+    if not is_due:
+        return
     n_entries = sum(entry["epoch"] >= 0 for entry in session.state.history)
     is_last = is_last_entry(trainer, n_entries, every_n_epochs)
     session.compute_shard(trainer.global_rank, trainer.world_size, is_last)
@@ -88,5 +90,7 @@ def revise_verdict(
 
 
 def _merge_shards(trainer: Trainer, session: Session) -> Evaluation | None:
+    if session.is_cut_off:
+        return None
     # Every rank comes here, also if its own part has failed. Otherwise the other ranks would wait for it forever.
     return session.merge(gather(trainer, session.take_shard()), trainer.global_rank)

@@ -14,7 +14,7 @@ from gradcam_callback.maps import GradCAM
 from gradcam_callback.probes import BatchTransform, Collector, ProbeSet
 from gradcam_callback.run import BatchForward, Target, warn_lost
 from gradcam_callback.trainers.data import ValidationData, find_difference
-from gradcam_callback.trainers.trainer import has_no_validation_data
+from gradcam_callback.trainers.trainer import has_no_validation_data, may_still_refuse
 
 
 class ProbeSource:
@@ -38,6 +38,8 @@ class ProbeSource:
         self._batch_transform = batch_transform
         self._data: ValidationData | None = None
         self._collector: Collector | None = None
+        # What ended the collecting.
+        self._error: Exception | None = None
         # If the images of a given probe set have been compared with the validation, and what was found.
         self._is_compared = False
         self._difference: str | None = None
@@ -93,6 +95,7 @@ class ProbeSource:
         data = self._open(trainer, module)
         collects = self._probe is None and data.pass_by_only
         self._collector = data.collector(make_cam(), self._forward) if collects else None
+        self._error = None
         return collects
 
     def stop_collecting(self) -> None:
@@ -106,10 +109,8 @@ class ProbeSource:
             The probe set, if this batch has completed it. In several processes it is complete at the end of the epoch.
         """
         if self._collector is not None:
-            collector, self._collector = self._collector, None  # an error ends it
-            collector.add(batch)
-            self._collector = collector
-            return self.finish() if collector.is_full and trainer.world_size == 1 else None
+            self._collect(trainer, self._collector, batch)
+            return self.finish() if self._collector.is_full and trainer.world_size == 1 else None
         if isinstance(self._probe, ProbeSet) and not self._is_compared:
             self._is_compared = True
             self._difference = find_difference(self._probe, batch, self._open(trainer, module).feed)
@@ -117,6 +118,18 @@ class ProbeSource:
         if not trainer.sanity_checking:
             self.warn_of_difference()
         return None
+
+    def _collect(self, trainer: Trainer, collector: Collector, batch: Any) -> None:
+        if self._error is not None:
+            return
+        try:
+            collector.add(batch)
+        except Exception as error:
+            # In a running training of several processes all of them come to `finish`, this one with its error.
+            if trainer.world_size == 1 or may_still_refuse(trainer):
+                self._collector = None
+                raise
+            self._error = error
 
     def finish(self) -> ProbeSet:
         """Return the probe set of the images that have been collected.
@@ -126,7 +139,7 @@ class ProbeSource:
         """
         collector, self._collector = self._collector, None
         assert collector is not None and self._data is not None
-        return self._data.finish(collector)
+        return self._data.finish(collector, self._error)
 
     def warn_of_difference(self) -> None:
         """Warn once if given probe images are unlike those of the validation, such as not normalised."""
