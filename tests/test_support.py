@@ -207,3 +207,72 @@ def test_a_layer_that_returns_a_tuple_is_said():
 
     with pytest.raises(ValueError, match="layer 'pair' to return one tensor .* but got tuple. Choose a module inside"):
         GradCAM(Net(), "pair")(torch.rand(1, 3, 8, 8))
+
+
+class Sensitive(nn.Module):
+    """Adds to its logits what the gradient of its input says, in several ways."""
+
+    def __init__(self, network, kind):
+        super().__init__()
+        self.network, self.kind = network, kind
+
+    def forward(self, images):
+        with torch.enable_grad():
+            inputs = images.detach().requires_grad_()
+            outputs = self.network(inputs)
+            if self.kind == "backward":
+                outputs.sum().backward()
+                return self.network(images) + inputs.grad.mean()
+            keeps, differentiable = self.kind != "runs twice" or self.training, self.kind == "twice differentiable"
+            (gradient,) = torch.autograd.grad(
+                outputs.sum(), inputs, retain_graph=keeps, create_graph=differentiable or self.training
+            )
+        if self.kind == "runs twice":
+            outputs = self.network(images)
+        return outputs + gradient.pow(2).sum(dim=(1, 2, 3))[:, None] * torch.tensor([0.0, 10.0, 0.0])
+
+
+class Branches(nn.Module):
+    """No way leads from one of its layers to the other."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.right = nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 3)
+
+    def forward(self, images):
+        return (self.left(images).sigmoid() * self.right(images).relu()).mean(dim=(2, 3))
+
+
+@pytest.mark.parametrize("kind", ["runs once", "runs twice", "twice differentiable", "backward"])
+@pytest.mark.parametrize("layers", [["features.6", "features.28"], ["features.29"], ["left", "right"]])
+def test_a_forward_that_takes_the_gradient_of_its_input_has_the_maps_of_the_definition(kind, layers):
+    torch.manual_seed(0)
+    network = Branches() if layers == ["left", "right"] else ThinVGG(batch_norm=False)
+    model, images = Sensitive(network, kind).double().eval(), torch.rand(2, 3, 64, 64).double()
+    layers, before, outputs = [f"network.{layer}" for layer in layers], snapshot(model), {}
+    found = GradCAM(model, layers)(images, 1).maps
+    assert_same(before, snapshot(model))
+    model.requires_grad_(False)
+    for layer in layers:
+        # A copy goes on, since a ReLU writes into its input. An output without a graph has to have one.
+        def keep(module, inputs, output, layer=layer):
+            outputs[layer] = output if output.requires_grad else output.detach().requires_grad_()
+            return outputs[layer].clone()
+
+        model.get_submodule(layer).register_forward_hook(keep)
+    gradients = torch.autograd.grad(model(images)[:, 1].sum(), [outputs[layer] for layer in layers])
+    expected = {
+        layer: (gradient.mean(dim=(2, 3), keepdim=True) * outputs[layer]).sum(dim=1).relu().detach()
+        for layer, gradient in zip(layers, gradients, strict=True)
+    }
+    assert_maps_close(found, expected)
+
+
+def test_a_training_whose_forward_takes_the_gradient_of_its_input_is_watched(fit, probe):
+    class Trains(ThinVGG):
+        def forward(self, images):
+            return Sensitive(super().forward, "runs once").train(self.training)(images)
+
+    callback = GradCAMCallback(probe, LAYERS)
+    fit(Trains(), callback, max_epochs=1, inference_mode=False)
+    assert [entry["epoch"] for entry in callback.history] == [0]

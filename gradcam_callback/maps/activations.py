@@ -20,7 +20,7 @@ class Activations:
 
     Attributes:
         by_layer: layer name -> the layer's output, in the order of recording.
-        leaves: the tensors at which the graph starts.
+        leaves: the tensors at which the backward pass ends.
         repeated: the layers that ran more than once. Their last output counts.
     """
 
@@ -29,13 +29,20 @@ class Activations:
         self.leaves: list[Tensor] = []
         self.repeated: list[str] = []
         self._versions: dict[str, int] = {}
+        # True once a layer lies inside of a graph of the forward's own.
+        self._is_inside = False
 
     def record(self, name: str, output: Tensor) -> Tensor:
         """Record a layer's output, and return the tensor with which the forward pass has to continue."""
         # Nothing before the first layer needs gradients, so the graph starts here. An output without gradients, such
         # as a parallel branch of the model, starts a graph of its own.
-        if not self.leaves or not output.requires_grad:
+        if not output.requires_grad:
             output = output.detach().requires_grad_()
+            self.leaves.append(output)
+        elif self._is_inside or not self.leaves:
+            # The graph starts before the first layer: the forward asks for the gradient of its input. It would find
+            # none behind a cut. The way back to one layer need not lead to another, so each is asked for.
+            self._is_inside = True
             self.leaves.append(output)
         if name in self.by_layer:
             self.repeated.append(name)
