@@ -190,7 +190,7 @@ class GradCAMCallback(Callback):
             with self._session.guard("every map of this run", trainers.may_still_refuse(trainer)):
                 self._start_evaluating(trainer, pl_module, self._source.look_at(trainer, pl_module, batch))
         # The session computes at the first batch only. Before, weight averaging has not swapped its weights in yet.
-        trainers.compute_shard(trainer, self._session, self.every_n_epochs, self.should_log(trainer))
+        self._compute_shard(trainer)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking:
@@ -266,7 +266,11 @@ class GradCAMCallback(Callback):
         with self._session.guard("every map of this run"):
             if self._source.collects:
                 self._start_evaluating(trainer, pl_module, self._source.finish())
-            trainers.compute_shard(trainer, self._session, self.every_n_epochs, self.should_log(trainer))
+            self._compute_shard(trainer)
+
+    def _compute_shard(self, trainer: Trainer) -> None:
+        if self.should_log(trainer):
+            trainers.compute_shard(trainer, self._session, self.every_n_epochs)
 
     def _start_evaluating(self, trainer: Trainer, pl_module: LightningModule, probe: ProbeSet | None) -> None:
         if probe is None:

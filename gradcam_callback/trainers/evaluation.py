@@ -22,10 +22,8 @@ from gradcam_callback.trainers.trainer import (
 )
 
 
-def compute_shard(trainer: Trainer, session: Session, every_n_epochs: int, is_due: bool) -> None:
-    """Compute this process's part of the evaluation of a validation, if the validation is to be logged."""
-    if not is_due:
-        return
+def compute_shard(trainer: Trainer, session: Session, every_n_epochs: int) -> None:
+    """Compute this process's part of the evaluation of a validation."""
     n_entries = sum(entry["epoch"] >= 0 for entry in session.state.history)
     is_last = is_last_entry(trainer, n_entries, every_n_epochs)
     session.compute_shard(trainer.global_rank, trainer.world_size, is_last)
