@@ -2,65 +2,32 @@
 
 from __future__ import annotations
 
-import math
 import random
 import warnings
 from collections.abc import Sequence, Sized
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import torch
-from PIL import Image
 from torch import Tensor
-from torchvision import tv_tensors
-from torchvision.datasets import DatasetFolder
-from torchvision.datasets.folder import default_loader
 from tqdm import tqdm
 
-from gradcam_callback.exceptions import GradCAMWarning, UserCodeError
-from gradcam_callback.probes.automatic import SPARE, propose_of_file
-from gradcam_callback.probes.batches import file_name, find_parts
-from gradcam_callback.probes.beside import PHOTOGRAPH_SUFFIXES
+from gradcam_callback.exceptions import GradCAMWarning
+from gradcam_callback.probes.automatic import SPARE
+from gradcam_callback.probes.batches import file_name
 from gradcam_callback.probes.checks import check_count, check_seed
-from gradcam_callback.probes.columns import (
-    Boxes,
-    find_boxes,
-    find_mask_column,
-    find_second_label,
-    fit_boxes,
-    name_unread_mask,
-)
+from gradcam_callback.probes.columns import find_second_label
 from gradcam_callback.probes.feed import Feed, Sample
+from gradcam_callback.probes.item_masks import find_mask, propose_mask
 from gradcam_callback.probes.items import ClassCount, CountClasses, Item, choose_per_class, without_empty_masks
 from gradcam_callback.probes.labels import all_classes, stored_labels, to_classes
-from gradcam_callback.probes.loaders import Loader, read_picture
-from gradcam_callback.probes.lookup import find_class_names, find_loader, find_transform, narrow, unwrap
-from gradcam_callback.probes.masks import from_image, is_box, looks_inverted, to_corners, warn_of_inverted
-from gradcam_callback.probes.pets import is_pets, leaves_masks_untransformed, trimap_to_mask
-from gradcam_callback.probes.transforms import (
-    MaskTransformError,
-    Transform,
-    blame_transform,
-    mask_to_image,
-    transform_mask,
-)
-from gradcam_callback.random_state import (
-    hash_random_state,
-    preserved_generators,
-    preserved_random_state,
-    seed_everything,
-)
-from gradcam_callback.saliency import Proposal, SaliencyNetwork
+from gradcam_callback.probes.lookup import find_class_names, unwrap
+from gradcam_callback.probes.masks import is_box, looks_inverted, warn_of_inverted
+from gradcam_callback.probes.origins import Origin, keeps_files_by_index
+from gradcam_callback.probes.transforms import MaskTransformError
+from gradcam_callback.random_state import hash_random_state, preserved_generators, preserved_random_state
 
 # The largest number of items that are collated at once.
 BATCH = 16
-# Names under which datasets keep the paths of their images by index.
-_PATHS = ("samples", "imgs", "_images", "image_paths", "img_paths", "image_files", "paths", "files", "filenames")
-# Files at most that are opened to see if they are those of the items.
-_MOST_OPENED = 4
 
 
 class Choice(NamedTuple):
@@ -116,27 +83,27 @@ def choose_items(
         if not feed.needs_labels:
             some = sorted(order[: spare * (max_images or per_class or 1)])
             loaded = _load(dataset, feed, [(index, 0) for index in some], seed)
-            return Choice(_make_items(dataset, feed, loaded, seed, automatic), None)
+            return Choice(_make_items(dataset, feed, loaded, automatic), None)
         spare *= times
         stored = stored_labels(dataset)
 
         def are_stored(items: Sequence[Item], loaded: Sequence[_Loaded]) -> bool:
             pairs = zip(items, loaded, strict=True)
-            return stored is None or all(item.label == int(stored[one.number]) for item, one in pairs)
+            return stored is None or all(item.label == int(stored[one.origin.index]) for item, one in pairs)
 
         if stored is not None and not _transforms_labels(dataset):
             pairs = [(index, int(stored[index])) for index in order]
             _warn_of_negative(pairs)
             chosen = choose_per_class(pairs, per_class, max_images, spare)
             loaded = _load(dataset, feed, chosen, seed)
-            items = [item._replace(present=None) for item in _make_items(dataset, feed, loaded, seed, automatic)]
+            items = [item._replace(present=None) for item in _make_items(dataset, feed, loaded, automatic)]
             if are_stored(items, loaded):
                 return Choice(items, _names_of(dataset, items, loaded))
         count = ClassCount(per_class, max_images, spare)
         pairs, one_hot = _scan(dataset, feed, order[:max_scanned], seed, count, count_classes)
         chosen = choose_per_class(pairs, per_class, max_images, spare)
         loaded = _load(dataset, feed, chosen, seed)
-        items = _make_items(dataset, feed, loaded, seed, automatic)
+        items = _make_items(dataset, feed, loaded, automatic)
         if one_hot:
             items = [item._replace(present=None) for item in items]
         fits = are_stored(items, loaded)
@@ -148,7 +115,7 @@ def choose_items(
 def _names_of(dataset: Any, items: Sequence[Item], loaded: Sequence[_Loaded]) -> list[str] | None:
     """Return the names of the classes of a dataset if they may belong to the labels of these items."""
     found, pairs = find_class_names(dataset), zip(items, loaded, strict=True)
-    if found is None or not all(found.fit(one.number, _classes(item)) for item, one in pairs):
+    if found is None or not all(found.fit(one.origin.index, _classes(item)) for item, one in pairs):
         return None
     return found.names
 
@@ -216,16 +183,14 @@ class _Loaded(NamedTuple):
     """An item of a dataset.
 
     Attributes:
-        number: of the item.
+        origin: where it comes from.
         label: that it was chosen for.
         item: as the dataset gave it.
-        state: of the random generators after it was loaded, see `hash_random_state`.
     """
 
-    number: int
+    origin: Origin
     label: int
     item: Any
-    state: int
 
 
 def _load(dataset: Any, feed: Feed, chosen: Sequence[tuple[int, int]], seed: int) -> list[_Loaded]:
@@ -235,11 +200,12 @@ def _load(dataset: Any, feed: Feed, chosen: Sequence[tuple[int, int]], seed: int
     """
     # Slow data would look like a hang. The bar appears after two seconds only.
     shown = tqdm(chosen, desc="GradCAM: reading images", delay=2, leave=False)
-    # The seed belongs to the item, so a random transform gives the same image every time.
-    loaded = [
-        _Loaded(index, label, feed.load(dataset, index, seed + index), hash_random_state()) for index, label in shown
-    ]
-    missing = [str(one.number) for one in loaded if one.item is None]
+    loaded = []
+    for index, label in shown:
+        # The seed belongs to the item, so a random transform gives the same image every time.
+        item = feed.load(dataset, index, seed + index)
+        loaded.append(_Loaded(Origin(dataset, feed, index, seed + index, hash_random_state()), label, item))
+    missing = [str(one.origin.index) for one in loaded if one.item is None]
     if len(missing) == len(loaded):
         raise ValueError(
             f"Expected the items of {feed.name} to hold images, but all {len(loaded)} that were read are None. Try "
@@ -255,7 +221,7 @@ def _load(dataset: Any, feed: Feed, chosen: Sequence[tuple[int, int]], seed: int
     return [one for one in loaded if one.item is not None]
 
 
-def _make_items(dataset: Any, feed: Feed, loaded: Sequence[_Loaded], seed: int, automatic: bool) -> list[Item]:
+def _make_items(dataset: Any, feed: Feed, loaded: Sequence[_Loaded], automatic: bool) -> list[Item]:
     """Send loaded items the way to the model, and find their masks.
 
     Args:
@@ -266,13 +232,12 @@ def _make_items(dataset: Any, feed: Feed, loaded: Sequence[_Loaded], seed: int, 
         # A collate function may pad images to the largest of their batch.
         samples = _collate(feed, loaded, len(loaded))
     items = []
-    origins = [_Origin(dataset, feed, one.number, seed + one.number, one.state) for one in loaded]
-    named_by_index = _keeps_files_by_index(dataset, loaded, origins)
-    for one, origin, sample in zip(loaded, origins, samples, strict=True):
-        item = _to_item(origin, one.label, one.item, sample)
+    named_by_index = keeps_files_by_index(dataset, [one.origin for one in loaded], [one.item for one in loaded])
+    for one, sample in zip(loaded, samples, strict=True):
+        item = _to_item(one, sample)
         if automatic and item.mask is None:
-            item = item._replace(propose=partial(_propose, origin, one.item))
-        path = _find_path(dataset, one.number) if named_by_index else None
+            item = item._replace(propose=partial(propose_mask, one.origin, one.item))
+        path = one.origin.path if named_by_index else None
         if path is not None:
             item = item._replace(name=path.stem)
         items.append(item)
@@ -285,7 +250,7 @@ def _collate(feed: Feed, loaded: Sequence[_Loaded], at_once: int) -> list[Sample
     samples: list[Sample] = []
     for start in range(0, len(loaded), at_once):
         some = loaded[start : start + at_once]
-        samples += feed.samples([one.item for one in some], [one.number for one in some])
+        samples += feed.samples([one.item for one in some], [one.origin.index for one in some])
     return samples
 
 
@@ -301,234 +266,16 @@ def _looks_inverted(item: Item) -> bool:
     return looks_inverted(mask.reshape(size) != 0)
 
 
-@dataclass(frozen=True)
-class _Origin:
-    """The origin of an item: its dataset, its number and its random steps.
-
-    Attributes:
-        dataset: that holds it.
-        feed: the way of the items to the model.
-        index: of the item.
-        seed: of its random steps.
-        state: as in `_Loaded`.
-    """
-
-    dataset: Any
-    feed: Feed
-    index: int
-    seed: int
-    state: int
-
-    @property
-    def part(self) -> Any:
-        """Return the part of the dataset that holds the item."""
-        return narrow(self.dataset, self.index)[0]
-
-    @property
-    def transform(self) -> Transform | None:
-        """Return the transform of the image."""
-        return find_transform(self.part)
-
-    @property
-    def loader(self) -> Loader:
-        """Return what reads the file of the item. Most datasets leave photographs lying that their EXIF data turn."""
-        return find_loader(self.part) or default_loader
-
-    def open(self) -> Image.Image | None:
-        """Return the file of the item in RGB, or None if the dataset does not know it."""
-        path = _find_path(self.dataset, self.index)
-        try:
-            return None if path is None else read_picture(path, self.loader).convert("RGB")
-        except (UserCodeError, ValueError):
-            return None  # the dataset reads it in a way of its own
-
-    def check_steps(self, size: tuple[int, int]) -> None:
-        """Refuse a transform with random steps that cannot be repeated.
-
-        Args:
-            size: the width and height of the untransformed image.
-
-        Raises:
-            MaskTransformError: something else in the item draws random numbers, too.
-        """
-        transform = self.transform
-        if transform is None:
-            return
-        seed_everything(self.seed)
-        before = hash_random_state()
-        with blame_transform():
-            transform(Image.new("RGB", size))
-        if hash_random_state() not in (before, self.state):
-            raise MaskTransformError(
-                "Expected random steps of the items in `dataset.transform` alone, so that a mask can repeat those of "
-                "its image, but the items draw other random numbers, too. Transform image and mask together, and give "
-                "the mask the size of its image."
-            )
-
-
-def _to_item(origin: _Origin, label: int, item: Any, sample: Sample) -> Item:
-    feed, index = origin.feed, origin.index
+def _to_item(loaded: _Loaded, sample: Sample) -> Item:
+    (origin, label, item), feed, index = loaded, loaded.origin.feed, loaded.origin.index
     if feed.needs_labels:
         own = to_classes(sample.label, f"the label of item {index}", feed.name)
         # The label is the item's own, whatever the dataset stores.
         label = label if label in own or not own else own[0]
     present = all_classes(sample.label) if feed.needs_labels else None
     try:
-        mask = _find_mask(origin, label, item, sample, present)
+        mask = find_mask(origin, label, item, sample, present)
     except MaskTransformError as error:
         warnings.warn(f"GradCAM: masks of {feed.name} are left out. {error}", GradCAMWarning, stacklevel=2)
         mask = None
     return Item(sample.image, label, mask, f"item {index}", present, file_name(item), sample.row)
-
-
-def _find_mask(origin: _Origin, label: int, item: Any, sample: Sample, present: Tensor | None) -> Any:
-    """Return the mask of an item in a form that `ProbeSet` takes, or None.
-
-    Raises:
-        MaskTransformError: it cannot follow its image.
-    """
-    mask = sample.mask
-    if mask is None and origin.feed.batch_transform is None:
-        # Masks of many sizes, or pictures, are left out by most collate functions.
-        try:
-            mask = find_parts(item, "", batched=False, needs_labels=False).masks
-        except ValueError:
-            mask = None  # the item has another form than its batch, in which everything else was found
-        if mask is None:
-            mask = find_mask_column(item, sample.image)
-        if mask is None:
-            mask = _find_boxes(origin, label, item, sample.image)
-        if mask is None:
-            _warn_of_unread_mask(item, sample.image)
-    return _read_mask(origin, mask, sample.image, label, present)
-
-
-def _warn_of_unread_mask(item: Any, image: Tensor) -> None:
-    unread = name_unread_mask(item, image)
-    if unread is not None:
-        warnings.warn(
-            f"GradCAM: {unread}, is left out as a mask. Expected bool, a picture, or 0 and 1 of the image's size "
-            f"{tuple(image.shape[-2:])}. Transform it like the image, or give it another name.",
-            GradCAMWarning,
-            stacklevel=2,
-        )
-
-
-def _find_boxes(origin: _Origin, label: int, item: Any, image: Tensor) -> Tensor | None:
-    """Return the boxes in the columns of an item, in pixels of its image; None without any, or if they may not fit."""
-    if find_boxes(item, "") is None:
-        return None
-    found = find_class_names(origin.dataset)
-    is_named = found is not None and found.fit(origin.index, [label]) and label < len(found.names)
-    boxes = find_boxes(item, found.names[label] if found is not None and is_named else "")
-    try:
-        fitted = None if boxes is None else _fit(origin, boxes, image)
-    except UserCodeError:
-        # The user's transform may need more than an image.
-        fitted = None
-    if fitted is None:
-        warnings.warn(
-            "GradCAM: boxes in item['objects'] are left out. They belong to the untransformed image, whose size or "
-            "transform is not known. Give them as torchvision.tv_tensors.BoundingBoxes in pixels of the transformed "
-            "image.",
-            GradCAMWarning,
-            stacklevel=2,
-        )
-    return fitted
-
-
-def _fit(origin: _Origin, boxes: Boxes, image: Tensor) -> Tensor | None:
-    try:
-        if boxes.size is not None:
-            origin.check_steps(boxes.size)
-        return fit_boxes(boxes, image, origin.transform, origin.seed, origin.open)
-    except (MaskTransformError, UserCodeError):
-        raise
-    except ValueError as error:
-        raise ValueError(f"Cannot read the boxes of item {origin.index}. {error}") from error
-
-
-def _read_mask(origin: _Origin, mask: Any, image: Tensor, label: int, present: Tensor | None) -> Any:
-    """Bring the mask of an item into a form that `ProbeSet` takes, with the geometry of its image."""
-    if mask is None:
-        return None
-    part, transform, size = origin.part, origin.transform, image.shape[1:]
-    if any(is_pets(inner) for inner in unwrap(part)):
-        mask = trimap_to_mask(mask)
-    elif isinstance(mask, Image.Image):
-        try:
-            mask = from_image(mask)
-        except ValueError as error:
-            raise ValueError(f"Cannot read the mask of item {origin.index}. {error}") from error
-    elif present is not None and np.shape(mask)[:-2] == present.shape:
-        # One mask per class: (K, H, W).
-        mask = mask[label]
-    if isinstance(mask, tv_tensors.BoundingBoxes) and transform is not None and mask.canvas_size != tuple(size):
-        # `dataset.transform` is for the image alone, and the boxes have not gone through it.
-        mask = _fit(origin, Boxes(to_corners(mask), mask.canvas_size[::-1]), image)
-    elif isinstance(mask, Tensor) and mask.ndim == 2 and not is_box(mask, size) and transform is not None:
-        # `dataset.transform` is for the image alone. A mask of another size has not gone through it.
-        if mask.shape != size or leaves_masks_untransformed(part):
-            drawn = mask_to_image(mask)
-            origin.check_steps(drawn.size)
-            mask = transform_mask(drawn, transform, origin.seed, origin.open)
-    return mask
-
-
-def _propose(origin: _Origin, item: Any, network: SaliencyNetwork) -> Proposal | None:
-    """Propose a mask from the file of an item; None if the mask would not fit."""
-    photograph, transform = _open_file(origin, item), origin.transform
-    if photograph is None or transform is None:
-        return None
-    return propose_of_file(network, photograph.convert("RGB"), transform, origin.seed)
-
-
-def _open_file(origin: _Origin, item: Any) -> Image.Image | None:
-    """Open the file of an item.
-
-    Returns:
-        None unless `dataset.transform` alone makes the image of the item out of the file.
-    """
-    path, transform = _find_path(origin.dataset, origin.index), origin.transform
-    if path is None or transform is None or not path.is_file():
-        return None
-    for loader in (origin.loader, None):
-        try:
-            photograph = read_picture(path, loader)
-            seed_everything(origin.seed)
-            image = torch.as_tensor(transform(photograph))
-            own = find_parts(item, "", batched=False, needs_labels=False).images
-        except Exception:
-            # The user's transform may need more than an image. The probe image itself serves as well.
-            return None
-        if torch.equal(image, torch.as_tensor(own)):
-            return photograph
-    return None
-
-
-def _keeps_files_by_index(dataset: Any, loaded: Sequence[_Loaded], origins: Sequence[_Origin]) -> bool:
-    """Return True if a dataset certainly keeps the paths of its images by the index of the item.
-
-    A dataset of the user's may draw its items in an order of its own, so some of its files are looked into.
-    """
-    inner = dataset
-    while isinstance(inner, torch.utils.data.Subset):
-        inner = inner.dataset
-    if isinstance(inner, DatasetFolder) or type(inner).__module__.startswith("torchvision."):
-        return True
-    some = list(zip(loaded, origins, strict=True))[:: math.ceil(len(loaded) / _MOST_OPENED)]
-    return all(_open_file(origin, one.item) is not None for one, origin in some)
-
-
-def _find_path(dataset: Any, index: int) -> Path | None:
-    """Return the path of the file of an item, as the dataset has it; None if the dataset does not know it."""
-    dataset, index = narrow(dataset, index)
-    if isinstance(dataset, torch.utils.data.Subset):
-        return _find_path(dataset.dataset, dataset.indices[index])
-    for name in _PATHS:
-        paths = getattr(dataset, name, None)
-        if isinstance(paths, (list, tuple, np.ndarray)) and len(paths) == len(dataset):
-            path = paths[index][0] if isinstance(paths[index], (list, tuple)) else paths[index]
-            if isinstance(path, (str, Path)) and str(path).lower().endswith(PHOTOGRAPH_SUFFIXES):
-                return Path(path)
-    return None
