@@ -1,0 +1,140 @@
+"""The labels of probe images, and the names of their classes, which nothing but the data themselves can tell."""
+
+import types
+
+import pytest
+import torch
+from conftest import ThinVGG
+from PIL import Image
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
+
+from gradcam_callback import GradCAMCallback, GradCAMWarning, ProbeSet
+from gradcam_callback.probes.transforms import to_tensor
+
+LAYER = "block5_conv3"
+
+
+def test_a_column_of_labels_is_one_label_per_image():
+    probe = ProbeSet(torch.rand(3, 3, 8, 8), torch.tensor([[0], [1], [1]]))
+    assert probe.labels.tolist() == [0, 1, 1] and not probe.multi_label
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_images_without_a_class_are_left_out(trainer, toys, stored):
+    class Data(list):
+        pass
+
+    data = Data((image, -1 if i < 6 else label) for i, (image, label, _) in enumerate(toys.items))
+    if stored:
+        data.targets = [label for _, label in data]
+    with pytest.warns(GradCAMWarning, match=r"6 of \d+ images have the label -1, which is no class"):
+        assert min(ProbeSet.from_dataset(data, per_class=2).labels) == 0
+    with pytest.raises(ValueError, match="all are negative"), pytest.warns(GradCAMWarning):
+        ProbeSet.from_dataset(Data(data[:6]), per_class=2)
+
+
+class TwoClasses(Dataset):
+    """Makes other labels of those of the dataset inside."""
+
+    def __init__(self, toys):
+        self.dataset = toys
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, index):
+        image, label, _ = self.dataset[index]
+        return image, int(label == 2)
+
+
+def test_names_of_other_classes_are_not_shown(trainer, toys):
+    toys.classes = ["star", "heart", "moon"]
+    callback, loader = GradCAMCallback(target_layers=LAYER), DataLoader(TwoClasses(toys), 6)
+    trainer(callback, max_epochs=1).fit(ThinVGG(2), loader, loader)
+    assert callback.probe_set.class_names is None
+
+
+class Relabels(TwoClasses):
+    """Gives the labels of the dataset inside other numbers, without another word."""
+
+    def __init__(self, dataset, change):
+        super().__init__(dataset)
+        self.change = change
+
+    def __getitem__(self, index):
+        image, label = self.dataset[index][:2]
+        return image, self.change(label)
+
+
+def same(label):
+    return label
+
+
+def turned(label):
+    return 2 - label
+
+
+class Named(list):
+    """Items in memory, with names of their classes; of the kinds of datasets, each stores its labels otherwise."""
+
+    classes = ["star", "heart", "moon"]
+
+
+def stores(toys, where):
+    data = Named((image, label) for image, label, _ in toys.items)
+    labels = [label for _, label in data]
+    if where == "Hugging Face":
+        data.classes, data.features = None, {"label": types.SimpleNamespace(names=Named.classes)}
+        data.with_format = lambda _: {"label": labels}
+    elif where is not None:
+        setattr(data, where, labels)
+    return data
+
+
+@pytest.mark.parametrize("where", ["targets", "labels", "_labels", "Hugging Face"])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda data, change: Relabels(data, change),
+        lambda data, change: Relabels(Relabels(data, same), change),
+        lambda data, change: Relabels(Subset(data, range(3, 15)), change),
+        lambda data, change: Subset(Relabels(data, change), range(3, 15)),
+        lambda data, change: ConcatDataset([data, Relabels(data, change)]),
+        lambda data, change: Relabels(ConcatDataset([data, data]), change),
+        lambda data, change: Relabels(data, lambda label: torch.eye(3)[change(label)]),
+    ],
+)
+def test_names_of_a_dataset_inside_are_shown_only_if_the_labels_are_those_there(toys, where, wrap):
+    data = stores(toys, where)
+    assert ProbeSet.from_dataset(wrap(data, same), 8).class_names == Named.classes
+    assert ProbeSet.from_dataset(wrap(data, turned), 8).class_names is None
+
+
+def test_names_that_nothing_proves_are_not_shown(toys):
+    nothing_stored, stored = stores(toys, None), stores(toys, "targets")
+    other = stores(toys, "targets")
+    other.classes = ["sun", "heart", "moon"]
+    longer = Relabels(stored, same)
+    longer.dataset = ConcatDataset([stored, stored])
+    longer.__class__ = type("Half", (Relabels,), {"__len__": lambda self: 18})
+    for data in (Relabels(nothing_stored, same), ConcatDataset([stored, other]), longer):
+        assert ProbeSet.from_dataset(data).class_names is None
+    assert ProbeSet.from_dataset(Subset(nothing_stored, range(9))).class_names == Named.classes
+
+
+def test_a_folder_is_refused_if_the_labels_of_the_data_are_not_those_of_the_names(watch, toys, tmp_path):
+    for name in Named.classes:
+        (tmp_path / "probe" / name).mkdir(parents=True)
+        Image.new("RGB", (48, 48), "orange").save(tmp_path / "probe" / name / "a.png")
+    data = Relabels(stores(toys, "targets"), turned)
+    data.transform = to_tensor
+    with pytest.raises(ValueError, match="labels of the classes star, heart, moon, .* but item 0 has another"):
+        watch(ThinVGG(), DataLoader(data, 6), GradCAMCallback(tmp_path / "probe", LAYER))
+    # The same names with the numbers of the labels are no mistake.
+    named = ProbeSet.from_folder(tmp_path / "probe", class_names=Named.classes[::-1])
+    watch(ThinVGG(), DataLoader(data, 6), GradCAMCallback(named, LAYER))
+    data.change = same
+    with pytest.warns(GradCAMWarning, match="may be of the wrong classes, since 'moon' is class 0 in the probe"):
+        watch(ThinVGG(), DataLoader(data, 6), GradCAMCallback(named, LAYER))
+    callback = watch(ThinVGG(), DataLoader(data, 6), GradCAMCallback(tmp_path / "probe", LAYER))
+    assert callback.probe_set.class_names == Named.classes
