@@ -331,7 +331,7 @@ def main() -> None:
     except BrokenPipeError:
         # The reader, such as head, has seen enough. Python would complain once more when it closes the output.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         sys.exit(str(error))
 
 

@@ -153,6 +153,7 @@ def test_objects_of_the_class_count_or_all_if_none_has_its_name(lion):
         (b"\xff\xfe\0", ["UnicodeDecodeError"]),
         ("[" * 100_000, ["JSON, as labelme writes it"]),
         ({"imageWidth": 30}, ["to have the size of its image, 60 x 40, but got 30 x 40. Use the image that was"]),
+        ({"imageWidth": "wide"}, ["numbers as imageWidth and imageHeight", "'wide' and 40"]),
         ({"imageWidth": 40, "imageHeight": 60}, ["but got 40 x 60", "its EXIF data"]),
         ({"shapes": [{}]}, ["polygons, rectangles, circles and masks", "shape 0 'None' of type None with"]),
         ({"shapes": [shape("polygon", SQUARE[:2])]}, ["shape 0 'mountain_lion' of type 'polygon'", "Correct it in"]),

@@ -2,6 +2,7 @@
 
 import types
 
+import numpy as np
 import pytest
 import torch
 from conftest import ThinVGG
@@ -108,6 +109,14 @@ def test_names_of_a_dataset_inside_are_shown_only_if_the_labels_are_those_there(
     data = stores(toys, where)
     assert ProbeSet.from_dataset(wrap(data, same), 8).class_names == Named.classes
     assert ProbeSet.from_dataset(wrap(data, turned), 8).class_names is None
+
+
+@pytest.mark.parametrize("sequence", [np.array, tuple])
+def test_names_may_stand_in_any_sequence(toys, sequence):
+    toys.classes = sequence(["star", "heart", "moon"])
+    assert ProbeSet.from_dataset(toys).class_names == ["star", "heart", "moon"]
+    toys.classes = sequence([])
+    assert ProbeSet.from_dataset(toys).class_names is None
 
 
 def test_names_that_nothing_proves_are_not_shown(toys):

@@ -15,7 +15,7 @@ from gradcam_callback import GradCAMWarning, ProbeSet
 from gradcam_callback.exceptions import UserCodeError, blame
 from gradcam_callback.probes import batches
 from gradcam_callback.probes.batches import describe, find_parts, is_label, row_of
-from gradcam_callback.probes.feed import Feed
+from gradcam_callback.probes.feed import Feed, fill_row
 from gradcam_callback.probes.labels import all_classes, to_classes
 
 pytestmark = pytest.mark.sixteen_images
@@ -261,6 +261,29 @@ def test_a_batch_is_cut_into_the_batches_of_its_images():
     assert row_of(Sample(images, torch.arange(3)), 2, 3).label.tolist() == [2]
     data = TensorDataset(images, torch.arange(3))
     assert row_of(next(iter(DataLoader(data, batch_size=3))), 0, 3)[1].tolist() == [0]
+
+
+class Encoding(UserDict):
+    """A mapping whose values are attributes, too, as that of a tokenizer of Hugging Face."""
+
+    def __getattr__(self, name):
+        if name in self.__dict__.get("data", ()):
+            return self.data[name]
+        raise AttributeError(name)
+
+
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_a_row_of_a_batch_that_passes_by_has_the_form_of_the_batch(n):
+    images, paths = torch.rand(n, 3, 4, 4), [f"{i}.jpg" for i in range(n)]
+    three = namedtuple("Three", "image label path")
+    feed = Feed(collate=None)
+    for make in (lambda *parts: parts, lambda *parts: [*parts], three):
+        for i, sample in enumerate(feed.samples_of(make(images, torch.arange(n), paths))):
+            image, label, path = row = fill_row(sample.row, sample.image[None])
+            assert type(row) is type(make(1, 2, 3))
+            assert torch.equal(image, images[i : i + 1]) and label.tolist() == [i] and path == [paths[i]]
+    for sample in feed.samples_of(Encoding(pixel_values=images, labels=torch.arange(n))):
+        assert fill_row(sample.row, sample.image[None]).pixel_values.shape == (1, 3, 4, 4)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5])

@@ -193,16 +193,16 @@ class LosesMaps(GradCAMCallback):
 
 
 class Scheduled(ThinVGG):
-    def __init__(self, monitor="gradcam/lift/block5_conv3"):
+    def __init__(self, monitor="gradcam/lift/block5_conv3", strict=True):
         super().__init__()
-        self.monitor = monitor
+        self.monitor, self.strict = monitor, strict
 
     def configure_optimizers(self):
         optimizer = torch.optim.AdamW(self.parameters(), lr=1e-3)
         scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode="max", patience=9)
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "monitor": self.monitor, "strict": True},
+            "lr_scheduler": {"scheduler": scheduler, "monitor": self.monitor, "strict": self.strict},
         }
 
 
@@ -252,9 +252,18 @@ def test_a_monitor_that_need_not_come_or_belongs_to_another_is_left_alone(fit, p
     unmasked = ProbeSet(probe.images, probe.labels)
     lenient = EarlyStopping("gradcam/lift/block5_conv3", strict=False)
     fit(ThinVGG(), GradCAMCallback(unmasked, "block5", views="layer"), lenient, max_epochs=1)
+    with pytest.warns(RuntimeWarning, match="ReduceLROnPlateau conditioned on metric"):
+        fit(Scheduled(strict=False), GradCAMCallback(unmasked, "block5", views="layer"), max_epochs=1)
     below = GradCAMCallback(probe, "block5", tag_prefix="gradcam/masked", views="layer")
     of_other = EarlyStopping("gradcam/masked/lift/block5_conv3", mode="max")
     fit(ThinVGG(), GradCAMCallback(unmasked, "block5", views="layer"), below, of_other, max_epochs=1)
+
+
+def test_of_two_monitors_of_one_scalar_each_counts(fit, probe):
+    unmasked = ProbeSet(probe.images, probe.labels)
+    stop = EarlyStopping("gradcam/lift/block5_conv3", mode="max")
+    with pytest.raises(ValueError, match="the monitor of EarlyStopping .* never comes"):
+        fit(Scheduled(strict=False), GradCAMCallback(unmasked, "block5"), stop)
 
 
 def test_a_folder_with_logs_of_before_stays_when_a_start_is_refused(fit, probe, tmp_path):

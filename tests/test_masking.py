@@ -1,6 +1,7 @@
 """Masking photographs: what the command and its local server write, refuse and remember."""
 
 import errno
+import io
 import json
 import signal
 import subprocess
@@ -244,6 +245,28 @@ def test_broken_photographs_and_masks_are_named_and_do_not_stop_the_others(brigh
             assert kept.size == (9, 9), "accept all overwrites nothing"
 
 
+@pytest.mark.parametrize("kind", ["white on transparent", "colours", "palette", "0 and 1", "16 bits"])
+def test_a_mask_that_is_there_is_shown_as_a_probe_set_reads_it(bright, folder, kind):
+    marked = inside((5, 5, 30, 30))
+    levels, grey = marked.astype(np.uint8), np.full((*marked.shape, 3), 255, np.uint8)
+    mask = {
+        "white on transparent": Image.fromarray(np.dstack([grey, levels * 255])),
+        "colours": Image.fromarray(levels[..., None] * np.array([200, 0, 0], np.uint8)),
+        "palette": Image.fromarray(levels * 3),
+        "0 and 1": Image.fromarray(levels),
+        "16 bits": Image.fromarray(levels.astype(np.uint16) * 60_000),
+    }[kind]
+    if kind == "palette":
+        mask.putpalette([0, 0, 0, *[90, 20, 20] * 4])
+    mask.save(folder / "cat/a.mask.png")
+    assert np.array_equal(ProbeSet.from_folder(folder).masks[0].numpy(), marked)
+    with serving(folder) as (_, server):
+        client = Client(server)
+        assert statuses(client.wait())[0] == "done"
+        with Image.open(io.BytesIO(client.get("/mask/0").content)) as shown:
+            assert np.array_equal(np.asarray(shown.convert("L")) > 127, marked)
+
+
 def test_what_else_marks_an_object_counts_as_done_and_stays(bright, folder):
     picture((1, 1, 9, 9)).convert("L").save(folder / "cat/a_mask.png")
     shape = {"label": "cat", "shape_type": "rectangle", "points": [[5, 5], [30, 30]]}
@@ -335,6 +358,15 @@ def test_auto_writes_what_passes_names_the_rest_and_serves_nothing(bright, folde
     with Image.open(folder / SHEET) as sheet:
         assert sheet.width > 300
     assert ProbeSet.from_folder(folder).has_mask.tolist() == [True, True, False], "the sheet is no photograph"
+
+
+def test_auto_leaves_cut_outs_alone_and_does_not_call_them_left_out(bright, folder, output_of):
+    cut = picture((10, 10, 40, 40)).convert("RGBA")
+    cut.putalpha(cut.convert("L"))
+    cut.save(folder / "dog/d.png")
+    printed = output_of(folder, "--auto")
+    assert "dog/d.png" not in printed and "Accepted 2 of 3 automatic masks." in printed
+    assert "3 of 4 photographs are done." in printed
 
 
 def test_a_sheet_that_cannot_show_all_says_so(bright, folder, output_of, monkeypatch):

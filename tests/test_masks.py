@@ -214,6 +214,10 @@ def test_coco_says_what_is_missing(coco, monkeypatch):
         ProbeSet.from_coco(coco / "empty.json", coco / "images")
     only_dogs = ProbeSet.from_coco(path, coco / "images", categories=["dog"])
     assert only_dogs.names == ["dog-2"] and int(only_dogs.masks.sum()) == 40 * 20, "the cat beside them does not count"
+    content["annotations"] = [{"id": 1, "image_id": 1, "category_id": 99, "area": 5, "bbox": [0, 0, 9, 9]}]
+    (coco / "strange.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"of the categories \[17, 18\] in '.*strange.json', but some are of \[99\]"):
+        ProbeSet.from_coco(coco / "strange.json", coco / "images")
     monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
     with pytest.raises(ImportError, match=r"needs pycocotools. .* pip install 'gradcam-callback\[coco\]'"):
         ProbeSet.from_coco(path, coco / "images")
@@ -230,6 +234,15 @@ def test_coco_boxes_without_an_outline_are_boxes(coco):
     assert_masks_lie_on_red(probe)
     assert probe.box_masks.tolist() == [True, False] and probe.has_box_masks
     assert not ProbeSet.from_coco(coco / "instances.json", coco / "images").has_box_masks
+
+
+def test_coco_without_area_and_box_counts_what_is_drawn_and_key_points_mark_nothing(coco):
+    content = json.loads((coco / "instances.json").read_text())
+    for annotation in content["annotations"]:
+        del annotation["area"], annotation["bbox"]
+    content["annotations"].append({"id": 9, "image_id": 2, "category_id": 17, "keypoints": [1, 1, 2]})
+    (coco / "outlines.json").write_text(json.dumps(content))
+    assert ProbeSet.from_coco(coco / "outlines.json", coco / "images").names == ["cat-1", "dog-2"]
 
 
 def test_coco_of_crowds_alone_takes_them_as_objects(coco):

@@ -132,6 +132,7 @@ def test_long_runs_are_thinned_from_the_first_to_the_last_epoch(thin, fit, tmp_p
     (run,) = read_runs(tmp_path / "run")
     epochs = [run.entries[step]["epoch"] for step in run.pick(3)]
     assert epochs == [0, 2, 5] and run.pick(99) == list(run.entries)
+    assert run.pick(1) == list(run.entries)[-1:]
     write_report(tmp_path / "run", tmp_path / "focus.html", max_epochs=3)
     (shown,) = data_of(tmp_path / "focus.html")
     assert [entry["epoch"] for entry in shown["entries"]] == epochs
@@ -231,6 +232,8 @@ def test_what_is_no_run_is_said(tmp_path, prepare, message):
         write_report(tmp_path / "empty", tmp_path / "focus.html")
     with pytest.raises(ValueError, match="Expected the folder of a run, but got none"):
         write_report([], tmp_path / "focus.html")
+    with pytest.raises(ValueError, match="Expected `max_epochs` to be 1 or more, but got 0"):
+        write_report(tmp_path, tmp_path / "focus.html", max_epochs=0)
 
 
 def test_records_of_another_version_are_refused(run, tmp_path):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from gradcam_callback import GradCAM, GradCAMWarning, ProbeSet
+from gradcam_callback import GradCAM, GradCAMWarning, ProbeSet, Style
 from gradcam_callback.exceptions import UserCodeError
 from gradcam_callback.run import Evaluator, RunState, Session, Tags
 from gradcam_callback.writers.event_writer import SurvivingEventWriter
@@ -61,6 +61,27 @@ def test_an_error_is_raised_before_training_and_a_warning_later(session, error, 
         raise error
     with pytest.warns(GradCAMWarning, match=message), session.guard("every map"):
         raise error
+
+
+def test_an_entry_that_was_lost_is_not_revised_in_place_of_the_one_before(thin, toys, session, monkeypatch):
+    session.start(Evaluator(GradCAM(thin, "block5_conv3"), ProbeSet.from_dataset(toys, 2)), Style(), ("overview",))
+
+    def add(epoch):
+        session.compute_shard(0, 1)
+        session.add(session.merge([session.take_shard()], 0), epoch, epoch + 1)
+
+    add(0)
+    add(1)
+    assert session.asked_a_part
+
+    def fail(*_, **__):
+        raise ArithmeticError("an accident")
+
+    add(2)
+    monkeypatch.setattr(RunState, "add", fail)
+    with pytest.warns(GradCAMWarning, match="an accident"):
+        add(3)
+    assert [entry["epoch"] for entry in session.state.history] == [0, 1, 2] and not session.asked_a_part
 
 
 def test_a_device_without_memory_is_not_blamed_on_the_images(thin, toys, monkeypatch):

@@ -274,6 +274,14 @@ def test_labels_are_checked_once_the_number_of_classes_is_known(thin):
         cam.check_labels(torch.tensor([99]))
 
 
+def test_with_several_labels_any_of_them_is_right_and_has_no_rival(thin, toys):
+    probe = ProbeSet(torch.stack([image for image, _, _ in toys.items[:2]]), torch.tensor([[1, 1, 0], [0, 1, 1]]))
+    with torch.no_grad():
+        thin.classifier[-1].bias.copy_(torch.tensor([9.0, 8.0, -9.0]))
+    evaluation = Evaluator(GradCAM(thin, "block5_conv3"), probe, "contrast").evaluate()
+    assert probe.labels.tolist() == [0, 1, 1, 2] and sorted(evaluation.rivals) == [3]
+
+
 def test_without_a_wrong_prediction_there_are_no_rivals(thin, toys):
     images = torch.stack([image for image, _, _ in toys.items[:2]])
     predicted = predicted_class(GradCAM(thin, "block5_conv3").predict(images))

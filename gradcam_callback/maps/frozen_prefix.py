@@ -336,7 +336,8 @@ def _fingerprint(images: Tensor) -> tuple[object, ...]:
     """Return a cheap key for the images under the current autocast; `_identical` decides among equal keys."""
     device = images.device.type
     autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-    return autocast, float(images.sum(dtype=torch.float64))
+    # Apple's GPU has no float64.
+    return autocast, float(images.sum(dtype=torch.float32))
 
 
 def _run(modules: Iterable[nn.Module], images: Tensor) -> Tensor:

@@ -220,6 +220,7 @@ class GradCAM:
             >>> torch.allclose(logits, model.eval()(images)), logits.requires_grad
             (True, False)
         """
+        check_images(images)
         with borrowed(self.model, PRECISIONS[self.precision]):
             kind = self._kind_of_ending(images, forward)
             (logits,) = compute_in_chunks(

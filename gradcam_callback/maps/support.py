@@ -61,12 +61,20 @@ def mixes_images(model: nn.Module) -> bool:
 
 def has_graph(outputs: object) -> bool:
     """Return True if a gradient can go back from what a model returned, or from a part of it."""
-    if isinstance(outputs, Tensor):
-        return outputs.requires_grad
-    if isinstance(outputs, Mapping):
-        return any(map(has_graph, outputs.values()))
-    parts = outputs if isinstance(outputs, (list, tuple)) else getattr(outputs, "__dict__", {}).values()
-    return any(map(has_graph, parts))
+    seen: set[int] = set()
+
+    def search(part: object) -> bool:
+        # An output may refer to itself.
+        if id(part) in seen:
+            return False
+        seen.add(id(part))
+        if isinstance(part, Tensor):
+            return part.requires_grad
+        if isinstance(part, Mapping):
+            return any(map(search, part.values()))
+        return any(map(search, part if isinstance(part, (list, tuple)) else getattr(part, "__dict__", {}).values()))
+
+    return search(outputs)
 
 
 def name_obstacle(model: nn.Module, target_detaches: bool) -> str:

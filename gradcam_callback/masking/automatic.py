@@ -39,26 +39,29 @@ def mask_automatically(folder: Path) -> Iterator[str]:
     session.network.load()
     if session.network.missing is not None:
         raise ValueError(f"Expected --auto to find the network, but there is none. {session.network.missing}")
-    new = [i for i in range(len(session)) if session.progress(i).status is Status.WAITING]
+    waiting = [i for i in range(len(session)) if session.progress(i).status is Status.WAITING]
     cells: list[MaskCell] = []
-    for index in new:
+    for index in waiting:
         session.propose(index)
         progress = session.progress(index)
         name = session.photographs[index].key
         if progress.status is Status.UNREADABLE:
             yield f"left out: {progress.reason}"
             continue
+        if progress.status is Status.DONE:
+            continue  # a cut-out is its own mask
         if progress.status is not Status.PROPOSED:
             yield f"left out: {name}: {progress.reason}"
         if len(cells) < _MOST_CELLS:
             cells.append(_draw_cell(session, index))
+    n_new = sum(session.progress(index).status is not Status.DONE for index in waiting)
     accepted = session.accept_proposals()
-    yield f"Accepted {accepted} of {len(new)} automatic masks."
+    yield f"Accepted {accepted} of {n_new} automatic masks."
     sheet_path = _next_sheet(folder)
     # Of doubtful ones alone, a sheet would be written at each run.
     if cells and (accepted or sheet_path.name == SHEET):
-        shown = f"; the first {len(cells)} are shown" if _MOST_CELLS == len(cells) < len(new) else ""
-        note = f"bright: the mask; {accepted} of {len(new)} are used{shown}; look for wrong ones"
+        shown = f"; the first {len(cells)} are shown" if _MOST_CELLS == len(cells) < n_new else ""
+        note = f"bright: the mask; {accepted} of {n_new} are used{shown}; look for wrong ones"
         sheet = mask_sheet("Automatic masks", note, sorted(cells, key=lambda cell: cell.doubt is None))
         write_whole(sheet_path, encode_jpeg(sheet, _QUALITY).data)
         yield f"Look at them{shown}: {sheet_path}"

@@ -35,8 +35,11 @@ export class MaskCanvas {
     this.resize();
   }
 
+  // Without a photograph nothing is marked, so that no mask is sent for the next one if that cannot be opened.
   close() {
     this.photograph = null;
+    this.steps = [];
+    this.share = 0;
   }
 
   get edited() {

@@ -11,13 +11,12 @@ import numpy as np
 from PIL import Image
 
 from gradcam_callback.masking.photographs import Photograph, write_whole
+from gradcam_callback.probes import from_image
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 # Hidden, so that `ProbeSet.from_folder` passes it by.
 RECORD = ".masks.json"
 _NO_OBJECT = "no_object"
-# White in masks of 0 and 1, of 8 bits and of 16 bits, and the void of labels.
-_WHITES, _VOID = (1, 255, 65535), 255
 
 
 def encode_mask(mask: Mask) -> bytes:
@@ -28,14 +27,14 @@ def encode_mask(mask: Mask) -> bytes:
 
 
 def decode_mask(data: bytes, size: tuple[int, int]) -> Mask:
-    """Return the mask in a PNG, True above half of white.
+    """Return the mask in a PNG, as `ProbeSet.from_folder` reads it.
 
     Args:
         data: the file.
         size: width and height that it must have, in pixels.
 
     Raises:
-        ValueError: it is no PNG, has another size, or marks nothing.
+        ValueError: it is no PNG, has another size, marks nothing, or is no mask.
     """
     try:
         image = Image.open(io.BytesIO(data), formats=["PNG"])
@@ -49,22 +48,10 @@ def decode_mask(data: bytes, size: tuple[int, int]) -> Mask:
             f"Expected a mask of {size[0]} x {size[1]} pixels, as the photograph is shown, but got {image.width} x "
             f"{image.height}. Draw it again."
         )
-    mask = _find_marked(image)
+    mask: Mask = from_image(image).numpy()
     if not mask.any():
         raise ValueError("Expected a mask that marks the object, but it marks nothing. Press N if there is no object.")
     return mask
-
-
-def _find_marked(image: Image.Image) -> Mask:
-    """Return True on the object, as `ProbeSet.from_folder` reads black and white images, and labels with colours."""
-    if image.mode == "P" and np.ptp(np.asarray(image.convert("RGB")), axis=2).any():
-        labels = np.asarray(image)
-        marked: Mask = (labels != 0) & (labels != _VOID)
-        return marked
-    levels = np.asarray(image if image.mode.startswith("I") else image.convert("L"))
-    white = next((white for white in _WHITES if levels.max() <= white), _WHITES[-1])
-    above: Mask = levels > white / 2
-    return above
 
 
 class Record:

@@ -260,6 +260,7 @@ async function poll() {
       if (proposes && !editor.canvas.edited && editor.canvas.isEmpty) await run(() => fill(current));
     }
   } catch (error) {
+    polling = false;
     say(error.message, true);
     return;
   }

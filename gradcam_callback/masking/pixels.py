@@ -11,7 +11,7 @@ from gradcam_callback.masking.mask_files import Mask
 
 # The longer side of what the page draws on, and of a small photograph on the contact sheet, in pixels.
 SHOWN, SMALL = 2048, 400
-# The brightness outside of a mask, and the colour and width of its outline in pixels. page.js has the same.
+# The brightness outside of a mask, and the colour and width of its outline in pixels. canvas.js has the same.
 _DIM, _OUTLINE, _WIDTH = 0.35, (255, 225, 26), 2
 _QUALITY = 90
 

@@ -44,9 +44,11 @@ class LoggedRun:
         return folder.name
 
     def pick(self, max_epochs: int) -> list[int]:
-        """Return the steps of at most ``max_epochs`` entries, evenly spread, with the first and the last."""
+        """Return the steps of at most ``max_epochs`` entries, evenly spread, with the last and the first."""
         steps, count = list(self.entries), len(self.entries)
-        return [steps[int(place)] for place in np.unique(np.linspace(0, count - 1, min(max_epochs, count)).round())]
+        # Backwards, since of one entry the last one counts.
+        places = np.linspace(count - 1, 0, min(max_epochs, count)).round()
+        return [steps[int(place)] for place in np.unique(places)]
 
     def describe(self, max_epochs: int) -> dict[str, Any]:
         """Return the run as the page reads it, with at most so many entries."""

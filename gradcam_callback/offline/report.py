@@ -25,7 +25,7 @@ def write_report(
         tag_prefix: whose entries to show, if several callbacks logged into the event file. None shows all.
 
     Raises:
-        ValueError: a folder holds no run, or no logged validation.
+        ValueError: a folder holds no run, or no logged validation; or ``max_epochs`` is below 1.
 
     Examples:
         >>> from gradcam_callback import write_report
@@ -33,6 +33,8 @@ def write_report(
         Traceback (most recent call last):
         ValueError: Expected the folder of one run, but '/no/run/here' holds no event file and no history.json. ...
     """
+    if max_epochs < 1:
+        raise ValueError(f"Expected `max_epochs` to be 1 or more, but got {max_epochs!r}. Choose the epochs to show.")
     folders = [runs] if isinstance(runs, str | Path) else list(runs)
     if not folders:
         raise ValueError("Expected the folder of a run, but got none. Pass one or more.")

@@ -21,7 +21,7 @@ from gradcam_callback.probes.image_files import open_image
 from gradcam_callback.probes.items import CountClasses, Item, choose_per_class
 from gradcam_callback.probes.labels import to_classes
 from gradcam_callback.probes.lookup import ClassNames, find_class_names, find_loader, find_transform, set_apart
-from gradcam_callback.probes.masks import cut_out, from_boxes
+from gradcam_callback.probes.masks import cut_out, from_boxes, from_image
 from gradcam_callback.probes.names import make_unique
 from gradcam_callback.probes.probe_set import ProbeSet, make_probe_set
 from gradcam_callback.probes.streams import Collector, NoImagesError, choose_from_batches
@@ -55,6 +55,7 @@ __all__ = [
     "find_parts",
     "find_transform",
     "from_boxes",
+    "from_image",
     "list_visible",
     "make_probe_set",
     "make_unique",

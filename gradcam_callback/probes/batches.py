@@ -6,7 +6,8 @@ have one dimension more. Nothing is guessed: if two values could be the label, t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import copy
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
@@ -199,7 +200,7 @@ def row_of(batch: Any, i: int, n: int, alone: Any = None) -> Any:
         return batch[i : i + 1] if _is_batched(batch, n) and not is_shared else batch
     if isinstance(batch, Mapping):
         inner = alone if isinstance(alone, Mapping) else {}
-        return {key: row_of(value, i, n, inner.get(key)) for key, value in batch.items()}
+        return _like(batch, {key: row_of(value, i, n, inner.get(key)) for key, value in batch.items()})
     if isinstance(batch, (list, tuple)):
         other = alone if isinstance(alone, (list, tuple)) else None
         if len(batch) == n and (_is_list_of_images(batch, n) if other is None or n == 1 else len(other) == 1):
@@ -212,9 +213,11 @@ def row_of(batch: Any, i: int, n: int, alone: Any = None) -> Any:
 
 def _is_list_of_images(values: Sequence[Any], n: int) -> bool:
     """Return True if a list of n values seems to hold one of each image, and not some values of all images."""
+    if any(isinstance(leaf, ImagePlace) for leaf in _leaves(values)):
+        return False  # the images are one value
     if all(isinstance(one, Mapping) for one in values):
         return not any(_is_batched(leaf, n) for leaf in _leaves(values))
-    return not all(isinstance(one, (Mapping, ImagePlace)) or _is_batched(one, n) for one in values)
+    return not all(isinstance(one, Mapping) or _is_batched(one, n) for one in values)
 
 
 def _is_batched(value: Any, n: int) -> bool:
@@ -234,11 +237,23 @@ def contains(batch: Any, leaf: Any) -> bool:
 def transform_leaves(batch: Any, change: Callable[[Any], Any]) -> Any:
     """Return a batch of the same form, with every value changed."""
     if isinstance(batch, Mapping):
-        return {key: transform_leaves(value, change) for key, value in batch.items()}
+        return _like(batch, {key: transform_leaves(value, change) for key, value in batch.items()})
     if isinstance(batch, (list, tuple)):
         parts = [transform_leaves(one, change) for one in batch]
         return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
     return change(batch)
+
+
+def _like(batch: Mapping[Any, Any], values: dict[Any, Any]) -> Mapping[Any, Any]:
+    """Return values in a mapping of the kind of a batch, such as a tokenizer's, whose values are attributes, too."""
+    if not isinstance(batch, MutableMapping) or type(batch) is dict:
+        return values
+    try:
+        filled = copy.copy(batch)
+        filled.update(values)
+    except Exception:
+        return values  # it takes other values only, such as tensors of one length
+    return filled
 
 
 def _find_images(batch: Any, lead: int) -> tuple[Tensor, list[Any]] | None:

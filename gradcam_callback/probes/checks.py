@@ -60,7 +60,7 @@ def check_images(images: Any) -> Tensor:
         raise ValueError(
             f"Expected `images` to be finite, but images {bad} hold NaN or infinity. Check the files and the transform."
         )
-    return images.detach().clone()
+    return images.detach().to("cpu", copy=True)
 
 
 def read_labels(labels: Any) -> Tensor:

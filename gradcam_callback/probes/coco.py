@@ -52,6 +52,12 @@ def read_coco(
         raise ValueError(
             f"Expected `categories` to be among {[*names.values()]}, as in {str(annotations)!r}, but got {unknown}."
         )
+    strange = sorted({one["category_id"] for one in coco.dataset["annotations"]} - set(names))
+    if strange:
+        raise ValueError(
+            f"Expected annotations of the categories {[*names]} in {str(annotations)!r}, but some are of {strange}. "
+            "Add these to its categories, or export it again."
+        )
     # CVAT calls an object a crowd if it was painted with a brush. In COCO itself a crowd is a coarse outline of many.
     single = {names[one["category_id"]] for one in coco.dataset["annotations"] if not one.get("iscrowd")}
     objects = {}
@@ -120,19 +126,22 @@ def _largest_category(
     # Not by their ids, which are not unique in the files of some programs.
     for annotation in coco.imgToAnns[image_id]:
         name = names[annotation["category_id"]]
-        if name in classes and _area(annotation) > 0:
+        if name in classes and _area(coco, annotation) > 0:
             by_name.setdefault(name, []).append(annotation)
     counted = [
         (name, found)
         for name, found in by_name.items()
         if name not in single or not all(annotation.get("iscrowd") for annotation in found)
     ]
-    return max(counted, key=lambda pair: sum(_area(part) for part in pair[1]), default=None)
+    return max(counted, key=lambda pair: sum(_area(coco, part) for part in pair[1]), default=None)
 
 
-def _area(annotation: Any) -> float:
-    """Return the area of an annotation, or of its box if the file has none."""
-    return float(annotation.get("area") or annotation["bbox"][2] * annotation["bbox"][3])
+def _area(coco: Any, annotation: Any) -> float:
+    """Return the area of an annotation, or of its box, or of its outline; 0 if it has neither, as of key points."""
+    box = annotation.get("bbox")
+    if not box and not _has_outline(annotation):
+        return 0.0
+    return float(annotation.get("area") or (box[2] * box[3] if box else _draw_mask(coco, [annotation]).sum()))
 
 
 def _has_outline(annotation: Any) -> bool:

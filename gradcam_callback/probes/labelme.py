@@ -56,7 +56,10 @@ def read_labelme(path: Path, class_name: str, size: tuple[int, int]) -> Annotati
     if not isinstance(content, Mapping) or not isinstance(content.get("shapes"), list):
         return None
     width, height = (content.get(key) or given for key, given in zip(("imageWidth", "imageHeight"), size, strict=True))
-    check_size(path, (width, height), size)
+    stored = to_numbers([width, height])
+    if stored is None:
+        raise complain(path, "numbers as imageWidth and imageHeight", f"{width!r} and {height!r}")
+    check_size(path, (int(stored[0]), int(stored[1])), size)
     shapes, holes = [], []
     for number, shape in enumerate(content["shapes"]):
         label, read = _read_shape(path, number, shape, size)

@@ -161,8 +161,11 @@ def find_class_names(dataset: Any, depth: int = 0) -> ClassNames | None:
 
 def _own_names(dataset: Any) -> list[str]:
     names = pets_class_names(dataset) if is_pets(dataset) else getattr(dataset, "classes", None)
-    names = names or _feature_names(dataset)
-    return [str(name) for name in names] if isinstance(names, (list, tuple)) else []
+    if names is None or not len(names):
+        names = _feature_names(dataset)
+    # NumPy and pandas have sequences of their own, which have no truth value.
+    is_sequence = isinstance(names, (list, tuple)) or getattr(names, "ndim", 0) == 1
+    return [str(name) for name in names] if is_sequence else []
 
 
 def _feature_names(dataset: Any) -> Any:

@@ -43,7 +43,7 @@ def read_voc(path: Path, class_name: str, size: tuple[int, int]) -> Annotation |
         raise complain(path, "XML, as Pascal VOC writes it,", str(error)) from error
     if root.tag != "annotation":
         return None
-    texts = [root.findtext(f"size/{side}", "0") for side in ("width", "height")]
+    texts = [root.findtext(f"size/{side}") or "0" for side in ("width", "height")]
     stored = to_numbers(texts)
     if stored is None:
         raise complain(path, "numbers in <size>", f"{' x '.join(texts)!r}")

@@ -26,7 +26,6 @@ from gradcam_callback.maps import (
     concatenate,
     is_correct,
     look_like_probabilities,
-    predicted_class,
 )
 from gradcam_callback.measures import Focus, faithfulness, metrics, road
 from gradcam_callback.probes import ProbeSet, fill_row
@@ -213,7 +212,7 @@ class Evaluator:
 
     def _compute_rivals(self, cams: CAMs, own: Tensor) -> dict[int, dict[str, Tensor]]:
         """Compute why the predicted class and not another, for the images whose prediction is wrong."""
-        wrong = own[predicted_class(cams.logits) != self.probe.labels[own]]
+        wrong = own[~is_correct(cams.logits, self.probe.labels[own], self.probe.multi_label)]
         if not len(wrong):
             return {}
         images = self._as_model_input(self.probe.images[wrong])

@@ -162,11 +162,12 @@ class Session:
     ) -> None:
         """Add an evaluation to the state, whose images are to be written; arguments as in `RunLogger.add`."""
         assert self._logger is not None  # an evaluation comes from an evaluator, and both start together
+        self._in_part = None
         with self.guard("this epoch's panels"):
             self._logger.add(evaluation, epoch, step, standalone=standalone, has_epochs=has_epochs)
             self._unwritten = evaluation, standalone
-        answers = evaluation.answers
-        self._in_part = evaluation if answers is not None and answers.in_part else None
+            answers = evaluation.answers
+            self._in_part = evaluation if answers is not None and answers.in_part else None
 
     @property
     def unwritten(self) -> Evaluation | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from pytorch_lightning import Trainer
@@ -39,7 +39,7 @@ def fill_missing_metrics(trainer: Trainer, session: Session, logged: bool) -> No
 def refuse_impossible_monitors(trainer: Trainer, names: Tags, evaluator: Evaluator, every_n_epochs: int) -> None:
     """Refuse a monitor that waits for a scalar which the evaluations of a fit never have.
 
-    Lightning would end the training after its first epoch. A callback that says ``strict=False`` can wait. A
+    Lightning would end the training after its first epoch. A monitor that says ``strict=False`` can wait. A
     monitor counts each validation, also if its scalar is new at every n-th one only. This is said.
 
     Args:
@@ -55,9 +55,9 @@ def refuse_impossible_monitors(trainer: Trainer, names: Tags, evaluator: Evaluat
     others = [one.tag_prefix for one in callbacks_of(trainer) if hasattr(one, "tag_prefix")]
     longer = tuple(f"{prefix}/" for prefix in others if len(prefix) > len(names.prefix))
     loggable = [names(name) for name in evaluator.scalar_names()]
-    for name, (_, owner) in _monitors(trainer).items():
+    for name, owner, _, is_strict in _monitors(trainer):
         is_ours = name.startswith(f"{names.prefix}/") and not name.startswith(longer)
-        if is_ours and getattr(owner, "strict", True) and name not in loggable:
+        if is_ours and is_strict and name not in loggable:
             metric = name.removeprefix(f"{names.prefix}/").partition("/")[0]
             raise ValueError(
                 f"Expected the monitor of {type(owner).__name__} to be a scalar of this run, but {name!r} never comes: "
@@ -80,11 +80,33 @@ def _reason_against(metric: str, probe: ProbeSet) -> str:
 
 def _monitored(trainer: Trainer) -> dict[str, str]:
     """Return the scalars that decide about the training, and if their ``"min"`` or their ``"max"`` is best."""
-    return {name: mode for name, (mode, _) in _monitors(trainer).items()}
+    return {one.name: one.mode for one in _monitors(trainer)}
 
 
-def _monitors(trainer: Trainer) -> dict[str, tuple[str, Any]]:
-    """Return the monitored scalars, each with its mode and with what monitors it."""
-    monitors: list[tuple[Any, Any]] = [(getattr(one, "monitor", None), one) for one in callbacks_of(trainer)]
-    monitors += [(one.monitor, one.scheduler) for one in trainer.lr_scheduler_configs if one.reduce_on_plateau]
-    return {name: (getattr(one, "mode", "min"), one) for name, one in monitors if isinstance(name, str)}
+class _Monitor(NamedTuple):
+    """A scalar that decides about the training.
+
+    Attributes:
+        name: of the scalar.
+        owner: what monitors it.
+        mode: ``"min"`` or ``"max"``, which is best.
+        is_strict: False if the training goes on without the scalar.
+    """
+
+    name: str
+    owner: Any
+    mode: str
+    is_strict: bool
+
+
+def _monitors(trainer: Trainer) -> list[_Monitor]:
+    owners: list[tuple[Any, Any, Any]]
+    owners = [(getattr(one, "monitor", None), one, getattr(one, "strict", True)) for one in callbacks_of(trainer)]
+    # That a scheduler may wait for its scalar stands in Lightning's configuration of it.
+    configs = [one for one in trainer.lr_scheduler_configs if one.reduce_on_plateau]
+    owners += [(one.monitor, one.scheduler, one.strict) for one in configs]
+    return [
+        _Monitor(name, owner, getattr(owner, "mode", "min"), bool(is_strict))
+        for name, owner, is_strict in owners
+        if isinstance(name, str)
+    ]
