@@ -178,9 +178,10 @@ def ask(probe_set: ProbeSet, predict: Predict, turn: Turn | None = None) -> tupl
         swaps the objects, the donors, and whether the network was right.
     """
     interventions, judged = Interventions(probe_set, seed=0), probe_set.verdict_set
-    correct = predict(judged.images, torch.arange(len(judged))).argmax(dim=1) == judged.labels
+    logits = predict(judged.images, torch.arange(len(judged)))
+    correct = logits.argmax(dim=1) == judged.labels
     shard = interventions.ask(predict, turn=turn)
-    answers = interventions.judge(correct[: len(probe_set)], [shard], turn)
+    answers = interventions.judge(logits[: len(probe_set)], [shard], turn)
     scalars = interventions.scalars(answers, split_by_class=False)
     single: dict[str, Any] = {
         "labels": judged.labels[interventions.numbers].tolist(),

@@ -103,7 +103,7 @@ def measure(network: VGG16, size: int, masked: bool, frozen: int, precision: str
         log, laid_out = timed(RunLogger, evaluator, state, [writer], Tags(), report=fail, style=style)
         _, started = timed(log.start)
         for epoch in range(rounds + 1):
-            turn = choose_turn(state.history, interventions.basis)
+            turn = choose_turn(state.history, state.in_part, interventions.basis)
             shard, computed = timed(evaluator.compute_shard, turn=turn)
             evaluation, measured = timed(evaluator.merge, [shard], state.previous)
             _, drawn = timed(log.log, evaluation, epoch, epoch)

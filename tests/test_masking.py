@@ -416,6 +416,24 @@ def test_photographs_are_picked_evenly_and_copied_once(tmp_path, bright, output_
     assert len(others) > 1, "another seed takes others"
 
 
+def test_whatever_marks_an_object_is_copied_with_its_photograph(tmp_path, bright):
+    dataset, folder = tmp_path / "data", tmp_path / "probe"
+    (dataset / "cat").mkdir(parents=True)
+    beside = ("a_mask.png", "b.mask.jpg", "c-mask.png", "d.MASK.PNG", "e.json", "f.txt", "g.xml", "classes.txt")
+    for name in beside:
+        (dataset / "cat" / name).write_bytes(png(inside((1, 1, 9, 9))))
+    for name in "abcdefg":
+        picture((10, 10, 40, 40)).save(dataset / "cat" / f"{name}.jpg")
+    (dataset / "obj.names").write_text("cat")
+    (dataset / "cat" / "notes.md").write_text("mine")
+    (folder / "cat").mkdir(parents=True)
+    (folder / "cat" / "f.txt").write_text("drawn anew")
+    list(copy_photographs(dataset, folder, 9))
+    copied = {path.name for path in (folder / "cat").iterdir()}
+    assert copied == {*beside, *(f"{name}.jpg" for name in "abcdefg")} and (folder / "obj.names").exists()
+    assert (folder / "cat" / "f.txt").read_text() == "drawn anew", "a file that is there stays"
+
+
 def seeded(dataset, tmp_path, seed):
     assert list(copy_photographs(dataset, tmp_path / f"seed {seed}", 3, seed))
     return tmp_path / f"seed {seed}"

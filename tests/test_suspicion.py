@@ -133,12 +133,15 @@ def test_where_no_epoch_ends_two_validations_confirm_a_suspicion(ground, trainer
 
 def test_a_validation_without_training_since_the_last_one_confirms_nothing():
     entries = [{"epoch": 0, "step": step, "background_gap": gap} for step, gap in ((-1, 0.5), (4, 0.5), (9, 0.0))]
-    assert not is_confirmed(entries[:2], 0, MASKS), "an ordinary epoch"
-    assert is_confirmed(entries[:2], 0, MASKS, step=9)
-    assert not is_confirmed(entries[1:2], 0, MASKS, step=4), "nothing has been trained, or it is the same entry"
-    assert not is_confirmed(entries, 0, MASKS, step=14), "the last one says no"
+    full = [False] * 3
+    assert not is_confirmed(entries[:2], full[:2], 0, MASKS), "an ordinary epoch"
+    assert is_confirmed(entries[:2], full[:2], 0, MASKS, step=9)
+    assert not is_confirmed(entries[1:2], full[:1], 0, MASKS, step=4), (
+        "nothing has been trained, or it is the same entry"
+    )
+    assert not is_confirmed(entries, full, 0, MASKS, step=14), "the last one says no"
     before = [{"epoch": -1, "step": 0, "background_gap": 0.5}]
-    assert not is_confirmed(before, 0, MASKS, step=4), "before training"
+    assert not is_confirmed(before, full[:1], 0, MASKS, step=4), "before training"
 
 
 def test_one_look_is_enough_where_nothing_is_trained(ground, tmp_path, toys):

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet
 from gradcam_callback.measures import FRAME, MASKS
 from gradcam_callback.run import Evaluator, RunLogger, RunState, Tags
-from gradcam_callback.run.confirmation import choose_turn
+from gradcam_callback.run.confirmation import choose_turn, is_confirmed
 from gradcam_callback.run.interventions import SETS, Interventions
 from gradcam_callback.run.turns import Turn
 from gradcam_callback.writers import Writer
@@ -103,13 +103,20 @@ def test_a_turn_gives_the_same_answers_as_all_images_do(thin, probe):
 )
 def test_all_are_asked_first_and_if_the_next_entry_may_confirm_a_suspicion(history, turn, basis):
     entries = [{"epoch": epoch, "step": n, **gaps} for n, (epoch, gaps) in enumerate(history)]
-    assert choose_turn(entries, basis) == turn
-    assert choose_turn(entries, basis, is_last=True) == Turn(turn.number, has_sign=True)
+    assert choose_turn(entries, [False] * len(entries), basis) == turn
+    assert choose_turn(entries, [False] * len(entries), basis, is_last=True) == Turn(turn.number, has_sign=True)
 
 
 def test_without_a_control_the_fall_decides():
-    assert choose_turn([{"epoch": 0, "swap_drop": 0.1}], MASKS) == Turn(1)
-    assert choose_turn([{"epoch": 0, "swap_drop": 0.5}], MASKS) == Turn(1, has_sign=True)
+    assert choose_turn([{"epoch": 0, "swap_drop": 0.1}], [False], MASKS) == Turn(1)
+    assert choose_turn([{"epoch": 0, "swap_drop": 0.5}], [False], MASKS) == Turn(1, has_sign=True)
+
+
+def test_an_entry_that_asked_a_part_lets_the_next_one_ask_most_and_confirms_nothing():
+    entries = [{"epoch": epoch, "step": epoch, **gaps} for epoch, gaps in enumerate((CALM, LOUD))]
+    for in_part in (True, False):
+        assert choose_turn(entries, [False, in_part], MASKS) == Turn(2, has_sign=True)
+        assert is_confirmed(entries, [False, in_part], 2, MASKS) is not in_part
 
 
 @pytest.fixture

@@ -239,7 +239,7 @@ def test_all_figures_of_a_verdict_are_of_the_same_objects(probe):
         answer = torch.where(numbers < 20, labels[numbers], (labels[numbers] + 1) % 3)
         return torch.nn.functional.one_hot(answer, 3).float()
 
-    right = torch.ones(9, dtype=torch.bool)
+    right = torch.nn.functional.one_hot(interventions.probe.labels[:9], 3).float()
     every = interventions.judge(right, [interventions.ask(predict)])
     assert every.swap.n == every.swap.n_controlled == every.n_all == MANY
     assert every.accuracy == every.swap.probe_accuracy == every.swap.swap_accuracy == pytest.approx(20 / MANY)

@@ -11,7 +11,13 @@ from gradcam_callback.maps.checks import check_options
 from gradcam_callback.maps.chunks import is_out_of_memory
 from gradcam_callback.maps.gradcam import Forward, GradCAM, GradCAMOptions
 from gradcam_callback.maps.layers import resolve_layers
-from gradcam_callback.maps.logits import class_probability, false_yes_rate, is_correct, predicted_class
+from gradcam_callback.maps.logits import (
+    agreement_by_chance,
+    class_probability,
+    false_yes_rate,
+    is_correct,
+    predicted_class,
+)
 from gradcam_callback.maps.probabilities import look_like_probabilities
 from gradcam_callback.maps.reshape import RESHAPES, from_channels_last, from_tokens
 from gradcam_callback.maps.support import as_input
@@ -36,6 +42,7 @@ __all__ = [
     "find_vggs",
     "from_channels_last",
     "from_tokens",
+    "agreement_by_chance",
     "is_correct",
     "is_out_of_memory",
     "is_watching",

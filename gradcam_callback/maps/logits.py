@@ -53,6 +53,22 @@ def is_correct(logits: Tensor, labels: Tensor, multi_label: bool = False) -> Ten
     return predicted_class(logits) == labels
 
 
+def agreement_by_chance(labels: Tensor, predicted: Tensor) -> float:
+    """Return how often predictions would agree with the labels if they were shuffled.
+
+    It is the agreement by chance of Cohen 1960, "A coefficient of agreement for nominal scales". A network that always
+    says the most frequent class agrees with the labels no more often than this.
+
+    Args:
+        labels: ``(N,)`` int64.
+        predicted: ``(N,)`` int64, the predicted classes.
+
+    Returns:
+        0..1; NaN without images.
+    """
+    return float((labels[:, None] == predicted).double().mean())
+
+
 def false_yes_rate(logits: Tensor, present: Tensor) -> float:
     """Return how often a network says yes to a class that an image does not hold.
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from gradcam_callback.masking.photographs import list_classes, list_images, write_whole
-from gradcam_callback.probes import MASK_SUFFIX
+from gradcam_callback.masking.photographs import list_classes, list_pairs, write_whole
+from gradcam_callback.probes import NAME_FILES, Photograph
 
 
 def copy_photographs(dataset: Path, folder: Path, per_class: int = 8, seed: int = 0) -> Iterator[str]:
-    """Copy some photographs of each class, with their masks, and yield a sentence for each class.
+    """Copy some photographs of each class, with what marks their objects, and yield a sentence for each class.
 
     A file that is there is never overwritten. The same seed picks the same photographs.
 
@@ -37,30 +37,36 @@ def copy_photographs(dataset: Path, folder: Path, per_class: int = 8, seed: int 
             f"Expected FOLDER and --from to be apart, but one of {str(folder)!r} and {str(dataset)!r} holds the other. "
             "Choose another FOLDER."
         )
-    classes = {inner.name: list_images(inner) for inner in list_classes(dataset)}
+    classes = {inner.name: list_pairs(inner) for inner in list_classes(dataset)}
     if not any(classes.values()):
         raise ValueError(
             f"Expected --from to be a folder with one folder per class, but {str(dataset)!r} holds no photographs in "
             "folders. Choose the folder above the classes."
         )
-    for name, images in classes.items():
-        yield _copy_class(name, images, folder / name, per_class, seed)
+    for name, photographs in classes.items():
+        yield _copy_class(name, photographs, folder / name, per_class, seed)
+        _copy([dataset / name / one for one in NAME_FILES], folder / name)
+    _copy([dataset / one for one in NAME_FILES], folder)
 
 
-def _copy_class(name: str, images: list[Path], target: Path, per_class: int, seed: int) -> str:
+def _copy_class(name: str, photographs: list[Photograph], target: Path, per_class: int, seed: int) -> str:
     # Photographs of one name would share a mask: only the first of them can be picked.
-    unique = list({path.stem: path for path in reversed(images)}.values())[::-1]
+    unique = list({one.path.stem: one for one in reversed(photographs)}.values())[::-1]
     # Each class has a generator of its own, so that a new class changes no other choice.
     chosen = random.Random(f"{seed} {name}").sample(unique, min(per_class, len(unique)))
     # A class without photographs keeps its place among the classes.
     target.mkdir(parents=True, exist_ok=True)
-    there = {path.stem for path in list_images(target)}
-    new = [path for path in chosen if path.stem not in there]
-    for path in new:
-        # The mask first: a photograph without it would look new.
-        mask = path.with_name(path.stem + MASK_SUFFIX)
-        if mask.is_file() and not (target / mask.name).exists():
-            write_whole(target / mask.name, mask.read_bytes())
-        write_whole(target / path.name, path.read_bytes())
+    there = {one.path.stem for one in list_pairs(target)}
+    new = [one for one in chosen if one.path.stem not in there]
+    for one in new:
+        # The photograph comes last: without its mask it would look new.
+        _copy([*([one.mask] if one.mask else []), *one.annotations, one.path], target)
     kept = f", {len(chosen) - len(new)} were there" if len(new) < len(chosen) else ""
-    return f"{name}: copied {len(new)} of {len(images)} photographs{kept}"
+    return f"{name}: copied {len(new)} of {len(photographs)} photographs{kept}"
+
+
+def _copy(paths: Iterable[Path], target: Path) -> None:
+    """Copy those of some files that exist. A file that is there is left as it is."""
+    for path in paths:
+        if path.is_file() and not (target / path.name).exists():
+            write_whole(target / path.name, path.read_bytes())

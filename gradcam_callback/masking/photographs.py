@@ -46,8 +46,8 @@ def list_photographs(folder: Path) -> list[Photograph]:
             f"Expected FOLDER to hold photographs, but {str(folder)!r} {reason}. Correct the path, or copy photographs "
             "into it with --from DATASET_FOLDER."
         )
-    flat = _pair(folder)
-    sorted_ones = [pair for inner in list_classes(folder) for pair in _pair(inner)]
+    flat = list_pairs(folder)
+    sorted_ones = [pair for inner in list_classes(folder) for pair in list_pairs(inner)]
     if flat and sorted_ones:
         raise ValueError(
             f"Expected FOLDER to hold photographs or one folder per class, but {str(folder)!r} holds both, such as "
@@ -72,12 +72,7 @@ def list_classes(folder: Path) -> list[Path]:
     return [path for path in list_visible(folder) if path.is_dir()]
 
 
-def list_images(folder: Path) -> list[Path]:
-    """Return the visible images in a folder by name, without masks."""
-    return [pair.path for pair in _pair(folder)]
-
-
-def _pair(folder: Path) -> list[probes.Photograph]:
+def list_pairs(folder: Path) -> list[probes.Photograph]:
     """Return the photographs of a folder as a probe set reads them, each with the files that may mark its object."""
     return pair_files([path for path in list_visible(folder) if not path.is_dir()])
 

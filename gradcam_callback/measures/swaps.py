@@ -20,6 +20,28 @@ Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
+class ClassGap:
+    """How far the accuracy of one class falls.
+
+    Attributes:
+        label: of the class.
+        control_accuracy: 0..1, of its objects on other backgrounds of the class.
+        swap_accuracy: 0..1, of the same objects on backgrounds of other classes.
+        low: the lower bound of the 95 % interval of the difference, -1..1.
+    """
+
+    label: int
+    control_accuracy: float
+    swap_accuracy: float
+    low: float
+
+    @property
+    def gap(self) -> float:
+        """Return the difference, -1..1."""
+        return self.control_accuracy - self.swap_accuracy
+
+
+@dataclass(frozen=True)
 class SwapTest:
     """Accuracies of the same objects as they are, on backgrounds of their own class, and on those of other classes.
 
@@ -41,6 +63,7 @@ class SwapTest:
         n: the number of images.
         n_controlled: the number of those whose class has a second image.
         classes: the number of their classes.
+        worst_class: the class that falls most; None without a control.
     """
 
     probe_accuracy: float
@@ -55,6 +78,7 @@ class SwapTest:
     n: int
     n_controlled: int
     classes: int
+    worst_class: ClassGap | None = None
 
 
 def swap_test(
@@ -94,6 +118,7 @@ def swap_test(
     gap = _estimate(control, swapped)
     drop, swap = _estimate(unchanged, swapped), _estimate(swapped)
     has_control = bool(gap.n)
+    of_classes = [_gap_of_class(control, swapped, labels, label) for label in labels[asked].unique().tolist()]
     return SwapTest(
         probe_accuracy=float(unchanged.accuracy.nanmean()),
         swap_accuracy=swap.mean,
@@ -106,8 +131,19 @@ def swap_test(
         drop_interval=drop.interval,
         n=len(asked),
         n_controlled=gap.n,
-        classes=len(labels[asked].unique()),
+        classes=len(of_classes),
+        worst_class=max(filter(None, of_classes), key=lambda found: found.gap, default=None),
     )
+
+
+def _gap_of_class(control: _Answers, swapped: _Answers, labels: Tensor, label: int) -> ClassGap | None:
+    """Return the gap of a class; None if none of its objects has a control."""
+    objects = (labels == label) & control.accuracy.isfinite() & swapped.accuracy.isfinite()
+    if not objects.any():
+        return None
+    low, _ = _estimate(control, swapped, objects).interval
+    same, other = (float(answers.accuracy[objects].mean()) for answers in (control, swapped))
+    return ClassGap(int(label), same, other, low)
 
 
 class _Answers:
@@ -165,10 +201,16 @@ class _Estimate:
     n: int
 
 
-def _estimate(answers: _Answers, less: _Answers | None = None) -> _Estimate:
-    """Estimate the accuracy of the answers, or by how far it exceeds that of others, of the objects that have both."""
+def _estimate(answers: _Answers, less: _Answers | None = None, among: Tensor | None = None) -> _Estimate:
+    """Estimate the accuracy of the answers, or by how far it exceeds that of others, of the objects that have both.
+
+    Args:
+        answers: some answers.
+        less: others.
+        among: ``(M,)`` bool, the objects that count; None counts all.
+    """
     values = answers.accuracy if less is None else answers.accuracy - less.accuracy
-    objects = values.isfinite()
+    objects = values.isfinite() if among is None else values.isfinite() & among
     n, mean, lowest = int(objects.sum()), float(values[objects].mean()), 0.0 if less is None else -1.0
     nothing_known = _Estimate(mean, (lowest, 1.0), n)
     clusters = len(answers.photographs[objects].unique())

@@ -8,22 +8,29 @@ an intervention, and the maps only name the layer.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gradcam_callback.formatting import percent
 from gradcam_callback.measures.basis import BASES, BOXES, MASKS, Basis
 from gradcam_callback.measures.focus import Focus
-from gradcam_callback.measures.swaps import Interval, SwapTest
+from gradcam_callback.measures.swaps import ClassGap, Interval, SwapTest
 
 # A cost of pasting above this says that masks or painting are poor, or that the network knows no pasted images.
 LARGE_COST = 0.15
-# An accuracy at most so far above guessing has too little to lose for a verdict.
+# An accuracy at most so far above guessing has too little to lose for a verdict. If guessing is right more often than
+# not, as with one frequent class, half of the way to 1 is enough.
 ABOVE_GUESSING = 0.15
+# A gap that may be as large as this cannot be called no sign of a shortcut.
+TOO_WIDE = 0.3
+# A class that certainly falls, and by more than this, is named.
+CLASS_GAP = 0.3
 # The share of its first lift that a layer must have lost to be named.
 NAMED_LOSS = 0.3
 # With so many images most shortcuts are told from chance, see docs/study.md.
 ENOUGH_IMAGES = 64
+# The conclusion if no gap was found, and the images are too few to find one.
+TOO_FEW = "UNCLEAR, so few images cannot exclude a shortcut"
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,7 @@ class Verdict:
     """The judgement, after a logged validation, of whether predictions depend on the background.
 
     Attributes:
-        suspected: True if the background decides, in this epoch and in the one before.
+        suspected: True if the background decides, and the epoch before points the same way.
         headline: the judgement and the accuracies that it rests on, in one sentence.
         evidence: the rest in words: where the maps lie, how sure the judgement is, and what to do.
         advice: the last sentences of the evidence: what to do, and what this basis cannot know. It may be empty.
@@ -51,6 +58,8 @@ class Verdict:
             fills; NaN if every map of the layer is empty. None without masks.
         layer: the layer that lost most of its lift since the first entry, if a shortcut is suspected and the loss is
             large; otherwise the deepest one. None without masks.
+        acquits: True if masks that a person gave show no sign of a shortcut, and there are enough images to see one. No
+            other basis acquits.
 
     Examples:
         The predictions on eight images are correct, on backgrounds of their own class, too, but wrong on all others.
@@ -82,17 +91,12 @@ class Verdict:
     gap_interval: Interval | None
     lift: float | None
     layer: str | None
+    acquits: bool = False
 
     @property
     def text(self) -> str:
         """Return the headline, and the evidence as a second paragraph."""
         return f"{self.headline}\n\n{self.evidence}"
-
-    @property
-    def acquits(self) -> bool:
-        """Return True if masks that a person gave show no sign of a shortcut. No other basis acquits."""
-        # Of boxes and automatic masks, the headline says before the colon that they cannot tell for certain.
-        return not self.suspected and self.headline.startswith(f"{BASES[MASKS].no_sign}:")
 
 
 def points_to_background(gap: float, low: float, basis: str = MASKS) -> bool:
@@ -132,19 +136,23 @@ def judge(
     basis: str = MASKS,
     n_all: int | None = None,
     alone: bool = False,
+    guessing: float | None = None,
     false_yes: float = math.nan,
+    name_class: Callable[[int], str] = str,
 ) -> Verdict:
     """Judge one validation, and put the evidence in words.
 
     Args:
         swap: the accuracies.
         foci: one per chosen layer, from input to output; empty without masks.
-        confirmed: True if the previous epoch said so, too; see `confirms`.
+        confirmed: True if the previous epoch points the same way; see `confirms`.
         basis: what tells the object from the background: a key of `gradcam_callback.measures.basis.BASES`.
         n_all: the number of images that take part, of which this validation may have asked some; None if it asked all.
         alone: True if no epoch belongs before this one, so that nothing confirms it.
+        guessing: 0..1, how often predictions like these would be right by chance. None takes 1 / the number of classes.
         false_yes: 0..1, if an image may have several labels: how often the network says yes to a class that the image
             does not hold. NaN otherwise.
+        name_class: takes a label, and returns the name of the class.
     """
     if swap.gap is None or swap.gap_interval is None:
         points = drop_points_to_background(swap.drop, swap.drop_interval[0], basis)
@@ -152,13 +160,20 @@ def judge(
         points = points_to_background(swap.gap, swap.gap_interval[0], basis)
     suspected, words = points and confirmed, BASES[basis]
     named = _lost_most(foci) if suspected else None
-    guessing, said_yes = 1 / swap.classes, ""
+    guessing, said_yes = 1 / swap.classes if guessing is None else guessing, ""
     if not math.isnan(false_yes):
         guessing = false_yes
         said_yes = f"The network says yes to {percent(false_yes)} of the classes that an image does not hold."
-    conclusion = _conclude(swap, points, confirmed, words, n_all or swap.n, guessing)
+    worst = _falling_class(swap)
+    name = name_class(worst.label) if worst else ""
+    conclusion = _conclude(swap, points, confirmed, words, n_all or swap.n, guessing, name)
     found = [*_say_where(foci, named), *_say_how_sure(swap, points, confirmed, words, alone), said_yes]
-    advice = _join([*_say_what_to_do(swap, points, confirmed, words, n_all or swap.n), words.caution])
+    if worst is not None:
+        found.append(
+            f"The class {name!r} falls most: right in {percent(worst.control_accuracy)} {words.of_same_class}, "
+            f"{percent(worst.swap_accuracy)} {words.of_other_class}."
+        )
+    advice = _join([*_say_what_to_do(swap, points, confirmed, words, n_all or swap.n, conclusion, name), words.caution])
     located = named or (foci[-1] if foci else None)
     return Verdict(
         suspected,
@@ -174,6 +189,7 @@ def judge(
         gap_interval=swap.gap_interval,
         lift=foci[-1].lift if foci else None,
         layer=located.layer if located else None,
+        acquits=conclusion == BASES[MASKS].no_sign,
     )
 
 
@@ -212,11 +228,14 @@ def _lost_most(foci: Sequence[Focus]) -> Focus | None:
     return most if most is not None and most.lost_share_of_lift > NAMED_LOSS else None
 
 
-def _conclude(swap: SwapTest, points: bool, confirmed: bool, words: Basis, n_all: int, guessing: float) -> str:
+def _conclude(
+    swap: SwapTest, points: bool, confirmed: bool, words: Basis, n_all: int, guessing: float, falling: str
+) -> str:
     """Return the judgement, the first words of the headline.
 
     Args:
         guessing: the accuracy of a network that knows nothing.
+        falling: the name of a class that falls; empty without any.
     """
     if points:
         return words.suspicion if confirmed else "POSSIBLE SHORTCUT, said by a single epoch so far"
@@ -225,12 +244,32 @@ def _conclude(swap: SwapTest, points: bool, confirmed: bool, words: Basis, n_all
     if _is_reversed(swap, words):
         return f"UNCLEAR, the network is right more often {words.of_other_class}"
     # Near the accuracy of guessing there is nothing to lose, so the absence of a gap means nothing.
-    enough = guessing + ABOVE_GUESSING
-    if swap.probe_accuracy < enough:
-        return "TOO EARLY, the network hardly knows the classes yet"
-    if swap.control_accuracy is not None and swap.control_accuracy < enough:
+    enough = guessing + min(ABOVE_GUESSING, (1 - guessing) / 2)
+    loses_by_pasting = swap.pasting_cost is not None and swap.pasting_cost > LARGE_COST
+    if swap.control_accuracy is not None and swap.control_accuracy < enough <= swap.probe_accuracy and loses_by_pasting:
         return f"UNCLEAR, since {words.pasting[0].lower()}{words.pasting[1:]} confuses the network"
-    return words.no_sign if n_all <= swap.n else f"{words.no_sign} in {swap.n} of {n_all} images"
+    pasted = swap.probe_accuracy if swap.control_accuracy is None else swap.control_accuracy
+    if min(swap.probe_accuracy, pasted) < enough:
+        return "TOO EARLY, the network hardly knows the classes yet"
+    if falling:
+        return f"UNCLEAR, the class {falling!r} alone falls {words.of_other_class}"
+    if n_all > swap.n:
+        return f"{words.no_sign} in {swap.n} of {n_all} images"
+    return TOO_FEW if _is_too_wide(swap) else words.no_sign
+
+
+def _falling_class(swap: SwapTest) -> ClassGap | None:
+    """Return the class that falls most if this is certain, large, and more than the fall of all classes together."""
+    worst = swap.worst_class
+    if worst is None or swap.gap is None or worst.low <= 0:
+        return None
+    return worst if worst.gap > max(CLASS_GAP, 1.5 * swap.gap) else None
+
+
+def _is_too_wide(swap: SwapTest) -> bool:
+    """Return True if so few images cannot tell a large fall from none."""
+    interval = swap.drop_interval if swap.gap_interval is None else swap.gap_interval
+    return interval[1] >= TOO_WIDE
 
 
 def _is_reversed(swap: SwapTest, words: Basis) -> bool:
@@ -294,14 +333,16 @@ def _say_how_sure(swap: SwapTest, points: bool, confirmed: bool, words: Basis, a
         )
     if points and confirmed:
         sentences.append(
-            "A shortcut is suspected." if alone else "Two epochs in a row say so: a shortcut is suspected."
+            "A shortcut is suspected." if alone else "The epoch before points the same way: a shortcut is suspected."
         )
     elif points:
         sentences.append("A single epoch is no suspicion yet. Another epoch, or trainer.validate, tells.")
     return sentences
 
 
-def _say_what_to_do(swap: SwapTest, points: bool, confirmed: bool, words: Basis, n_all: int) -> list[str]:
+def _say_what_to_do(
+    swap: SwapTest, points: bool, confirmed: bool, words: Basis, n_all: int, conclusion: str, falling: str
+) -> list[str]:
     sentences = []
     if swap.pasting_cost is not None and swap.pasting_cost > LARGE_COST:
         sentences.append(f"{words.pasting} costs {_points(swap.pasting_cost)}: {words.look_first}.")
@@ -309,7 +350,7 @@ def _say_what_to_do(swap: SwapTest, points: bool, confirmed: bool, words: Basis,
         sentences.append("Look at the counterfactuals, then train with images of each class on other backgrounds.")
     if _is_large(swap, words) and not points and swap.n < n_all:
         sentences.append(f"The next validation asks {n_all} images, and so does the end of the training.")
-    elif _is_large(swap, words) and not points:
+    elif (_is_large(swap, words) and not points) or conclusion == TOO_FEW:
         wanted = max(ENOUGH_IMAGES, 2 * swap.n)
         sentences.append(words.more_images.format(math.ceil(wanted / swap.classes)))
     elif _is_reversed(swap, words):
@@ -317,6 +358,8 @@ def _say_what_to_do(swap: SwapTest, points: bool, confirmed: bool, words: Basis,
             "Images that contradict a shortcut give such a result: choose probe images as they come, or look at the "
             "counterfactuals."
         )
+    elif falling and not points:
+        sentences.append(f"Look at {falling!r} among the counterfactuals, and give more images of it.")
     elif swap.n < n_all and not points:
         sentences.append(f"The last validation asks all {n_all} images, and so does trainer.validate.")
     elif swap.n_controlled < swap.n:
@@ -336,5 +379,11 @@ def _points(share: float) -> str:
 
 def _range(interval: Interval) -> str:
     """Format an interval of differences: ``(0.55, 0.97)`` -> ``"95 % interval 55 to 97"``."""
-    low, high = (round(100 * bound) for bound in interval)
+    low, high = map(_bound, interval)
     return f"95 % interval {low} to {high}"
+
+
+def _bound(bound: float) -> str:
+    """Format a bound: ``0.55`` -> ``"55"``; a tenth if it would be rounded to 0, which decides about a suspicion."""
+    rounded = round(100 * bound)
+    return f"{rounded}" if rounded or bound <= 0 else f"{max(0.1, 100 * bound):.1f}"

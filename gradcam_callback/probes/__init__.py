@@ -26,6 +26,7 @@ from gradcam_callback.probes.names import make_unique
 from gradcam_callback.probes.probe_set import ProbeSet, make_probe_set
 from gradcam_callback.probes.streams import Collector, NoImagesError, choose_from_batches
 from gradcam_callback.probes.transforms import Transform
+from gradcam_callback.probes.yolo import NAME_FILES
 
 __all__ = [
     "BatchTransform",
@@ -35,6 +36,7 @@ __all__ = [
     "Feed",
     "Item",
     "MASK_SUFFIX",
+    "NAME_FILES",
     "NoImagesError",
     "PHOTOGRAPH_SUFFIXES",
     "Photograph",

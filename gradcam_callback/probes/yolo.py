@@ -9,7 +9,8 @@ from gradcam_callback.probes.annotations import Annotation, Shape, collect, comp
 from gradcam_callback.probes.outlines import fill_polygon
 
 # Programs list the names of the classes in one of these files, one a line. The second is CVAT's.
-_NAMES = ("classes.txt", "obj.names")
+# What names the classes, beside the annotations or one folder above.
+NAME_FILES = ("classes.txt", "obj.names")
 # Rounding leaves 0..1 by this much.
 _SLACK = 0.01
 
@@ -73,6 +74,6 @@ def _read_line(path: Path, number: int, line: list[str], names: list[str], size:
 
 
 def _read_names(path: Path) -> list[str]:
-    places = [folder / name for folder in (path.parent, path.parent.parent) for name in _NAMES]
+    places = [folder / name for folder in (path.parent, path.parent.parent) for name in NAME_FILES]
     found = next((place for place in places if place.is_file() and place != path), None)
     return [] if found is None else [line.strip() for line in read_bytes(found).decode(errors="replace").splitlines()]

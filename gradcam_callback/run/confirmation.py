@@ -12,35 +12,40 @@ Entry = Mapping[str, float]
 BEFORE_TRAINING = -1
 
 
-def is_confirmed(history: Sequence[Entry], epoch: float, basis: str, step: int | None = None) -> bool:
-    """Return True if the last epoch before this one says that the background decides.
+def is_confirmed(
+    history: Sequence[Entry], in_part: Sequence[bool], epoch: float, basis: str, step: int | None = None
+) -> bool:
+    """Return True if the last epoch before this one points to the background, and asked most.
+
+    An entry that asked a part confirms nothing: a single answer of few decides if it has a gap. Over many epochs such
+    gaps would come by chance, and with them suspicions. It only lets the next entry ask most.
 
     Another validation of the same epoch does not count, and neither does the entry before training. If a training
     has no epochs, the last validation counts if something has been trained since.
 
     Args:
         history: the entries before this one.
+        in_part: for each of them, True if it asked a part of the interventions.
         epoch: of this one.
         basis: what tells the object from the background.
         step: of this one if the training has no epochs.
     """
 
-    def is_earlier(entry: Entry) -> bool:
+    for entry, asked_a_part in zip(reversed(history), reversed(in_part), strict=True):
         is_other = entry["epoch"] != epoch or (step is not None and entry["step"] != step)
-        return is_other and entry["epoch"] != BEFORE_TRAINING
+        if is_other and entry["epoch"] != BEFORE_TRAINING:
+            return not asked_a_part and _has_sign(entry, basis)
+    return False
 
-    earlier = next(filter(is_earlier, reversed(history)), None)
-    return earlier is not None and _confirms(earlier, basis)
 
-
-def choose_turn(history: Sequence[Entry], basis: str, is_last: bool = False) -> Turn:
+def choose_turn(history: Sequence[Entry], in_part: Sequence[bool], basis: str, is_last: bool = False) -> Turn:
     """Return which part of the interventions the next entry asks.
 
-    Most is asked at first, at last, and whenever the next entry might confirm a suspicion. So a suspicion never rests
-    on the least.
+    Most is asked at first, at last, and whenever the last entry has a sign of a shortcut.
 
     Args:
         history: the entries of the run so far. All processes have the same ones.
+        in_part: for each of them, True if it asked a part of the interventions.
         basis: what tells the object from the background.
         is_last: True if no entry follows, so that the verdict remains.
     """
@@ -49,10 +54,10 @@ def choose_turn(history: Sequence[Entry], basis: str, is_last: bool = False) -> 
         return Turn(len(entries), has_sign=True)
     # The next entry may be of a new epoch, or be another validation of the last one.
     last = entries[-1]
-    may_confirm = _confirms(last, basis) or is_confirmed(entries, last["epoch"], basis)
-    return Turn(len(entries), has_sign=may_confirm)
+    has_sign = _has_sign(last, basis) or is_confirmed(history, in_part, last["epoch"], basis)
+    return Turn(len(entries), has_sign=has_sign)
 
 
-def _confirms(entry: Entry, basis: str) -> bool:
+def _has_sign(entry: Entry, basis: str) -> bool:
     gap, drop = (tags.FRAME_GAP, tags.FRAME_DROP) if basis == FRAME else (tags.BACKGROUND_GAP, tags.SWAP_DROP)
     return confirms(entry.get(gap), entry.get(drop, 0.0), basis)

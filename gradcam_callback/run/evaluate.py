@@ -184,10 +184,9 @@ class Evaluator:
             previous: layer -> the maps of the last entry, from which the drift is measured; None leaves drift out.
         """
         cams = concatenate([shard.cams for shard in shards if shard.cams is not None])
-        scalars, correct = {}, None
+        scalars = {}
         if self._has_accuracy:
-            correct = is_correct(cams.logits, self.probe.labels, self.probe.multi_label)
-            scalars[tags.PROBE_ACCURACY] = mean(correct)
+            scalars[tags.PROBE_ACCURACY] = mean(is_correct(cams.logits, self.probe.labels, self.probe.multi_label))
         foci = self._locate_foci(cams.maps)
         for layer, maps in cams.maps.items():
             scalars |= self._map_metrics(layer, maps, previous or {})
@@ -200,8 +199,8 @@ class Evaluator:
         if self.target == CONTRAST:
             rivals = {i: maps for shard in shards for i, maps in shard.rivals.items()}
         answers = None
-        if self.interventions is not None and correct is not None:
-            answers = self.interventions.judge(correct, [shard.answers for shard in shards], shards[0].turn)
+        if self.interventions is not None and self._has_accuracy:
+            answers = self.interventions.judge(cams.logits, [shard.answers for shard in shards], shards[0].turn)
             scalars |= self.interventions.scalars(answers, self._by_class)
         return Evaluation(cams, _defined(scalars), foci, answers, rivals)
 

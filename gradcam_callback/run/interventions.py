@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gradcam_callback.exceptions import GradCAMWarning
 from gradcam_callback.formatting import percent
-from gradcam_callback.maps import is_correct
+from gradcam_callback.maps import agreement_by_chance, is_correct, predicted_class
 from gradcam_callback.measures import (
     AUTOMATIC_MASKS,
     BOXES,
@@ -59,6 +59,7 @@ class Answers:
         logits: set -> ``(n, K)``.
         correct: set -> ``(n,)`` bool, True if the prediction is the label of the object.
         accuracy: on the unchanged images that take part, 0..1.
+        guessing: how often predictions like these, of these classes, would be right by chance, 0..1.
         swap: the swap test, or the reason why there is none.
         basis: what tells the object from the background.
         n_all: the number of images that take part.
@@ -70,6 +71,7 @@ class Answers:
     logits: dict[str, Tensor]
     correct: dict[str, Tensor]
     accuracy: float
+    guessing: float
     swap: SwapTest | str
     basis: str
     n_all: int
@@ -238,11 +240,11 @@ class Interventions:
             ]
         return logits
 
-    def judge(self, correct: Tensor, shards: Sequence[Mapping[str, list[Tensor]]], turn: Turn | None = None) -> Answers:
+    def judge(self, watched: Tensor, shards: Sequence[Mapping[str, list[Tensor]]], turn: Turn | None = None) -> Answers:
         """Compare the answers with the labels.
 
         Args:
-            correct: ``(N,)`` bool, for each watched image, True if its prediction is correct.
+            watched: ``(N, K)``, the logits of the watched images.
             shards: the logits of all processes by rank, as `ask` returns them.
             turn: of `ask`.
         """
@@ -258,15 +260,30 @@ class Interventions:
             labels = self.probe.labels[self.numbers_of(name)[places[name]]]
             right[name] = is_correct(logits[name], labels, self.probe.multi_label) if found else labels.bool()
         unchanged = torch.full((len(self.probe),), math.nan, dtype=torch.float64)
-        unchanged[: self.n_watched] = correct.double()
-        if UNCHANGED in self.sets:
-            unchanged[self.numbers_of(UNCHANGED)[places[UNCHANGED]]] = right[UNCHANGED].double()
+        predicted = torch.full((len(self.probe),), -1)
+        own_labels = self.probe.labels[: self.n_watched]
+        unchanged[: self.n_watched] = is_correct(watched, own_labels, self.probe.multi_label).double()
+        predicted[: self.n_watched] = predicted_class(watched)
+        if UNCHANGED in self.sets and len(places[UNCHANGED]):
+            others = self.numbers_of(UNCHANGED)[places[UNCHANGED]]
+            unchanged[others] = right[UNCHANGED].double()
+            predicted[others] = predicted_class(logits[UNCHANGED])
         own = unchanged[self.numbers] if len(self.numbers) else unchanged[self.probe.has_mask]
         swap = self._test(own, places, right)
         n_asked = int(own.isfinite().sum())
         accuracy = float(own.nanmean() if n_asked else unchanged.nanmean())
+        asked = self.numbers[own.isfinite()] if n_asked and len(self.numbers) else unchanged.isfinite().nonzero()[:, 0]
         return Answers(
-            places, logits, right, accuracy, swap, self.basis, len(self.numbers), n_asked, self._turns.is_partial(turn)
+            places,
+            logits,
+            right,
+            accuracy,
+            agreement_by_chance(self.probe.labels[asked], predicted[asked]),
+            swap,
+            self.basis,
+            len(self.numbers),
+            n_asked,
+            self._turns.is_partial(turn),
         )
 
     def _test(self, correct: Tensor, places: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> SwapTest | str:
@@ -278,10 +295,11 @@ class Interventions:
                 "left to put other objects on. Choose probe images that show more of it."
             )
         if not len(sets.other_class):
-            return (
-                "The objects are all of one class, so no object could be put on another class's background. Choose "
-                "probe images of several classes."
-            )
+            no_swap = "so no object could be put on another class's background"
+            if len(self.probe.labels.unique()) > 1:
+                of = self._class_tags[int(self._labels[0])]
+                return f"Only images of the class {of!r} have a mask, {no_swap}. Give masks to images of other classes."
+            return f"The objects are all of one class, {no_swap}. Choose probe images of several classes."
         return swap_test(
             correct,
             self._labels,

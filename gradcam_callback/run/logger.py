@@ -143,7 +143,9 @@ class RunLogger:
         if explains_classes(cams):
             probabilities = class_probability(cams.logits, cams.targets, self._probe.multi_label).tolist()
         scalars = {"epoch": epoch, "step": step, **evaluation.scalars}
-        state.add(scalars, probabilities, cams.targets.tolist(), cams.maps)
+        answers = evaluation.answers
+        in_part = answers is not None and answers.in_part
+        state.add(scalars, probabilities, cams.targets.tolist(), cams.maps, in_part)
         return verdict
 
     def write(self, evaluation: Evaluation, step: int, *, standalone: bool = False, strips: bool = True) -> None:
@@ -171,6 +173,7 @@ class RunLogger:
         state, entry = self._state, self._state.history[-1]
         state.verdict = verdict = self._judge(evaluation, int(entry["epoch"]), int(entry["step"]), standalone=False)
         entry |= evaluation.scalars
+        state.in_part[-1] = False
         if self._writers:
             self._flush()
             first = self._first
@@ -198,15 +201,27 @@ class RunLogger:
         answers = evaluation.answers
         if answers is None:
             return None
-        history = self._state.history
+        history, in_part = self._state.history, self._state.in_part
         first = history[0] if history else {}
         foci = [replace(focus, first_lift=first.get(join(tags.LIFT, focus.layer))) for focus in evaluation.foci]
         if isinstance(answers.swap, str):
             return judge_without_swap(answers.accuracy, answers.swap, foci, answers.basis)
-        confirmed = standalone or is_confirmed(history, epoch, answers.basis, None if self._has_epochs else step)
+        confirmed = standalone or is_confirmed(
+            history, in_part, epoch, answers.basis, None if self._has_epochs else step
+        )
         present = self._probe.present
         false_yes = math.nan if present is None else false_yes_rate(evaluation.cams.logits, present)
-        return judge(answers.swap, foci, confirmed, answers.basis, answers.n_all, standalone, false_yes)
+        return judge(
+            answers.swap,
+            foci,
+            confirmed,
+            answers.basis,
+            answers.n_all,
+            standalone,
+            answers.guessing,
+            false_yes,
+            self._probe.class_name,
+        )
 
     def _write_entry(self, evaluation: Evaluation, first: Mapping[str, float] | None) -> None:
         """Write the images of an entry. Writers without much room get most of them only if they are due."""

@@ -118,7 +118,7 @@ class Session:
             with self.guard("this epoch's maps"):
                 interventions, turn = self.evaluator.interventions, None
                 if interventions is not None and not self.is_apart:
-                    turn = choose_turn(self.state.history, interventions.basis, is_last)
+                    turn = choose_turn(self.state.history, self.state.in_part, interventions.basis, is_last)
                 self._shard = self.evaluator.compute_shard(rank, world_size, turn)
 
     def take_shard(self) -> Shard | None:

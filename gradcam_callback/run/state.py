@@ -34,6 +34,7 @@ class RunState:
 
     Attributes:
         history: one dict per entry: ``"epoch"``, ``"step"`` and every scalar under its name without prefix.
+        in_part: for each entry, True if it asked a part of the interventions.
         previous: layer -> raw maps ``(N, h, w)`` of the last entry; empty before the first one.
         vmax: layer -> the largest value of any of its maps so far.
         verdict: of the last entry; None without labels.
@@ -48,6 +49,7 @@ class RunState:
 
     def _clear(self) -> None:
         self.history: list[dict[str, float]] = []
+        self.in_part: list[bool] = []
         self.previous: dict[str, Tensor] = {}
         self.vmax: dict[str, float] = {}
         self.verdict: Verdict | None = None
@@ -76,6 +78,7 @@ class RunState:
         probabilities: Sequence[float],
         targets: Sequence[int],
         maps: Mapping[str, Tensor],
+        in_part: bool = False,
     ) -> None:
         """Add an entry.
 
@@ -83,6 +86,7 @@ class RunState:
             scalars: ``"epoch"`` (-1 before training), ``"step"``, and metrics by name.
             probabilities: this and the next as in `Snapshot`.
             maps: layer -> raw maps ``(N, h, w)``, on the CPU.
+            in_part: True if the entry asked a part of the interventions.
         """
         heading = epoch_heading(scalars["epoch"])
         self.previous = dict(maps)
@@ -96,6 +100,7 @@ class RunState:
             self._snapshots = self._snapshots[::2]
             self._stride *= 2
         self.history.append(dict(scalars))
+        self.in_part.append(in_part)
 
     def is_due(self, epoch: int, every_n_epochs: int) -> bool:
         """Return True if an epoch is the first to be logged, the one of the last entry, or n epochs behind it."""
@@ -160,6 +165,7 @@ class RunState:
             "format": FORMAT,
             # A copy, as the run goes on: it may be restored later in the same process.
             "history": [dict(entry) for entry in self.history],
+            "in_part": list(self.in_part),
             "warned": self.warned,
             "verdict": None if self.verdict is None else asdict(self.verdict),
             "snapshots": [dict(vars(snapshot)) for snapshot in self._snapshots],
@@ -183,7 +189,9 @@ class RunState:
         if saved.get("format") != FORMAT:
             raise ValueError(f"the state has format {saved.get('format')!r}; this version reads format {FORMAT}")
         state = cls()
-        state.history = _read_history(saved["history"])
+        state.history, state.in_part = _read_history(saved["history"]), list(saved["in_part"])
+        if len(state.in_part) != len(state.history) or not all(isinstance(part, bool) for part in state.in_part):
+            raise ValueError("the state does not say of each entry if it asked a part")
         # From here on a checkpoint may hold anything: it may have been edited, or cut off by a full disk.
         if not isinstance(saved["warned"], bool):
             raise TypeError("the state does not say whether a shortcut was suspected")
