@@ -331,7 +331,7 @@ def limits(page: Page, final: list[Row]) -> str:
             [NAMES[basis], n_images]
             + [
                 f"{values[0]:.2f} to {values[-1]:.2f} ({own:.2f})"
-                for values, own in zip(best, (used.size, used.sure, used.before), strict=True)
+                for values, own in zip(best, (used.size, used.sure, used.size), strict=True)
             ]
         )
     return (
@@ -445,8 +445,8 @@ def by_turns(out: Path) -> str:
     return (
         "## Asking by turns\n\nA network without a sign of a shortcut is asked on one background of each kind per "
         "object, and on the others at later epochs. If its gap is larger than 4 points, the next epoch asks all. A "
-        "suspicion needs two epochs, so it always rests on all. All kinds, judged by the last two epochs:\n\n"
-        + format_table(head, rows)
+        "suspicion needs two epochs that ask all. By turns, the last but one epoch is asked in part, and the last one "
+        "stands for two. All kinds:\n\n" + format_table(head, rows)
     )
 
 

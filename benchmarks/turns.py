@@ -15,7 +15,7 @@ import torch
 from saved import ANSWERS, Row, read_saved
 from torch import Tensor
 
-from gradcam_callback.measures import Swaps, confirms, points_to_background, swap_test
+from gradcam_callback.measures import Swaps, confirms, has_sign, points_to_background, swap_test
 from gradcam_callback.run.interventions import OTHER_CLASS, SAME_CLASS
 from gradcam_callback.run.turns import take_turns
 
@@ -49,8 +49,8 @@ def judge_networks(out: Path, basis: str) -> Iterator[Judged]:
         if not all(entry.get(name, [[]])[0] for entry in (before, last) for name in (SAME_CLASS, OTHER_CLASS)):
             continue  # too few masks for a swap or a control
         all_before, all_last, first = _test(before), _test(last), _test(before, 1)
-        # The callback asks all of the next epoch if this epoch points to the background.
-        asks_all = confirms(first[0], 0.0, basis)
+        # The callback asks all of the next epoch if this epoch has a sign. This one then stands for the one after, too.
+        asks_all = has_sign(first[0], 0.0, basis)
         last_by_turns = all_last if asks_all else _test(last, 2)
         yield Judged(
             last,

@@ -23,6 +23,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from PIL import Image, ImageOps
 from pretrained import WeightsUnavailable, for_finetuning
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -119,8 +120,10 @@ class Photographs(pl.LightningDataModule):
         super().__init__()
         self.batch_size, self.workers = batch_size, workers
         divided = (folder / "train").is_dir() and (folder / "val").is_dir()
-        augmented = ImageFolder(str(folder / "train" if divided else folder), transform_for(size, augmented=True))
-        plain = ImageFolder(str(folder / "val" if divided else folder), transform_for(size))
+        training, validation = (str(folder / part if divided else folder) for part in ("train", "val"))
+        # torchvision leaves photographs lying that their EXIF data turn. The probe set has them upright.
+        augmented = ImageFolder(training, transform_for(size, augmented=True), loader=read_upright)
+        plain = ImageFolder(validation, transform_for(size), loader=read_upright)
         if augmented.classes != plain.classes:
             raise ValueError(
                 f"Expected the same classes in train and val of {str(folder)!r}, but train has the classes "
@@ -147,6 +150,12 @@ class Photographs(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Any]:
         return loader(self.validation, self.batch_size, self.workers)
+
+
+def read_upright(path: str) -> Image.Image:
+    """Return a photograph in RGB as cameras and browsers show it."""
+    with Image.open(path) as image:
+        return ImageOps.exif_transpose(image).convert("RGB")
 
 
 def _every_fifth(photographs: ImageFolder) -> list[int]:

@@ -13,6 +13,7 @@ from gradcam_callback.measures import (
     SwapTest,
     confirms,
     drop_points_to_background,
+    has_sign,
     judge,
     judge_without_swap,
     metrics,
@@ -139,7 +140,9 @@ def test_images_that_cannot_exclude_a_large_fall_acquit_nobody(swap, basis):
     verdict = judge(widened(TOO_WIDE), [], True, basis)
     assert verdict.headline.startswith("UNCLEAR, so few images cannot exclude a shortcut: ") and not verdict.acquits
     assert "More images decide it" in verdict.evidence
-    narrow = judge(widened(TOO_WIDE - 0.01), [], True, basis)
+    limit = DROP.size if swap.gap is None else TOO_WIDE
+    assert judge(widened(limit), [], True, basis).headline == verdict.headline
+    narrow = judge(widened(limit - 0.01), [], True, basis)
     assert narrow.headline.startswith(f"{BASES[basis].no_sign}: ") and narrow.acquits == (basis == MASKS)
 
 
@@ -286,11 +289,17 @@ def test_without_a_control_only_a_larger_fall_counts():
     assert DROP.size > GAP.size and DROP.sure > GAP.sure
 
 
-def test_the_epoch_before_confirms_by_a_smaller_gap():
-    assert confirms(GAP.before + 0.01, 0.0) and not confirms(GAP.before, 1.0)
-    assert confirms(None, DROP.before + 0.01) and not confirms(None, DROP.before)
-    assert not confirms(GAP.before - 0.01, 1.0) and not confirms(None, DROP.before - 0.01)
-    assert GAP.before < GAP.size and DROP.before < DROP.size
+def test_the_epoch_before_confirms_by_a_gap_of_the_same_size():
+    assert confirms(GAP.size + 0.01, 0.0) and not confirms(GAP.size, 1.0)
+    assert confirms(None, DROP.size + 0.01) and not confirms(None, DROP.size)
+    assert not confirms(GAP.size - 0.01, 1.0) and not confirms(None, DROP.size - 0.01)
+
+
+def test_a_smaller_gap_is_a_sign_that_more_is_to_be_asked():
+    assert has_sign(GAP.sign + 0.01, 0.0) and not has_sign(GAP.sign, 1.0)
+    assert has_sign(None, DROP.sign + 0.01) and not has_sign(None, DROP.sign)
+    assert not has_sign(GAP.sign - 0.01, 1.0) and not has_sign(None, DROP.sign - 0.01)
+    assert GAP.sign < GAP.size and DROP.sign < DROP.size
 
 
 def test_images_without_a_control_are_counted_and_more_are_asked_for():

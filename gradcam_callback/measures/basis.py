@@ -15,13 +15,13 @@ class Limits:
 
     Attributes:
         sure: of the lower bound of its interval.
-        size: of the fall itself.
-        before: of the fall of the epoch before, so that a single epoch raises no suspicion.
+        size: of the fall itself, and of that of the epoch before, so that a single epoch raises no suspicion.
+        sign: of a fall that lets the next entry ask most.
     """
 
     sure: float
     size: float
-    before: float
+    sign: float
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ NO_MASKS = (
 
 _MASKS = Basis(
     # Set before the study on photographs, which would choose others for automatic masks: docs/photograph-study.md.
-    gap=Limits(sure=0.0, size=0.08, before=0.04),
-    drop=Limits(sure=0.15, size=0.3, before=0.15),
+    gap=Limits(sure=0.0, size=0.08, sign=0.04),
+    drop=Limits(sure=0.15, size=0.3, sign=0.15),
     suspicion="SHORTCUT SUSPECTED",
     no_sign="NO SIGN OF A SHORTCUT",
     of_same_class="on other backgrounds of their class",

@@ -22,7 +22,7 @@ LARGE_COST = 0.15
 # not, as with one frequent class, half of the way to 1 is enough.
 ABOVE_GUESSING = 0.15
 # A gap that may be as large as this cannot be called no sign of a shortcut.
-TOO_WIDE = 0.3
+TOO_WIDE = 0.4
 # A class that certainly falls, and by more than this, is named.
 CLASS_GAP = 0.3
 # The share of its first lift that a layer must have lost to be named.
@@ -118,7 +118,7 @@ def drop_points_to_background(drop: float, low: float, basis: str = MASKS) -> bo
 
 
 def confirms(previous_gap: float | None, previous_drop: float, basis: str = MASKS) -> bool:
-    """Return True if the previous epoch confirms what this epoch says.
+    """Return True if the previous epoch confirms what this epoch says: its fall is as large, if not as certain.
 
     Args:
         previous_gap: the gap of the previous epoch; None without a control.
@@ -126,7 +126,13 @@ def confirms(previous_gap: float | None, previous_drop: float, basis: str = MASK
         basis: what tells the object from the background.
     """
     of = BASES[basis]
-    return previous_drop > of.drop.before if previous_gap is None else previous_gap > of.gap.before
+    return previous_drop > of.drop.size if previous_gap is None else previous_gap > of.gap.size
+
+
+def has_sign(gap: float | None, drop: float, basis: str = MASKS) -> bool:
+    """Return True if an epoch has a sign of a shortcut, so that more is to be asked; arguments as of `confirms`."""
+    of = BASES[basis]
+    return drop > of.drop.sign if gap is None else gap > of.gap.sign
 
 
 def judge(
@@ -161,12 +167,13 @@ def judge(
     suspected, words = points and confirmed, BASES[basis]
     named = _lost_most(foci) if suspected else None
     guessing, said_yes = 1 / swap.classes if guessing is None else guessing, ""
+    enough = guessing + min(ABOVE_GUESSING, (1 - guessing) / 2)
     if not math.isnan(false_yes):
-        guessing = false_yes
+        enough = false_yes + ABOVE_GUESSING
         said_yes = f"The network says yes to {percent(false_yes)} of the classes that an image does not hold."
     worst = _falling_class(swap)
     name = name_class(worst.label) if worst else ""
-    conclusion = _conclude(swap, points, confirmed, words, n_all or swap.n, guessing, name)
+    conclusion = _conclude(swap, points, confirmed, words, n_all or swap.n, enough, name)
     found = [*_say_where(foci, named), *_say_how_sure(swap, points, confirmed, words, alone), said_yes]
     if worst is not None:
         found.append(
@@ -229,12 +236,12 @@ def _lost_most(foci: Sequence[Focus]) -> Focus | None:
 
 
 def _conclude(
-    swap: SwapTest, points: bool, confirmed: bool, words: Basis, n_all: int, guessing: float, falling: str
+    swap: SwapTest, points: bool, confirmed: bool, words: Basis, n_all: int, enough: float, falling: str
 ) -> str:
     """Return the judgement, the first words of the headline.
 
     Args:
-        guessing: the accuracy of a network that knows nothing.
+        enough: the accuracy from which on a network knows the classes.
         falling: the name of a class that falls; empty without any.
     """
     if points:
@@ -244,7 +251,6 @@ def _conclude(
     if _is_reversed(swap, words):
         return f"UNCLEAR, the network is right more often {words.of_other_class}"
     # Near the accuracy of guessing there is nothing to lose, so the absence of a gap means nothing.
-    enough = guessing + min(ABOVE_GUESSING, (1 - guessing) / 2)
     loses_by_pasting = swap.pasting_cost is not None and swap.pasting_cost > LARGE_COST
     if swap.control_accuracy is not None and swap.control_accuracy < enough <= swap.probe_accuracy and loses_by_pasting:
         return f"UNCLEAR, since {words.pasting[0].lower()}{words.pasting[1:]} confuses the network"
@@ -255,7 +261,7 @@ def _conclude(
         return f"UNCLEAR, the class {falling!r} alone falls {words.of_other_class}"
     if n_all > swap.n:
         return f"{words.no_sign} in {swap.n} of {n_all} images"
-    return TOO_FEW if _is_too_wide(swap) else words.no_sign
+    return TOO_FEW if _is_too_wide(swap, words) else words.no_sign
 
 
 def _falling_class(swap: SwapTest) -> ClassGap | None:
@@ -266,10 +272,11 @@ def _falling_class(swap: SwapTest) -> ClassGap | None:
     return worst if worst.gap > max(CLASS_GAP, 1.5 * swap.gap) else None
 
 
-def _is_too_wide(swap: SwapTest) -> bool:
+def _is_too_wide(swap: SwapTest, words: Basis) -> bool:
     """Return True if so few images cannot tell a large fall from none."""
-    interval = swap.drop_interval if swap.gap_interval is None else swap.gap_interval
-    return interval[1] >= TOO_WIDE
+    if swap.gap_interval is None:
+        return swap.drop_interval[1] >= words.drop.size
+    return swap.gap_interval[1] >= TOO_WIDE
 
 
 def _is_reversed(swap: SwapTest, words: Basis) -> bool:
@@ -362,7 +369,7 @@ def _say_what_to_do(
         sentences.append(f"Look at {falling!r} among the counterfactuals, and give more images of it.")
     elif swap.n < n_all and not points:
         sentences.append(f"The last validation asks all {n_all} images, and so does trainer.validate.")
-    elif swap.n_controlled < swap.n:
+    if swap.n_controlled < swap.n:
         sentences.append(f"Give each class {words.two_images} or more.")
     return sentences
 

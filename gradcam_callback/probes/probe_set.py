@@ -354,6 +354,10 @@ class ProbeSet:
         YOLO; ``<name>.xml`` of Pascal VOC. Of an annotation, the objects with the name of the folder count, or all
         objects if none has it. Masks that look inverted are warned of.
 
+        Photographs are read upright. torchvision's own loader leaves those lying that their EXIF data turn, so give
+        the ``ImageFolder`` of a training a loader that does the same. Or pass the folder to
+        ``GradCAMCallback(probe=folder)``, which reads it with the loader of the validation data.
+
         Args:
             folder: holds one folder per class. The index of a class is its place among the sorted names, as in
                 torchvision's ``ImageFolder``. Images may be BMP, JPEG, PGM, PNG, PPM, TIFF or WebP. A mask is white on

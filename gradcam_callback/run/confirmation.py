@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from gradcam_callback.measures import FRAME, confirms
+from gradcam_callback.measures import FRAME, confirms, has_sign
 from gradcam_callback.run import tags
 from gradcam_callback.run.turns import Turn
 
@@ -17,8 +17,8 @@ def is_confirmed(
 ) -> bool:
     """Return True if the last epoch before this one points to the background, and asked most.
 
-    An entry that asked a part confirms nothing: a single answer of few decides if it has a gap. Over many epochs such
-    gaps would come by chance, and with them suspicions. It only lets the next entry ask most.
+    An entry that asked a part confirms nothing, since one answer of few decides if it has a gap. Over many epochs such
+    gaps come by chance.
 
     Another validation of the same epoch does not count, and neither does the entry before training. If a training
     has no epochs, the last validation counts if something has been trained since.
@@ -34,7 +34,7 @@ def is_confirmed(
     for entry, asked_a_part in zip(reversed(history), reversed(in_part), strict=True):
         is_other = entry["epoch"] != epoch or (step is not None and entry["step"] != step)
         if is_other and entry["epoch"] != BEFORE_TRAINING:
-            return not asked_a_part and _has_sign(entry, basis)
+            return not asked_a_part and confirms(*_falls(entry, basis), basis)
     return False
 
 
@@ -54,10 +54,11 @@ def choose_turn(history: Sequence[Entry], in_part: Sequence[bool], basis: str, i
         return Turn(len(entries), has_sign=True)
     # The next entry may be of a new epoch, or be another validation of the last one.
     last = entries[-1]
-    has_sign = _has_sign(last, basis) or is_confirmed(history, in_part, last["epoch"], basis)
-    return Turn(len(entries), has_sign=has_sign)
+    asks_most = has_sign(*_falls(last, basis), basis) or is_confirmed(history, in_part, last["epoch"], basis)
+    return Turn(len(entries), has_sign=asks_most)
 
 
-def _has_sign(entry: Entry, basis: str) -> bool:
+def _falls(entry: Entry, basis: str) -> tuple[float | None, float]:
+    """Return the gap of an entry, None without a control, and its drop."""
     gap, drop = (tags.FRAME_GAP, tags.FRAME_DROP) if basis == FRAME else (tags.BACKGROUND_GAP, tags.SWAP_DROP)
-    return confirms(entry.get(gap), entry.get(drop, 0.0), basis)
+    return entry.get(gap), entry.get(drop, 0.0)
