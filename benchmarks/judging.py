@@ -130,7 +130,7 @@ class Study:
             networks.load(self._file(folder, epoch))
             for name, chosen in sets.items():
                 # On another background at each epoch, as the callback asks.
-                turn = Turn(epoch, has_sign=True) if name == ONE_EACH else None
+                turn = Turn(epoch, thorough=True) if name == ONE_EACH else None
                 scalars, answers = ask(chosen, networks.predict, turn)
                 if basis == MASKS and name == MANY and epoch == self.epochs:
                     scalars |= maps_alone(networks, chosen)

@@ -112,7 +112,7 @@ def measure(network: VGG16, size: int, masked: bool, frozen: int, precision: str
             if not epoch:
                 seconds[FIRST] = [whole / maps]
             else:
-                assert not turn.has_sign, "the network shows no sign of a shortcut"
+                assert not turn.thorough, "the network shows no sign of a shortcut"
                 parts = {ASKED: computed - maps, MEASURED: measured, DRAWN: drawn, WHOLE: whole}
                 for part, taken in parts.items():
                     seconds.setdefault(part, []).append(taken / maps)

@@ -66,7 +66,7 @@ def test_few_images_are_all_asked(toys):
         assert sorted(asked.tolist()) == list(range(len(interventions.numbers_of(name))))
 
 
-@pytest.mark.parametrize("turn", [None, Turn(1), Turn(5), Turn(1, has_sign=True)])
+@pytest.mark.parametrize("turn", [None, Turn(1), Turn(5), Turn(1, thorough=True)])
 def test_more_processes_than_images_answer_as_one_does(thin, probe, turn):
     evaluator = Evaluator(GradCAM(thin, "block5_conv3"), probe)
     whole = evaluator.merge([evaluator.compute_shard(turn=turn)])
@@ -104,18 +104,18 @@ def test_a_turn_gives_the_same_answers_as_all_images_do(thin, probe):
 def test_all_are_asked_first_and_if_the_next_entry_may_confirm_a_suspicion(history, turn, basis):
     entries = [{"epoch": epoch, "step": n, **gaps} for n, (epoch, gaps) in enumerate(history)]
     assert choose_turn(entries, [False] * len(entries), basis) == turn
-    assert choose_turn(entries, [False] * len(entries), basis, is_last=True) == Turn(turn.number, has_sign=True)
+    assert choose_turn(entries, [False] * len(entries), basis, is_last=True) == Turn(turn.number, thorough=True)
 
 
 def test_without_a_control_the_fall_decides():
     assert choose_turn([{"epoch": 0, "swap_drop": 0.1}], [False], MASKS) == Turn(1)
-    assert choose_turn([{"epoch": 0, "swap_drop": 0.5}], [False], MASKS) == Turn(1, has_sign=True)
+    assert choose_turn([{"epoch": 0, "swap_drop": 0.5}], [False], MASKS) == Turn(1, thorough=True)
 
 
 def test_an_entry_that_asked_a_part_lets_the_next_one_ask_most_and_confirms_nothing():
     entries = [{"epoch": epoch, "step": epoch, **gaps} for epoch, gaps in enumerate((CALM, LOUD))]
     for in_part in (True, False):
-        assert choose_turn(entries, [False, in_part], MASKS) == Turn(2, has_sign=True)
+        assert choose_turn(entries, [False, in_part], MASKS) == Turn(2, thorough=True)
         assert is_confirmed(entries, [False, in_part], 2, MASKS) is not in_part
 
 
@@ -125,7 +125,7 @@ def turns(monkeypatch):
     taken, compute = [], Evaluator.compute_shard
 
     def note(evaluator, rank=0, world_size=1, turn=None):
-        taken.append(turn if turn is None else (turn.number, turn.has_sign))
+        taken.append(turn if turn is None else (turn.number, turn.thorough))
         return compute(evaluator, rank, world_size, turn)
 
     monkeypatch.setattr(Evaluator, "compute_shard", note)
@@ -178,7 +178,7 @@ def test_a_frozen_base_runs_once_per_turn(probe, monkeypatch):
         return forward(module, *args)
 
     monkeypatch.setattr(nn.Conv2d, "_conv_forward", count)
-    for turn in (Turn(1), Turn(2), Turn(3), Turn(4), Turn(5, has_sign=True), None):
+    for turn in (Turn(1), Turn(2), Turn(3), Turn(4), Turn(5, thorough=True), None):
         evaluator.compute_shard(turn=turn)
     assert not any(runs) and runs
 

@@ -121,7 +121,7 @@ def test_a_turn_with_a_sign_puts_each_object_on_a_background_of_its_own(probe, k
     interventions = Interventions(probe, seed=0)
     sets, seen = interventions.counterfactuals, []
     for number in range(3):
-        swaps = getattr(sets, kind)[asked(interventions, kind, Turn(number, has_sign=True))]
+        swaps = getattr(sets, kind)[asked(interventions, kind, Turn(number, thorough=True))]
         assert swaps.objects.tolist() == list(range(MANY))
         assert swaps.donors.bincount().max() <= 3, "hardly any background is shared"
         seen += zip(swaps.objects.tolist(), swaps.donors.tolist(), strict=True)
@@ -133,7 +133,7 @@ def test_the_swaps_of_a_turn_with_a_sign_stay_about_as_many(large, n, each):
     some = ProbeSet(large.images[:n], torch.arange(n) % 3, large.masks[:n]).watch(6)
     interventions = Interventions(some, seed=0)
     for number in range(4):
-        assert len(asked(interventions, OTHER_CLASS, Turn(number, has_sign=True))) == each * n
+        assert len(asked(interventions, OTHER_CLASS, Turn(number, thorough=True))) == each * n
     assert len(asked(interventions, OTHER_CLASS, None)) == 3 * n
 
 
@@ -142,7 +142,7 @@ def test_without_a_verdict_set_a_sign_asks_everything(large):
     assert interventions.sets == SETS
     for name in SETS:
         everything = list(range(len(interventions.numbers_of(name))))
-        assert asked(interventions, name, Turn(2, has_sign=True)).tolist() == everything
+        assert asked(interventions, name, Turn(2, thorough=True)).tolist() == everything
 
 
 def test_a_turn_without_a_sign_asks_about_the_watched_objects_only(probe):
@@ -154,7 +154,7 @@ def test_a_turn_without_a_sign_asks_about_the_watched_objects_only(probe):
         assert not len(asked(interventions, UNCHANGED, Turn(number)))
     thirds = [asked(interventions, BACKGROUND, Turn(number)).tolist() for number in range(3)]
     assert sorted(sum(thirds, [])) == list(range(9))
-    for turn in (None, Turn(5, has_sign=True)):
+    for turn in (None, Turn(5, thorough=True)):
         for name, count in ((UNCHANGED, MANY - 9), (BACKGROUND, 9), (FOREGROUND, 9)):
             assert asked(interventions, name, turn).tolist() == list(range(count))
 
@@ -175,7 +175,7 @@ def test_an_object_with_few_backgrounds_is_never_asked_twice_at_once(large):
     labels = [0] * 2 + [1] * 20
     interventions = Interventions(ProbeSet(large.images[:22], labels, large.masks[:22]).watch(8), seed=0)
     for number in range(4):
-        places = asked(interventions, SAME_CLASS, Turn(number, has_sign=True)).tolist()
+        places = asked(interventions, SAME_CLASS, Turn(number, thorough=True)).tolist()
         assert len(set(places)) == len(places) == 2 + 2 * 20
 
 
@@ -221,7 +221,7 @@ def test_without_a_watched_object_of_each_class_every_turn_asks_everything(large
     assert len(asked(interventions, OTHER_CLASS, Turn(1))) == len(interventions.counterfactuals.other_class)
 
 
-@pytest.mark.parametrize("turn", [None, Turn(1), Turn(1, has_sign=True)])
+@pytest.mark.parametrize("turn", [None, Turn(1), Turn(1, thorough=True)])
 def test_many_processes_answer_as_one_does(thin, probe, turn):
     evaluator = Evaluator(GradCAM(thin, "block5_conv3"), probe)
     whole = evaluator.merge([evaluator.compute_shard(turn=turn)])
@@ -338,7 +338,7 @@ def test_records_and_sheets_hold_as_many_objects_as_are_watched(probe, drawn):
 
     log = RunLogger(evaluator, RunState(), [takes], Tags(), report=report, style=GradCAMCallback().style)
     log.start()
-    notes = {Turn(0, has_sign=True): "The other 27 images are not shown.", Turn(1): "are asked at other epochs."}
+    notes = {Turn(0, thorough=True): "The other 27 images are not shown.", Turn(1): "are asked at other epochs."}
     for epoch, (turn, note) in enumerate(notes.items()):
         drawn.clear()
         log.log(evaluator.merge([evaluator.compute_shard(turn=turn)]), epoch, epoch)
@@ -401,7 +401,7 @@ def test_the_frame_test_is_confirmed_by_the_drop_of_its_own_images(thin, many):
 
 
 @pytest.mark.parametrize("n, asked", [(4, 36 + 36 + 33), (9, 9 + 9)])
-def test_a_few_watched_images_cost_no_more_than_a_turn_with_a_sign(large, n, asked):
+def test_a_few_watched_images_cost_no_more_than_a_thorough_turn(large, n, asked):
     interventions = Interventions(large.watch(n), 0)
     quiet = {name: sum(map(len, interventions.asked(name, Turn(1)))) for name in (SAME_CLASS, OTHER_CLASS, UNCHANGED)}
     assert sum(quiet.values()) == asked

@@ -51,11 +51,11 @@ def choose_turn(history: Sequence[Entry], in_part: Sequence[bool], basis: str, i
     """
     entries = [entry for entry in history if entry["epoch"] != BEFORE_TRAINING]
     if not entries or is_last:
-        return Turn(len(entries), has_sign=True)
+        return Turn(len(entries), thorough=True)
     # The next entry may be of a new epoch, or be another validation of the last one.
     last = entries[-1]
-    asks_most = has_sign(*_falls(last, basis), basis) or is_confirmed(history, in_part, last["epoch"], basis)
-    return Turn(len(entries), has_sign=asks_most)
+    is_thorough = has_sign(*_falls(last, basis), basis) or is_confirmed(history, in_part, last["epoch"], basis)
+    return Turn(len(entries), thorough=is_thorough)
 
 
 def _falls(entry: Entry, basis: str) -> tuple[float | None, float]:

@@ -38,7 +38,7 @@ UNCHANGED = "unchanged"
 # With fewer images than this, all are asked at every turn.
 FEW = 6
 
-# With a verdict set, a turn with a sign asks so many swaps of one kind, but at least one per object. 48 are those of 16
+# With a verdict set, a thorough turn asks so many swaps of one kind, but at least one per object. 48 are those of 16
 # objects on three backgrounds.
 _SWAPS = 48
 
@@ -64,7 +64,7 @@ class Answers:
         basis: what tells the object from the background.
         n_all: the number of images that take part.
         n_asked: the number of these whose unchanged image was asked.
-        in_part: True if a turn without a sign asked, so that another turn would ask more.
+        in_part: True if a quick turn asked, so that another turn would ask more.
     """
 
     places: dict[str, Tensor]
@@ -92,11 +92,11 @@ class Interventions:
 
     All images together cost more than the maps do. So the sets can be asked by turns, see `gradcam_callback.run.turns`:
     one background of each kind per object, and every third image without its object or alone. If all images are
-    watched, a turn with a sign of a shortcut asks everything.
+    watched, a thorough turn asks everything.
 
-    The whole verdict set takes part (see `ProbeSet.watch`). If it has more images than are watched, a turn with a sign
+    The whole verdict set takes part (see `ProbeSet.watch`). If it has more images than are watched, a thorough turn
     asks about all objects, on one background of each kind. More objects narrow an interval further than more
-    backgrounds do, and two epochs in a row see different backgrounds. A turn without a sign asks about the watched
+    backgrounds do, and two epochs in a row see different backgrounds. A quick turn asks about the watched
     objects only. Only these are painted out or shown alone.
 
     Args:
@@ -153,8 +153,8 @@ class Interventions:
         return (probe.has_mask & fits).nonzero()[:, 0]
 
     def _make_turns(self) -> Turns:
-        """Return what is asked when. If there are many objects, a turn with a sign asks few backgrounds of each."""
-        with_sign = max(1, min(TURNS, _SWAPS // max(1, len(self.numbers)))) if UNCHANGED in self.sets else TURNS
+        """Return what is asked when. If there are many objects, a thorough turn asks few backgrounds of each."""
+        thorough_turns = max(1, min(TURNS, _SWAPS // max(1, len(self.numbers)))) if UNCHANGED in self.sets else TURNS
         schedules = {}
         for name in self.sets:
             numbers = self.numbers_of(name)
@@ -163,11 +163,11 @@ class Interventions:
             elif name in (BACKGROUND, FOREGROUND):
                 schedules[name] = Schedule.of_thirds(numbers, self._labels[self._is_watched])
             else:
-                schedules[name] = Schedule.of_swaps(numbers, with_sign)
+                schedules[name] = Schedule.of_swaps(numbers, thorough_turns)
         watched = self._labels[self._is_watched]
         # Also if a class has no watched image, since its scalars are to be there at every turn.
-        always_signed = len(watched) < FEW or set(watched.tolist()) != set(self._labels.tolist())
-        return Turns(schedules, self.n_watched, always_signed)
+        always_thorough = len(watched) < FEW or set(watched.tolist()) != set(self._labels.tolist())
+        return Turns(schedules, self.n_watched, always_thorough)
 
     @property
     def _is_watched(self) -> Tensor:

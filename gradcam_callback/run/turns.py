@@ -18,12 +18,12 @@ class Turn:
 
     Attributes:
         number: of the turn, from 0. Each object is put on the next of its backgrounds.
-        has_sign: True at the first entry, at the last, and if the next one may confirm a suspicion, so that more is
-            asked; False asks the least.
+        thorough: True asks most: at the first entry, at the last one, and when an entry follows a sign of a shortcut.
+            False asks the least.
     """
 
     number: int
-    has_sign: bool = False
+    thorough: bool = False
 
 
 @dataclass(frozen=True)
@@ -34,23 +34,23 @@ class Schedule:
         numbers: ``(n,)``, the number of the probe image that each image stands for.
         ranks: ``(n,)``, the turn at which it is asked.
         counts: ``(n,)``, the number of turns after which it is asked again.
-        with_sign: a turn with a sign asks the images of so many turns.
+        thorough_turns: a thorough turn asks the images of so many turns.
     """
 
     numbers: Tensor
     ranks: Tensor
     counts: Tensor
-    with_sign: int = TURNS
+    thorough_turns: int = TURNS
 
     @classmethod
-    def of_swaps(cls, objects: Tensor, with_sign: int) -> Schedule:
+    def of_swaps(cls, objects: Tensor, thorough_turns: int) -> Schedule:
         """Return the schedule of swaps, of which those of one object take turns.
 
         Args:
             objects: ``(n,)``, the number of the object of each swap.
-            with_sign: a turn with a sign asks so many backgrounds of each object.
+            thorough_turns: a thorough turn asks so many backgrounds of each object.
         """
-        return cls(objects, *take_turns(objects), with_sign)
+        return cls(objects, *take_turns(objects), thorough_turns)
 
     @classmethod
     def of_thirds(cls, numbers: Tensor, labels: Tensor) -> Schedule:
@@ -78,17 +78,17 @@ class Turns:
 
     Attributes:
         schedules: set -> when its images are asked.
-        n_watched: images with numbers below are watched. A turn without a sign asks about these only.
-        always_signed: True if every turn asks as one with a sign does.
+        n_watched: images with numbers below are watched. A quick turn asks about these only.
+        always_thorough: True if every turn asks as a thorough one does.
     """
 
     schedules: Mapping[str, Schedule]
     n_watched: int
-    always_signed: bool
+    always_thorough: bool
 
     def is_partial(self, turn: Turn | None) -> bool:
         """Return True if another turn would ask more, since this one has no sign; None asks everything."""
-        return turn is not None and not turn.has_sign and not self.always_signed
+        return turn is not None and not turn.thorough and not self.always_thorough
 
     def asked(self, name: str, turn: Turn | None) -> list[Tensor]:
         """Return the parts of a set that are asked: each ``(n,)``, places in the set.
@@ -102,7 +102,7 @@ class Turns:
         # Watched objects are parts of their own, as with a turn that asks the least.
         groups = [is_watched] if self.is_partial(turn) else [is_watched, ~is_watched]
         first = 0 if turn is None else turn.number
-        n_turns = TURNS if turn is None else 1 if self.is_partial(turn) else of.with_sign
+        n_turns = TURNS if turn is None else 1 if self.is_partial(turn) else of.thorough_turns
         longest = int(of.counts.max()) if len(of.counts) else 1
         # An object with fewer backgrounds is asked on the same one more often, but never twice at once.
         parts = [(of.ranks == (first + i) % of.counts) & (i < of.counts) for i in range(min(n_turns, longest))]
