@@ -167,7 +167,9 @@ class GradCAM:
         self.output_transform = output_transform
         self.reshape_transform = reshape_transform
         self._frozen = FrozenPrefix() if reuse_frozen else None
-        self._said_repeated = self._said_probabilities = False
+        self._said_repeated = False
+        # Whoever refuses probabilities himself, see `tells_no_logits`, sets it to False.
+        self.warns_of_probabilities = True
         # False once the model overwrites an activation or fails with the memory format of the fast path.
         self._fast_path = True
         # How the model ends, see `probabilities`; None until the first call.
@@ -258,11 +260,7 @@ class GradCAM:
             check_targets(labels, self._n_logits)
 
     def tells_no_logits(self, images: Tensor, *, forward: Forward | None = None) -> bool:
-        """Return True if the model may return probabilities whose logits cannot be told.
-
-        Whoever asks decides about them. The maps are then made without a word.
-        """
-        self._said_probabilities = True
+        """Return True if the model may return probabilities whose logits cannot be told."""
         with borrowed(self.model, PRECISIONS[self.precision]):
             return self._kind_of_ending(images, forward) in (PROBABILITIES, UNKNOWN)
 
@@ -360,8 +358,8 @@ class GradCAM:
             )
 
     def _warn_of_probabilities(self, outputs: Tensor) -> None:
-        if self._ending == PROBABILITIES and not self._said_probabilities and look_like_probabilities(outputs):
-            self._said_probabilities = True
+        if self._ending == PROBABILITIES and self.warns_of_probabilities and look_like_probabilities(outputs):
+            self.warns_of_probabilities = False
             warnings.warn(
                 "GradCAM: the model returns probabilities whose logits cannot be told, such as sigmoids that torch.cat "
                 "has joined, or a mean of softmaxes. The maps explain these probabilities, and fade where the model is "

@@ -316,13 +316,14 @@ class Evaluator:
         highest = self.probe.labels.argmax()[None]
         one = self._as_model_input(self.probe.images[highest])
         forward = self._forward_of(highest)
+        # Here they are refused.
+        self.cam.warns_of_probabilities = False
         with blame_forward(one, self._forward):
-            # Asked first, as otherwise the map would warn of what is refused here.
-            if not callable(self.target) and self.cam.tells_no_logits(one, forward=forward):
-                self._refuse_probabilities()
             self.cam(one, self._targets(highest), forward=forward)
             if self._has_accuracy:
                 self.cam.check_labels(self.probe.verdict_set.labels.max()[None])
+            if not callable(self.target) and self.cam.tells_no_logits(one, forward=forward):
+                self._refuse_probabilities()
 
     def _refuse_probabilities(self) -> None:
         everything = torch.arange(len(self.probe))
