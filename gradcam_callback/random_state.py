@@ -17,7 +17,7 @@ import torch
 # Whoever changes what belongs to the whole process holds this lock until it is restored: the random state, warnings,
 # checkpointing, the compiler, the handler of Ctrl-C. Two threads at once would leave what one of them had set.
 TURNS = threading.RLock()
-# How deep generators are looked for, in an object such as dataset.augment.steps[0].rng, and in lists of what length.
+# How deep generators and others are looked for, as in dataset.augment.steps[0].rng, and in lists of what length.
 DEPTH, MOST_VALUES = 6, 64
 _GENERATORS = (torch.Generator, random.Random, np.random.RandomState, np.random.Generator)
 _WITHOUT_GENERATORS = (str, bytes, int, float, type(None), type, ModuleType, torch.Tensor, np.ndarray)
@@ -53,7 +53,7 @@ def preserved_generators(holders: Iterable[Any]) -> Iterator[None]:
         holders: such as a dataset, a loader, or the modules of a model.
     """
     with ExitStack() as stack:
-        for value in _find_generators(holders):
+        for value in find_inside(holders, _GENERATORS):
             if isinstance(value, torch.Generator):
                 stack.callback(value.set_state, value.get_state())
             elif isinstance(value, random.Random):
@@ -65,8 +65,8 @@ def preserved_generators(holders: Iterable[Any]) -> Iterator[None]:
         yield
 
 
-def _find_generators(holders: Iterable[Any]) -> list[Any]:
-    """Return the random generators of some objects, to some depth.
+def find_inside(holders: Iterable[Any], kinds: tuple[type, ...]) -> list[Any]:
+    """Return the objects of some types, such as random generators, that others have inside, to some depth.
 
     They are looked for in attributes, in short lists and dicts, and in the variables that functions and methods use.
     """
@@ -81,9 +81,9 @@ def _find_generators(holders: Iterable[Any]) -> list[Any]:
                 continue
             seen.add(id(each))
             kept.append(each)
-            if isinstance(each, _GENERATORS):
+            if isinstance(each, kinds):
                 found.append(each)
-            elif isinstance(each, dict):
+            if isinstance(each, dict):
                 inside += each.values() if len(each) <= MOST_VALUES else ()
             elif isinstance(each, (list, tuple)):
                 inside += each if len(each) <= MOST_VALUES else ()

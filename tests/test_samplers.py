@@ -40,6 +40,18 @@ class Endless(Every):
             yield from super().__iter__()
 
 
+class Counts(Every):
+    """Counts its epochs, and so does the sampler inside of it."""
+
+    def __init__(self, numbers, inner=None):
+        super().__init__(numbers)
+        self.times, self.inner = 0, inner
+
+    def __iter__(self):
+        self.times += 1
+        return iter(self.numbers if self.inner is None else list(self.inner))
+
+
 class Wrapped(list):
     """The user's sampler as Lightning hands it to a `DistributedSampler`."""
 
@@ -82,13 +94,15 @@ def test_other_samplers_draw_everything(options):
 
 
 def test_what_is_drawn_next_stays_the_same():
-    used_up = iter(DRAWN)
+    used_up, inner = iter(DRAWN), Counts(DRAWN)
+    outer = Counts(DRAWN, inner)
     generator, state = torch.Generator().manual_seed(5), torch.get_rng_state()
     before = generator.get_state()
-    for sampler in (SubsetRandomSampler(DRAWN, generator), Every(DRAWN), used_up):
+    for sampler in (SubsetRandomSampler(DRAWN, generator), Every(DRAWN), used_up, outer):
         drawn_indices(DataLoader(DATA, sampler=sampler))
     assert torch.equal(generator.get_state(), before) and torch.equal(torch.get_rng_state(), state)
     assert list(used_up) == DRAWN
+    assert outer.times == inner.times == 0
 
 
 @pytest.mark.sixteen_images

@@ -1,12 +1,16 @@
 """Data without an index, such as streams, give the images of their first batches."""
 
+import random
 from collections import Counter
+from itertools import islice
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from conftest import ThinVGG
 from torch.nn import functional
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision import transforms
 from toys import Toys
 from watched_data import Reads, Stream, assert_logged_of, watching
@@ -127,6 +131,87 @@ def test_the_generator_of_a_loader_is_left_as_it_was(toys, trainer):
         trainer(*callbacks, max_epochs=1, num_sanity_val_steps=0).fit(Reads(), DataLoader(toys, 6), loader)
         seen.append(loader.generator.get_state())
     assert torch.equal(*seen)
+
+
+class Changes(Stream):
+    """Gives other images each time: it counts how often it is read, and draws from every random generator."""
+
+    def __init__(self, items):
+        super().__init__(items)
+        self.times, self.own = 0, np.random.default_rng(5)
+
+    def __iter__(self):
+        self.times += 1
+        order = torch.randperm(len(self.items)).tolist()
+        factor = 1 + 0.1 * self.times + random.random() + np.random.rand() + self.own.random()
+        return iter([(self.items[i][0] * factor, self.items[i][1]) for i in order])
+
+
+class Endless(Changes):
+    def __iter__(self):
+        while True:
+            yield from super().__iter__()
+
+
+class Tables(Dataset):
+    """Its items are whole batches."""
+
+    def __init__(self, items):
+        self.stream = Changes(items)
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        return default_collate(list(islice(self.stream, 6)))
+
+
+class Keeps(DataLoader):
+    """Keeps one iterator for all epochs, as timm's MultiEpochsDataLoader."""
+
+    own = None
+
+    def __iter__(self):
+        if self.own is None:
+            self.own = super().__iter__()
+        return islice(self.own, 3)
+
+
+class Wraps:
+    def __init__(self, loader):
+        self.loader = loader
+
+    def __iter__(self):
+        return iter(self.loader)
+
+
+WORKERS = {"num_workers": 1, "persistent_workers": True}
+READ_IN_ORDER = {
+    "a stream that changes": lambda items: DataLoader(Changes(items), 6),
+    "persistent workers": lambda items: DataLoader(Changes(items), 6, **WORKERS),
+    "no batching": lambda items: DataLoader(Tables(items), batch_size=None, **WORKERS),
+    "a wrapped loader": lambda items: Wraps(DataLoader(Changes(items), 6, **WORKERS)),
+    "a kept iterator": lambda items: Keeps(Endless(items), 6),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork")
+@pytest.mark.parametrize("sanity", [0, 1])
+@pytest.mark.parametrize("kind", READ_IN_ORDER)
+def test_a_validation_finds_its_data_as_if_nobody_had_read_them(toys, trainer, kind, sanity):
+    items, seen = [(image, label) for image, label, _ in toys.items], []
+    for callbacks in ([], [watching(target=lambda outputs, index: outputs[:, 0])]):
+        pl.seed_everything(0, verbose=False)
+        module, loader = ThinVGG(), READ_IN_ORDER[kind](items)
+        made = trainer(*callbacks, max_epochs=1, num_sanity_val_steps=sanity)
+        made.fit(module, DataLoader(items[:6], 6, shuffle=True), loader)
+        drawn = [torch.get_rng_state(), torch.tensor(np.random.get_state()[1].astype(np.int64))]
+        seen.append([*drawn, made.callback_metrics["val_loss"], *module.state_dict().values()])
+        workers = getattr(getattr(loader, "loader", loader), "_iterator", None)
+        if workers is not None:
+            workers._shutdown_workers()
+    assert all(map(torch.equal, *seen))
+    assert len(callbacks[0].history) == 1
 
 
 def test_masks_of_a_stream_that_mark_nothing_are_no_masks(toys, watch):

@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 from conftest import THIN, ThinVGG
+from lightning_fabric import Fabric
 from sameness import assert_maps_close, assert_same, snapshot
 from torch import nn
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential
@@ -276,3 +277,114 @@ def test_a_training_whose_forward_takes_the_gradient_of_its_input_is_watched(fit
     callback = GradCAMCallback(probe, LAYERS)
     fit(Trains(), callback, max_epochs=1, inference_mode=False)
     assert [entry["epoch"] for entry in callback.history] == [0]
+
+
+class Put(torch.autograd.Function):
+    """A mean over positions. Its backward pass has no deterministic algorithm, as that of pooling on a GPU."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.shape = x.shape
+        return x.mean(dim=(2, 3))
+
+    @staticmethod
+    def backward(ctx, gradient):
+        share = gradient / (ctx.shape[2] * ctx.shape[3])
+        return torch.empty_like(share).put_(torch.arange(share.numel()), share)[:, :, None, None].expand(ctx.shape)
+
+
+class Pools(nn.Module):
+    def forward(self, x):
+        return Put.apply(x)
+
+
+@pytest.fixture
+def any_mode():
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("warn_only", [False, True])
+@pytest.mark.parametrize("breaks", [False, True])
+def test_a_map_may_use_what_the_strict_mode_of_torch_refuses(any_mode, warn_only, breaks):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), Pools(), nn.Linear(4, 2))
+    images = torch.rand(2, 3, 8, 8)
+    expected = GradCAM(model, "1")(images, 1).maps
+    torch.use_deterministic_algorithms(True, warn_only=warn_only)
+    if breaks:
+        with pytest.raises(ValueError, match=r"but got \[9\]"):
+            GradCAM(model, "1")(images, 9)
+    else:
+        assert_maps_close(GradCAM(model, "1")(images, 1).maps, expected)
+    assert torch.are_deterministic_algorithms_enabled()
+    assert torch.is_deterministic_algorithms_warn_only_enabled() == warn_only
+    refused = pytest.warns(UserWarning, match="put_") if warn_only else pytest.raises(RuntimeError, match="put_")
+    with refused:
+        model(images).sum().backward()
+
+
+def test_a_deterministic_training_of_a_head_is_watched(any_mode, fit, probe):
+    class Head(ThinVGG):
+        def __init__(self):
+            super().__init__(batch_norm=False)
+            self.features.requires_grad_(False)
+            self.classifier[0] = Pools()
+
+    callback = GradCAMCallback(probe, LAYERS)
+    fit(Head(), callback, max_epochs=1, deterministic=True)
+    assert len(callback.history) == 1
+
+
+class Views(nn.Module):
+    """Returns a view that was made under no_grad: autograd says that it requires a gradient, but it has no graph."""
+
+    def forward(self, x):
+        with torch.no_grad():
+            return x.view(x.shape)
+
+
+def test_a_view_made_under_no_grad_is_known_as_detached():
+    features = [nn.Conv2d(3, 4, 3), nn.ReLU()]
+    head, images = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)], torch.rand(2, 3, 8, 8)
+
+    def detaches(outputs, index):
+        with torch.no_grad():
+            return outputs[:, 1]
+
+    for target in (detaches, torch.no_grad()(lambda outputs, index: outputs.T[0])):
+        with pytest.raises(ValueError, match="but your `target` detaches them. Remove the detach"):
+            GradCAM(nn.Sequential(*features, *head), "1")(images, target)
+    behind = nn.Sequential(*features, Views(), *head)
+    for target in (1, "contrast", lambda outputs, index: outputs[:, 1]):
+        with pytest.warns(GradCAMWarning, match=r"does not depend on the layers \['1'\]"):
+            cams = GradCAM(behind, ["1", "2"])(images, target)
+        # What is behind the cut has the maps of a network that starts there.
+        alone = GradCAM(nn.Sequential(nn.Identity(), *head), "0")(behind[:3](images).detach(), target)
+        torch.testing.assert_close(cams.maps["2"], alone.maps["0"])
+    last = nn.Sequential(*features, *head, Views())
+    for target in (1, lambda outputs, index: outputs[:, 1], detaches):
+        with pytest.raises(ValueError, match="but the model's forward detaches their outputs"):
+            GradCAM(last, "1")(images, target)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_module_of_fabric_has_exact_maps_or_is_refused(precision, nested):
+    torch.manual_seed(0)
+    network, images = (
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2)),
+        torch.rand(2, 3, 8, 8),
+    )
+    expected = GradCAM(network, "1")(images, 1).maps["1"]
+    wrapped = Fabric(accelerator="cpu", precision=precision).setup(network)
+    model = nn.Sequential(wrapped) if nested else wrapped
+    if precision == "bf16-mixed":
+        with pytest.raises(
+            ValueError, match=r"Fabric.setup in precision 'bf16-mixed', .* Pass .*: GradCAM\(model.module"
+        ):
+            GradCAM(model, network[1])
+        assert torch.equal(GradCAM(wrapped.module, "1")(images, 1).maps["1"], expected)
+    else:
+        (found,) = GradCAM(model, network[1])(images, 1).maps.values()
+        assert torch.equal(found, expected)

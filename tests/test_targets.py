@@ -7,9 +7,9 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional
 
-from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet, is_watching
+from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet, is_watching
 from gradcam_callback.maps import CAMs, predicted_class
-from gradcam_callback.maps.probabilities import LINEAR, UNKNOWN, find_ending
+from gradcam_callback.maps.probabilities import LINEAR, PROBABILITIES, UNKNOWN, find_ending
 from gradcam_callback.run import Evaluator, caption_maps
 
 LAYERS = ["block4_conv3", "block5_conv3"]
@@ -253,6 +253,20 @@ def test_outputs_without_a_graph_do_not_tell_how_they_were_made():
         lambda z: z[:, :1].expand(-1, 2),
         lambda z: -z,
         lambda z: functional.layer_norm(z, (3,)),
+        lambda z: z + nn.Linear(3, 3)(z.relu()),
+        lambda z: (z + z.flip(1) @ torch.rand(3, 3)) / 2,
+        lambda z: z / 0.07,
+        lambda z: z / 2 - torch.rand(3),
+        lambda z: torch.cat([z[:, :1], z[:, 1:] * 3], dim=1),
+        lambda z: torch.stack([z, z @ torch.rand(3, 3)]).mean(0),
+        lambda z: 20 * functional.normalize(z) @ torch.rand(3, 3),
+        lambda z: (z @ torch.rand(3, 3)) / z.norm(dim=1, keepdim=True),
+        lambda z: functional.cosine_similarity(z[:, None], torch.rand(3, 3)[None], dim=2),
+        lambda z: z.relu()[:, :, None].mean(dim=2),
+        lambda z: z * z.sigmoid(),
+        lambda z: (z[:, :, None] * torch.rand(5)).exp().mean(dim=2).log(),
+        lambda z: torch.stack([z.softmax(dim=1), z.flip(1).softmax(dim=1)]).mean(0).log(),
+        lambda z: torch.cat([z.sigmoid(), (2 * z).sigmoid()], dim=1).logit(),
     ],
 )
 def test_logits_of_any_form_are_logits(end):
@@ -263,7 +277,75 @@ def test_logits_of_any_form_are_logits(end):
 
 def test_a_part_of_a_softmax_does_not_tell_its_logits():
     for part in (lambda p: p[:, 1], lambda p: p[:, :2], lambda p: p.gather(1, torch.tensor([[0], [1]]))):
-        assert find_ending(part(nn.Linear(4, 3)(torch.rand(2, 4)).softmax(dim=1))).kind == UNKNOWN
+        assert find_ending(part(nn.Linear(4, 3)(torch.rand(2, 4)).softmax(dim=1))).kind == PROBABILITIES
+
+
+def written_in_place(z):
+    outputs = torch.zeros(len(z), z.shape[1])
+    for i in range(z.shape[1]):
+        outputs[:, i] = z[:, i].sigmoid()
+    return outputs
+
+
+JOINED = {
+    "cat": lambda z: torch.cat([one.sigmoid() for one in z.split(1, dim=1)], dim=1),
+    "stack": lambda z: torch.stack([one.sigmoid() for one in z.unbind(1)], dim=1),
+    "written in place": written_in_place,
+    "softmax of pairs": lambda z: torch.stack([torch.stack([one, -one], 1).softmax(1)[:, 0] for one in z.unbind(1)], 1),
+    "mean of two": lambda z: (z.softmax(dim=1) + z.flip(1).softmax(dim=1)) / 2,
+    "mean of a stack": lambda z: torch.stack([z.softmax(dim=1), z.flip(1).softmax(dim=1)]).mean(0),
+    "weighted": lambda z: 0.3 * z.softmax(dim=1) + 0.7 * z.flip(1).sigmoid(),
+    "experts": lambda z: z.softmax(dim=1) * z.softmax(dim=1)[:, :1] + z.flip(1).softmax(1) * z.softmax(dim=1)[:, 1:2],
+    "scaled": lambda z: z.softmax(dim=1) * 1.0,
+    "clamped": lambda z: z.sigmoid().clamp(1e-6, 1 - 1e-6),
+    "by hand": lambda z: z.exp() / z.exp().sum(dim=1, keepdim=True),
+    "sigmoid by hand": lambda z: 1 / (1 + (-z).exp()),
+    "noisy or": lambda z: 1 - (1 - torch.stack([z, z.flip(1)]).sigmoid()).prod(dim=0),
+    "at most a half": lambda z: 0.5 - z.sigmoid() * 0.5,
+}
+
+
+@pytest.mark.parametrize("end", JOINED)
+def test_probabilities_that_do_not_tell_their_logits_are_explained_as_they_are_and_said(network, images, end):
+    """No class has an empty map because another one's function is taken for the end of the whole model."""
+    if end == "written in place":
+        network, images = network.float(), images.float()
+    cam = GradCAM(Ends(network, JOINED[end]), LAYERS)
+    with pytest.warns(
+        GradCAMWarning, match="returns probabilities whose logits cannot be told.*output_transform=torch"
+    ):
+        found = [cam(images, 0)]
+    found += [cam(images, target) for target in range(1, 4)]
+    for target, cams in enumerate(found):
+        expected = cam(images, lambda outputs, index, target=target: outputs[:, target])
+        assert_close(cams.maps, expected.maps, 1e-5)
+        torch.testing.assert_close(cams.logits, cam.model(images).detach())
+
+
+@pytest.mark.parametrize("join", [torch.stack, torch.cat])
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_probability_beside_its_rest_to_one_has_the_maps_of_its_logit(images, join, first):
+    torch.manual_seed(0)
+    network = ThinVGG(1).double().eval()
+
+    def end(z):
+        p = z.sigmoid() if join is torch.cat else z.sigmoid()[:, 0]
+        return join([p, 1 - p] if first else [1 - p, p], dim=1)
+
+    cam = GradCAM(Ends(network, end), LAYERS)
+    for target in (0, 1):
+        expected = GradCAM(network, LAYERS)(images, target)
+        found = cam(images, 1 - target if first else target)
+        assert_close(found.maps, expected.maps, 1e-9)
+    torch.testing.assert_close(cam.predict(images)[:, 1 - first], network(images)[:, 0])
+
+
+def test_small_logits_of_ordinary_heads_are_explained_without_a_word(network, images):
+    """All of them lie in 0..1, by chance."""
+    for end in (lambda z: (z + z.flip(1)) / 2, lambda z: torch.cat([z[:, :2], z[:, 2:]], 1), lambda z: z * z.sigmoid()):
+        model = Ends(network, lambda z, end=end: end(z * 1e-6 + 0.5))
+        cams = GradCAM(model, LAYERS)(images, 1)
+        assert ((cams.logits > 0) & (cams.logits < 1)).all()
 
 
 def test_labels_are_checked_once_the_number_of_classes_is_known(thin):

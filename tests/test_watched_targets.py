@@ -44,7 +44,15 @@ def test_accuracy_of_a_sigmoid_is_by_a_half(toys, fit):
     assert callback.history[-1]["gradcam/probe_accuracy"] == pytest.approx(float(right.double().mean()))
 
 
-@pytest.mark.parametrize("end", [lambda z: z.sigmoid().clamp(0.01, 0.99), lambda z: z.exp() / z.exp().sum(1, True)])
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda z: z.sigmoid().clamp(0.01, 0.99),
+        lambda z: z.exp() / z.exp().sum(1, True),
+        lambda z: torch.cat([one.sigmoid() for one in z.split(1, dim=1)], dim=1),
+        lambda z: torch.stack([one.sigmoid() for one in z.unbind(1)], dim=1),
+    ],
+)
 def test_probabilities_of_another_making_are_refused_with_the_way_out(toys, fit, end):
     class Odd(ThinVGG):
         def forward(self, images):
@@ -60,7 +68,8 @@ def test_probabilities_of_another_making_are_refused_with_the_way_out(toys, fit,
     [
         (lambda z: z, None),
         (lambda z: z[:, [0, 1, 2]], None),
-        (lambda z: z / 1, lambda outputs: 1 * outputs),
+        (lambda z: z / 1, None),
+        (lambda z: z.relu(), lambda outputs: outputs @ torch.eye(3).to(outputs)),
     ],
 )
 def test_logits_are_never_taken_for_probabilities(toys, fit, end, transform):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gradcam_callback.exceptions import MapError
 from gradcam_callback.maps.layers import Layer
-from gradcam_callback.maps.support import hookable_modules
+from gradcam_callback.maps.support import hookable_modules, leads_back
 
 
 class Activations:
@@ -36,7 +36,7 @@ class Activations:
         """Record a layer's output, and return the tensor with which the forward pass has to continue."""
         # Nothing before the first layer needs gradients, so the graph starts here. An output without gradients, such
         # as a parallel branch of the model, starts a graph of its own.
-        if not output.requires_grad:
+        if not leads_back(output):
             output = output.detach().requires_grad_()
             self.leaves.append(output)
         elif self._is_inside or not self.leaves:

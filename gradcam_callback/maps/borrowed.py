@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import warnings
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -214,6 +215,25 @@ def _unlogged(model: nn.Module) -> Iterator[None]:
                 vars(each)[name] = own
 
 
+@contextmanager
+def _any_algorithm() -> Iterator[None]:
+    """Let operations run that torch's strict mode refuses. Not all have a deterministic backward pass on a GPU.
+
+    A training may do without, as that of a head on frozen features. Maps change no weight.
+    """
+    if not torch.are_deterministic_algorithms_enabled():
+        yield
+        return
+    warns_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*does not have a deterministic implementation")
+        try:
+            torch.use_deterministic_algorithms(True, warn_only=True)
+            yield
+        finally:
+            torch.use_deterministic_algorithms(True, warn_only=warns_only)
+
+
 def _say_nothing(*_args: Any, **_kwargs: Any) -> None:
     pass
 
@@ -222,9 +242,10 @@ def _say_nothing(*_args: Any, **_kwargs: Any) -> None:
 def borrowed(model: nn.Module, autocast: torch.dtype | None = None) -> Iterator[None]:
     """Set up everything around the model that a map needs, and restore it at the end of the block.
 
-    The model is in eval mode and logs nothing, gradients are on, compiled code is off. The random state is preserved,
-    also that of generators in the model, and so are the attributes of all modules. Ctrl-C, which may arrive between any
-    two lines, waits for the end of the current chunk of images. Threads take turns, each with one block.
+    The model is in eval mode and logs nothing, gradients are on, compiled code is off, and no operation is refused as
+    not deterministic. The random state is preserved, also that of generators in the model, and so are the attributes of
+    all modules. Ctrl-C, which may arrive between any two lines, waits for the end of the current chunk of images.
+    Threads take turns, each with one block.
 
     Args:
         model: the model to borrow.
@@ -235,6 +256,7 @@ def borrowed(model: nn.Module, autocast: torch.dtype | None = None) -> Iterator[
         stack.enter_context(interrupt.deferred())
         stack.enter_context(_counted())
         stack.enter_context(without_checkpointing())
+        stack.enter_context(_any_algorithm())
         stack.enter_context(preserved_random_state())
         stack.enter_context(preserved_generators(model.modules()))
         stack.enter_context(_unlogged(model))

@@ -29,9 +29,24 @@ from gradcam_callback.maps.frozen_prefix import FrozenPrefix
 from gradcam_callback.maps.last_layer import find_last_layer
 from gradcam_callback.maps.layers import Layer, find_places, follow_layers, list_targets, resolve_layers
 from gradcam_callback.maps.methods import METHODS
-from gradcam_callback.maps.probabilities import UNKNOWN, Ending, find_ending, gradient_before, to_logits
+from gradcam_callback.maps.probabilities import (
+    PROBABILITIES,
+    UNKNOWN,
+    Ending,
+    find_ending,
+    gradient_before,
+    look_like_probabilities,
+    to_logits,
+)
 from gradcam_callback.maps.reshape import RESHAPES
-from gradcam_callback.maps.support import check_layers, check_support, has_graph, mixes_images, name_obstacle
+from gradcam_callback.maps.support import (
+    check_layers,
+    check_support,
+    has_graph,
+    leads_back,
+    mixes_images,
+    name_obstacle,
+)
 from gradcam_callback.maps.targets import (
     Contrast,
     ReadTargets,
@@ -78,8 +93,9 @@ class GradCAM:
         alpha_k = mean over positions of dY_c / dA_k
         map     = ReLU(sum over k of alpha_k A_k)
 
-    A model that ends with a sigmoid, a softmax or a log-softmax is explained by its logits before this function. One
-    forward and one backward pass serve all layers. The model runs in eval mode and on detached weights, so no
+    A model that ends with a sigmoid, a softmax or a log-softmax is explained by its logits before this function. If
+    several of them are joined or averaged, the outputs are explained as they are, with a `GradCAMWarning`. One forward
+    and one backward pass serve all layers. The model runs in eval mode and on detached weights, so no
     gradient of a weight is computed. Afterwards everything is as before, even after an error: parameters, buffers,
     ``.grad``, ``requires_grad``, train/eval flags, hooks, the random state and the grad mode.
 
@@ -152,6 +168,8 @@ class GradCAM:
         self.reshape_transform = reshape_transform
         self._frozen = FrozenPrefix() if reuse_frozen else None
         self._said_repeated = False
+        # Whoever refuses probabilities himself, see `tells_no_logits`, sets it to False.
+        self.warns_of_probabilities = True
         # False once the model overwrites an activation or fails with the memory format of the fast path.
         self._fast_path = True
         # How the model ends, see `probabilities`; None until the first call.
@@ -201,6 +219,8 @@ class GradCAM:
                 images,
                 self._chunk_size(forward),
             )
+        if not callable(given):
+            self._warn_of_probabilities(logits)
         by_layer = {layer.name: raw for layer, raw in zip(self.layers, maps, strict=True)}
         return CAMs(by_layer, logits, classes, nonfinite)
 
@@ -239,10 +259,10 @@ class GradCAM:
         if self._n_logits is not None:
             check_targets(labels, self._n_logits)
 
-    def returns_unknown(self, images: Tensor, *, forward: Forward | None = None) -> bool:
-        """Return True if the last operation of the model does not tell if it returns logits or probabilities."""
+    def tells_no_logits(self, images: Tensor, *, forward: Forward | None = None) -> bool:
+        """Return True if the model may return probabilities whose logits cannot be told."""
         with borrowed(self.model, PRECISIONS[self.precision]):
-            return self._kind_of_ending(images, forward) == UNKNOWN
+            return self._kind_of_ending(images, forward) in (PROBABILITIES, UNKNOWN)
 
     def _take_layers(self, layers: list[Layer]) -> None:
         check_layers({layer.name: layer.module for layer in layers})
@@ -291,7 +311,7 @@ class GradCAM:
             scores = call_score_function(targets, outputs, places)
             logits, classes = scores.detach()[:, None], torch.full_like(places, -1, device=scores.device)
             root = Root(scores, torch.ones_like(scores))
-        if isinstance(root.at, Tensor) and not root.at.requires_grad:
+        if isinstance(root.at, Tensor) and not leads_back(root.at):
             raise self._refuse_unreached(list(activations.by_layer), callable(targets) and has_graph(outputs))
         maps = backward_to_maps(root, activations, METHODS[self.method], reshape)
         if len(activations.by_layer) == len(self.layers):
@@ -333,6 +353,18 @@ class GradCAM:
             warnings.warn(
                 f"GradCAM: what the maps explain does not depend on the layers {new}, so their maps are empty. No "
                 "gradient reaches them: a later layer is skipped, detached or not differentiable.",
+                GradCAMWarning,
+                stacklevel=3,
+            )
+
+    def _warn_of_probabilities(self, outputs: Tensor) -> None:
+        if self._ending == PROBABILITIES and self.warns_of_probabilities and look_like_probabilities(outputs):
+            self.warns_of_probabilities = False
+            warnings.warn(
+                "GradCAM: the model returns probabilities whose logits cannot be told, such as sigmoids that torch.cat "
+                "has joined, or a mean of softmaxes. The maps explain these probabilities, and fade where the model is "
+                "sure. Return the logits, or pass output_transform=torch.logit for sigmoids, "
+                "output_transform=torch.log for softmaxes.",
                 GradCAMWarning,
                 stacklevel=3,
             )

@@ -6,11 +6,12 @@ another function, whose gradient vanishes if the model is sure. The last operati
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge
+from torch.autograd.graph import GradientEdge, Node
 
 # Operations that keep the values, by their names in the graph of autograd.
 _KEEP = (
@@ -23,9 +24,10 @@ _KEEP = (
     "UnsqueezeBackward",
     "ViewBackward",
 )
-# Operations that take some of the values, or move them. Behind a softmax they may leave a part of its classes, which no
-# longer tells the logits.
+# Operations that take some of the values, move them or join them. Behind a softmax they may leave a part of its
+# classes, which no longer tells the logits.
 _SELECT = (
+    "CatBackward",
     "ExpandBackward",
     "GatherBackward",
     "IndexBackward",
@@ -39,34 +41,43 @@ _SELECT = (
     "UnbindBackward",
 )
 _FUNCTIONS = {"SigmoidBackward": "sigmoid", "SoftmaxBackward": "softmax", "LogSoftmaxBackward": "log_softmax"}
-# The last operations of models that surely return logits: a linear layer, a convolution, a mean over positions, a sum,
-# a normalisation. A division is none, as probabilities may be made by it.
+# What makes probabilities. A softmax may be written as exp(z) / exp(z).sum().
+_MAKERS = (*_FUNCTIONS, "ExpBackward", "HardsigmoidBackward")
+# What makes logits of anything: a linear layer, a convolution, a normalisation, the inverse of what is above.
 _LINEAR = (
-    "AddBackward",
     "AddmmBackward",
     "BaddbmmBackward",
     "BmmBackward",
-    "CatBackward",
     "ConvolutionBackward",
     "CudnnBatchNormBackward",
     "LinearBackward",
-    "MeanBackward",
+    "LogBackward",
+    "LogitBackward",
     "MmBackward",
-    "MulBackward",
+    "MvBackward",
     "NativeBatchNormBackward",
+    "NativeGroupNormBackward",
     "NativeLayerNormBackward",
+)
+# What makes logits unless it is done with probabilities alone: a mean over positions, a sum of two heads, a scale. A
+# division may make probabilities also of other numbers, by their sum.
+_ARITHMETIC = (
+    "AddBackward",
+    "MeanBackward",
+    "MulBackward",
     "NegBackward",
     "SubBackward",
     "SumBackward",
 )
-LINEAR, UNKNOWN = "linear", "unknown"
+LINEAR, PROBABILITIES, UNKNOWN = "linear", "probabilities", "unknown"
 
 
 class Ending(NamedTuple):
     """The end of a model's graph.
 
     Attributes:
-        kind: ``"sigmoid"``, ``"softmax"`` or ``"log_softmax"``; ``"linear"`` for logits; else ``"unknown"``.
+        kind: ``"sigmoid"``, ``"softmax"`` or ``"log_softmax"``; ``"linear"`` for logits; ``"probabilities"`` for what
+            is made of several such functions or of a part of one, and so does not tell its logits; else ``"unknown"``.
         function: the place of this function's output in the graph; None for the other kinds.
         logits: the place of its input.
     """
@@ -78,20 +89,68 @@ class Ending(NamedTuple):
 
 def find_ending(outputs: Tensor) -> Ending:
     """Return how a model ends, from the graph of its outputs ``(N, K)``."""
-    node, is_whole = outputs.grad_fn, True
-    while node is not None:
-        name = node.name().rstrip("0123456789")
-        if name in _FUNCTIONS and (is_whole or _FUNCTIONS[name] == "sigmoid"):
-            before, place = node.next_functions[0]
-            if before is not None:
-                return Ending(_FUNCTIONS[name], GradientEdge(node, 0), GradientEdge(before, place))
-        if name in _LINEAR:
-            return Ending(LINEAR)
-        is_whole &= name in _KEEP
-        if name not in _KEEP + _SELECT:
-            break
-        node = node.next_functions[0][0]
-    return Ending(UNKNOWN)
+    last = outputs.grad_fn
+    if last is None:
+        return Ending(UNKNOWN)
+    found = (
+        _end_at(_FUNCTIONS, _ends(last, lambda node: _name(node) in _KEEP))
+        or _end_at(["SigmoidBackward"], _ends(last, lambda node: _name(node) in _KEEP + _SELECT))
+        # p and 1 - p of one sigmoid. Their sum tells them from other differences.
+        or _add_to_one(outputs)
+        and _end_at(["SigmoidBackward"], _ends(last, lambda node: _name(node) in (*_KEEP, *_SELECT, "RsubBackward")))
+    )
+    if found:
+        return found
+    sources = _ends(last, lambda node: bool(node.next_functions) and _name(node) not in _MAKERS + _LINEAR)
+    if _are(_MAKERS, sources):
+        return Ending(PROBABILITIES)
+    selected = _ends(last, lambda node: _name(node) in _KEEP + _SELECT)
+    scaled = _ends(last, lambda node: _name(node) in (*_KEEP, *_SELECT, *_ARITHMETIC, "DivBackward"))
+    return Ending(LINEAR if _are(_LINEAR + _ARITHMETIC, selected) or _are(_LINEAR, scaled) else UNKNOWN)
+
+
+def _end_at(functions: Collection[str], ends: Sequence[Node]) -> Ending | None:
+    """Return the ending if all ways back through a graph end at the same one of some functions."""
+    if len(ends) != 1 or _name(ends[0]) not in functions:
+        return None
+    before, place = ends[0].next_functions[0]
+    if before is None:
+        return None
+    return Ending(_FUNCTIONS[_name(ends[0])], GradientEdge(ends[0], 0), GradientEdge(before, place))
+
+
+def _add_to_one(outputs: Tensor) -> bool:
+    """Return True for two outputs per image whose sum is 1; those that are no numbers do not count."""
+    return outputs.shape[1:] == (2,) and not bool(((outputs.sum(dim=1) - 1).abs() > 0.01).any())
+
+
+def _name(node: Node) -> str:
+    return node.name().rstrip("0123456789")
+
+
+def _are(names: Sequence[str], nodes: Sequence[Node]) -> bool:
+    return bool(nodes) and all(_name(node) in names for node in nodes)
+
+
+def _ends(last: Node, leads_on: Callable[[Node], bool]) -> list[Node]:
+    """Return where the ways back through a graph end.
+
+    Args:
+        last: where they start.
+        leads_on: True for a node that is not an end itself. A division leads to what is divided.
+    """
+    ends, seen, ahead = [], set(), [last]
+    while ahead:
+        node = ahead.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if leads_on(node):
+            before = [other for other, _ in node.next_functions if other is not None]
+            ahead += before[:1] if _name(node) == "DivBackward" else before
+        else:
+            ends.append(node)
+    return ends
 
 
 def to_logits(outputs: Tensor, kind: str) -> Tensor:

@@ -18,10 +18,17 @@ def check_support(model: nn.Module) -> None:
 
     Raises:
         MapError: the model is a TorchScript module, or holds one that was frozen; or it is wrapped in
-            ``nn.DataParallel``.
+            ``nn.DataParallel``, or by Fabric in mixed precision.
     """
     if isinstance(model, nn.DataParallel):
         raise MapError("Expected a model that is not wrapped, but got nn.DataParallel. Pass model.module.")
+    for module in model.modules():
+        precision = _precision_of_fabric(module)
+        if precision is not None and not precision.endswith("-true"):
+            raise MapError(
+                f"Expected a model that is not wrapped, but got one of Fabric.setup in precision {precision!r}, which "
+                "allows no backward pass but its own. Pass its attribute: GradCAM(model.module)."
+            )
     if isinstance(model, ScriptModule):
         raise MapError(
             "Expected a model of ordinary modules, but it is TorchScript, which takes no hooks. Pass the model as it "
@@ -33,6 +40,14 @@ def check_support(model: nn.Module) -> None:
                 f"Expected modules that can be set to eval mode, but {name!r} is frozen TorchScript. Leave "
                 "torch.jit.freeze out."
             )
+
+
+def _precision_of_fabric(module: nn.Module) -> str | None:
+    """Return the precision of a module of Lightning's Fabric, which is not imported for this."""
+    if type(module).__name__ != "_FabricModule":
+        return None
+    strategy = getattr(module, "_strategy", None)
+    return str(getattr(getattr(strategy, "precision", None), "precision", "unknown"))
 
 
 def check_layers(layers: Mapping[str, nn.Module]) -> None:
@@ -59,6 +74,14 @@ def mixes_images(model: nn.Module) -> bool:
     return any(isinstance(module, _BatchNorm) and module.running_mean is None for module in model.modules())
 
 
+def leads_back(tensor: Tensor) -> bool:
+    """Return True if a gradient can go back from a tensor.
+
+    Of a view that was made under no_grad, ``requires_grad`` only seems to say so.
+    """
+    return tensor.requires_grad and not (tensor.grad_fn is None and tensor._is_view())
+
+
 def has_graph(outputs: object) -> bool:
     """Return True if a gradient can go back from what a model returned, or from a part of it."""
     seen: set[int] = set()
@@ -69,7 +92,7 @@ def has_graph(outputs: object) -> bool:
             return False
         seen.add(id(part))
         if isinstance(part, Tensor):
-            return part.requires_grad
+            return leads_back(part)
         if isinstance(part, Mapping):
             return any(map(search, part.values()))
         return any(map(search, part if isinstance(part, (list, tuple)) else getattr(part, "__dict__", {}).values()))

@@ -314,11 +314,14 @@ class Evaluator:
         # The image with the highest label. The labels of images that are not watched are checked below.
         highest = self.probe.labels.argmax()[None]
         one = self._as_model_input(self.probe.images[highest])
+        forward = self._forward_of(highest)
+        # Here they are refused.
+        self.cam.warns_of_probabilities = False
         with blame_forward(one, self._forward):
-            self.cam(one, self._targets(highest), forward=self._forward_of(highest))
+            self.cam(one, self._targets(highest), forward=forward)
             if self._has_accuracy:
                 self.cam.check_labels(self.probe.verdict_set.labels.max()[None])
-            if not callable(self.target) and self.cam.returns_unknown(one, forward=self._forward_of(highest)):
+            if not callable(self.target) and self.cam.tells_no_logits(one, forward=forward):
                 self._refuse_probabilities()
 
     def _refuse_probabilities(self) -> None:
@@ -329,7 +332,8 @@ class Evaluator:
                 f"Expected the model to return logits (N, K), but all its outputs for the {len(self.probe)} probe "
                 f"images lie between {outputs.min():.2g} and {outputs.max():.2g}, as probabilities do. Return the "
                 "logits, or pass output_transform=torch.logit for a sigmoid, output_transform=torch.log for a softmax. "
-                "If they are logits, say so by output_transform=lambda outputs: 1 * outputs."
+                "If they are logits, say so by a linear layer that changes nothing: "
+                f"output_transform=lambda outputs: outputs @ torch.eye({outputs.shape[1]}).to(outputs)."
             )
 
 

@@ -43,6 +43,7 @@ from gradcam_callback.probes import (
 )
 from gradcam_callback.random_state import preserved_generators, preserved_random_state
 from gradcam_callback.run import BatchForward, blame_forward, warn_lost
+from gradcam_callback.trainers.loaders import untouched
 from gradcam_callback.trainers.samplers import drawn_indices
 from gradcam_callback.trainers.trainer import gather, validating
 
@@ -104,7 +105,10 @@ class ValidationData:
         """Return True if the loader or its data are their own iterator: what is read is lost to the validation."""
         if self.can_be_indexed:
             return False
-        return hasattr(self.loader, "__next__") or _is_used_up(getattr(self.loader, "dataset", None))
+        if hasattr(self.loader, "__next__"):
+            return True
+        with untouched(self.loader):
+            return _is_used_up(getattr(self.loader, "dataset", None))
 
     def without_labels(self) -> ValidationData:
         """Return the same data, of which no labels are needed."""
@@ -122,7 +126,7 @@ class ValidationData:
             return _count_classes(cam, forward, sample)
 
         def read_batches() -> ProbeSet:
-            with preserved_generators([self.loader]):
+            with untouched(self.loader):
                 items = choose_from_batches(
                     self.loader, self.feed, AUTO_IMAGES, AUTO_STREAMED, count_classes, self._spare
                 )

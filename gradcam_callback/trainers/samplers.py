@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler, RandomSampler, SequentialSampler, WeightedRandomSampler
 
-from gradcam_callback.random_state import preserved_generators, preserved_random_state
+from gradcam_callback.trainers.loaders import untouched
 
 
 def drawn_indices(loader: DataLoader[Any]) -> list[int] | None:
@@ -32,7 +32,7 @@ def drawn_indices(loader: DataLoader[Any]) -> list[int] | None:
     if sampler is loader.dataset or isinstance(sampler, (SequentialSampler, RandomSampler, WeightedRandomSampler)):
         return None
     dataset: Any = loader.dataset
-    with preserved_random_state(), preserved_generators([sampler]):
+    with untouched(sampler):
         # A sampler may go on without an end.
         items = list(_items_of(sampler, limit=2 * len(dataset)))
     if sampler is batches:
