@@ -138,7 +138,7 @@ LONG = "encoder_backbone.stage_number_{}_of_the_residual_pyramid.1"
     ("layers", "headings"),
     [
         (["layer1.0", "layer1.1", "layer4.2"], ["layer1.0", "layer1.1", "layer4.2"]),
-        ([LONG.format(word) for word in ("one", "two", "six")], ["…one_…", "…two_…", "…six_…"]),
+        ([LONG.format(word) for word in ("one", "two", "six")], ["…one…", "…two…", "…six…"]),
         ([LONG.format(f"{'x' * 90}{i}{'x' * 90}") for i in range(9)], [f"layer {i}" for i in (1, 3, 5, 7, 9)]),
     ],
 )

@@ -217,8 +217,8 @@ def _drop_common(names: Sequence[str]) -> list[str]:
     words = [re.findall(r"[^._]*[._]?", name)[:-1] for name in names]
     first = len(os.path.commonprefix(words))
     last = len(os.path.commonprefix([own[first:][::-1] for own in words]))
-    dropped = ["".join(own[first : len(own) - last]) for own in words]
-    return [f"{'…' if first else ''}{kept}{'…' if last else ''}" for kept in dropped]
+    kept = ["".join(own[first : len(own) - last]) for own in words]
+    return [f"{'…' if first else ''}{part.rstrip('._') if last else part}{'…' if last else ''}" for part in kept]
 
 
 def _break_name(name: str, width: int) -> list[str]:
