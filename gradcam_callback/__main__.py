@@ -298,7 +298,9 @@ def _image_arguments() -> argparse.ArgumentParser:
         help="one of matplotlib's; jet for the classic look",
     )
     parent.add_argument(
-        "--size", type=int, help=f"side of the model's input in pixels (default: as the checkpoint says, else {SIZE})"
+        "--size",
+        type=_read_size,
+        help=f"side of the model's input in pixels (default: as the checkpoint says, else {SIZE})",
     )
     parent.add_argument(
         "--normalise",
@@ -310,6 +312,12 @@ def _image_arguments() -> argparse.ArgumentParser:
         "--classes", metavar="A,B,...", help="the names of the classes, by their index (default: of the checkpoint)"
     )
     return parent
+
+
+def _read_size(text: str) -> int:
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"expected a side of 1 or more pixels, but got {text!r}; correct it")
 
 
 def _read_target(text: str) -> str | int:

@@ -1,7 +1,9 @@
 """The Focus tab in a real TensorBoard, and the same page in one file, as a person sees them in a real browser."""
 
 import base64
+import contextlib
 import io
+import itertools
 import json
 import threading
 import urllib.parse
@@ -10,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
+import torch
 from browser import needs_browser, open_page
 from focus_tab import (
     CONTRAST,
@@ -35,7 +38,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from gradcam_callback import write_report
 from gradcam_callback.drawing import scale
 from gradcam_callback.offline.logged_run import read_runs
-from gradcam_callback.run.recording import tone_of
+from gradcam_callback.run.recording import pack_maps, tone_of
 from gradcam_focus.frozen import frozen_page
 
 # The most cells a side that a map has on the page.
@@ -419,6 +422,154 @@ def test_what_to_do_stands_below_the_headline_and_the_rest_is_folded(tab, watche
         sentence = paragraphs[0].partition(" See ")[0]
         rest = verdict.evidence.removesuffix(verdict.advice).replace(sentence, "")
         assert folded.split() == rest.split(), "nothing is said twice"
+
+
+@contextlib.contextmanager
+def page_of(browser, path, *runs, **options):
+    """Open the page of some runs as they are described."""
+    path.write_text(frozen_page(runs))
+    with open_page(browser, **options) as page:
+        page.goto(path.as_uri())
+        tab = Tab(page, page.main_frame)
+        tab.settle()
+        yield tab
+        assert errors_of(page) == []
+
+
+@pytest.fixture
+def described(folder, watched):
+    """A run as a page reads it, to be changed."""
+    (logged,) = read_runs(folder / "clean")
+    return json.loads(json.dumps(logged.describe(EPOCHS) | {"run": "clean"}))
+
+
+def test_a_single_run_has_no_checkbox_and_space_and_escape_work_its_folds(browser, described, tmp_path):
+    with page_of(browser, tmp_path / "focus.html", described) as tab:
+        assert not tab.frame.locator(".controls fieldset").is_visible(), "there is nothing to choose"
+        folds = tab.frame.locator("summary:visible")
+        assert folds.count() == 2
+        for fold in folds.all():
+            fold.press("Space")
+            assert fold.evaluate("fold => fold.parentElement.open"), "as the keyboard says"
+            assert tab.frame.get_by_role("button", name="Play").count() == 1, "and nothing plays"
+        menu = tab.frame.locator(".more:visible")
+        tab.frame.get_by_label("answered wrongly").focus()
+        tab.page.keyboard.press("Escape")
+        assert not menu.evaluate("menu => menu.open")
+        assert menu.evaluate("menu => document.activeElement === menu.firstElementChild")
+
+
+def test_answers_that_are_not_finite_are_neither_right_nor_wrong(browser, described, tmp_path):
+    entry, none = described["entries"][0], ["no answer (NaN)", None, None]
+    entry["predictions"] = [[*none, explained] for *_, explained in entry["predictions"]]
+    # Of one set, an answer is left.
+    entry["answers"] = {name: [none] * len(answers) for name, answers in entry["answers"].items()}
+    entry["answers"]["foreground"][2] = ["star", 0.9, True]
+    entry["scalars"] = {name: value for name, value in entry["scalars"].items() if "accuracy" not in name}
+    with page_of(browser, tmp_path / "focus.html", described) as tab:
+        tab.choose(epoch=0)
+        assert tab.frame.locator(".card .answer.right, .card .answer.wrong").count() == 0
+        assert all(text.startswith("no answer (NaN); map of ") for text in tab.texts(".card .answer"))
+        shares = [text.splitlines()[-1] for text in tab.texts(".interventions th")]
+        assert shares[1:] == ["no answer", "no answer", "no answer", "100 % of 1 image right"]
+        assert tab.frame.locator(".tile.wrong").count() == 0 and tab.frame.locator(".tile.right").count() == 1
+        accuracies = tab.frame.locator(".plot", has_text="Accuracy on the probe images")
+        assert accuracies.locator("circle").count() == 3 * (EPOCHS - 1), "a gap"
+
+
+def test_the_colours_of_runs_that_differ_are_explained_for_each(browser, described, tmp_path):
+    other = json.loads(json.dumps(described)) | {"run": "other"}
+    blue = [channel for level in range(256) for channel in (0, 0, level)]
+    other["start"] |= {"colours": base64.b64encode(bytes(blue)).decode(), "scaling": "run", "basis": "frame"}
+    with page_of(browser, tmp_path / "focus.html", described, other) as tab:
+        legends = tab.frame.locator(".colours")
+        each, whole = "the maximum of each map", "the maximum of the layer over the run"
+        assert tab.texts(".colours span") == [f"{each} (clean)", f"{whole} (other)"]
+        shown = [tab.pixels(legend.locator("canvas"))[0] for legend in legends.all()]
+        for run, pixels in zip((described, other), shown, strict=True):
+            assert pixels.tobytes() == base64.b64decode(run["start"]["colours"])
+        tab.frame.get_by_text("Filter and look").click()
+        scaling = tab.frame.get_by_label("Hottest colour")
+        before = tab.seen()[1]
+        assert scaling.input_value() == ""
+        scaling.select_option("run")
+        until(lambda: tab.texts(".colours span") == [f"{whole} (clean)", f"{whole} (other)"])
+        scaling.select_option("")
+        until(lambda: tab.texts(".colours span") == [f"{each} (clean)", f"{whole} (other)"])
+        tab.settle()
+        assert tab.seen()[1] == before, "each run is drawn by its own style again"
+        # The sets of the other run are said to be frames.
+        texts = tab.frame.locator(".interventions img").evaluate_all("images => images.map(image => image.alt)")
+        for words, run in (("on backgrounds of its class", described), ("in frames of its class", other)):
+            assert any(words in text for text in texts), run["run"]
+        for box in tab.frame.locator(".controls fieldset input").all():
+            box.uncheck()
+        tab.frame.get_by_text("No run is chosen. Click on a verdict below, or check a run.").wait_for()
+        assert legends.count() == 0
+        tab.frame.locator(".verdict.line").first.click()
+        tab.frame.locator(".card").first.wait_for()
+        assert tab.texts(".colours span") == [each]
+
+
+def test_long_names_are_neither_cut_off_nor_mixed_up_on_a_phone(browser, described, tmp_path):
+    start = described["start"]
+    longest = "a_very_long_name_without_any_breaks_that_goes_on_and_on_and_on_for_ever" * 2
+    layers = {layer: f"backbone.{longest}.{i}.activation" for i, layer in enumerate(start["layers"])}
+    text = json.dumps(described)
+    for name in ("star", "heart", "moon"):
+        text = text.replace(f'"{name}"', f'"{name}_{longest}"')
+    for layer in sorted(layers, key=len, reverse=True):
+        text = text.replace(layer, layers[layer])
+    with page_of(browser, tmp_path / "focus.html", json.loads(text), width=390, height=800) as tab:
+        inside = "one => one.getBoundingClientRect().right <= innerWidth && one.scrollWidth <= one.clientWidth"
+        assert tab.frame.locator("html").evaluate("html => html.scrollWidth <= innerWidth")
+        tab.frame.get_by_text("Filter and look").click()
+        for element in tab.frame.locator(".controls select, .more[open] > div, .legend, .verdict").all():
+            assert not element.is_visible() or element.evaluate(inside), element.inner_text()
+        through = tab.frame.locator(".plot", has_text="through the layers")
+        ticks = through.locator("svg text[text-anchor=middle]")
+        boxes = sorted((box["x"], box["x"] + box["width"]) for box in (tick.bounding_box() for tick in ticks.all()))
+        assert len(boxes) > 3 and all(end < start for (_, end), (start, _) in itertools.pairwise(boxes))
+        names = [layers[start["layers"][int(number) - 1]] for number in ticks.all_text_contents()]
+        assert through.locator("li").all_inner_texts() == names
+        tab.page.keyboard.press("Escape")
+        tab.frame.locator(".card").first.click()
+        dialog = tab.frame.locator("dialog[open]")
+        dialog.locator(".strip").first.wait_for()
+        for element in (dialog, *dialog.locator("h2, h3, h4, p, figcaption").all()):
+            assert element.evaluate(inside), element.inner_text()
+
+
+@pytest.mark.parametrize("size", [(32, 256), (256, 32)])
+def test_very_wide_and_very_tall_images_leave_the_page_usable(browser, described, tmp_path, size):
+    """All maps are empty, and the second run watched another layer. Both is said in letters that can be read."""
+    start, n = described["start"], len(described["start"]["names"])
+    image = io.BytesIO()
+    Image.new("RGB", size).save(image, "JPEG")
+    start |= {"images": [base64.b64encode(image.getvalue()).decode()] * n, "masks": [None] * n}
+    for maps in described["maps"].values():
+        packed = base64.b64encode(pack_maps(torch.zeros(n, size[1] // 16, size[0] // 16), CELLS)).decode()
+        maps["maps"] = [packed] * len(maps["steps"])
+    other = described | {"run": "other", "start": start | {"layers": start["layers"][:1]}}
+    with page_of(browser, tmp_path / "focus.html", described, other) as tab:
+        card = tab.frame.locator(".card").first
+        assert card.bounding_box()["height"] < 600
+        for canvas in card.locator("canvas[aria-label^='focus on']").all():
+            pixels = tab.pixels(canvas)
+            rows, columns = np.nonzero((pixels > 200).all(axis=2))
+            assert 0 < rows.min() and rows.max() < pixels.shape[0] - 1, "nothing of the letters is cut off"
+            assert 0 < columns.min() and columns.max() < pixels.shape[1] - 1
+            height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
+            # The letters are as wide as they are high at least, and the page shows them in this size.
+            shown = min(
+                canvas.bounding_box()["width"] / pixels.shape[1], canvas.bounding_box()["height"] / pixels.shape[0]
+            )
+            assert min(height, width) * shown > 7
+        card.click()
+        dialog = tab.frame.locator("dialog[open]")
+        dialog.locator(".strip canvas").first.wait_for()
+        for canvas in dialog.locator("canvas").all():
+            assert canvas.bounding_box()["height"] <= 300
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

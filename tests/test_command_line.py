@@ -182,7 +182,7 @@ def test_errors_are_one_line(error_of, arguments, message):
 dict_of_nothing = dict
 
 
-def test_arguments_that_do_not_fit_are_errors(error_of, checkpoint, photographs, tmp_path):
+def test_arguments_that_do_not_fit_are_errors(error_of, checkpoint, photographs, tmp_path, capsys):
     common = ["panel", *photographs, "--checkpoint", checkpoint, "--size", "64"]
     saves = ["--model", "test_command_line:Saves"]
     assert "Name the model: --model" in error_of(*common)
@@ -191,6 +191,12 @@ def test_arguments_that_do_not_fit_are_errors(error_of, checkpoint, photographs,
         *common, *saves, "--classes", "a,b"
     )
     assert "(the model returns 3 logits), but got [7]" in error_of(*common, *saves, "--target", "7")
+    too_small = error_of(*common[:-1], "8", *saves)
+    assert too_small.startswith("Expected the model to take RGB images of 8 x 8 pixels, but it raised RuntimeError: ")
+    assert too_small.endswith("Choose their size with --size, and check that --model is the right one.")
+    for size in ("0", "-3", "8.5"):
+        assert error_of(*common[:-1], size, *saves) == "2"
+        assert f"argument --size: expected a side of 1 or more pixels, but got '{size}'" in capsys.readouterr().err
     torch.save([1, 2], tmp_path / "list.pt")
     said = error_of("layers", "--checkpoint", tmp_path / "list.pt")
     assert "list.pt', alone or under one of state_dict, model_state_dict, model, but found none" in said

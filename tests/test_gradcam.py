@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from gradcam_callback import GradCAM
-from gradcam_callback.maps import class_probability, concatenate, predicted_class
+from gradcam_callback.maps import class_probability, concatenate, is_correct, predicted_class
 
 RELUS = (1, 3, 6, 8, 11, 13, 15, 18, 20, 22, 25, 27, 29)
 
@@ -353,6 +353,18 @@ def test_probabilities_and_predictions():
     assert predicted_class(single).tolist() == [1, 0]
     probability = 1 / (1 + np.exp(-2))
     assert class_probability(single, torch.tensor([1, 0])).tolist() == pytest.approx([probability, probability])
+
+
+def test_logits_without_a_probability_are_neither_right_nor_wrong():
+    nan, inf = torch.nan, torch.inf
+    logits = torch.tensor([[1.0, 0.0], [0.0, 1.0], [nan, 0.0], [0.0, nan], [nan, nan], [inf, 0.0], [0.0, -inf]])
+    labels = torch.zeros(len(logits), dtype=torch.long)
+    assert is_correct(logits, labels).tolist() == pytest.approx([1, 0, nan, nan, nan, nan, 1], nan_ok=True)
+    single = torch.tensor([[-1.0], [1.0], [nan], [-inf]])
+    assert is_correct(single, labels[:4]).tolist() == pytest.approx([1, 0, nan, 1], nan_ok=True)
+    # Each class has a sigmoid of its own, so that of another class does not matter.
+    several = is_correct(logits, labels, multi_label=True).tolist()
+    assert several == pytest.approx([1, 0, nan, 0, nan, 1, 0], nan_ok=True)
 
 
 def test_hundreds_of_small_images_may_form_one_chunk():

@@ -222,6 +222,7 @@ def test_brush_adds_and_removes_and_undo_goes_back_step_by_step(person, bright, 
         person.open("cat/b.png")
         person.click("No object")
         assert not mask_of(tmp_path / "cat/b.png").exists()
+        assert person.said().startswith("Noted: no object in cat/b.png. U undoes it. All 3 are done."), "both of it"
         person.click("Undo")
         assert mask_of(tmp_path / "cat/b.png").exists()
     assert person.errors == []

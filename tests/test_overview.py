@@ -131,6 +131,28 @@ def test_columns_are_named_by_their_blocks(seen):
     assert lefts == [place[0] for _, place in seen.images[:6]]
 
 
+LONG = "encoder_backbone.stage_number_{}_of_the_residual_pyramid.1"
+
+
+@pytest.mark.parametrize(
+    ("layers", "headings"),
+    [
+        (["layer1.0", "layer1.1", "layer4.2"], ["layer1.0", "layer1.1", "layer4.2"]),
+        ([LONG.format(word) for word in ("one", "two", "six")], ["…one…", "…two…", "…six…"]),
+        ([LONG.format(f"{'x' * 90}{i}{'x' * 90}") for i in range(9)], [f"layer {i}" for i in (1, 3, 5, 7, 9)]),
+    ],
+)
+@pytest.mark.parametrize("count", [1, 4])
+def test_no_two_columns_have_the_same_heading(seen, layers, headings, count):
+    draw(count, layers)
+    end = seen.words.index("NO SIGN:")
+    names = {}
+    for text, (left, _), *_ in seen.texts[:end]:
+        names.setdefault(left, []).append(text)
+    columns = ["".join(lines) for lines in names.values() if lines != ["input"]]
+    assert columns == headings * (len(columns) // len(headings))
+
+
 @pytest.mark.parametrize(
     "case",
     [

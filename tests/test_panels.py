@@ -396,6 +396,14 @@ def test_styles_at_the_ends_of_the_ranges_are_taken():
         assert vars(Style(**attributes)).items() >= attributes.items()
 
 
+@pytest.mark.parametrize("count", [1, 2, 13])
+def test_profiles_of_any_number_of_layers_have_room_for_their_titles(count):
+    values = [1.0] * count
+    profiles = [Profile(title, values, values, chance=1.0) for title in ("m" * 50, "lift")]
+    drawn = np.asarray(depth_profile([f"layer{i}" for i in range(count)], profiles))
+    assert (drawn[:, -8:] == 255).all() and (drawn[:8] == 255).all()
+
+
 def test_profiles_leave_undefined_values_out():
     """A layer whose maps are all empty has no lift, and must not hide the lift of the others."""
     nan = float("nan")

@@ -179,12 +179,18 @@ def test_of_two_callbacks_the_page_shows_both_or_the_one_that_is_asked_for(thin,
 
 
 def test_several_runs_have_names_of_their_own(run, tmp_path):
-    for copy in ("a/version_0", "b/version_0", "c/files", "d/files"):
-        shutil.copytree(tmp_path / "files", tmp_path / copy)
-    places = [tmp_path / copy for copy in ("a/version_0", "b/version_0", "c/files", "d/files")]
-    write_report(places, tmp_path / "focus.html")
-    named = [shown["run"] for shown in data_of(tmp_path / "focus.html")]
-    assert named == ["a/version_0", "b/version_0", str(places[2]), str(places[3])]
+    """Each holds two callbacks. The page finds a run by its name and its prefix."""
+    copies = ["x/a/version_0", "x/b/version_0", "y/a/version_0", "x/c/run"]
+    for copy in copies:
+        shutil.copytree(tmp_path / "run", tmp_path / copy)
+    for given, names in (
+        ([copies[0], copies[1], copies[3], "run"], ["a/version_0", "b/version_0", "c/run", f"{tmp_path.name}/run"]),
+        (copies[:3], ["x/a/version_0", "b/version_0", "y/a/version_0"]),
+        ([copies[0], copies[0], "x/b/../a/version_0"], ["a/version_0"]),
+    ):
+        write_report([tmp_path / each for each in given], tmp_path / "new" / "focus.html")
+        shown = [(run["run"], run["start"]["prefix"]) for run in data_of(tmp_path / "new" / "focus.html")]
+        assert shown == [(name, prefix) for name in names for prefix in ("gradcam", "saved")]
 
 
 def test_without_masks_the_run_says_what_is_not_known(thin, fit, tmp_path, probe):

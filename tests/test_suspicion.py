@@ -1,6 +1,7 @@
 """The callback's reaction to networks that are known to have a shortcut, or to have none."""
 
 import itertools
+import json
 import warnings
 
 import pytest
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from gradcam_callback import GradCAMCallback, GradCAMWarning, ProbeSet, ShortcutWarning
 from gradcam_callback.measures import MASKS
+from gradcam_callback.offline.logged_run import read_runs
 from gradcam_callback.run.confirmation import is_confirmed
 
 
@@ -30,6 +32,18 @@ class ReadsTheGround(ThinVGG):
 
     def forward(self, images):
         return 0.01 * super().forward(images) - 50 * torch.cdist(self.edge(images), self.colours)
+
+
+class Breaks(ReadsTheGround):
+    """In the validations of epoch 1, its outputs are not finite for images on the ground of some classes."""
+
+    classes = ()
+
+    def forward(self, images):
+        of_class, outputs = torch.cdist(self.edge(images), self.colours).argmin(dim=1), super().forward(images)
+        if self.training or self.trainer.current_epoch != 1:
+            return outputs
+        return outputs.masked_fill(torch.isin(of_class, torch.tensor(self.classes))[:, None], torch.nan)
 
 
 class AlwaysTheSame(ThinVGG):
@@ -72,6 +86,35 @@ def test_a_network_that_does_not_is_not(fit, toys):
     fit(AlwaysTheSame(), callback, max_epochs=3)
     assert callback.verdict.swap_accuracy == pytest.approx(callback.verdict.probe_accuracy, abs=0.05)
     assert not callback.verdict.suspected
+
+
+@pytest.mark.parametrize("classes", [[0], [0, 1, 2]])
+def test_outputs_that_are_not_finite_are_no_answers_and_confirm_nothing(fit, toys, tmp_path, classes):
+    """Of an epoch with such outputs nothing is said, also if they are those of some images only."""
+    network, callback, said = Breaks(toys), watch(toys, views=("overview", "counterfactuals")), []
+    network.classes = classes
+
+    class Listens(pl.Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            said.append(callback.verdict)
+
+    with pytest.warns(GradCAMWarning, match=f"{4 * len(classes)} of 12 images gave NaN"):
+        fit(network, callback, Listens(), max_epochs=3)
+    assert not any(verdict.suspected for verdict in said)
+    assert said[2].headline.startswith("POSSIBLE SHORTCUT, said by a single epoch so far")
+    assert said[1].headline == "NOT KNOWN if the background decides: not all outputs of the network are finite."
+    assert "The outputs of the network are NaN or infinite for" in said[1].evidence
+    scalars = [{name for name in entry if "accuracy" in name or "gap" in name} for entry in callback.history]
+    assert "gradcam/probe_accuracy" in scalars[0] and scalars[0] == scalars[2] and not scalars[1]
+    (run,) = read_runs(tmp_path / "run")
+    entries = list(run.entries.values())
+    broken = entries[1]
+    assert [answer[:3] == ["no answer (NaN)", None, None] for answer in broken["predictions"]] == [
+        label in classes for label in callback.probe_set.labels
+    ]
+    assert all("no answer (NaN)" in json.dumps(answers) for answers in broken["answers"].values())
+    assert "no answer" not in json.dumps([entries[0], entries[2]])
+    assert broken["verdict"]["tone"] == "unknown" and broken["verdict"]["probe_accuracy"] is None
 
 
 def test_training_can_be_stopped(ground, fit, toys):

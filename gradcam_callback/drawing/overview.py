@@ -6,6 +6,8 @@ are twice as large as they have to be.
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -80,7 +82,7 @@ class Overview:
         pitches = range(share // cells // GRID * GRID, COLUMN, -GRID)
         self._pitch = next((pitch for pitch in pitches if rows * self._row_height(pitch) <= ROWS), COLUMN)
         self._cell = self._fit(self._pitch)
-        headings = [_break_name(name, self._pitch - GAP) for name in ["input", *map(_spell_block, self.layers)]]
+        headings = [["input"], *_head(self.layers, layers, self._pitch - GAP)]
         self._headings_top = MARGIN + GRID
         self._headings_top += JUDGEMENT * LARGE_LINE + ACCURACIES * LINE if judged else LARGE_LINE
         top, row_height = self._headings_top + max(map(len, headings)) * LINE + 3 * GAP, self._row_height(self._pitch)
@@ -192,6 +194,31 @@ def _spell_block(layer: str) -> str:
     block = block_of(layer)
     number = block.rpartition("block")[2]
     return f"{block.removesuffix(number)} {number}" if block else layer
+
+
+def _head(shown: Sequence[str], layers: Sequence[str], width: int) -> list[list[str]]:
+    """Return the lines of the heading of each layer that is shown, of a width in pixels. No two of them are the same.
+
+    Args:
+        shown: Some of the layers.
+        layers: All of them, which number those whose names are too long to be told apart.
+    """
+    names = [_spell_block(layer) for layer in shown]
+    headings = [_break_name(name, width) for name in names]
+    if len(names) > 1 and any("…" in line for lines in headings for line in lines):
+        headings = [_break_name(name, width) for name in _drop_common(names)]
+    if len(set(map(tuple, headings))) < len(headings):
+        headings = [[f"layer {layers.index(layer) + 1}"] for layer in shown]
+    return headings
+
+
+def _drop_common(names: Sequence[str]) -> list[str]:
+    """Leave out the words that all names begin with, and those that all end with."""
+    words = [re.findall(r"[^._]*[._]?", name)[:-1] for name in names]
+    first = len(os.path.commonprefix(words))
+    last = len(os.path.commonprefix([own[first:][::-1] for own in words]))
+    kept = ["".join(own[first : len(own) - last]) for own in words]
+    return [f"{'…' if first else ''}{part.rstrip('._') if last else part}{'…' if last else ''}" for part in kept]
 
 
 def _break_name(name: str, width: int) -> list[str]:

@@ -16,8 +16,9 @@ from gradcam_callback.drawing.text import line_width
 from gradcam_callback.layer_names import block_of
 
 NOW, FIRST, CHANCE, BETWEEN_BLOCKS = "#c2410c", "#a1a1aa", "#52525b", "#e4e4e7"
-# Of the depth profile: dots per inch, the angle of the names, the size of their letters, and lengths, in pixels.
-DPI, ANGLE, SIZE = 100, math.radians(40), 14
+# Of the depth profile: dots per inch, the angle of the names, the size of titles in points, and the size of the names'
+# letters and lengths in pixels.
+DPI, ANGLE, TITLE, SIZE = 100, math.radians(40), 12, 14
 PLOT_HEIGHT, PLOT_GAP, TOP, RIGHT = 150, 56, 40, 24
 
 
@@ -51,7 +52,10 @@ def depth_profile(layers: Sequence[str], profiles: Sequence[Profile]) -> Image.I
     longest = max(line_width(name, SIZE) for name in layers)
     lean, rise = longest * math.cos(ANGLE), longest * math.sin(ANGLE) + SIZE
     plots = len(profiles) * PLOT_HEIGHT + (len(profiles) - 1) * PLOT_GAP
-    left, width, height = max(64.0, lean), max(420.0, 60.0 * len(layers)), TOP + plots + rise + 24
+    # A title begins where the plot does, and may be wider than a plot of few layers. matplotlib moves each letter to a
+    # whole pixel, which makes a line a little longer.
+    titles = max(line_width(profile.title, math.ceil(TITLE * DPI / 72) + 1) for profile in profiles)
+    left, width, height = max(64.0, lean), max(420.0, titles, 60.0 * len(layers)), TOP + plots + rise + 24
     # `Figure` without pyplot: no global state, and no window on a machine with a screen. The margins are given, since a
     # layout engine draws every text once more to find them, which takes as long as the plot itself.
     figure = Figure(figsize=((left + width + RIGHT) / DPI, height / DPI), dpi=DPI)
@@ -79,7 +83,7 @@ def _plot_profile(axes: Axes, layers: Sequence[str], profile: Profile) -> None:
     for place in places[1:]:
         if block_of(layers[place]) != block_of(layers[place - 1]):
             axes.axvline(place - 0.5, color=BETWEEN_BLOCKS, linewidth=1, zorder=0)
-    axes.set_title(profile.title, loc="left", fontsize=12)
+    axes.set_title(profile.title, loc="left", fontsize=TITLE)
     # A layer whose maps are all empty has the value NaN, which must not become the limit of the axis.
     highest = 1.0 if profile.share else np.nanmax([*profile.now, *(profile.first or ()), profile.chance])
     axes.set_ylim(0, 1.3 * highest)  # leaves room for the legend

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -37,7 +39,7 @@ def class_probability(logits: Tensor, classes: Tensor, multi_label: bool = False
 
 
 def is_correct(logits: Tensor, labels: Tensor, multi_label: bool = False) -> Tensor:
-    """Return True for each image whose prediction agrees with its label.
+    """Return 1 for each image whose prediction agrees with its label, and 0 for each other one.
 
     Args:
         logits: ``(N, K)``.
@@ -46,11 +48,15 @@ def is_correct(logits: Tensor, labels: Tensor, multi_label: bool = False) -> Ten
             is positive; otherwise, if the label is the predicted class.
 
     Returns:
-        ``(N,)`` bool.
+        ``(N,)`` float64; NaN for logits that give no probability, as they are no answer: a NaN would be the predicted
+        class wherever it stands.
     """
     if multi_label and logits.shape[1] > 1:
-        return torch.gather(logits, 1, labels[:, None])[:, 0] > 0
-    return predicted_class(logits) == labels
+        asked, agrees = labels, torch.gather(logits, 1, labels[:, None])[:, 0] > 0
+    else:
+        asked = predicted_class(logits)
+        agrees = asked == labels
+    return agrees.double().masked_fill(class_probability(logits, asked, multi_label).isnan(), math.nan)
 
 
 def agreement_by_chance(labels: Tensor, predicted: Tensor) -> float:

@@ -126,11 +126,12 @@ function findNext() {
   return after.find((index) => !isDone(index) && photographs[index].status !== "unreadable");
 }
 
-async function goOn() {
+// `said` is what has just been done. It stays in sight in any case.
+async function goOn(said = "") {
   const next = findNext();
   if (next !== undefined) return open(next);
   await toSheet();
-  return say(finish());
+  return say(`${said} ${finish()}`.trim());
 }
 
 function finish() {
@@ -163,8 +164,9 @@ async function decided(index, news, mask, what) {
   drafts.delete(index);
   editor.canvas.close();
   show(news);
-  say(`${what} ${state.photographs[index].name}. U undoes it.`);
-  await goOn();
+  const said = `${what} ${state.photographs[index].name}. U undoes it.`;
+  say(said);
+  await goOn(said);
 }
 
 async function acceptAll() {

@@ -45,7 +45,7 @@ class Verdict:
         basis: what tells the object from the background: ``"masks"``, ``"automatic masks"``, or ``"frame"``. The
             frame test keeps the centre of each image, and exchanges the frame around it. With the last two,
             ``suspected=False`` is no acquittal.
-        probe_accuracy: 0..1, on the probe images of the swap test.
+        probe_accuracy: 0..1, on the probe images of the swap test; NaN if some outputs are not finite.
         swap_accuracy: 0..1, with each object on backgrounds, or in frames, of other classes; None if there is only one
             class.
         swap_interval: its 95 % interval; None if there is only one class.
@@ -204,14 +204,17 @@ def judge_without_swap(probe_accuracy: float, reason: str, foci: Sequence[Focus]
     """Say why nothing is known.
 
     Args:
-        probe_accuracy: 0..1.
+        probe_accuracy: 0..1; NaN if some outputs are not finite.
         reason: a sentence.
         foci: one per chosen layer, from input to output; empty without masks.
         basis: what tells the object from the background.
     """
+    said = f"right in {percent(probe_accuracy)} as they are"
+    if math.isnan(probe_accuracy):
+        said = "not all outputs of the network are finite"
     return Verdict(
         suspected=False,
-        headline=f"NOT KNOWN if the background decides: right in {percent(probe_accuracy)} as they are.",
+        headline=f"NOT KNOWN if the background decides: {said}.",
         evidence=_join([reason, *_say_where(foci, None), BASES[basis].caution]),
         advice=BASES[basis].caution,
         basis=MASKS if basis == BOXES else basis,

@@ -14,6 +14,7 @@ from torchvision import transforms
 from tqdm import tqdm
 
 from gradcam_callback.drawing import LayerPanel, ProbePanel, Style, stack
+from gradcam_callback.exceptions import blame
 from gradcam_callback.maps import GradCAM, concatenate
 from gradcam_callback.probes import ProbeSet, make_unique, open_image
 from gradcam_callback.run import caption_maps, input_images
@@ -93,8 +94,13 @@ def draw_sheets(
         ValueError: layers that do not resolve, images that the model cannot take, or a class outside the logits.
     """
     cam = GradCAM(model, layers, reshape_transform=reshape_transform)
-    # One by one, with the same result, so that the progress bar moves.
-    cams = concatenate([cam(image[None], target) for image in tqdm(photographs.images, "maps", disable=None)])
+    height, width = photographs.images.shape[2:]
+    with blame(
+        f"the model to take RGB images of {height} x {width} pixels",
+        "Choose their size with --size, and check that --model is the right one.",
+    ):
+        # One by one, with the same result, so that the progress bar moves.
+        cams = concatenate([cam(image[None], target) for image in tqdm(photographs.images, "maps", disable=None)])
     _check_class_names(photographs, max(2, cams.logits.shape[1]))
     texts = caption_maps(photographs, cams, labelled=False)
     images = input_images(photographs)

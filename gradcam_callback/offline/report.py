@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from gradcam_callback.offline.logged_run import read_runs
+from gradcam_callback.offline.logged_run import LoggedRun, read_runs
 from gradcam_focus.frozen import frozen_page
 
 
@@ -38,12 +37,23 @@ def write_report(
     folders = [runs] if isinstance(runs, str | Path) else list(runs)
     if not folders:
         raise ValueError("Expected the folder of a run, but got none. Pass one or more.")
-    found = [run for folder in folders for run in read_runs(Path(folder), tag_prefix)]
-    same_name = Counter(run.name for run in found)
-    # Runs of one name, such as the callbacks of one training, are told apart by folder and prefix.
-    same_place = Counter(str(run.folder) for run in found)
-    described = []
-    for run in found:
-        name = run.name if same_name[run.name] == 1 or same_place[str(run.folder)] > 1 else str(run.folder)
-        described.append({"run": name, **run.describe(max_epochs)})
+    # A folder that is given twice counts once, however it is spelt.
+    by_place = {Path(folder).resolve(): read_runs(Path(folder), tag_prefix) for folder in folders}
+    # The callbacks of one training have one name. The page tells them apart by their prefixes.
+    described = [
+        {"run": _shortest_name(run, by_place), **run.describe(max_epochs)}
+        for of_place in by_place.values()
+        for run in of_place
+    ]
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
     Path(out).write_text(frozen_page(described), encoding="utf-8")
+
+
+def _shortest_name(run: LoggedRun, places: Collection[Path]) -> str:
+    """Return the name of a run, with as many of the folders above it as it needs to be the only one of its name."""
+    own = run.folder.resolve()
+    others = [place.parts for place in places if place != own]
+    length = len(Path(run.name).parts)
+    while any(parts[-length:] == own.parts[-length:] for parts in others):
+        length += 1
+    return Path(*own.parts[-length:]).as_posix()

@@ -14,6 +14,8 @@ from gradcam_callback.run.interventions import Answers, Interventions
 
 # What is explained by a callable target.
 OWN_TARGET = "your target"
+# What stands in place of a prediction if the outputs are not finite.
+NO_ANSWER = "no answer (NaN)"
 
 
 def explains_classes(cams: CAMs) -> bool:
@@ -38,7 +40,7 @@ def caption_maps(probe: ProbeSet, cams: CAMs, labelled: bool = True, contrast: b
         replace(
             answer,
             explained=_explained(probe, cams, i, contrast),
-            explained_probability=None if contrast else float(explained[i]),
+            explained_probability=None if contrast else _known(explained[i]),
         )
         for i, answer in enumerate(answers)
     ]
@@ -58,7 +60,7 @@ def caption_answers(probe: ProbeSet, logits: Tensor, numbers: Tensor, labelled: 
     if probe.multi_label:
         # The question is if the label's class is in the image; the prediction is the likelier of yes and no.
         of_label = class_probability(logits, labels, multi_label=True)
-        probabilities = torch.where(correct, of_label, 1 - of_label)
+        probabilities = torch.where(correct == 1, of_label, 1 - of_label)
         predictions = [
             probe.class_name(label) if found else f"no {probe.class_name(label)}"
             for label, found in zip(labels.tolist(), correct.tolist(), strict=True)
@@ -71,13 +73,13 @@ def caption_answers(probe: ProbeSet, logits: Tensor, numbers: Tensor, labelled: 
         Caption(
             probe.names[number],
             probe.class_name(int(labels[i])) if labelled else None,
-            predictions[i],
-            bool(correct[i]) if labelled else None,
-            float(probabilities[i]),
+            predictions[i] if is_answer else NO_ANSWER,
+            bool(correct[i]) if labelled and is_answer else None,
+            _known(probabilities[i]),
             explained="",
             explained_probability=None,
         )
-        for i, number in enumerate(numbers.tolist())
+        for i, (number, is_answer) in enumerate(zip(numbers.tolist(), (~probabilities.isnan()).tolist(), strict=True))
     ]
 
 
@@ -93,6 +95,10 @@ def caption_set(interventions: Interventions, answers: Answers, name: str) -> di
     numbers = interventions.numbers_of(name)[places]
     found = caption_answers(interventions.probe, answers.logits[name], numbers) if len(places) else []
     return dict(zip(places.tolist(), found, strict=True))
+
+
+def _known(probability: Tensor) -> float | None:
+    return None if probability.isnan() else float(probability)
 
 
 def _explained(probe: ProbeSet, cams: CAMs, i: int, contrast: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 
@@ -86,7 +87,8 @@ class CounterfactualSheets:
         for name, heading in self._headings.items():
             columns = max(len(self._asked(name, row, captions.get(name, {}))) for row in order)
             if columns:
-                groups[name] = Group(heading, f"{percent(shares[name])} right", columns)
+                share = shares[name]
+                groups[name] = Group(heading, "no answer" if math.isnan(share) else f"{percent(share)} right", columns)
         shown = {name: [place for row in order for place in self._asked(name, row, captions[name])] for name in groups}
         self._prepare(shown)
         pages = [order[start : start + ROWS] for start in range(0, len(order), ROWS)]
@@ -135,7 +137,8 @@ class CounterfactualSheets:
             [captions[name][place] for place in self._asked(name, row, captions.get(name, {}))]
             for name in (own, OTHER_CLASS)
         )
-        return _share_right(before) - _share_right(after) if after else 0.0
+        change = _share_right(before) - _share_right(after)
+        return 0.0 if math.isnan(change) else change
 
     def _prepare(self, shown: Mapping[str, list[int]]) -> None:
         """Make the images that are shown for the first time, in the size of the sheet."""
@@ -156,4 +159,6 @@ class CounterfactualSheets:
 
 
 def _share_right(captions: Collection[Caption]) -> float:
-    return sum(caption.correct is True for caption in captions) / len(captions)
+    """Return how many answers are right, 0..1; NaN if there is none."""
+    correct = [caption.correct for caption in captions if caption.correct is not None]
+    return sum(correct) / len(correct) if correct else math.nan

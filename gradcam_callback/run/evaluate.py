@@ -211,7 +211,7 @@ class Evaluator:
 
     def _compute_rivals(self, cams: CAMs, own: Tensor) -> dict[int, dict[str, Tensor]]:
         """Compute why the predicted class and not another, for the images whose prediction is wrong."""
-        wrong = own[~is_correct(cams.logits, self.probe.labels[own], self.probe.multi_label)]
+        wrong = own[is_correct(cams.logits, self.probe.labels[own], self.probe.multi_label) == 0]
         if not len(wrong):
             return {}
         images = self._as_model_input(self.probe.images[wrong])

@@ -57,8 +57,8 @@ class Answers:
     Attributes:
         places: set -> ``(n,)`` int64, which images of the set were asked, in ascending order.
         logits: set -> ``(n, K)``.
-        correct: set -> ``(n,)`` bool, True if the prediction is the label of the object.
-        accuracy: on the unchanged images that take part, 0..1.
+        correct: set -> ``(n,)``, 1 if the prediction is the label of the object, else 0; NaN for no answer.
+        accuracy: on the unchanged images that take part, 0..1; NaN if some answers are none.
         guessing: how often predictions like these, of these classes, would be right by chance, 0..1.
         swap: the swap test, or the reason why there is none.
         basis: what tells the object from the background.
@@ -269,10 +269,13 @@ class Interventions:
             unchanged[others] = right[UNCHANGED].double()
             predicted[others] = predicted_class(logits[UNCHANGED])
         own = unchanged[self.numbers] if len(self.numbers) else unchanged[self.probe.has_mask]
-        swap = self._test(own, places, right)
         n_asked = int(own.isfinite().sum())
         accuracy = float(own.nanmean() if n_asked else unchanged.nanmean())
         asked = self.numbers[own.isfinite()] if n_asked and len(self.numbers) else unchanged.isfinite().nonzero()[:, 0]
+        lost = torch.cat([unchanged[self.numbers[self._is_watched]], *right.values()]).isnan()
+        # Accuracies of the others alone would be those of chosen images.
+        swap = _say_lost(int(lost.sum()), len(lost)) if lost.any() else self._test(own, places, right)
+        accuracy = math.nan if lost.any() else accuracy
         return Answers(
             places,
             logits,
@@ -394,6 +397,13 @@ def _basis_of(probe: ProbeSet, numbers: Tensor) -> str:
     return BOXES if probe.box_masks[numbers].any() else MASKS
 
 
+def _say_lost(lost: int, asked: int) -> str:
+    return (
+        f"The outputs of the network are NaN or infinite for {lost} of the {asked} images that were asked, so these "
+        "have no answer. If the loss is NaN, too, lower the learning rate."
+    )
+
+
 def mean(values: Tensor) -> float:
-    """Return the mean of numbers or of True and False; NaN of none."""
+    """Return the mean of numbers; NaN of none, and if one of them is NaN."""
     return float(values.double().mean())

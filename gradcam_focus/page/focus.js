@@ -13,6 +13,7 @@ const REFRESH = 5;
 const PLAY = 0.7;
 // With more runs than this, only the first ones are shown until somebody chooses.
 const SHOWN_AT_FIRST = 2;
+const SCALINGS = { map: "maximum of each map", run: "maximum over the run" };
 // More verdicts than this, of runs that are not shown, and more names to choose from, are folded.
 const MANY = 6;
 
@@ -62,9 +63,7 @@ export class Focus {
     this.others = h("details", { className: "others" });
     this.controls = h("div", { className: "controls", role: "toolbar", "aria-label": "what is shown" });
     this.images = h("div", { className: "cards" });
-    this.legend = h("canvas", { "aria-hidden": "true" });
-    this.hottest = h("span");
-    this.colours = h("p", { className: "colours", hidden: true }, "no evidence", this.legend, this.hottest);
+    this.colours = h("div");
     this.noImages = h("p", { className: "faint" });
     this.interventions = h("div");
     this.masks = h("section", { id: "masks", "aria-label": "automatic masks", hidden: true });
@@ -87,7 +86,7 @@ export class Focus {
         this.masks,
         h("h2", { id: "plots" }, "Over the training"),
         this.plots,
-        h("p", { className: "faint" }, "A map shows where evidence for a class lies, not what the network sees there. Keys: ← → epoch, ↑ ↓ layer, space plays, Esc closes an image."),
+        h("p", { className: "faint" }, "A map shows where evidence for a class lies, not what the network sees there. Keys: ← → epoch, ↑ ↓ layer, space plays, Esc closes what is open."),
       ),
       this.detail.element,
     );
@@ -104,7 +103,7 @@ export class Focus {
     this.play = h("button", { type: "button", onclick: () => this.#togglePlay(), "aria-pressed": "false", title: "Play the epochs (space)" }, "▶ Play");
     this.follow = h("button", { type: "button", onclick: () => this.#goTo(this.#places.length - 1), "aria-pressed": "true", title: "Show the newest epoch, and each new one" }, "Newest");
     this.strength = h("input", { type: "range", min: 0, max: 1, step: 0.05, value: this.#strength, oninput: () => this.#choose({ strength: Number(this.strength.value) }) });
-    this.scaling = select({ map: "maximum of each map", run: "maximum over the run" }, (value) => this.#choose({ scaling: value }));
+    this.scaling = select(SCALINGS, (value) => this.#choose({ scaling: value || null }));
     this.classes = select({ "": "all classes" }, (value) => this.#choose({ class: value }));
     this.wrongOnly = h("input", { type: "checkbox", onchange: () => this.#choose({ wrongOnly: this.wrongOnly.checked }) });
     this.order = select({ given: "as given", changed: "changed most since the first epoch" }, (value) => this.#choose({ order: value }));
@@ -238,8 +237,11 @@ export class Focus {
 
   #onKey(event) {
     const target = event.target;
-    if (event.ctrlKey || event.metaKey || event.altKey || target.matches("select, input:not([type=checkbox])")) return;
-    if (event.key === " " && target.matches("button, input")) return;
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key === "Escape") return this.#closeMenus();
+    if (target.matches("select, input:not([type=checkbox])")) return;
+    // What the keyboard has chosen does what it says.
+    if (event.key === " " && target.matches("button, input, summary")) return;
     const layers = [...this.layer.options].map((option) => option.value);
     const layer = layers.indexOf(this.#layer);
     const actions = {
@@ -252,6 +254,15 @@ export class Focus {
     if (actions[event.key]) {
       event.preventDefault();
       actions[event.key]();
+    }
+  }
+
+  #closeMenus() {
+    // An open image takes the key for itself.
+    if (this.detail.element.open) return;
+    for (const menu of [this.more, this.chooser].filter((each) => each.open)) {
+      if (menu.contains(document.activeElement)) menu.firstElementChild.focus();
+      menu.open = false;
     }
   }
 
@@ -272,7 +283,7 @@ export class Focus {
     if (this.runs.parentElement !== place) place.prepend(this.runs);
     const logs = this.#shownLogs();
     const layers = [...new Set(logs.flatMap((log) => log.start.layers))];
-    this.scaling.value = this.#scaling ?? logs[0]?.start.scaling ?? "map";
+    this.#fillScalings(logs);
     if (!layers.includes(this.#layer)) this.#layer = layers.at(-1) ?? null;
     fillLayers(this.layer, layers, this.#layer);
     const classes = [...new Set(logs.flatMap((log) => log.start.labels ?? []))].sort();
@@ -283,6 +294,17 @@ export class Focus {
     await this.#draw();
     // The layers that are not shown yet, so that the next choice is quick.
     for (const log of logs) for (const layer of log.start.layers) await log.prefetch(layer).catch(() => null);
+  }
+
+  #fillScalings(logs) {
+    const own = new Set(logs.map((log) => log.start.scaling));
+    const choices = own.size > 1 ? { "": "as each run says", ...SCALINGS } : SCALINGS;
+    this.scaling.replaceChildren(...Object.entries(choices).map(([value, text]) => option(value, text)));
+    this.scaling.value = this.#scaling ?? (own.size > 1 ? "" : ([...own][0] ?? "map"));
+  }
+
+  #scalingOf(log) {
+    return this.#scaling ?? log.start.scaling;
   }
 
   #updatePlaces(logs) {
@@ -330,7 +352,7 @@ export class Focus {
       lookOf: async (log, maps, i, layer = this.#layer) => ({
         colours: log.colours,
         strength: this.#strength,
-        hottest: this.scaling.value !== "run" ? maps.maxima[i] : await log.largest(layer),
+        hottest: this.#scalingOf(log) !== "run" ? maps.maxima[i] : await log.largest(layer),
       }),
     };
   }
@@ -345,8 +367,8 @@ export class Focus {
     this.follow.setAttribute("aria-pressed", String(this.#follows));
     const filters = [this.#class, this.#wrongOnly ? "wrong only" : "", this.#order === "changed" ? "changed most" : ""];
     this.summary.textContent = `Filter and look: ${filters.filter(Boolean).join(", ") || "all images"}`;
-    this.hottest.textContent = this.scaling.value !== "run" ? "the maximum of each map" : "the maximum of the layer over the run";
     this.#drawVerdicts(scene);
+    this.#drawLegends(scene);
     try {
       await this.#drawImages(scene);
       if (!scene.isCurrent()) return;
@@ -370,13 +392,30 @@ export class Focus {
     const lines = others.map((log) => lineOf(log, () => this.#show(log, true)));
     const isFolded = others.length > MANY;
     this.verdicts.replaceChildren(...scene.logs.map((log) => verdictOf(log, scene.entryOf(log))));
-    if (!this.#logs.length) {
-      const text = "No run with a GradCAMCallback has been read yet. This page looks for one every few seconds.";
-      this.verdicts.append(h("p", { className: "faint" }, text));
-    }
+    const none = !this.#logs.length
+      ? "No run with a GradCAMCallback has been read yet. This page looks for one every few seconds."
+      : !this.#shownLogs(false).length ? "No run is chosen. Click on a verdict below, or check a run." : null;
+    if (none) this.verdicts.append(h("p", { className: "faint" }, none));
     if (!isFolded) this.verdicts.append(...lines);
     this.others.hidden = !isFolded;
     this.others.replaceChildren(...(isFolded ? [h("summary", {}, `${others.length} more runs: `, ...countsOf(others)), ...lines] : []));
+  }
+
+  /** Show what the colours mean, once for all runs whose colours and scaling are the same. */
+  #drawLegends(scene) {
+    const groups = new Map();
+    for (const log of scene.logs) {
+      const key = `${this.#scalingOf(log)} ${log.start.colours}`;
+      groups.set(key, [...(groups.get(key) ?? []), log]);
+    }
+    const legends = [...groups.values()].map((logs) => {
+      const canvas = h("canvas", { "aria-hidden": "true" });
+      drawColours(canvas, logs[0].colours);
+      const hottest = this.#scalingOf(logs[0]) !== "run" ? "the maximum of each map" : "the maximum of the layer over the run";
+      const whose = groups.size > 1 ? ` (${logs.map(({ name }) => name).join(", ")})` : "";
+      return h("p", { className: "colours" }, "no evidence", canvas, h("span", {}, `${hottest}${whose}`));
+    });
+    this.colours.replaceChildren(...legends);
   }
 
   async #drawImages(scene) {
@@ -390,8 +429,6 @@ export class Focus {
         this.detail.draw(this.#scene()).catch((error) => this.#complain(error.message));
       };
       this.#cards = names.map((name) => new Card(name, scene.logs.filter((log) => log.find(name) >= 0), open));
-      this.colours.hidden = !scene.logs.length;
-      if (scene.logs.length) drawColours(this.legend, scene.logs[0].colours);
       this.images.replaceChildren(...this.#cards.map((card) => card.element));
       this.images.style.setProperty("--card", `${190 * (1 + scene.logs.length)}px`);
       this.noImages.textContent = names.length || !scene.logs.length ? "" : "No image is of this class and answered wrongly.";

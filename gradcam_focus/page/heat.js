@@ -115,11 +115,21 @@ export function drawColours(canvas, colours) {
   canvas.getContext("2d").putImageData(pixels, 0, 0);
 }
 
-function label(context, width, height, text) {
-  context.font = `${Math.max(10, Math.round(height / 12))}px system-ui, sans-serif`;
+/** Write a text into the middle of a picture, as large as it fits. In a tall one it runs from the bottom to the top. */
+export function label(context, width, height, text) {
+  const [along, across] = width < height / 2 ? [height, width] : [width, height];
+  const font = (size) => `${size}px system-ui, sans-serif`;
+  context.font = font(100);
+  const most = (0.92 * along * 100) / context.measureText(text).width;
+  context.save();
+  context.translate(width / 2, height / 2);
+  if (along > width) context.rotate(-Math.PI / 2);
+  context.font = font(Math.min(Math.max(10, along / 12), most, 0.8 * across));
   context.textAlign = "center";
+  context.textBaseline = "middle";
   context.fillStyle = "#ffffff";
-  context.fillText(text, width / 2, height / 2);
+  context.fillText(text, 0, 0);
+  context.restore();
 }
 
 /** Return 1 - the cosine of two maps of one image: how far the focus has moved. */

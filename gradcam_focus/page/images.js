@@ -1,6 +1,6 @@
 // The probe images: cards with the overlays of each run, and one image through all layers and epochs.
 import { breakable, h, mark, percent, tone, whole } from "./dom.js";
-import { drawHeat, drawPicture } from "./heat.js";
+import { drawHeat, drawPicture, label } from "./heat.js";
 
 // The longer side of a small overlay in pixels, and how many epochs one image is shown at.
 const SMALL = 120;
@@ -161,7 +161,8 @@ function say(element, entry, i, short = false) {
     element.replaceChildren(`${prediction} `, whole(`${percent(probability)} ${{ true: "✓", false: "✗" }[correct] ?? ""}`));
   } else {
     const why = explained && explained !== prediction ? `; map of ${explained}` : "";
-    element.replaceChildren(`${prediction} `, whole(percent(probability)), " ", whole(mark(correct)), why);
+    const certainty = [percent(probability), mark(correct)].filter(Boolean).flatMap((text) => [" ", whole(text)]);
+    element.replaceChildren(prediction, ...certainty, why);
   }
 }
 
@@ -177,10 +178,7 @@ function blank(canvas, { width, height }, text) {
   const context = canvas.getContext("2d");
   context.fillStyle = "#3f3f46";
   context.fillRect(0, 0, width, height);
-  context.fillStyle = "#ffffff";
-  context.font = `${Math.round(height / 14)}px system-ui, sans-serif`;
-  context.textAlign = "center";
-  context.fillText(text, width / 2, height / 2);
+  label(context, width, height, text);
 }
 
 function fit({ width, height }, longest) {

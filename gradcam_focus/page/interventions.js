@@ -50,12 +50,12 @@ export function interventionsOf(log, entry, showsAll, showAll) {
       "tr",
       {},
       h("td", {}, tile(start.images[number], entry.predictions[number], `${start.names[number]}, as it is`), name(start, number)),
-      ...sets.map(([set]) =>
+      ...sets.map(([set, heading]) =>
         h(
           "td",
           {},
           h("div", { className: "tiles" }, ...askedFirst(own[set] ?? [], entry.answers[set]).map((place) =>
-            tile(start.sets[set].images[place], entry.answers[set][place], `${start.names[number]}, ${HEADINGS.masks[set]}`),
+            tile(start.sets[set].images[place], entry.answers[set][place], `${start.names[number]}, ${heading}`),
           )),
         ),
       ),
@@ -95,8 +95,8 @@ function tile(image, answer, about) {
 /** Return how far the answers get worse from backgrounds of the object's class, or the image itself, to others. */
 function changeOf(entry, number, { same_class: same, other_class: other }) {
   if (!other) return 0;
-  const before = same ? share(same.map((place) => entry.answers.same_class[place])) : Number(entry.predictions[number][2]);
-  return before - share(other.map((place) => entry.answers.other_class[place]));
+  const before = share(same ? same.map((place) => entry.answers.same_class[place]) : [entry.predictions[number]]);
+  return before - share(other.map((place) => entry.answers.other_class[place])) || 0;
 }
 
 function askedFirst(places, answers) {
@@ -106,13 +106,21 @@ function askedFirst(places, answers) {
 /** Return how many answers are right, as the verdict has it: each object counts the same, however many backgrounds it has. */
 function rightIn({ answers, judged, scalars }, set, shown) {
   const known = ACCURACIES[set]?.map((name) => scalars[name]).find((value) => value !== undefined && value !== null);
-  const asked = answers[set].filter(Boolean).length;
+  const answered = answers[set].filter(isAnswer).length;
   // A verdict may rest on more images than are shown. Only those are painted out or shown alone.
-  if (known === undefined) return `${percent(share(answers[set]))} ${judged > shown ? `of ${asked} images ` : ""}right`;
+  const isPart = judged > shown || answered < answers[set].filter(Boolean).length;
+  if (known === undefined && !answered) return "no answer";
+  if (known === undefined) return `${percent(share(answers[set]))} ${isPart ? `of ${answered} image${answered > 1 ? "s" : ""} ` : ""}right`;
   return judged > shown ? `${percent(known)} of ${judged} images right` : `${percent(known)} right`;
 }
 
+/** Return how many answers are right; NaN if there is none. */
 function share(answers) {
-  const asked = answers.filter(Boolean);
+  const asked = answers.filter(isAnswer);
   return asked.filter(([, , correct]) => correct).length / asked.length;
+}
+
+/** Return true if an image was asked at this entry, and the outputs were finite. */
+function isAnswer(answer) {
+  return typeof answer?.[2] === "boolean";
 }

@@ -1,5 +1,5 @@
 // Plots of lines, as SVG.
-import { h, svg } from "./dom.js";
+import { breakable, h, svg } from "./dom.js";
 
 // Okabe and Ito's colours, which people with colour-blindness tell apart; focus.css says them, for each theme. Each line
 // also has its own dashes.
@@ -11,6 +11,9 @@ const LEFT = 42;
 const RIGHT = 10;
 const TOP = 10;
 const BOTTOM = 30;
+// The most ticks that are named, and the size of their names, as focus.css says it.
+const TICKS = 7;
+const FONT = "11px Roboto, system-ui, sans-serif";
 
 /** Return the look of the i-th line. */
 export function look(i) {
@@ -48,13 +51,16 @@ export function plot({ title, ticks, lines, cursor = null, reference = null, ran
   if (reference !== null) {
     picture.append(svg("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: y(reference), y2: y(reference), class: "reference" }));
   }
-  const every = Math.max(1, Math.ceil(ticks.length / 7));
-  ticks.forEach((tick, i) => {
-    if (i % every === 0) picture.append(svg("text", { x: x(i), y: HEIGHT - 10, "text-anchor": "middle" }, tick));
-  });
+  const every = Math.max(1, Math.ceil(ticks.length / TICKS));
+  const named = ticks.map((_, i) => i).filter((i) => i % every === 0);
+  // Names that would cover each other are numbers, which are explained below.
+  const fits = widest(ticks) < ((WIDTH - LEFT - RIGHT) / Math.max(1, ticks.length - 1)) * every - 8;
+  for (const i of named) {
+    picture.append(svg("text", { x: x(i), y: HEIGHT - 10, "text-anchor": "middle" }, fits ? ticks[i] : String(i + 1)));
+  }
   drawn.forEach((line, number) => {
     const { colour, dash } = line.look ?? look(number);
-    if (line.low) picture.append(band(line, x, y, colour));
+    if (line.low) picture.append(...bands(line, x, y, colour));
     for (const part of parts(line.values)) {
       const points = part.map((i) => `${x(i)},${y(line.values[i])}`).join(" ");
       const style = { points, fill: "none", stroke: colour, "stroke-width": 2, "stroke-dasharray": dash };
@@ -71,20 +77,36 @@ export function plot({ title, ticks, lines, cursor = null, reference = null, ran
     picture.append(svg("line", { x1: x(cursor), x2: x(cursor), y1: TOP, y2: HEIGHT - BOTTOM, class: "cursor" }));
   }
   const legend = drawn.map((line, number) => legendEntry(line, line.look ?? look(number)));
-  return h("figure", { className: "plot" }, h("figcaption", {}, title), h("div", { className: "legend" }, ...legend), picture);
+  const numbers = fits ? [] : named.map((i) => h("li", { value: i + 1 }, ...breakable(ticks[i])));
+  return h(
+    "figure",
+    { className: "plot" },
+    h("figcaption", {}, title),
+    h("div", { className: "legend" }, ...legend),
+    picture,
+    numbers.length ? h("ol", { className: "legend" }, ...numbers) : null,
+  );
+}
+
+/** Return the width of the widest of some names below a plot. */
+function widest(names) {
+  const context = document.createElement("canvas").getContext("2d");
+  context.font = FONT;
+  return Math.max(0, ...names.map((name) => context.measureText(name).width));
 }
 
 function legendEntry(line, { colour, dash }) {
   const sample = svg("svg", { viewBox: "0 0 26 8", class: "sample", "aria-hidden": "true" });
   sample.append(svg("line", { x1: 0, x2: 26, y1: 4, y2: 4, stroke: colour, "stroke-width": 3, "stroke-dasharray": dash }));
-  return h("span", {}, sample, line.name);
+  return h("span", {}, sample, ...breakable(line.name));
 }
 
-function band(line, x, y, colour) {
-  const known = line.values.map((_, i) => i).filter((i) => isNumber(line.low[i]) && isNumber(line.high[i]));
-  const forth = known.map((i) => `${x(i)},${y(line.high[i])}`);
-  const back = known.toReversed().map((i) => `${x(i)},${y(line.low[i])}`);
-  return svg("polygon", { points: [...forth, ...back].join(" "), fill: colour, opacity: 0.18 });
+function bands(line, x, y, colour) {
+  return parts(line.low).map((part) => {
+    const forth = part.map((i) => `${x(i)},${y(line.high[i])}`);
+    const back = part.toReversed().map((i) => `${x(i)},${y(line.low[i])}`);
+    return svg("polygon", { points: [...forth, ...back].join(" "), fill: colour, opacity: 0.18 });
+  });
 }
 
 /** Return the places of values in runs without a gap. */
