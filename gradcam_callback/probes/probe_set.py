@@ -316,7 +316,8 @@ class ProbeSet:
 
         Raises:
             ValueError: the dataset is empty or not map-style; images or labels cannot be told for certain; the images
-                differ in shape; or ``per_class``, ``max_images`` or ``max_scanned`` is below 1.
+                differ in shape; ``per_class``, ``max_images`` or ``max_scanned`` is below 1; or ``masks`` is neither
+                None nor ``"auto"``.
             UserCodeError: the dataset or ``batch_transform`` failed. It is a ValueError, too.
 
         Examples:
@@ -330,7 +331,7 @@ class ProbeSet:
             >>> torch.equal(probe.images, ProbeSet.from_dataset(dataset, per_class=2).images)
             True
         """
-        automatic = wants_automatic(masks)
+        automatic = wants_automatic(masks, "Give each mask in its item, as (image, label, mask).")
         feed = Feed(collate=default_collate if batch_transform else None, batch_transform=batch_transform)
         chosen = choose_items(set_apart(dataset), feed, per_class, seed, max_images, max_scanned, automatic=automatic)
         make = partial(make_probe_set, class_names=chosen.class_names, sources=[dataset])
@@ -370,7 +371,8 @@ class ProbeSet:
         Raises:
             FileNotFoundError: the folder does not exist.
             ValueError: the folder holds no images; a file cannot be read; ``class_names`` lacks a folder; the images
-                differ in shape; or a mask or annotation marks nothing or differs in size from its image.
+                differ in shape; a mask or annotation marks nothing or differs in size from its image; or ``masks`` is
+                neither None nor ``"auto"``.
 
         Examples:
             >>> import tempfile
@@ -388,7 +390,7 @@ class ProbeSet:
             >>> probe.names, tuple(probe.images.shape), probe.masks.float().mean(dim=(1, 2)).tolist()
             (['cat-a', 'dog-a'], (2, 3, 24, 32), [0.0, 0.5])
         """
-        automatic = wants_automatic(masks)
+        automatic = wants_automatic(masks, "Put each mask beside its photograph, as <name>.mask.png.")
         items, classes = read_folder(Path(folder), transform, class_names, automatic)
         return cls._from_files(items, classes, transform, mean, std, automatic)
 
