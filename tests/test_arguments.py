@@ -133,8 +133,6 @@ def test_masks_are_given_to_a_dataset_or_a_folder_in_their_own_places(masks, tmp
     expected = "Expected `masks` to be None or 'auto', but got .* Give each mask in its item, as .image, label, mask."
     with pytest.raises(ValueError, match=expected):
         ProbeSet.from_dataset(STORED, masks=masks)
-    expected = (
-        "Expected `masks` to be None or 'auto', but got .* Put each mask beside its photograph, as <name>.mask.png"
-    )
+    expected = "Expected `masks` to be None or 'auto', but got .* Put each mask beside its photograph, as <name>.mask"
     with pytest.raises(ValueError, match=expected):
         ProbeSet.from_folder(tmp_path, masks=masks)

@@ -102,6 +102,18 @@ def is_box(value: Any, size: Sequence[int] | None = None) -> bool:
     return given.dtype not in (torch.bool, np.bool_) and box_like and (size is None or shape != tuple(size))
 
 
+def without_channel(mask: Tensor, size: Sequence[int]) -> Tensor:
+    """Return a mask ``(1, H, W)`` or ``(H, W, 1)`` as ``(H, W)``, and one of any other shape as it is.
+
+    Args:
+        mask: the mask.
+        size: height and width of its image, which tell where the channel is if both ends may be one.
+    """
+    if mask.ndim != 3 or 1 not in (mask.shape[0], mask.shape[-1]):
+        return mask
+    return mask[..., 0] if mask.shape[0] != 1 or tuple(mask.shape[:2]) == tuple(size) else mask[0]
+
+
 def from_image(image: Image.Image) -> Tensor:
     """Make a mask from a black and white image, an image of labels, or a cut-out.
 

@@ -300,8 +300,9 @@ class ProbeSet:
                 ``PIL.Image``, or a mask or boxes of ``torchvision.tv_tensors``. A mask ``(H, W)`` or ``PIL.Image`` of
                 another size than its image goes through ``dataset.transform``. So do boxes of another ``canvas_size``,
                 and boxes ``item["objects"]["bbox"]`` of Hugging Face, which are x, y, width and height in the
-                untransformed image. Also torchvision's ``OxfordIIITPet`` with ``target_types=("category",
-                "segmentation")``.
+                untransformed image. Such a mask that is not bool has to be 0 and 1, under a usual name or in the
+                size of the image's file, or 0 and 255. Also torchvision's ``OxfordIIITPet`` with
+                ``target_types=("category", "segmentation")``.
                 A mask that marks nothing is no mask, and a warning names it.
             per_class: the number of images per class, 1 or more.
             seed: chooses the images, and seeds random steps of the transform.
