@@ -89,12 +89,17 @@ def check_size(path: Path, stored: tuple[int, int], size: tuple[int, int]) -> No
         size: the width and height of the photograph, upright.
     """
     if stored != size:
-        turned = stored == size[::-1]
-        hint = "Annotate the image as it is shown, after the rotation in its EXIF data." if turned else ""
         raise ValueError(
             f"Expected the annotation {str(path)!r} to have the size of its image, {size[0]} x {size[1]}, but got "
-            f"{stored[0]} x {stored[1]}. {hint or 'Use the image that was annotated.'}"
+            f"{stored[0]} x {stored[1]}. {hint_of_size(stored, size)}"
         )
+
+
+def hint_of_size(stored: tuple[int, int], size: tuple[int, int]) -> str:
+    """Return what to do about an annotation of another size than its image, see `check_size`."""
+    if stored == size[::-1]:
+        return "Annotate the image as it is shown, after the rotation in its EXIF data."
+    return "Use the image that was annotated."
 
 
 def read_bytes(path: Path) -> bytes:

@@ -427,9 +427,10 @@ class ProbeSet:
 
         Raises:
             ImportError: pycocotools is not installed.
-            ValueError: a category is not in the file; no image shows any category; an image cannot be read or differs
-                in size from its annotations; the transformed images differ in shape; the transform cuts an object
-                off; or ``per_class`` is below 1.
+            OSError: the annotations cannot be opened.
+            ValueError: the annotations are none of COCO, or broken; a category is not in the file; no image shows any
+                category; an image is not in the folder, cannot be read, or differs in size from its annotations; the
+                transformed images differ in shape; the transform cuts an object off; or ``per_class`` is below 1.
 
         Examples:
             >>> import json, tempfile
