@@ -5,6 +5,8 @@ import io
 import json
 import os
 import sys
+import unicodedata
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,13 +16,14 @@ from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 from torchvision import transforms
 
-from gradcam_callback import ProbeSet
+from gradcam_callback import GradCAMWarning, ProbeSet
 from gradcam_callback.probes.labelme import read_labelme
 from gradcam_callback.probes.masks import from_boxes
 from gradcam_callback.probes.outlines import fill_circle, fill_polygon
 from gradcam_callback.probes.voc import read_voc
 from gradcam_callback.probes.yolo import read_yolo
 
+OTHER = {"NFC": "NFD", "NFD": "NFC"}
 SQUARE = [(10, 5), (40, 5), (40, 30), (10, 30)]
 
 
@@ -41,9 +44,9 @@ def mask_of(lion):
     return None if probe.masks is None else probe.masks[0]
 
 
-def refuses(lion, *words):
+def refuses(lion, *words, **options):
     with pytest.raises(ValueError) as caught:
-        read(lion)
+        read(lion, **options)
     assert type(caught.value) is ValueError
     for word in words:
         assert word in str(caught.value)
@@ -143,7 +146,56 @@ def test_objects_of_the_class_count_or_all_if_none_has_its_name(lion):
     write_labelme(lion, shape("polygon", SQUARE, "Mountain Lion"), other)
     assert torch.equal(mask_of(lion), box(10, 5, 40, 30)) and not read(lion).has_box_masks
     write_labelme(lion, shape("polygon", SQUARE, "puma"), other)
-    assert torch.equal(mask_of(lion), box(10, 5, 40, 30) | box(50, 30, 58, 38)) and read(lion).has_box_masks
+    with pytest.warns(GradCAMWarning, match=r"so all of them count: '.*a.json' with 'dog', 'puma'. If some are of an"):
+        probe = read(lion)
+    assert torch.equal(probe.masks[0], box(10, 5, 40, 30) | box(50, 30, 58, 38)) and probe.has_box_masks
+
+
+def test_annotations_without_an_object_of_the_class_are_told_at_once(lion):
+    """Their objects all count. A name that all objects of several classes have tells nothing."""
+    Image.new("RGB", (WIDTH, HEIGHT)).save(lion / "b.jpg")
+    write_yolo(lion, "0 0.5 0.5 0.5 0.5")
+    (lion / "classes.txt").write_text("puma")
+    (lion / "b.xml").write_text(voc(("puma", 1, 1, 9, 9)))
+    with pytest.warns(GradCAMWarning, match=r"none of the objects .*a.txt' with 'puma'; '.*b.xml' with 'puma'") as told:
+        assert read(lion).has_mask.all()
+    assert len(told) == 1
+    (lion.parent / "dog").mkdir()
+    Image.new("RGB", (WIDTH, HEIGHT)).save(lion.parent / "dog" / "c.jpg")
+    (lion.parent / "dog" / "c.xml").write_text(voc(("object", 1, 1, 9, 9)))
+    with pytest.warns(GradCAMWarning, match=r"c.xml' with 'object'; .*b.xml' with 'puma'"):
+        read(lion)
+    (lion.parent / "dog" / "c.xml").write_text(voc(("puma", 1, 1, 9, 9)))
+    assert read(lion).has_mask.all(), "all are called a puma"
+    (lion / "classes.txt").unlink()
+    (lion / "b.xml").unlink()
+    (lion.parent / "dog" / "c.xml").unlink()
+    assert read(lion).has_mask.sum() == 1, "without names"
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_names_that_look_alike_are_the_same(tmp_path, form):
+    """Accents in one character or in two, as macOS writes them, and the mark of an encoding at the start of a file."""
+    one, other = (partial(unicodedata.normalize, name) for name in (form, OTHER[form]))
+    lion = tmp_path / one("Löwe")
+    lion.mkdir()
+    for name, size in {"é-json": 1, "é-txt": 2, "é-xml": 3, "ééééééé": 4}.items():
+        Image.new("RGB", (WIDTH, HEIGHT), (9 * size, 0, 0)).save(lion / f"{one(name)}.jpg")
+    write_labelme(lion, shape("polygon", SQUARE, other("löwe")), shape("rectangle", [(50, 30), (58, 38)], "Blatt"))
+    (lion / "a.json").rename(lion / f"{other('é-json')}.json")
+    (lion / f"{other('é-txt')}.txt").write_text("1 0.5 0.5 0.5 0.5\n0 0.1 0.1 0.1 0.1\n")
+    (tmp_path / "classes.txt").write_text(f"Blatt\n{other('Löwe')}\n", encoding="utf-8-sig")
+    (lion / f"{other('é-xml')}.xml").write_text(voc((other("Löwe"), 11, 6, 40, 30), ("Blatt", 50, 30, 58, 38)))
+    drawn = Image.new("1", (WIDTH, HEIGHT))
+    drawn.paste(1, (10, 5, 40, 30))
+    drawn.save(lion / f"{other('ééééééé')}_mask.png")
+    probe = ProbeSet.from_folder(tmp_path, class_names=[other("Löwe")])
+    expected = [box(10, 5, 40, 30), box(15, 10, 45, 30), box(10, 5, 40, 30), box(10, 5, 40, 30)]
+    assert len(probe) == 4 and torch.equal(probe.masks, torch.stack(expected))
+    names = f"{other('Löwe')}\nBlatt\n"
+    (lion / f"{other('é-txt')}.txt").write_text("0 0.5 0.5 0.5 0.5\n1 0.1 0.1 0.1 0.1\n")
+    (tmp_path / "classes.txt").write_text(names, encoding="utf-8-sig")
+    assert torch.equal(read(lion).masks, torch.stack(expected)), "also the first name of the file"
 
 
 @pytest.mark.parametrize(
@@ -208,7 +260,8 @@ def test_yolos_classes_are_known_by_classes_txt(lion):
         names.write_text("dog\nmountain lion\n")
         assert torch.equal(mask_of(lion), box(15, 10, 45, 30))
         names.write_text("dog\n")
-        assert mask_of(lion).sum() > 20 * 30, "a class without a name is another class"
+        with pytest.warns(GradCAMWarning, match="a.txt' with 'dog'"):
+            assert mask_of(lion).sum() > 20 * 30, "a class without a name is another class"
         names.unlink()
 
 
@@ -222,7 +275,7 @@ def test_yolos_classes_are_known_by_classes_txt(lion):
         ("0 30 20 30 20", ["places in 0 to 1", "20 to 30 in line 2", "Export them normalised."]),
         ("0 0.5 0.5 0.5 nan", ["line 2"]),
         ("some words", ["line 2, 'some words'"]),
-        ("0 0.5 0.5 0 0", ["Cannot read the annotation", "to hold a pixel"]),
+        ("0 1.5 0.5 0.1 0.1", ["places in 0 to 1"]),
     ],
 )
 def test_broken_lines_of_yolo_are_refused_by_name_and_number(lion, line, words):
@@ -256,11 +309,11 @@ def voc(*objects, width=WIDTH, height=HEIGHT):
 
 
 def test_boxes_of_voc_count_from_one_and_include_the_last_pixel(lion):
-    (lion / "a.xml").write_text('<?xml version="1.0" encoding="utf-8"?>\n' + voc(("lion", 11, 6, 40, 30)))
+    (lion / "a.xml").write_text('<?xml version="1.0" encoding="utf-8"?>\n' + voc(("mountain lion", 11, 6, 40, 30)))
     assert torch.equal(mask_of(lion), box(10, 5, 40, 30)) and read(lion).has_box_masks
     (lion / "a.xml").write_text(voc(("dog", 1, 1, 60, 40), ("Mountain-Lion", "11.0", 6, 40, 30)))
     assert torch.equal(mask_of(lion), box(10, 5, 40, 30)), "the class"
-    (lion / "a.xml").write_text(voc(("lion", 0, 0, 60, 40), width=0, height=0))
+    (lion / "a.xml").write_text(voc(("mountain lion", 0, 0, 60, 40), width=0, height=0))
     assert mask_of(lion).all(), "some programs write no size"
     (lion / "a.xml").write_text(voc())
     assert mask_of(lion) is None
@@ -273,10 +326,13 @@ def test_boxes_of_voc_count_from_one_and_include_the_last_pixel(lion):
     [
         ("<annotation>", ["XML, as Pascal VOC writes it", "no element found"]),
         ("", ["XML, as Pascal VOC writes it"]),
-        (voc(("lion", 1, 1, 9, 9), width=99), ["to have the size of its image, 60 x 40, but got 99 x 40"]),
-        (voc(("lion", 1, 1, 9, 9), width="wide"), ["numbers in <size>", "'wide x 40'"]),
-        (voc(("lion", 1, "", 9, 9)), ["a <bndbox> with numbers", "none in that of 'lion'", "as COCO"]),
-        (voc(("lion", 9, 9, 1, 1)), ["Cannot read the annotation", "to hold a pixel"]),
+        (voc(("mountain lion", 1, 1, 9, 9), width=99), ["to have the size of its image, 60 x 40, but got 99 x 40"]),
+        (voc(("mountain lion", 1, 1, 9, 9), width="wide"), ["numbers in <size>", "'wide x 40'"]),
+        (
+            voc(("mountain lion", 1, "", 9, 9)),
+            ["a <bndbox> with numbers", "that of 'mountain lion'", "as COCO"],
+        ),
+        (voc(("mountain lion", 9, 9, 1, 1)), ["Cannot read the annotation", "to hold a pixel"]),
         ('<!DOCTYPE a [<!ENTITY b "bb">]><annotation>&b;</annotation>', ["without a document type", "Remove the"]),
         ('<!doctype a SYSTEM "http://example.org/a.dtd"><annotation/>', ["without a document type"]),
         (voc().encode("utf-16"), ["XML in UTF-8"]),
@@ -287,11 +343,51 @@ def test_broken_files_of_voc_are_refused_by_name(lion, content, words):
     refuses(lion, "a.xml'", *words)
 
 
+# Boxes that hold nothing, and holes.
+
+
+def test_a_stray_click_beside_an_object_is_ignored_and_boxes_are_told_in_pixels_of_the_photograph(lion):
+    click = shape("rectangle", [(20, 10), (20.3, 10.2)])
+    write_labelme(lion, click, shape("polygon", SQUARE), shape("rectangle", [(50, 30), (50, 38)]))
+    assert torch.equal(mask_of(lion), box(10, 5, 40, 30)) and not read(lion).has_box_masks
+    told = "Cannot read the annotation", "a pixel of the image (60 x 40)", "in pixels of this image."
+    steps = transforms.Compose([transforms.Resize((20, 20)), transforms.ToTensor()])
+    write_labelme(lion, click)
+    refuses(lion, "a.json'", *told, transform=steps)
+    write_labelme(lion, shape("polygon", SQUARE), shape("rectangle", [(70, 50), (80, 60)]))
+    refuses(lion, "a.json'", *told, transform=steps)
+    (lion / "a.json").unlink()
+    write_yolo(lion, "0 0.5 0.5 0 0", "0 0.5 0.5 0.5 0.5")
+    assert torch.equal(mask_of(lion), box(15, 10, 45, 30))
+    write_yolo(lion, "0 0.5 0.5 0 0")
+    refuses(lion, "a.txt'", *told, transform=steps)
+    (lion / "a.txt").unlink()
+    (lion / "a.xml").write_text(voc(("mountain lion", 61, 41, 70, 50)))
+    refuses(lion, "a.xml'", *told, transform=steps)
+
+
+@pytest.mark.parametrize("kind", ["polygon", "rectangle", "circle", "mask"])
+@pytest.mark.parametrize("cut", ["polygon", "rectangle", "mask"])
+def test_holes_are_cut_out_of_shapes_of_every_kind(lion, kind, cut):
+    """In labelme what is called a background."""
+    painted = {"mask": png(np.ones((25, 30)))}
+    points = {"rectangle": SQUARE[::2], "circle": [(25, 17), (25, 30)], "mask": SQUARE[:1]}
+    whole = shape(kind, points.get(kind, SQUARE), **(painted if kind == "mask" else {}))
+    write_labelme(lion, whole)
+    expected, hole = mask_of(lion), [(20, 10), (50, 10), (50, 20), (20, 20)]
+    drawn = {"mask": png(np.ones((10, 30)))} if cut == "mask" else {}
+    stray = shape("rectangle", [(70, 50), (80, 60)], "_background_")
+    points = {"rectangle": hole[::2], "mask": hole[:1]}.get(cut, hole)
+    write_labelme(lion, shape(cut, points, "_background_", **drawn), whole, stray)
+    assert torch.equal(mask_of(lion), expected & ~box(20, 10, 50, 20))
+    assert read(lion).has_box_masks == (kind == "rectangle")
+
+
 # What belongs to a photograph, and which comes first.
 
 
 def test_the_first_that_exists_wins(lion):
-    (lion / "a.xml").write_text(voc(("lion", 1, 1, 10, 10)))
+    (lion / "a.xml").write_text(voc(("mountain lion", 1, 1, 10, 10)))
     assert torch.equal(mask_of(lion), box(0, 0, 10, 10))
     write_yolo(lion, "0 0.25 0.25 0.5 0.5")
     assert torch.equal(mask_of(lion), box(0, 0, 30, 20))
@@ -319,7 +415,7 @@ def test_files_of_no_photograph_are_ignored_and_capitals_count(lion):
     (lion / "other.xml").write_text("broken")
     (lion / "a.json").mkdir()
     assert mask_of(lion) is None
-    (lion / "a.XML").write_text(voc(("lion", 1, 1, 10, 10)))
+    (lion / "a.XML").write_text(voc(("mountain lion", 1, 1, 10, 10)))
     assert torch.equal(mask_of(lion), box(0, 0, 10, 10))
 
 
@@ -346,7 +442,7 @@ def test_bytes_that_are_overwritten_give_objects_or_a_refusal(lion, kind):
     path, chance = lion / f"a.{kind}", np.random.default_rng(0)
     write_labelme(lion, shape("rectangle", SQUARE), shape("mask", [(1, 1)], mask=png(np.ones((9, 9)))))
     write_yolo(lion, "0 0.5 0.5 0.5 0.5", "1 0.1 0.1 0.2 0.1 0.2 0.2")
-    (lion / "a.xml").write_text(voc(("lion", 1, 1, 9, 9)))
+    (lion / "a.xml").write_text(voc(("mountain lion", 1, 1, 9, 9)))
     whole, reader = path.read_bytes(), {"json": read_labelme, "txt": read_yolo, "xml": read_voc}[kind]
     refused = 0
     for _ in range(400):

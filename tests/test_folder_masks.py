@@ -190,6 +190,23 @@ def test_photographs_called_mask_stay_photographs(lion):
     assert len(read(lion)) == 6 and read(lion).has_mask.sum() == 1
 
 
+def test_masks_without_a_photograph_are_told_by_name(lion):
+    """They become images. Others whose names end so are photographs of masks."""
+    for name in ("a.jpg", "mask.png", "face_mask.png"):
+        write_image(lion, name)
+    Image.fromarray(square()).save(lion / "a_mask.png")
+    assert len(read(lion)) == 3
+    strays = {"a.jpg_mask.png": square(), "b_mask.png": square() * np.uint8(255), "c-mask.bmp": square() * np.uint8(1)}
+    for name, drawn in strays.items():
+        Image.fromarray(drawn).save(lion / name)
+        with pytest.warns(
+            GradCAMWarning, match=rf"look like masks, but are images .*: \S*{name}. Call the mask"
+        ) as told:
+            assert len(read(lion)) == 4
+        assert len(told) == 1
+        (lion / name).unlink()
+
+
 def test_masks_that_look_inverted_are_warned_of_and_kept(lion):
     for name in ("a", "b"):
         write_image(lion, f"{name}.png")

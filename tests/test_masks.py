@@ -389,6 +389,19 @@ def test_run_lengths_are_read_as_pycocotools_reads_them(seed):
     assert np.array_equal(decode_runs(encoded | {"counts": encoded["counts"].decode()}, 37, 53), drawn)
 
 
+def test_coco_takes_names_that_look_alike_for_the_same(coco):
+    """An accent is one character, or two as macOS writes them."""
+    content = json.loads((coco / "instances.json").read_text())
+    one, two = "\xe9", "e\u0301"
+    for before, there, stored in (("1", two, one), (two, one, two)):
+        (coco / "images" / f"{before}.png").rename(coco / "images" / f"{there}.png")
+        edited = change(change(content, "images", 0, file_name=f"{stored}.png"), "categories", 0, name=there)
+        (coco / "alike.json").write_text(json.dumps(edited))
+        probe = ProbeSet.from_coco(coco / "alike.json", coco / "images", categories=[stored, "dog"])
+        assert_masks_lie_on_red(probe)
+        assert len(probe) == 2
+
+
 def test_coco_says_what_to_correct_if_an_image_is_not_there_or_lies(coco):
     path = coco / "instances.json"
     with pytest.raises(

@@ -19,6 +19,7 @@ from gradcam_callback.probes.checks import check_count, check_seed
 from gradcam_callback.probes.image_files import open_image
 from gradcam_callback.probes.items import Item, choose_per_class
 from gradcam_callback.probes.masks import from_boxes
+from gradcam_callback.probes.names import compose, decompose
 from gradcam_callback.probes.transforms import (
     Transform,
     mask_to_image,
@@ -50,7 +51,7 @@ def read_coco(
     seed = check_seed(seed)
     coco = _Coco(annotations, folder)
     names = list(coco.names.values())
-    classes = names if categories is None else list(categories)
+    classes = names if categories is None else [compose(name) for name in categories]
     unknown = sorted(set(classes) - set(names))
     if unknown:
         raise ValueError(f"Expected `categories` to be among {names}, as in {str(annotations)!r}, but got {unknown}.")
@@ -111,7 +112,7 @@ class _Coco:
         self._path, self._folder = path, folder
         images, annotations, categories = _read_lists(path)
         self.images = {image["id"]: image for image in images}
-        by_id = {category["id"]: str(category["name"]) for category in categories}
+        by_id = {category["id"]: compose(str(category["name"])) for category in categories}
         self.names = {number: by_id[number] for number in _sort(by_id)}
         strange = _sort({one["category_id"] for one in annotations} - set(by_id))
         if strange:
@@ -130,9 +131,10 @@ class _Coco:
     def find_image(self, image_id: Any) -> Path:
         """Return the path of an image."""
         name = str(self.images[image_id]["file_name"])
-        path = self._folder / name
-        if path.exists() or path.is_symlink():
-            return path
+        for spelling in (name, compose(name), decompose(name)):
+            path = self._folder / spelling
+            if path.exists() or path.is_symlink():
+                return path
         for inner in sorted(self._folder.glob("*/")):
             if (inner / name).exists():
                 raise ValueError(

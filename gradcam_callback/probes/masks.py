@@ -63,7 +63,7 @@ def from_boxes(boxes: Tensor | Sequence[Any], height: int, width: int) -> Tensor
         if not inside.any():
             raise ValueError(
                 f"Expected each box to hold a pixel of the image ({width} x {height}), but got {(x1, y1, x2, y2)}. "
-                "Give x1 < x2 and y1 < y2, in pixels of the image as the model takes it."
+                "Give x1 < x2 and y1 < y2, in pixels of this image."
             )
         mask |= inside
     return mask
@@ -134,7 +134,7 @@ def from_image(image: Image.Image) -> Tensor:
             as in a photograph; the palette has colours and does not start with black; or coloured labels have no black.
     """
     cut = cut_out(image)
-    if cut is not None and not _is_black_and_white(image):
+    if cut is not None and not is_black_and_white(image):
         return cut
     deep = image.mode.startswith(("I", "F"))
     marked = _read_labels(image) if image.mode == "P" else _read_coloured(image)
@@ -197,7 +197,7 @@ def _alpha(image: Image.Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return np.asarray(image.convert("RGBA").getchannel("A"))
 
 
-def _is_black_and_white(image: Image.Image) -> bool:
+def is_black_and_white(image: Image.Image) -> bool:
     """Return True if all that is opaque is black or white, with some of each: a painted mask, and no photograph."""
     levels = np.asarray(image.convert("RGBA").convert("RGB"))[_alpha(image) >= 128]
     black, white = float((levels <= 8).all(axis=1).mean()), float((levels >= 247).all(axis=1).mean())

@@ -354,7 +354,7 @@ class ProbeSet:
         The mask of an image is the first of these that exists: a mask ``<name>.mask.png``, ``<name>_mask.png`` or
         ``<name>-mask.png``; the image's own alpha, if it is a cut-out; ``<name>.json`` of labelme; ``<name>.txt`` of
         YOLO; ``<name>.xml`` of Pascal VOC. Of an annotation, the objects with the name of the folder count, or all
-        objects if none has it. Masks that look inverted are warned of.
+        objects if none has it. A warning tells of these, and of masks that look inverted.
 
         Args:
             folder: holds one folder per class. The index of a class is its place among the sorted names, as in

@@ -75,4 +75,6 @@ def _read_line(path: Path, number: int, line: list[str], names: list[str], size:
 def _read_names(path: Path) -> list[str]:
     places = [folder / name for folder in (path.parent, path.parent.parent) for name in _NAMES]
     found = next((place for place in places if place.is_file() and place != path), None)
-    return [] if found is None else [line.strip() for line in read_bytes(found).decode(errors="replace").splitlines()]
+    # Some editors begin a file with a mark of its encoding, which would be a part of the first name.
+    text = "" if found is None else read_bytes(found).decode("utf-8-sig", errors="replace")
+    return [line.strip() for line in text.splitlines()]
