@@ -113,7 +113,7 @@ def find_boxes(item: Any, class_name: str) -> Boxes | None:
     """
     columns = item if isinstance(item, Mapping) else {}
     boxes, categories = _read_objects(columns.get(_OBJECTS))
-    numbers = [to_numbers(torch.as_tensor(box).tolist()) for box in boxes]
+    numbers = [to_numbers(np.asarray(box).tolist()) for box in boxes]
     corners = [(x, y, x + width, y + height) for x, y, width, height in (row for row in numbers if row is not None)]
     if not corners or len(corners) != len(boxes):
         return None
@@ -123,7 +123,8 @@ def find_boxes(item: Any, class_name: str) -> Boxes | None:
     pictures = [columns[key] for key in IMAGE_KEYS if isinstance(columns.get(key), Image.Image)]
     if pictures:
         return Boxes(corners, pictures[0].size)
-    size = to_numbers([columns.get("width"), columns.get("height")])
+    # An array or tensor of one number, too.
+    size = to_numbers([np.asarray(columns.get(side)).tolist() for side in ("width", "height")])
     return Boxes(corners, None if size is None else (int(size[0]), int(size[1])))
 
 
@@ -171,8 +172,10 @@ def _read_objects(objects: Any) -> tuple[Sequence[Any], Sequence[Any]]:
         objects = {key: [one.get(key) for one in objects] for key in objects[0]}
     if not isinstance(objects, Mapping):
         return [], []
+    # `with_format("numpy")` and `with_format("torch")` of Hugging Face make arrays and tensors of lists.
+    lists = (list, tuple, Tensor, np.ndarray)
     boxes = objects.get(_BOXES)
-    categories = next((objects[name] for name in _CATEGORIES if isinstance(objects.get(name), (list, tuple))), ())
-    if not isinstance(boxes, (list, tuple, Tensor)) or not all(np.shape(box) == (4,) for box in boxes):
+    categories = next((objects[name] for name in _CATEGORIES if isinstance(objects.get(name), lists)), ())
+    if not isinstance(boxes, lists) or not all(np.shape(box) == (4,) for box in boxes):
         return [], []
     return list(boxes), list(categories)
