@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 import json
 import os
 import sys
@@ -251,6 +252,50 @@ def test_yolos_boxes_and_polygons_are_shares_of_the_image(lion):
     assert torch.equal(mask_of(lion), box(15, 10, 45, 30)) and not read(lion).has_box_masks
     write_yolo(lion, "1 0.25 0.25 0.75 0.25 0.75 1.0004", "1 0 0 0.1 0 0.1 0.1")
     assert 0 < mask_of(lion).sum() < 60 * 40 / 2, "triangles, one a rounding beyond the edge"
+
+
+BODY = [(0.5, 0.1), (0.6, 0.2), (0.4, 0.2), (0.8, 0.4), (0.2, 0.4), (0.6, 0.6), (0.4, 0.6), (0.7, 0.9), (0.3, 0.9)]
+
+
+def pose(*seen, points=BODY):
+    """Return a line of a pose in a box of half the image, with one of ``seen`` in turn behind each point."""
+    behind = itertools.cycle(seen or [""])
+    places = " ".join(f"{0.25 + x / 2:g} {0.25 + y / 2:g} {next(behind)}" for x, y in points)
+    return f"0 0.5 0.5 0.5 0.5 {places}"
+
+
+@pytest.mark.parametrize("n", range(1, 10))
+@pytest.mark.parametrize("seen", [(2,), (2, 1), (0, 2), (1, 1, 2)])
+def test_key_points_of_yolo_with_their_visibility_leave_the_box(lion, n, seen):
+    write_yolo(lion, pose(*seen, points=BODY[:n]))
+    if n % 2 or n > 6 or 2 in (seen * 9)[:n]:
+        assert torch.equal(mask_of(lion), box(15, 10, 45, 30)) and read(lion).has_box_masks
+
+
+def test_key_points_of_yolo_without_their_visibility_are_refused_by_line(lion):
+    write_yolo(lion, "0 0.5 0.5 0.5 0.5", pose())
+    refuses(
+        lion, "a.txt'", "line 2, '0 0.5 0.5 0.5 0.5", "looks like a box and key points", "Keep its first five numbers"
+    )
+    unseen = pose(points=[*BODY, (-0.5, -0.5), (-0.5, -0.5)])
+    assert unseen.split()[-4:] == ["0"] * 4
+    write_yolo(lion, unseen)
+    refuses(lion, "looks like a box and key points")
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_polygons_of_yolo_are_no_poses(lion, seed):
+    """Also those that touch the edges, have noise, or lie in the middle where their first numbers could be a box."""
+    chance = np.random.default_rng(seed)
+    n = int(chance.integers(3, 30))
+    angles, sizes = np.sort(chance.uniform(0, 2 * np.pi, n)), chance.uniform(0.1, 0.9, n) * chance.uniform(0.3, 1)
+    points = 0.5 + np.stack([np.cos(angles), np.sin(angles)], axis=1) * sizes[:, None] + chance.normal(0, 0.004, (n, 2))
+    points = np.clip(points, 0, 1) if seed % 2 else np.clip(points, 0, 1).round()
+    (lion / "a.txt").write_text("3 " + " ".join(f"{place:.6f}" for place in points.ravel()))
+    found = read_yolo(lion / "a.txt", "lion", (WIDTH, HEIGHT))
+    assert not found.boxes
+    expected = fill_polygon([(x * WIDTH, y * HEIGHT) for x, y in points.round(6)], HEIGHT, WIDTH)
+    assert torch.equal(found.mask, expected)
 
 
 def test_yolos_classes_are_known_by_classes_txt(lion):
