@@ -193,10 +193,13 @@ def test_names_that_look_alike_are_the_same(tmp_path, form):
     probe = ProbeSet.from_folder(tmp_path, class_names=[other("Löwe")])
     expected = [box(10, 5, 40, 30), box(15, 10, 45, 30), box(10, 5, 40, 30), box(10, 5, 40, 30)]
     assert len(probe) == 4 and torch.equal(probe.masks, torch.stack(expected))
+    write_labelme(lion, shape("polygon", SQUARE, None))
+    (lion / "a.json").rename(lion / f"{other('é-json')}.json")
     names = f"{other('Löwe')}\nBlatt\n"
     (lion / f"{other('é-txt')}.txt").write_text("0 0.5 0.5 0.5 0.5\n1 0.1 0.1 0.1 0.1\n")
-    (tmp_path / "classes.txt").write_text(names, encoding="utf-8-sig")
-    assert torch.equal(read(lion).masks, torch.stack(expected)), "also the first name of the file"
+    for encoding in ("utf-8-sig", "utf-16"):
+        (tmp_path / "classes.txt").write_text(names, encoding=encoding)
+        assert torch.equal(read(lion).masks, torch.stack(expected)), "also the first name of the file"
 
 
 @pytest.mark.parametrize(

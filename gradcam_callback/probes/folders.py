@@ -58,8 +58,9 @@ def read_folder(
         raise FileNotFoundError(f"Expected `folder` to hold <class>/<image>, but {str(root)!r} {reason}.")
     folders = [path for path in list_visible(root) if _is_class(path, root)]
     classes = [path.name for path in folders] if class_names is None else list(class_names)
-    # Two names may look alike, so the same one comes first.
-    indices = {compose(str(name)): i for i, name in enumerate(classes)} | {name: i for i, name in enumerate(classes)}
+    # The first of several equal names counts, and a name that only looks alike comes last.
+    numbered = list(enumerate(classes))[::-1]
+    indices = {compose(str(name)): i for i, name in numbered} | {name: i for i, name in numbered}
     of_folder = {path: indices.get(path.name, indices.get(compose(path.name))) for path in folders}
     unknown = sorted(path.name for path, index in of_folder.items() if index is None)
     if unknown:

@@ -71,10 +71,11 @@ def read_labelme(path: Path, class_name: str, size: tuple[int, int]) -> Annotati
     return found if found is None or not holes else found._replace(holes=torch.stack(holes).any(dim=0))
 
 
-def _read_shape(path: Path, number: int, shape: Any, size: tuple[int, int]) -> tuple[str, Shape | None]:
+def _read_shape(path: Path, number: int, shape: Any, size: tuple[int, int]) -> tuple[str | None, Shape | None]:
     """Return the label of a shape, and the shape, or None for a shape without an inside."""
     fields = shape if isinstance(shape, Mapping) else {}
-    label, kind, points = str(fields.get("label")), fields.get("shape_type"), _to_points(fields.get("points"))
+    label = fields.get("label") if isinstance(fields.get("label"), str) else None
+    kind, points = fields.get("shape_type"), _to_points(fields.get("points"))
     if kind in _WITHOUT_INSIDE:
         return label, None
     width, height = size
@@ -94,7 +95,7 @@ def _read_shape(path: Path, number: int, shape: Any, size: tuple[int, int]) -> t
     raise complain(
         path,
         "polygons, rectangles, circles and masks with their points",
-        f"shape {number} {label!r} of type {kind!r} with the points {str(fields.get('points'))[:60]}",
+        f"shape {number} {str(label)!r} of type {kind!r} with the points {str(fields.get('points'))[:60]}",
         "Correct it in labelme.",
     )
 

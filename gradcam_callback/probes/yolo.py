@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -142,6 +143,8 @@ def _is_tangled(places: Sequence[float]) -> bool:
 def _read_names(path: Path) -> list[str]:
     places = [folder / name for folder in (path.parent, path.parent.parent) for name in _NAMES]
     found = next((place for place in places if place.is_file() and place != path), None)
+    content = b"" if found is None else read_bytes(found)
     # Some editors begin a file with a mark of its encoding, which would be a part of the first name.
-    text = "" if found is None else read_bytes(found).decode("utf-8-sig", errors="replace")
+    encoding = "utf-16" if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig"
+    text = content.decode(encoding, errors="replace")
     return [line.strip() for line in text.splitlines()]
