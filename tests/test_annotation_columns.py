@@ -1,5 +1,6 @@
 """Boxes and masks in columns of a dataset, as those of Hugging Face have them, mark the objects."""
 
+import numpy as np
 import pytest
 import torch
 from boxes import HEIGHT, WIDTH, box, overlap
@@ -40,6 +41,22 @@ def test_boxes_in_columns_are_those_of_coco():
     probe = ProbeSet.from_dataset(Rows(objects=rows, image=Image.new("RGB", (WIDTH, HEIGHT))))
     assert torch.equal(probe.masks[0], BOTH), "a dog, of which no object has the name"
     assert probe.labels.tolist() == [0, 0, 1, 1] and torch.equal(probe.masks[2], box(10, 5, 40, 30))
+
+
+@pytest.mark.parametrize("make", [list, np.array, torch.tensor, lambda boxes: [np.float32(box) for box in boxes]])
+@pytest.mark.parametrize("number", [int, np.int64, torch.tensor])
+def test_boxes_in_columns_may_be_arrays_or_tensors(make, number):
+    """As Hugging Face's datasets with another format give them."""
+    columns = {"width": number(WIDTH), "height": number(HEIGHT)}
+    for category in (["Mountain Lion", "cat"], np.array(["Mountain Lion", "cat"])):
+        objects = {"bbox": make(OBJECTS["bbox"]), "category": category}
+        probe = ProbeSet.from_dataset(Rows(objects=objects, **columns))
+        assert torch.equal(probe.masks[0], BOTH), "a dog, of which no object has the name"
+        assert torch.equal(probe.masks[2], box(10, 5, 40, 30))
+    assert torch.equal(
+        ProbeSet.from_dataset(Rows(objects=[{"bbox": make([[10, 5, 30, 25]])[0]}], **columns)).masks[0],
+        box(10, 5, 40, 30),
+    )
 
 
 def test_boxes_in_columns_follow_the_transform():

@@ -2,9 +2,12 @@
 
 import base64
 import io
+import itertools
 import json
 import os
 import sys
+import unicodedata
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,13 +17,14 @@ from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 from torchvision import transforms
 
-from gradcam_callback import ProbeSet
+from gradcam_callback import GradCAMWarning, ProbeSet
 from gradcam_callback.probes.labelme import read_labelme
 from gradcam_callback.probes.masks import from_boxes
 from gradcam_callback.probes.outlines import fill_circle, fill_polygon
 from gradcam_callback.probes.voc import read_voc
 from gradcam_callback.probes.yolo import read_yolo
 
+OTHER = {"NFC": "NFD", "NFD": "NFC"}
 SQUARE = [(10, 5), (40, 5), (40, 30), (10, 30)]
 
 
@@ -41,9 +45,9 @@ def mask_of(lion):
     return None if probe.masks is None else probe.masks[0]
 
 
-def refuses(lion, *words):
+def refuses(lion, *words, **options):
     with pytest.raises(ValueError) as caught:
-        read(lion)
+        read(lion, **options)
     assert type(caught.value) is ValueError
     for word in words:
         assert word in str(caught.value)
@@ -143,7 +147,59 @@ def test_objects_of_the_class_count_or_all_if_none_has_its_name(lion):
     write_labelme(lion, shape("polygon", SQUARE, "Mountain Lion"), other)
     assert torch.equal(mask_of(lion), box(10, 5, 40, 30)) and not read(lion).has_box_masks
     write_labelme(lion, shape("polygon", SQUARE, "puma"), other)
-    assert torch.equal(mask_of(lion), box(10, 5, 40, 30) | box(50, 30, 58, 38)) and read(lion).has_box_masks
+    with pytest.warns(GradCAMWarning, match=r"so all of them count: '.*a.json' with 'dog', 'puma'. If some are of an"):
+        probe = read(lion)
+    assert torch.equal(probe.masks[0], box(10, 5, 40, 30) | box(50, 30, 58, 38)) and probe.has_box_masks
+
+
+def test_annotations_without_an_object_of_the_class_are_told_at_once(lion):
+    """Their objects all count. A name that all objects of several classes have tells nothing."""
+    Image.new("RGB", (WIDTH, HEIGHT)).save(lion / "b.jpg")
+    write_yolo(lion, "0 0.5 0.5 0.5 0.5")
+    (lion / "classes.txt").write_text("puma")
+    (lion / "b.xml").write_text(voc(("puma", 1, 1, 9, 9)))
+    with pytest.warns(GradCAMWarning, match=r"none of the objects .*a.txt' with 'puma'; '.*b.xml' with 'puma'") as told:
+        assert read(lion).has_mask.all()
+    assert len(told) == 1
+    (lion.parent / "dog").mkdir()
+    Image.new("RGB", (WIDTH, HEIGHT)).save(lion.parent / "dog" / "c.jpg")
+    (lion.parent / "dog" / "c.xml").write_text(voc(("object", 1, 1, 9, 9)))
+    with pytest.warns(GradCAMWarning, match=r"c.xml' with 'object'; .*b.xml' with 'puma'"):
+        read(lion)
+    (lion.parent / "dog" / "c.xml").write_text(voc(("puma", 1, 1, 9, 9)))
+    assert read(lion).has_mask.all(), "all are called a puma"
+    (lion / "classes.txt").unlink()
+    (lion / "b.xml").unlink()
+    (lion.parent / "dog" / "c.xml").unlink()
+    assert read(lion).has_mask.sum() == 1, "without names"
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_names_that_look_alike_are_the_same(tmp_path, form):
+    """Accents in one character or in two, as macOS writes them, and the mark of an encoding at the start of a file."""
+    one, other = (partial(unicodedata.normalize, name) for name in (form, OTHER[form]))
+    lion = tmp_path / one("Löwe")
+    lion.mkdir()
+    for name, size in {"é-json": 1, "é-txt": 2, "é-xml": 3, "ééééééé": 4}.items():
+        Image.new("RGB", (WIDTH, HEIGHT), (9 * size, 0, 0)).save(lion / f"{one(name)}.jpg")
+    write_labelme(lion, shape("polygon", SQUARE, other("löwe")), shape("rectangle", [(50, 30), (58, 38)], "Blatt"))
+    (lion / "a.json").rename(lion / f"{other('é-json')}.json")
+    (lion / f"{other('é-txt')}.txt").write_text("1 0.5 0.5 0.5 0.5\n0 0.1 0.1 0.1 0.1\n")
+    (tmp_path / "classes.txt").write_text(f"Blatt\n{other('Löwe')}\n", encoding="utf-8-sig")
+    (lion / f"{other('é-xml')}.xml").write_text(voc((other("Löwe"), 11, 6, 40, 30), ("Blatt", 50, 30, 58, 38)))
+    drawn = Image.new("1", (WIDTH, HEIGHT))
+    drawn.paste(1, (10, 5, 40, 30))
+    drawn.save(lion / f"{other('ééééééé')}_mask.png")
+    probe = ProbeSet.from_folder(tmp_path, class_names=[other("Löwe")])
+    expected = [box(10, 5, 40, 30), box(15, 10, 45, 30), box(10, 5, 40, 30), box(10, 5, 40, 30)]
+    assert len(probe) == 4 and torch.equal(probe.masks, torch.stack(expected))
+    write_labelme(lion, shape("polygon", SQUARE, None))
+    (lion / "a.json").rename(lion / f"{other('é-json')}.json")
+    names = f"{other('Löwe')}\nBlatt\n"
+    (lion / f"{other('é-txt')}.txt").write_text("0 0.5 0.5 0.5 0.5\n1 0.1 0.1 0.1 0.1\n")
+    for encoding in ("utf-8-sig", "utf-16"):
+        (tmp_path / "classes.txt").write_text(names, encoding=encoding)
+        assert torch.equal(read(lion).masks, torch.stack(expected)), "also the first name of the file"
 
 
 @pytest.mark.parametrize(
@@ -201,6 +257,50 @@ def test_yolos_boxes_and_polygons_are_shares_of_the_image(lion):
     assert 0 < mask_of(lion).sum() < 60 * 40 / 2, "triangles, one a rounding beyond the edge"
 
 
+BODY = [(0.5, 0.1), (0.6, 0.2), (0.4, 0.2), (0.8, 0.4), (0.2, 0.4), (0.6, 0.6), (0.4, 0.6), (0.7, 0.9), (0.3, 0.9)]
+
+
+def pose(*seen, points=BODY):
+    """Return a line of a pose in a box of half the image, with one of ``seen`` in turn behind each point."""
+    behind = itertools.cycle(seen or [""])
+    places = " ".join(f"{0.25 + x / 2:g} {0.25 + y / 2:g} {next(behind)}" for x, y in points)
+    return f"0 0.5 0.5 0.5 0.5 {places}"
+
+
+@pytest.mark.parametrize("n", range(1, 10))
+@pytest.mark.parametrize("seen", [(2,), (2, 1), (0, 2), (1, 1, 2)])
+def test_key_points_of_yolo_with_their_visibility_leave_the_box(lion, n, seen):
+    write_yolo(lion, pose(*seen, points=BODY[:n]))
+    if n % 2 or n > 6 or 2 in (seen * 9)[:n]:
+        assert torch.equal(mask_of(lion), box(15, 10, 45, 30)) and read(lion).has_box_masks
+
+
+def test_key_points_of_yolo_without_their_visibility_are_refused_by_line(lion):
+    write_yolo(lion, "0 0.5 0.5 0.5 0.5", pose())
+    refuses(
+        lion, "a.txt'", "line 2, '0 0.5 0.5 0.5 0.5", "looks like a box and key points", "Keep its first five numbers"
+    )
+    unseen = pose(points=[*BODY, (-0.5, -0.5), (-0.5, -0.5)])
+    assert unseen.split()[-4:] == ["0"] * 4
+    write_yolo(lion, unseen)
+    refuses(lion, "looks like a box and key points")
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_polygons_of_yolo_are_no_poses(lion, seed):
+    """Also those that touch the edges, have noise, or lie in the middle where their first numbers could be a box."""
+    chance = np.random.default_rng(seed)
+    n = int(chance.integers(3, 30))
+    angles, sizes = np.sort(chance.uniform(0, 2 * np.pi, n)), chance.uniform(0.1, 0.9, n) * chance.uniform(0.3, 1)
+    points = 0.5 + np.stack([np.cos(angles), np.sin(angles)], axis=1) * sizes[:, None] + chance.normal(0, 0.004, (n, 2))
+    points = np.clip(points, 0, 1) if seed % 2 else np.clip(points, 0, 1).round()
+    (lion / "a.txt").write_text("3 " + " ".join(f"{place:.6f}" for place in points.ravel()))
+    found = read_yolo(lion / "a.txt", "lion", (WIDTH, HEIGHT))
+    assert not found.boxes
+    expected = fill_polygon([(x * WIDTH, y * HEIGHT) for x, y in points.round(6)], HEIGHT, WIDTH)
+    assert torch.equal(found.mask, expected)
+
+
 def test_yolos_classes_are_known_by_classes_txt(lion):
     write_yolo(lion, "0 0.1 0.1 0.1 0.1", "1 0.5 0.5 0.5 0.5")
     assert torch.equal(mask_of(lion), box(3, 2, 9, 6) | box(15, 10, 45, 30)), "all, without names"
@@ -208,7 +308,8 @@ def test_yolos_classes_are_known_by_classes_txt(lion):
         names.write_text("dog\nmountain lion\n")
         assert torch.equal(mask_of(lion), box(15, 10, 45, 30))
         names.write_text("dog\n")
-        assert mask_of(lion).sum() > 20 * 30, "a class without a name is another class"
+        with pytest.warns(GradCAMWarning, match="a.txt' with 'dog'"):
+            assert mask_of(lion).sum() > 20 * 30, "a class without a name is another class"
         names.unlink()
 
 
@@ -222,7 +323,7 @@ def test_yolos_classes_are_known_by_classes_txt(lion):
         ("0 30 20 30 20", ["places in 0 to 1", "20 to 30 in line 2", "Export them normalised."]),
         ("0 0.5 0.5 0.5 nan", ["line 2"]),
         ("some words", ["line 2, 'some words'"]),
-        ("0 0.5 0.5 0 0", ["Cannot read the annotation", "to hold a pixel"]),
+        ("0 1.5 0.5 0.1 0.1", ["places in 0 to 1"]),
     ],
 )
 def test_broken_lines_of_yolo_are_refused_by_name_and_number(lion, line, words):
@@ -256,11 +357,11 @@ def voc(*objects, width=WIDTH, height=HEIGHT):
 
 
 def test_boxes_of_voc_count_from_one_and_include_the_last_pixel(lion):
-    (lion / "a.xml").write_text('<?xml version="1.0" encoding="utf-8"?>\n' + voc(("lion", 11, 6, 40, 30)))
+    (lion / "a.xml").write_text('<?xml version="1.0" encoding="utf-8"?>\n' + voc(("mountain lion", 11, 6, 40, 30)))
     assert torch.equal(mask_of(lion), box(10, 5, 40, 30)) and read(lion).has_box_masks
     (lion / "a.xml").write_text(voc(("dog", 1, 1, 60, 40), ("Mountain-Lion", "11.0", 6, 40, 30)))
     assert torch.equal(mask_of(lion), box(10, 5, 40, 30)), "the class"
-    (lion / "a.xml").write_text(voc(("lion", 0, 0, 60, 40), width=0, height=0))
+    (lion / "a.xml").write_text(voc(("mountain lion", 0, 0, 60, 40), width=0, height=0))
     assert mask_of(lion).all(), "some programs write no size"
     (lion / "a.xml").write_text(voc())
     assert mask_of(lion) is None
@@ -273,10 +374,13 @@ def test_boxes_of_voc_count_from_one_and_include_the_last_pixel(lion):
     [
         ("<annotation>", ["XML, as Pascal VOC writes it", "no element found"]),
         ("", ["XML, as Pascal VOC writes it"]),
-        (voc(("lion", 1, 1, 9, 9), width=99), ["to have the size of its image, 60 x 40, but got 99 x 40"]),
-        (voc(("lion", 1, 1, 9, 9), width="wide"), ["numbers in <size>", "'wide x 40'"]),
-        (voc(("lion", 1, "", 9, 9)), ["a <bndbox> with numbers", "none in that of 'lion'", "as COCO"]),
-        (voc(("lion", 9, 9, 1, 1)), ["Cannot read the annotation", "to hold a pixel"]),
+        (voc(("mountain lion", 1, 1, 9, 9), width=99), ["to have the size of its image, 60 x 40, but got 99 x 40"]),
+        (voc(("mountain lion", 1, 1, 9, 9), width="wide"), ["numbers in <size>", "'wide x 40'"]),
+        (
+            voc(("mountain lion", 1, "", 9, 9)),
+            ["a <bndbox> with numbers", "that of 'mountain lion'", "as COCO"],
+        ),
+        (voc(("mountain lion", 9, 9, 1, 1)), ["Cannot read the annotation", "to hold a pixel"]),
         ('<!DOCTYPE a [<!ENTITY b "bb">]><annotation>&b;</annotation>', ["without a document type", "Remove the"]),
         ('<!doctype a SYSTEM "http://example.org/a.dtd"><annotation/>', ["without a document type"]),
         (voc().encode("utf-16"), ["XML in UTF-8"]),
@@ -287,11 +391,51 @@ def test_broken_files_of_voc_are_refused_by_name(lion, content, words):
     refuses(lion, "a.xml'", *words)
 
 
+# Boxes that hold nothing, and holes.
+
+
+def test_a_stray_click_beside_an_object_is_ignored_and_boxes_are_told_in_pixels_of_the_photograph(lion):
+    click = shape("rectangle", [(20, 10), (20.3, 10.2)])
+    write_labelme(lion, click, shape("polygon", SQUARE), shape("rectangle", [(50, 30), (50, 38)]))
+    assert torch.equal(mask_of(lion), box(10, 5, 40, 30)) and not read(lion).has_box_masks
+    told = "Cannot read the annotation", "a pixel of the image (60 x 40)", "in pixels of this image."
+    steps = transforms.Compose([transforms.Resize((20, 20)), transforms.ToTensor()])
+    write_labelme(lion, click)
+    refuses(lion, "a.json'", *told, transform=steps)
+    write_labelme(lion, shape("polygon", SQUARE), shape("rectangle", [(70, 50), (80, 60)]))
+    refuses(lion, "a.json'", *told, transform=steps)
+    (lion / "a.json").unlink()
+    write_yolo(lion, "0 0.5 0.5 0 0", "0 0.5 0.5 0.5 0.5")
+    assert torch.equal(mask_of(lion), box(15, 10, 45, 30))
+    write_yolo(lion, "0 0.5 0.5 0 0")
+    refuses(lion, "a.txt'", *told, transform=steps)
+    (lion / "a.txt").unlink()
+    (lion / "a.xml").write_text(voc(("mountain lion", 61, 41, 70, 50)))
+    refuses(lion, "a.xml'", *told, transform=steps)
+
+
+@pytest.mark.parametrize("kind", ["polygon", "rectangle", "circle", "mask"])
+@pytest.mark.parametrize("cut", ["polygon", "rectangle", "mask"])
+def test_holes_are_cut_out_of_shapes_of_every_kind(lion, kind, cut):
+    """In labelme what is called a background."""
+    painted = {"mask": png(np.ones((25, 30)))}
+    points = {"rectangle": SQUARE[::2], "circle": [(25, 17), (25, 30)], "mask": SQUARE[:1]}
+    whole = shape(kind, points.get(kind, SQUARE), **(painted if kind == "mask" else {}))
+    write_labelme(lion, whole)
+    expected, hole = mask_of(lion), [(20, 10), (50, 10), (50, 20), (20, 20)]
+    drawn = {"mask": png(np.ones((10, 30)))} if cut == "mask" else {}
+    stray = shape("rectangle", [(70, 50), (80, 60)], "_background_")
+    points = {"rectangle": hole[::2], "mask": hole[:1]}.get(cut, hole)
+    write_labelme(lion, shape(cut, points, "_background_", **drawn), whole, stray)
+    assert torch.equal(mask_of(lion), expected & ~box(20, 10, 50, 20))
+    assert read(lion).has_box_masks == (kind == "rectangle")
+
+
 # What belongs to a photograph, and which comes first.
 
 
 def test_the_first_that_exists_wins(lion):
-    (lion / "a.xml").write_text(voc(("lion", 1, 1, 10, 10)))
+    (lion / "a.xml").write_text(voc(("mountain lion", 1, 1, 10, 10)))
     assert torch.equal(mask_of(lion), box(0, 0, 10, 10))
     write_yolo(lion, "0 0.25 0.25 0.5 0.5")
     assert torch.equal(mask_of(lion), box(0, 0, 30, 20))
@@ -319,7 +463,7 @@ def test_files_of_no_photograph_are_ignored_and_capitals_count(lion):
     (lion / "other.xml").write_text("broken")
     (lion / "a.json").mkdir()
     assert mask_of(lion) is None
-    (lion / "a.XML").write_text(voc(("lion", 1, 1, 10, 10)))
+    (lion / "a.XML").write_text(voc(("mountain lion", 1, 1, 10, 10)))
     assert torch.equal(mask_of(lion), box(0, 0, 10, 10))
 
 
@@ -346,7 +490,7 @@ def test_bytes_that_are_overwritten_give_objects_or_a_refusal(lion, kind):
     path, chance = lion / f"a.{kind}", np.random.default_rng(0)
     write_labelme(lion, shape("rectangle", SQUARE), shape("mask", [(1, 1)], mask=png(np.ones((9, 9)))))
     write_yolo(lion, "0 0.5 0.5 0.5 0.5", "1 0.1 0.1 0.2 0.1 0.2 0.2")
-    (lion / "a.xml").write_text(voc(("lion", 1, 1, 9, 9)))
+    (lion / "a.xml").write_text(voc(("mountain lion", 1, 1, 9, 9)))
     whole, reader = path.read_bytes(), {"json": read_labelme, "txt": read_yolo, "xml": read_voc}[kind]
     refused = 0
     for _ in range(400):

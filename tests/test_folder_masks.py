@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFilter
 from probe_folder import HEIGHT, WIDTH, colours, read, refuses, square, write_image
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
@@ -116,6 +116,45 @@ def test_masks_that_make_no_sense_are_refused_by_their_own_name(lion, levels, mo
     refuses(lion, str(lion / "a.mask.png"), *words)
 
 
+def disk(size, radius, grow=0):
+    y, x = np.mgrid[: size[0], : size[1]]
+    return np.hypot(y - size[0] / 2, x - size[1] / 2) < radius + grow
+
+
+@pytest.mark.parametrize("label", [1, 4, 8, 12, 16, 20])
+@pytest.mark.parametrize("save", ["grey.png", "colour.png", "grey.jpg", "colour.jpg", "indices.png"])
+def test_labels_of_voc_without_their_palette_are_refused(lion, label, save):
+    """Their void, a ring around the object, is 255 or becomes a light grey, and would be the only object."""
+    size = (96, 120)
+    Image.new("RGB", size[::-1]).save(lion / "a.png")
+    indices = np.where(disk(size, 30), label, np.where(disk(size, 30, 3), 255, 0)).astype(np.uint8)
+    image = Image.fromarray(indices)
+    if save != "indices.png":
+        image.putpalette(voc_palette())
+        image = image.convert("L") if save.startswith("grey") else image.convert("RGB").convert("L").convert("RGB")
+    image.save(lion / f"a.mask{save[-4:]}", **({"quality": 80} if save.endswith("jpg") else {}))
+    refuses(lion, "Cannot read the mask", f"a.mask{save[-4:]}", "void of VOC", "the palette of the labels")
+
+
+@pytest.mark.parametrize("white", [200, 220, 235, 255])
+@pytest.mark.parametrize("blur", [0, 1, 3])
+@pytest.mark.parametrize("black", [0, 16])
+def test_masks_with_soft_edges_are_no_labels(lion, white, blur, black):
+    """In any white, also one of void made grey, and with the black of videos."""
+    size = (96, 120)
+    Image.new("RGB", size[::-1]).save(lion / "a.png")
+    for radius in (4 + 4 * blur, 24, 40):
+        drawn = Image.fromarray((black + disk(size, radius) * (white - black)).astype(np.uint8))
+        soft = drawn.filter(ImageFilter.GaussianBlur(blur))
+        for name, quality in (("a.mask.png", 0), ("a.mask.jpg", 60), ("a.mask.jpg", 95)):
+            if quality or not black:
+                soft.save(lion / name, **({"quality": quality} if quality else {}))
+                found = read(lion).masks[0].numpy()
+                (lion / name).unlink()
+                assert (found ^ disk(size, radius)).sum() < 14 * radius
+                assert found.any()
+
+
 def test_masks_of_levels_beyond_all_white_are_refused(lion):
     write_image(lion)
     for levels in (square() * 70000, square() * -1, square() * np.float32("nan")):
@@ -188,6 +227,23 @@ def test_photographs_called_mask_stay_photographs(lion):
         write_image(lion, name)
     Image.fromarray(square()).save(lion / "b_mask.png")
     assert len(read(lion)) == 6 and read(lion).has_mask.sum() == 1
+
+
+def test_masks_without_a_photograph_are_told_by_name(lion):
+    """They become images. Others whose names end so are photographs of masks."""
+    for name in ("a.jpg", "mask.png", "face_mask.png"):
+        write_image(lion, name)
+    Image.fromarray(square()).save(lion / "a_mask.png")
+    assert len(read(lion)) == 3
+    strays = {"a.jpg_mask.png": square(), "b_mask.png": square() * np.uint8(255), "c-mask.bmp": square() * np.uint8(1)}
+    for name, drawn in strays.items():
+        Image.fromarray(drawn).save(lion / name)
+        with pytest.warns(
+            GradCAMWarning, match=rf"look like masks, but are images .*: \S*{name}. Call the mask"
+        ) as told:
+            assert len(read(lion)) == 4
+        assert len(told) == 1
+        (lion / name).unlink()
 
 
 def test_masks_that_look_inverted_are_warned_of_and_kept(lion):

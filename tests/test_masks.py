@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pycocotools import mask as coco_mask
 from torchvision import transforms, tv_tensors
 from torchvision.datasets import OxfordIIITPet
 
 from gradcam_callback import GradCAMWarning, ProbeSet
 from gradcam_callback.probes import masks
+from gradcam_callback.probes.coco import decode_runs
 
 
 def test_box_holds_the_pixels_whose_centres_lie_in_it():
@@ -218,7 +220,7 @@ def test_coco_says_what_is_missing(coco, monkeypatch):
     (coco / "strange.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"of the categories \[17, 18\] in '.*strange.json', but some are of \[99\]"):
         ProbeSet.from_coco(coco / "strange.json", coco / "images")
-    monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
     with pytest.raises(ImportError, match=r"needs pycocotools. .* pip install 'gradcam-callback\[coco\]'"):
         ProbeSet.from_coco(path, coco / "images")
 
@@ -281,6 +283,140 @@ def test_coco_says_in_which_folder_the_images_are(coco):
         ValueError, match="'1.png' of the annotations in .*images', but it lies in .*default'. Pass folder"
     ):
         ProbeSet.from_coco(coco / "instances.json", coco / "images")
+
+
+def without(content, name):
+    return {key: value for key, value in content.items() if key != name}
+
+
+def change(content, kind, number, **more):
+    """Return annotations with other fields in one entry; None takes a field away."""
+    entries = [dict(entry) for entry in content[kind]]
+    entries[number] = {key: value for key, value in (entries[number] | more).items() if value is not None}
+    return content | {kind: entries}
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda content: "{", "Expected JSON, as COCO writes it, in '.*bad.json', but got JSONDecodeError"),
+        (lambda content: b"\xff\xfe", "Expected JSON, .* in '.*bad.json', but got UnicodeDecodeError"),
+        (
+            lambda content: [content],
+            "Expected the lists .'images', 'annotations', 'categories'.*bad.json', but got list",
+        ),
+        (
+            lambda content: without(content, "annotations"),
+            "but got none of .'annotations'.. Export the annotations as CO",
+        ),
+        (
+            lambda content: without(content, "categories"),
+            "but got none of .'categories'.. Export the annotations as CO",
+        ),
+        (lambda content: content | {"images": {}}, "but got none of .'images'."),
+        (lambda content: {"shapes": [], "imagePath": "1.png"}, "This is a file of labelme.* with ProbeSet.from_folder"),
+        (
+            lambda content: change(content, "images", 0, file_name=None),
+            "id and file_name in each of 'images' .*number 0",
+        ),
+        (lambda content: change(content, "annotations", 2, category_id=None), "category_id in each of 'anno.*number 2"),
+        (
+            lambda content: change(content, "images", 0, width="wide"),
+            "numbers as width and height .* 'wide' and 40 for .*1.png",
+        ),
+    ],
+)
+def test_files_that_are_not_of_coco_are_refused_by_name(coco, edit, message):
+    changed = edit(json.loads((coco / "instances.json").read_text()))
+    content = changed if isinstance(changed, (str, bytes)) else json.dumps(changed)
+    (coco / "bad.json").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=message):
+        ProbeSet.from_coco(coco / "bad.json", coco / "images")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"segmentation": [[1, 2, 3, 4]]}, "polygons with x and y of three points or more"),
+        ({"segmentation": [[1, 2, 3, 4, 5, 6, 7]]}, "polygons with x and y of three points or more"),
+        ({"segmentation": [1, 2, 3, 4, 5, 6]}, "polygons with x and y of three points or more"),
+        ({"segmentation": [["a", 2, 3, 4, 5, 6]]}, "polygons with x and y of three points or more"),
+        ({"segmentation": "text"}, "polygons with x and y of three points or more"),
+        ({"segmentation": {"counts": [1, 2], "size": [40, 60]}}, "run lengths of all pixels, with the size .40, 60."),
+        ({"segmentation": {"counts": "???", "size": [40, 60]}}, "run lengths of all pixels"),
+        ({"segmentation": {"counts": [2400], "size": [60, 40]}}, "run lengths of all pixels, with the size .40, 60.,"),
+        ({"segmentation": {}, "area": None, "bbox": [1, 2, 3]}, "x, y, width and height as a bbox"),
+        ({"segmentation": [], "area": None, "bbox": [1, 2, "x", 3]}, "x, y, width and height as a bbox"),
+    ],
+)
+def test_broken_objects_of_coco_are_refused_by_file_and_image(coco, fields, message):
+    content = change(json.loads((coco / "instances.json").read_text()), "annotations", 0, **fields)
+    (coco / "bad.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=rf"{message}.* in '.*bad.json', but got .* for the image '1.png'. Corr"):
+        ProbeSet.from_coco(coco / "bad.json", coco / "images")
+    content = change(content, "annotations", 0, segmentation=[], bbox=[70, 50, 3, 3])
+    (coco / "bad.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="Cannot read the annotations '.*bad.json'. Expected each box to hold a pixel"):
+        ProbeSet.from_coco(coco / "bad.json", coco / "images")
+
+
+def test_coco_takes_what_some_programs_leave_out(coco):
+    """An image without a size, empty outlines beside a box, no box, and run lengths as a text or as lengths."""
+    content = json.loads((coco / "instances.json").read_text())
+    expected = ProbeSet.from_coco(coco / "instances.json", coco / "images").masks
+    drawn = np.zeros((40, 60), dtype=np.uint8, order="F")
+    drawn[4:20, 4:24] = 1
+    text = coco_mask.encode(drawn)
+    lengths = [4 * 40 + 4, *[16, 24] * 19, 16, 36 * 40 + 20]
+    for edited in (
+        content | {"images": [without(without(image, "width"), "height") for image in content["images"]]},
+        content | {"images": [image | {"width": None, "height": 0} for image in content["images"]]},
+        change(content, "annotations", 0, segmentation=[[]]),
+        change(content, "annotations", 0, segmentation=[[], *content["annotations"][0]["segmentation"]]),
+        content | {"annotations": [one | {"bbox": None, "area": None} for one in content["annotations"]]},
+        change(content, "annotations", 0, segmentation={"size": [40, 60], "counts": text["counts"].decode()}),
+        change(content, "annotations", 0, segmentation={"size": [40, 60], "counts": lengths}, area=None, bbox=None),
+    ):
+        (coco / "other.json").write_text(json.dumps(edited))
+        assert torch.equal(ProbeSet.from_coco(coco / "other.json", coco / "images").masks, expected)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_run_lengths_are_read_as_pycocotools_reads_them(seed):
+    chance = np.random.default_rng(seed)
+    drawn = np.asfortranarray(chance.random((37, 53)) < chance.random((37, 1)) ** 6)
+    encoded = coco_mask.encode(drawn.astype(np.uint8))
+    assert np.array_equal(decode_runs(encoded | {"counts": encoded["counts"].decode()}, 37, 53), drawn)
+
+
+def test_coco_takes_names_that_look_alike_for_the_same(coco):
+    """An accent is one character, or two as macOS writes them."""
+    content = json.loads((coco / "instances.json").read_text())
+    one, two = "\xe9", "e\u0301"
+    for before, there, stored in (("1", two, one), (two, one, two)):
+        (coco / "images" / f"{before}.png").rename(coco / "images" / f"{there}.png")
+        edited = change(change(content, "images", 0, file_name=f"{stored}.png"), "categories", 0, name=there)
+        (coco / "alike.json").write_text(json.dumps(edited))
+        probe = ProbeSet.from_coco(coco / "alike.json", coco / "images", categories=[stored, "dog"])
+        assert_masks_lie_on_red(probe)
+        assert len(probe) == 2
+
+
+def test_coco_says_what_to_correct_if_an_image_is_not_there_or_lies(coco):
+    path = coco / "instances.json"
+    with pytest.raises(
+        ValueError, match="image '1.png' of '.*instances.json' in .*but there is no .* Correct `folder`, or"
+    ):
+        ProbeSet.from_coco(path, coco / "nowhere")
+    path.write_text(path.read_text().replace("1.png", "train\\\\1.png"))
+    with pytest.raises(ValueError, match="Correct `folder`, or the `file_name` in the annotations"):
+        ProbeSet.from_coco(path, coco / "images")
+    path.write_text(path.read_text().replace("train\\\\1.png", "1.png"))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (60, 40)).save(coco / "images" / "1.png", exif=exif)
+    with pytest.raises(ValueError, match="1.png' to have .* 60 x 40, but got 40 x 60. Annotate .* its EXIF data"):
+        ProbeSet.from_coco(path, coco / "images")
 
 
 def test_a_probe_set_knows_which_masks_are_boxes():

@@ -230,6 +230,100 @@ def test_each_part_of_a_dataset_has_its_own_transform():
     assert_on_red(ProbeSet.from_dataset(Subset(nested, [13, 0, 1, 6, 7, 8]), per_class=3))
 
 
+class OfFiles(ImageFolder):
+    """The photographs of a folder with a value behind the label."""
+
+    def __init__(self, folder, transform, value):
+        super().__init__(folder, transform, is_valid_file=lambda path: not path.endswith(".mask.png"))
+        self.value = value
+
+    def __getitem__(self, index):
+        return *super().__getitem__(index), self.value
+
+
+class InColumns(Drawn):
+    """The value is called a mask. The file is not known."""
+
+    def __getitem__(self, index):
+        return {"image": self.transform(photograph()), "label": index % 2, "mask": self.marks()}
+
+
+MARKED = np.asarray(drawn()) > 0
+# All are of the size of the photograph, or have one channel more.
+FORMS = {
+    "bool array": MARKED,
+    "bool with a channel": torch.from_numpy(MARKED)[None],
+    "bool with a channel behind": MARKED[..., None],
+    "bytes of 0 and 1": MARKED.astype(np.uint8),
+    "a picture's array, which cannot be written": np.asarray(drawn()),
+    "bytes with a channel": torch.from_numpy(MARKED * np.uint8(255))[None],
+    "bytes with a channel behind": MARKED[..., None].astype(np.uint8),
+    "integers": torch.from_numpy(MARKED).long(),
+    "16 bits": MARKED.astype(np.uint16),
+    "numbers of 0 and 1": MARKED.astype(np.float32),
+    "numbers of 0 and 255": torch.from_numpy(MARKED)[None] * 255.0,
+    "torchvision's, with a channel": tv_tensors.Mask(MARKED[None]),
+}
+
+
+@pytest.mark.parametrize("value", FORMS.values(), ids=FORMS)
+def test_masks_of_the_photographs_size_follow_the_transform_whatever_their_type(tmp_path, value):
+    transform = transforms.Compose([transforms.CenterCrop(60), transforms.ToTensor()])
+    write(tmp_path)
+    assert_on_red(ProbeSet.from_dataset(OfFiles(tmp_path, transform, value)))
+    assert_on_red(ProbeSet.from_dataset(InColumns(transform, lambda: value)))
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if form != "numbers of 0 and 255"])
+def test_masks_of_the_images_size_are_taken_whatever_their_type(form):
+    data = [(transforms.functional.to_tensor(photograph()), i % 2, FORMS[form]) for i in range(4)]
+    assert torch.equal(ProbeSet.from_dataset(data).masks[0], torch.from_numpy(MARKED))
+
+
+def test_without_a_file_only_black_and_white_is_certainly_a_mask():
+    """Zeros and ones that nothing calls a mask may be a table of anything. A picture says what it needs."""
+    transform = transforms.Compose([transforms.CenterCrop(60), transforms.ToTensor()])
+    assert_on_red(ProbeSet.from_dataset(Drawn(transform, lambda: MARKED * np.uint8(255))))
+    with pytest.warns(GradCAMWarning, match=r"item\[2\], ndarray uint8 .*left out as a mask, in 4 of 4.*as bool"):
+        assert ProbeSet.from_dataset(Drawn(transform, lambda: MARKED.astype(np.uint8))).masks is None
+    assert_on_red(ProbeSet.from_dataset(Drawn(transform, lambda: MARKED)))
+    for table in (torch.ones(1, 77).long(), torch.eye(5), np.array([["a", "b"]]), MARKED * 0):
+        assert ProbeSet.from_dataset(Drawn(transform, lambda table=table: table)).masks is None
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.linspace(0, 1, WIDTH * HEIGHT, dtype=np.float32).reshape(HEIGHT, WIDTH),
+        torch.arange(WIDTH * HEIGHT).view(1, HEIGHT, WIDTH) % 7,
+        MARKED[1:].astype(np.uint8),
+        MARKED[::2, ::2].astype(np.int64),
+        MARKED.T * np.uint8(255),
+    ],
+    ids=["a depth map", "labels", "a row less", "half as large", "turned"],
+)
+def test_what_may_be_no_mask_is_left_out_with_a_warning(tmp_path, value):
+    transform = transforms.Compose([transforms.CenterCrop(60), transforms.ToTensor()])
+    with pytest.warns(GradCAMWarning, match=r"item\[2\], .* is left out as a mask, in 2 of 2 items. Exp") as told:
+        assert ProbeSet.from_dataset(OfFiles(write(tmp_path), transform, value)).masks is None
+    assert len(told) == 1
+    with pytest.warns(GradCAMWarning, match=r"item\[1\]\['mask'\], .* is left out as a mask"):
+        data = [(torch.rand(3, 8, 9), {"label": i % 2, "mask": value + 0}) for i in range(2)]
+        ProbeSet.from_dataset(data)
+
+
+def test_a_mask_that_the_transform_cannot_take_alone_is_left_out_with_a_warning(tmp_path):
+    """The transform that the dataset names is one of image and mask together, which gets both elsewhere."""
+
+    class Joint(OfFiles):
+        def __getitem__(self, index):
+            return transforms.functional.to_tensor(self.loader(self.samples[index][0]))[:, :60], index, self.value
+
+    with pytest.warns(GradCAMWarning, match="is left out as a mask"):
+        joint = Joint(write(tmp_path), lambda *, image, mask: (image, mask), MARKED.astype(np.uint8))
+        assert ProbeSet.from_dataset(joint).masks is None
+
+
 class DrawsFirst(Drawn):
     """Draws a random number of one generator before its transform."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from math import ceil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from gradcam_callback.probes.masks import from_boxes
+from gradcam_callback.probes.names import compose
 
 # x1, y1, x2, y2 in pixels.
 Box = tuple[float, float, float, float]
@@ -40,10 +42,14 @@ class Annotation(NamedTuple):
     Attributes:
         outlined: ``(H, W)`` bool, True on the objects whose outline is known.
         boxes: those of which only the box is known.
+        holes: ``(H, W)`` bool, True on what is cut out of all objects; None without any.
+        others: the names of the objects if they have names, but none has that of the class, so that all count.
     """
 
     outlined: Tensor
     boxes: list[Box]
+    holes: Tensor | None = None
+    others: tuple[str, ...] = ()
 
     @property
     def mask(self) -> Tensor:
@@ -52,7 +58,12 @@ class Annotation(NamedTuple):
         Raises:
             ValueError: a box holds no pixel.
         """
-        return self.outlined | from_boxes(self.boxes, *self.outlined.shape) if self.boxes else self.outlined
+        return self.fill(from_boxes(self.boxes, *self.outlined.shape) if self.boxes else self.outlined)
+
+    def fill(self, in_boxes: Tensor) -> Tensor:
+        """Return all objects as a mask ``(H, W)`` bool, with those in the boxes as they are given."""
+        whole = self.outlined | in_boxes
+        return whole if self.holes is None else whole & ~self.holes
 
 
 def collect(shapes: Sequence[Shape], class_name: str, width: int, height: int) -> Annotation | None:
@@ -68,15 +79,21 @@ def collect(shapes: Sequence[Shape], class_name: str, width: int, height: int) -
     chosen = own or shapes
     if not chosen:
         return None
+    # A stray click leaves an empty box. Alone, it is an error of its own.
+    chosen = [shape for shape in chosen if not _is_empty(shape.box)] or chosen
+    others = () if own else tuple(sorted({shape.label for shape in shapes if shape.label}))
     outlined = torch.zeros(height, width, dtype=torch.bool)
     for shape in chosen:
         if shape.outline is not None:
             outlined |= shape.outline()
-    return Annotation(outlined, [shape.box for shape in chosen if shape.box is not None])
+    return Annotation(outlined, [shape.box for shape in chosen if shape.box is not None], others=others)
 
 
 def is_same_class(label: object, class_name: str) -> bool:
-    """Return True if a label is a text that names a class. Capitals, spaces, hyphens and underscores do not matter."""
+    """Return True if a label is a text that names a class.
+
+    Capitals, spaces, hyphens, underscores and the form of accents do not matter.
+    """
     return isinstance(label, str) and _plain(label) == _plain(class_name)
 
 
@@ -89,12 +106,17 @@ def check_size(path: Path, stored: tuple[int, int], size: tuple[int, int]) -> No
         size: the width and height of the photograph, upright.
     """
     if stored != size:
-        turned = stored == size[::-1]
-        hint = "Annotate the image as it is shown, after the rotation in its EXIF data." if turned else ""
         raise ValueError(
             f"Expected the annotation {str(path)!r} to have the size of its image, {size[0]} x {size[1]}, but got "
-            f"{stored[0]} x {stored[1]}. {hint or 'Use the image that was annotated.'}"
+            f"{stored[0]} x {stored[1]}. {hint_of_size(stored, size)}"
         )
+
+
+def hint_of_size(stored: tuple[int, int], size: tuple[int, int]) -> str:
+    """Return what to do about an annotation of another size than its image, see `check_size`."""
+    if stored == size[::-1]:
+        return "Annotate the image as it is shown, after the rotation in its EXIF data."
+    return "Use the image that was annotated."
 
 
 def read_bytes(path: Path) -> bytes:
@@ -129,5 +151,13 @@ def to_numbers(values: Sequence[object]) -> list[float] | None:
     return numbers if finite and len(numbers) == len(values) else None
 
 
+def _is_empty(box: Box | None) -> bool:
+    """Return True for a box between the centres of pixels. One with its corners swapped is wrong, but not empty."""
+    if box is None:
+        return False
+    sides = [(box[0], box[2]), (box[1], box[3])]
+    return all(low <= high for low, high in sides) and any(ceil(low - 0.5) == ceil(high - 0.5) for low, high in sides)
+
+
 def _plain(name: str) -> str:
-    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
+    return compose(re.sub(r"[\s_-]+", " ", name).strip().casefold())

@@ -30,15 +30,24 @@ AUTO = "auto"
 SPARE = 3
 
 
-def wants_automatic(masks: object) -> bool:
+def wants_automatic(masks: object, elsewhere: str | None = None) -> bool:
     """Return True if an argument ``masks`` asks for automatic masks.
 
+    Args:
+        masks: the argument.
+        elsewhere: says how masks are given, where the argument is no place for them; None if it may hold masks.
+
     Raises:
-        ValueError: it is another word.
+        ValueError: it is another word, or masks where it may hold none.
     """
-    if isinstance(masks, str) and masks != AUTO:
+    if masks is None or (isinstance(masks, str) and masks == AUTO):
+        return masks is not None
+    if elsewhere is not None:
+        given = repr(masks) if isinstance(masks, (bool, int, float, str)) else type(masks).__name__
+        raise ValueError(f"Expected `masks` to be None or 'auto', but got {given}. {elsewhere}")
+    if isinstance(masks, str):
         raise ValueError(f"Expected `masks` to be 'auto' or masks, but got {masks!r}. Correct the word.")
-    return isinstance(masks, str)
+    return False
 
 
 def propose_of_file(

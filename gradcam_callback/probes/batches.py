@@ -139,15 +139,28 @@ def is_mask(value: Any, images: Tensor, lead: int) -> bool:
     """
     if isinstance(value, (Image.Image, tv_tensors.Mask, tv_tensors.BoundingBoxes)):
         return True
-    if not isinstance(value, (Tensor, np.ndarray)) or value.ndim < 2 + lead or 0 in value.shape:
+    given = to_numeric(value)
+    if given is None or given.ndim < 2 + lead or 0 in given.shape:
         return False
-    given = torch.as_tensor(value)
     if given.dtype == torch.bool:
         return True
-    if tuple(given.shape[-2:]) != tuple(images.shape[-2:]):
+    size = tuple(images.shape[-2:])
+    # One channel may stand behind the pixels, too.
+    if size not in (tuple(given.shape[-2:]), tuple(given.shape[lead:-1]) if given.shape[-1] == 1 else None):
         return False
     whites = (0, 1, 255) if given.dtype == torch.uint8 else (0, 1)
     return bool(torch.stack([given == white for white in whites]).any(dim=0).all())
+
+
+def to_numeric(value: Any) -> Tensor | None:
+    """Return a tensor, or an array of numbers as a tensor of its own; None for anything else."""
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind not in "biuf":
+            return None
+        # torch knows few operations on the larger unsigned integers, and warns of an array that cannot be written, such
+        # as one of a picture. So it gets a copy.
+        return torch.tensor(value.astype(np.int64) if value.dtype.kind == "u" and value.itemsize > 1 else value)
+    return value if isinstance(value, Tensor) else None
 
 
 def file_name(item: Any) -> str | None:
@@ -260,10 +273,10 @@ def _find_images(batch: Any, lead: int) -> tuple[Tensor, list[Any]] | None:
     """Return the images of a batch, and the values behind them that may hold the labels; None if not certain."""
     if is_image(batch, lead):
         return batch, []
-    fields = _fields_of(batch)
+    fields = fields_of(batch)
     if fields is not None:
         candidates = [value for value in fields.values() if is_image(value, lead)]
-        named = [value for key, value in fields.items() if _is_named(key, IMAGE_KEYS) and is_image(value, lead)]
+        named = [value for key, value in fields.items() if is_named(key, IMAGE_KEYS) and is_image(value, lead)]
         chosen = named if len(named) == 1 else candidates
         return (chosen[0], []) if len(chosen) == 1 else None
     if not isinstance(batch, (list, tuple)) or not batch:
@@ -271,7 +284,7 @@ def _find_images(batch: Any, lead: int) -> tuple[Tensor, list[Any]] | None:
     first, *others = batch
     if is_image(first, lead):
         return first, others
-    if _fields_of(first) is not None:
+    if fields_of(first) is not None:
         inner = _find_images(first, lead)
         return None if inner is None else (inner[0], others)
     candidates = [value for value in batch if is_image(value, lead)]
@@ -285,9 +298,9 @@ def _is_channels_last(images: Tensor) -> bool:
 
 def _find_labels(batch: Any, images: Tensor, after: Sequence[Any], lead: int) -> tuple[Any, Any]:
     """Return labels and masks, each None if there are none for certain."""
-    fields = _fields_of(batch)
-    if fields is None and isinstance(batch, (list, tuple)) and batch and _fields_of(batch[0]) is not None:
-        fields = _fields_of(batch[0])
+    fields = fields_of(batch)
+    if fields is None and isinstance(batch, (list, tuple)) and batch and fields_of(batch[0]) is not None:
+        fields = fields_of(batch[0])
     if fields is not None and not after:
         return _from_fields(fields, images, lead)
     if not after:
@@ -302,7 +315,7 @@ def _find_labels(batch: Any, images: Tensor, after: Sequence[Any], lead: int) ->
         return labels[0] if len(labels) == 1 else None, masks[0] if len(masks) == 1 else None
     label, *rest = after
     mask = rest[0] if rest and is_mask(rest[0], images, lead) else None
-    inner = _fields_of(label)
+    inner = fields_of(label)
     if inner is not None:
         labels, own_mask = _from_fields(inner, images, lead)
         return labels, own_mask if mask is None else mask
@@ -315,12 +328,12 @@ def _find_labels(batch: Any, images: Tensor, after: Sequence[Any], lead: int) ->
 
 
 def _from_fields(fields: Mapping[str, Any], images: Tensor, lead: int) -> tuple[Any, Any]:
-    labels = [value for key, value in fields.items() if _is_named(key, LABEL_KEYS) and is_label(value, lead)]
-    masks = [value for key, value in fields.items() if _is_named(key, MASK_KEYS) and is_mask(value, images, lead)]
+    labels = [value for key, value in fields.items() if is_named(key, LABEL_KEYS) and is_label(value, lead)]
+    masks = [value for key, value in fields.items() if is_named(key, MASK_KEYS) and is_mask(value, images, lead)]
     return labels[0] if len(labels) == 1 else None, masks[0] if len(masks) == 1 else None
 
 
-def _fields_of(value: Any) -> dict[str, Any] | None:
+def fields_of(value: Any) -> dict[str, Any] | None:
     """Return the named values of a mapping or a named tuple, None for anything else."""
     if isinstance(value, Mapping):
         return {str(key): one for key, one in value.items()}
@@ -329,7 +342,7 @@ def _fields_of(value: Any) -> dict[str, Any] | None:
     return None
 
 
-def _is_named(key: str, names: Sequence[str]) -> bool:
+def is_named(key: str, names: Sequence[str]) -> bool:
     return key.lower() in names or key.lower().removesuffix("s") in names
 
 

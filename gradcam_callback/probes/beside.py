@@ -13,6 +13,7 @@ from gradcam_callback.probes.batches import IMAGE_SUFFIXES
 from gradcam_callback.probes.image_files import open_image
 from gradcam_callback.probes.labelme import read_labelme
 from gradcam_callback.probes.masks import cut_out, from_image, from_lossy_image
+from gradcam_callback.probes.names import compose
 from gradcam_callback.probes.voc import read_voc
 from gradcam_callback.probes.yolo import read_yolo
 
@@ -51,12 +52,17 @@ class Marked(NamedTuple):
     Attributes:
         mask: ``(H, W)`` bool, True on the object, with the size of the upright photograph.
         source: the file that it was read from.
-        annotation: the objects of an annotation, of which some are boxes; otherwise None.
+        annotation: the objects of an annotation; None for a mask or a cut-out.
     """
 
     mask: Tensor
     source: Path
     annotation: Annotation | None = None
+
+    @property
+    def is_boxed(self) -> bool:
+        """Return True if some of the objects are boxes."""
+        return self.annotation is not None and bool(self.annotation.boxes)
 
 
 def list_visible(folder: Path) -> list[Path]:
@@ -91,26 +97,32 @@ def pair_files(files: Sequence[Path]) -> list[Photograph]:
     images, masks = list[Path](), dict[str, list[Path]]()
     # Shorter names come first, so that the photograph is known before its mask.
     for path in sorted((path for path in files if path.name.lower().endswith(PHOTOGRAPH_SUFFIXES)), key=_stem_length):
-        stem = next((path.stem[: -len(mark)] for mark in _MARKS if path.stem.lower().endswith(mark)), None)
-        if stem is not None and (path.stem.lower().endswith(MARK) or stem in {image.stem for image in images}):
-            masks.setdefault(stem, []).append(path)
+        mark, stem = mark_of(path), compose(path.stem)
+        of = None if mark is None else stem[: -len(mark)]
+        if of is not None and (mark == MARK or of in {compose(image.stem) for image in images}):
+            masks.setdefault(of, []).append(path)
         else:
             images.append(path)
-    for stem in sorted(set(masks) - {image.stem for image in images}):
+    for stem in sorted(set(masks) - {compose(image.stem) for image in images}):
         raise ValueError(
             f"Expected an image beside the mask {str(masks[stem][0])!r}, such as {stem}.jpg, but there is none. Rename "
             "or remove the mask."
         )
-    beside = {(path.stem, path.suffix.lower()): path for path in reversed(files) if not path.is_dir()}
+    beside = {(compose(path.stem), path.suffix.lower()): path for path in reversed(files) if not path.is_dir()}
     images.sort(key=lambda path: path.name)
     return [
         Photograph(
             path,
-            min(masks.get(path.stem, []), key=_rank, default=None),
-            tuple(beside[path.stem, suffix] for suffix in _READERS if (path.stem, suffix) in beside),
+            min(masks.get(compose(path.stem), []), key=_rank, default=None),
+            tuple(beside[key] for suffix in _READERS if (key := (compose(path.stem), suffix)) in beside),
         )
         for path in images
     ]
+
+
+def mark_of(path: Path) -> str | None:
+    """Return what the stem of a mask ends with, None for other names."""
+    return next((mark for mark in _MARKS if path.stem.lower().endswith(mark)), None)
 
 
 def read_marked(photograph: Photograph) -> Marked | None:
@@ -139,7 +151,7 @@ def read_marked(photograph: Photograph) -> Marked | None:
             except ValueError as error:
                 raise ValueError(f"Cannot read the annotation {str(source)!r}. {error}") from error
             _check_marks(mask, source, "annotation")
-            return Marked(mask, source, annotation if annotation.boxes else None)
+            return Marked(mask, source, annotation)
     return None
 
 
@@ -171,10 +183,9 @@ def _check_marks(mask: Tensor, path: Path, kind: str) -> None:
 
 
 def _stem_length(path: Path) -> tuple[int, str]:
-    return len(path.stem), path.name
+    return len(compose(path.stem)), path.name
 
 
 def _rank(path: Path) -> tuple[int, bool, str]:
     """Return the place of a mask among several of one photograph: by its mark, PNG first."""
-    mark = next(number for number, mark in enumerate(_MARKS) if path.stem.lower().endswith(mark))
-    return mark, path.suffix.lower() != ".png", path.name
+    return _MARKS.index(mark_of(path) or MARK), path.suffix.lower() != ".png", path.name

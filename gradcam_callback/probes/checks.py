@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gradcam_callback.probes.masks import from_boxes, from_image, is_box
+from gradcam_callback.probes.masks import from_boxes, from_image, is_box, without_channel
 from gradcam_callback.probes.names import make_storable, make_unique, number_by_class
 
 
@@ -210,8 +210,7 @@ def check_mask(mask: Any, size: tuple[int, ...], argument: str) -> Tensor:
             f"Expected {argument} to be a mask, a picture, boxes or None, but got {type(mask).__name__} {mask!r:.60}. "
             "Give a tensor or an array (H, W), True on the object."
         ) from error
-    if given.ndim == 3 and given.shape[0] == 1:
-        given = given[0]
+    given = without_channel(given, size)
     if tuple(given.shape) != size:
         raise ValueError(
             f"Expected {argument} to have the shape of its image, {size}, but got {tuple(given.shape)}. Transform the "

@@ -11,7 +11,17 @@ from PIL import Image
 from torch import Tensor
 
 from gradcam_callback.probes.annotations import Box, is_same_class, to_numbers
-from gradcam_callback.probes.batches import IMAGE_KEYS, MASK_KEYS, describe, is_image, is_label, is_mask
+from gradcam_callback.probes.batches import (
+    IMAGE_KEYS,
+    MASK_KEYS,
+    describe,
+    fields_of,
+    is_image,
+    is_label,
+    is_mask,
+    is_named,
+    to_numeric,
+)
 from gradcam_callback.probes.masks import from_boxes
 from gradcam_callback.probes.transforms import Open, Transform, mask_to_image, transform_mask
 
@@ -43,24 +53,38 @@ def find_mask_column(item: Any, image: Tensor) -> Any:
     return next((columns[name] for name in _MASK_COLUMNS if is_mask(columns.get(name), image, 0)), None)
 
 
-def name_unread_mask(item: Any, image: Tensor) -> str | None:
-    """Return the name and form of a column that is named like a mask but is none, or None.
+class Column(NamedTuple):
+    """A value in an item that may be a mask, but is none that is certain by its form alone.
 
-    In a tuple, a value behind the label that has the size of the image is such a column: a map of labels, or a soft
-    mask.
+    Attributes:
+        name: of its place, with its form.
+        value: a tensor.
+        is_named: True if the column is called a mask. Otherwise it only stands behind the label.
+    """
+
+    name: str
+    value: Tensor
+    is_named: bool
+
+
+def find_unread_masks(item: Any, image: Tensor, name: str = "item") -> list[Column]:
+    """Return the tensors and arrays in an item that are called a mask, or stand behind the label, but are no `is_mask`.
 
     Args:
         item: of a dataset.
         image: of the item, ``(C, H, W)``.
+        name: of the item.
     """
-    columns = item if isinstance(item, Mapping) else {}
-    unread: list[tuple[str | int, Any]] = [(name, columns.get(name)) for name in (*MASK_KEYS, *_MASK_COLUMNS)]
-    is_tuple = isinstance(item, (list, tuple))
-    for name, value in list(enumerate(item))[2:] if is_tuple else unread:
-        if isinstance(value, (Tensor, np.ndarray)) and value.ndim >= 2 and not is_mask(value, image, 0):
-            if not is_tuple or tuple(value.shape[-2:]) == tuple(image.shape[-2:]):
-                return f"item[{name!r}], {describe(value)}"
-    return None
+    fields, places, found = fields_of(item), isinstance(item, (list, tuple)), list[Column]()
+    values = list(fields.items()) if fields is not None else list(enumerate(item)) if places else []
+    for number, (key, value) in enumerate(values):
+        place, given = f"{name}[{key!r}]", to_numeric(value)
+        if isinstance(value, Mapping):
+            found += find_unread_masks(value, image, place)
+        elif given is not None and given.ndim >= 2 and not is_mask(value, image, 0):
+            column = Column(f"{place}, {describe(value)}", given, is_named(str(key), (*MASK_KEYS, *_MASK_COLUMNS)))
+            found += [column] if column.is_named or (places and number >= 2) else []
+    return found
 
 
 def find_second_label(items: Sequence[Any]) -> tuple[int, int] | None:
@@ -89,7 +113,7 @@ def find_boxes(item: Any, class_name: str) -> Boxes | None:
     """
     columns = item if isinstance(item, Mapping) else {}
     boxes, categories = _read_objects(columns.get(_OBJECTS))
-    numbers = [to_numbers(torch.as_tensor(box).tolist()) for box in boxes]
+    numbers = [to_numbers(np.asarray(box).tolist()) for box in boxes]
     corners = [(x, y, x + width, y + height) for x, y, width, height in (row for row in numbers if row is not None)]
     if not corners or len(corners) != len(boxes):
         return None
@@ -99,7 +123,8 @@ def find_boxes(item: Any, class_name: str) -> Boxes | None:
     pictures = [columns[key] for key in IMAGE_KEYS if isinstance(columns.get(key), Image.Image)]
     if pictures:
         return Boxes(corners, pictures[0].size)
-    size = to_numbers([columns.get("width"), columns.get("height")])
+    # An array or tensor of one number, too.
+    size = to_numbers([np.asarray(columns.get(side)).tolist() for side in ("width", "height")])
     return Boxes(corners, None if size is None else (int(size[0]), int(size[1])))
 
 
@@ -147,8 +172,10 @@ def _read_objects(objects: Any) -> tuple[Sequence[Any], Sequence[Any]]:
         objects = {key: [one.get(key) for one in objects] for key in objects[0]}
     if not isinstance(objects, Mapping):
         return [], []
+    # `with_format("numpy")` and `with_format("torch")` of Hugging Face make arrays and tensors of lists.
+    lists = (list, tuple, Tensor, np.ndarray)
     boxes = objects.get(_BOXES)
-    categories = next((objects[name] for name in _CATEGORIES if isinstance(objects.get(name), (list, tuple))), ())
-    if not isinstance(boxes, (list, tuple, Tensor)) or not all(np.shape(box) == (4,) for box in boxes):
+    categories = next((objects[name] for name in _CATEGORIES if isinstance(objects.get(name), lists)), ())
+    if not isinstance(boxes, lists) or not all(np.shape(box) == (4,) for box in boxes):
         return [], []
     return list(boxes), list(categories)

@@ -17,7 +17,7 @@ from gradcam_callback.probes.batches import file_name
 from gradcam_callback.probes.checks import check_count, check_seed
 from gradcam_callback.probes.columns import find_second_label
 from gradcam_callback.probes.feed import Feed, Sample
-from gradcam_callback.probes.item_masks import find_mask, propose_mask
+from gradcam_callback.probes.item_masks import Found, find_mask, propose_mask, warn_of_unread
 from gradcam_callback.probes.items import ClassCount, CountClasses, Item, choose_per_class, without_empty_masks
 from gradcam_callback.probes.labels import all_classes, stored_labels, to_classes
 from gradcam_callback.probes.lookup import find_class_names, unwrap
@@ -231,16 +231,18 @@ def _make_items(dataset: Any, feed: Feed, loaded: Sequence[_Loaded], automatic: 
     if len({sample.image.shape for sample in samples}) > 1:
         # A collate function may pad images to the largest of their batch.
         samples = _collate(feed, loaded, len(loaded))
-    items = []
+    items, masks = list[Item](), list[Found]()
     named_by_index = keeps_files_by_index(dataset, [one.origin for one in loaded], [one.item for one in loaded])
     for one, sample in zip(loaded, samples, strict=True):
-        item = _to_item(one, sample)
+        item, found = _to_item(one, sample)
+        masks.append(found)
         if automatic and item.mask is None:
             item = item._replace(propose=partial(propose_mask, one.origin, one.item))
         path = one.origin.path if named_by_index else None
         if path is not None:
             item = item._replace(name=path.stem)
         items.append(item)
+    warn_of_unread(masks, samples[0].image.shape[1:], loaded[0].origin.transform is not None)
     warn_of_inverted([item.source for item in items if _looks_inverted(item)])
     return without_empty_masks(items)
 
@@ -266,7 +268,7 @@ def _looks_inverted(item: Item) -> bool:
     return looks_inverted(mask.reshape(size) != 0)
 
 
-def _to_item(loaded: _Loaded, sample: Sample) -> Item:
+def _to_item(loaded: _Loaded, sample: Sample) -> tuple[Item, Found]:
     (origin, label, item), feed, index = loaded, loaded.origin.feed, loaded.origin.index
     if feed.needs_labels:
         own = to_classes(sample.label, f"the label of item {index}", feed.name)
@@ -274,8 +276,8 @@ def _to_item(loaded: _Loaded, sample: Sample) -> Item:
         label = label if label in own or not own else own[0]
     present = all_classes(sample.label) if feed.needs_labels else None
     try:
-        mask = find_mask(origin, label, item, sample, present)
+        found = find_mask(origin, label, item, sample, present)
     except MaskTransformError as error:
         warnings.warn(f"GradCAM: masks of {feed.name} are left out. {error}", GradCAMWarning, stacklevel=2)
-        mask = None
-    return Item(sample.image, label, mask, f"item {index}", present, file_name(item), sample.row)
+        found = Found(None)
+    return Item(sample.image, label, found.mask, f"item {index}", present, file_name(item), sample.row), found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,13 +14,15 @@ from gradcam_callback.probes.beside import (
     Marked,
     Photograph,
     list_visible,
+    mark_of,
     pair_files,
     read_marked,
 )
 from gradcam_callback.probes.image_files import open_image
 from gradcam_callback.probes.items import Item
 from gradcam_callback.probes.loaders import Loader, lay_on, read_picture
-from gradcam_callback.probes.masks import looks_inverted, warn_of_inverted
+from gradcam_callback.probes.masks import is_black_and_white, looks_inverted, warn_of_inverted
+from gradcam_callback.probes.names import compose
 from gradcam_callback.probes.prompts import refine_boxes
 from gradcam_callback.probes.transforms import (
     MaskTransformError,
@@ -56,7 +58,11 @@ def read_folder(
         raise FileNotFoundError(f"Expected `folder` to hold <class>/<image>, but {str(root)!r} {reason}.")
     folders = [path for path in list_visible(root) if _is_class(path, root)]
     classes = [path.name for path in folders] if class_names is None else list(class_names)
-    unknown = sorted({path.name for path in folders} - set(classes))
+    # The first of several equal names counts, and a name that only looks alike comes last.
+    numbered = list(enumerate(classes))[::-1]
+    indices = {compose(str(name)): i for i, name in numbered} | {name: i for i, name in numbered}
+    of_folder = {path: indices.get(path.name, indices.get(compose(path.name))) for path in folders}
+    unknown = sorted(path.name for path, index in of_folder.items() if index is None)
     if unknown:
         raise ValueError(
             f"Expected `class_names` to name every folder in {str(root)!r}, but {classes} lacks {unknown}. Add these "
@@ -70,14 +76,17 @@ def read_folder(
         )
     _warn_of_unread(folders, {photograph.path.parent for photograph in photographs})
     items, inverted, sources = list[Item](), list[str](), dict[Path, Path]()
+    others, painted = dict[Path, tuple[str, ...]](), list[str]()
     with preserved_random_state():
         for photograph in photographs:
             marked, picture = read_marked(photograph), read_picture(photograph.path, loader)
             image = read_transformed(photograph.path, transform or to_tensor, picture)
-            item = Item(
-                image, classes.index(photograph.path.parent.name), None, str(photograph.path), name=photograph.path.stem
-            )
-            if automatic and (marked is None or marked.annotation is not None):
+            if mark_of(photograph.path) is not None and _looks_painted(photograph.path):
+                painted.append(str(photograph.path))
+            label = of_folder[photograph.path.parent]
+            assert label is not None
+            item = Item(image, label, None, str(photograph.path), name=photograph.path.stem)
+            if automatic and (marked is None or marked.is_boxed):
                 item = item._replace(propose=partial(_propose, photograph, marked, transform or to_tensor, loader))
             if marked is not None:
                 other = sources.setdefault(marked.source, photograph.path)
@@ -89,10 +98,14 @@ def read_folder(
                 drawn = lay_on(mask_to_image(marked.mask), photograph.path, picture)
                 as_rgb = partial(picture.convert, "RGB")
                 mask = transform_mask_of_file(drawn, transform or to_tensor, as_rgb, marked.source)
-                item = item._replace(mask=mask, boxed=marked.annotation is not None)
-                inverted += [str(marked.source)] if marked.annotation is None and looks_inverted(marked.mask) else []
+                item = item._replace(mask=mask, boxed=marked.is_boxed)
+                inverted += [str(marked.source)] if not marked.is_boxed and looks_inverted(marked.mask) else []
+                if marked.annotation is not None and marked.annotation.others:
+                    others[marked.source] = marked.annotation.others
             items.append(item)
     warn_of_inverted(inverted)
+    _warn_of_others(others)
+    _warn_of_painted(painted)
     return items, classes
 
 
@@ -115,7 +128,7 @@ def _propose(
     refined = refine_boxes(network, open_image(photograph.path, "RGB"), marked.annotation.boxes)
     if refined is None:
         return None
-    both = lay_on(mask_to_image(refined | marked.annotation.outlined), photograph.path, picture)
+    both = lay_on(mask_to_image(marked.annotation.fill(refined)), photograph.path, picture)
     try:
         mask = transform_mask(both, transform, open_photograph=partial(picture.convert, "RGB"))
     except MaskTransformError:
@@ -131,6 +144,39 @@ def _warn_of_unread(folders: Sequence[Path], read: Collection[Path]) -> None:
         warnings.warn(
             f"GradCAM: these folders of classes hold no images: {listed}. Images lie in <class>/ itself, in no folder "
             f"below, and their names end in {', '.join(PHOTOGRAPH_SUFFIXES)}. Move or convert them.",
+            GradCAMWarning,
+            stacklevel=2,
+        )
+
+
+def _warn_of_others(others: Mapping[Path, Sequence[str]]) -> None:
+    """Warn of annotations whose objects have names, but none that of the class, so that all of them count.
+
+    A single name for all objects of several classes, such as ``"object"``, cannot tell them apart, and is none.
+    """
+    names = {name for found in others.values() for name in found}
+    if others and not (len(names) == 1 and len({source.parent for source in others}) > 1):
+        listed = "; ".join(f"{str(source)!r} with {', '.join(map(repr, found))}" for source, found in others.items())
+        warnings.warn(
+            "GradCAM: none of the objects in these annotations is named like the folder of its class, so all of them "
+            f"count: {listed}. If some are of another class, name those that count like the folder.",
+            GradCAMWarning,
+            stacklevel=2,
+        )
+
+
+def _looks_painted(path: Path) -> bool:
+    """Return True for an image of black and white, also of 0 and 1."""
+    image = open_image(path)
+    return is_black_and_white(image) or (image.mode == "L" and image.getextrema() == (0, 1))
+
+
+def _warn_of_painted(painted: Sequence[str]) -> None:
+    """Warn of black and white images that are called masks, but have no photograph."""
+    if painted:
+        warnings.warn(
+            "GradCAM: these look like masks, but are images of the probe set, since no photograph has their name: "
+            f"{', '.join(painted)}. Call the mask of a.jpg a.mask.png, or move these files away.",
             GradCAMWarning,
             stacklevel=2,
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -12,19 +13,34 @@ from torchvision import tv_tensors
 
 from gradcam_callback.exceptions import GradCAMWarning, UserCodeError
 from gradcam_callback.probes.automatic import propose_of_file
-from gradcam_callback.probes.batches import find_parts
-from gradcam_callback.probes.columns import Boxes, find_boxes, find_mask_column, fit_boxes, name_unread_mask
+from gradcam_callback.probes.batches import find_parts, to_numeric
+from gradcam_callback.probes.columns import Boxes, find_boxes, find_mask_column, find_unread_masks, fit_boxes
 from gradcam_callback.probes.feed import Sample
 from gradcam_callback.probes.lookup import find_class_names, unwrap
-from gradcam_callback.probes.masks import from_image, is_box, to_corners
+from gradcam_callback.probes.masks import from_image, is_box, to_corners, without_channel
 from gradcam_callback.probes.origins import Origin
 from gradcam_callback.probes.pets import is_pets, leaves_masks_untransformed, trimap_to_mask
 from gradcam_callback.probes.transforms import MaskTransformError, mask_to_image, transform_mask
 from gradcam_callback.saliency import Proposal, SaliencyNetwork
 
+# A picture is smaller than its transformed image by less than this in its shorter side.
+_LEAST_SIZE = 4
 
-def find_mask(origin: Origin, label: int, item: Any, sample: Sample, present: Tensor | None) -> Any:
-    """Return the mask of an item in a form that `ProbeSet` takes, or None.
+
+class Found(NamedTuple):
+    """The mask of an item.
+
+    Attributes:
+        mask: in a form that `ProbeSet` takes, or None.
+        unread: the name and form of a value that looks like a mask, but is none for certain; None without.
+    """
+
+    mask: Any
+    unread: str | None = None
+
+
+def find_mask(origin: Origin, label: int, item: Any, sample: Sample, present: Tensor | None) -> Found:
+    """Find the mask of an item.
 
     Raises:
         MaskTransformError: it cannot follow its image.
@@ -41,8 +57,8 @@ def find_mask(origin: Origin, label: int, item: Any, sample: Sample, present: Te
         if mask is None:
             mask = _find_boxes(origin, label, item, sample.image)
         if mask is None:
-            _warn_of_unread_mask(item, sample.image)
-    return _read_mask(origin, mask, sample.image, label, present)
+            return _find_untransformed(origin, item, sample.image)
+    return Found(_read_mask(origin, mask, sample.image, label, present))
 
 
 def propose_mask(origin: Origin, item: Any, network: SaliencyNetwork) -> Proposal | None:
@@ -53,15 +69,63 @@ def propose_mask(origin: Origin, item: Any, network: SaliencyNetwork) -> Proposa
     return propose_of_file(network, photograph.convert("RGB"), transform, origin.seed)
 
 
-def _warn_of_unread_mask(item: Any, image: Tensor) -> None:
-    unread = name_unread_mask(item, image)
-    if unread is not None:
+def warn_of_unread(found: Sequence[Found], size: Sequence[int], transformed: bool) -> None:
+    """Warn of values that look like masks, but are none for certain.
+
+    Args:
+        found: what was found in each item. Without unread values there is no warning.
+        size: height and width of the images.
+        transformed: True if the dataset has a transform that masks can go through.
+    """
+    unread = [one.unread for one in found if one.unread is not None]
+    if unread:
+        through = ", or give it as bool or as a PIL.Image, to go through `dataset.transform`" if transformed else ""
         warnings.warn(
-            f"GradCAM: {unread}, is left out as a mask. Expected bool, a picture, or 0 and 1 of the image's size "
-            f"{tuple(image.shape[-2:])}. Transform it like the image, or give it another name.",
+            f"GradCAM: {unread[0]}, is left out as a mask, in {len(unread)} of {len(found)} items. Expected bool, a "
+            f"picture, or 0 and 1 of the image's size {tuple(size)}. Transform it like the image{through}. If it is no "
+            "mask, give it another name, or leave it out.",
             GradCAMWarning,
             stacklevel=2,
         )
+
+
+def _find_untransformed(origin: Origin, item: Any, image: Tensor) -> Found:
+    """Find a mask that has not gone through the transform, and whose type does not tell that it is one.
+
+    It holds two values, and has the size of the photograph. If this is not known, the mask is called one, or is black
+    and white. Everything else may be a depth map, labels, or no picture at all.
+    """
+    columns, size = find_unread_masks(item, image), tuple(image.shape[1:])
+    photograph = origin.open() if columns else None
+    unread = None
+    for name, value, is_named in columns:
+        given = without_channel(value, size)
+        is_black_and_white = _has_two_values(given, 255)
+        has_two_values = given.ndim == 2 and (is_black_and_white or _has_two_values(given, 1))
+        has_size = photograph is not None and tuple(given.shape) == photograph.size[::-1]
+        is_certain = has_size if photograph is not None else is_named or (is_black_and_white and bool(given.any()))
+        if has_two_values and is_certain and tuple(given.shape) != size and origin.transform is not None:
+            try:
+                return Found(_follow(origin, given))
+            except UserCodeError:
+                pass  # the user's transform may need more than an image
+        # A small table of 0 and 1 is no picture.
+        is_picture = has_two_values and bool(given.any()) and min(given.shape) * _LEAST_SIZE >= min(size)
+        if is_named or has_size or is_picture or tuple(given.shape[-2:]) == size:
+            unread = unread or name
+    return Found(None, unread)
+
+
+def _has_two_values(values: Tensor, white: int) -> bool:
+    return not values.is_complex() and bool(((values == 0) | (values == white)).all())
+
+
+def _follow(origin: Origin, mask: Tensor) -> Tensor:
+    """Send a mask of the untransformed image through the transform."""
+    assert origin.transform is not None
+    drawn = mask_to_image(mask)
+    origin.check_steps(drawn.size)
+    return transform_mask(drawn, origin.transform, origin.seed, origin.open)
 
 
 def _find_boxes(origin: Origin, label: int, item: Any, image: Tensor) -> Tensor | None:
@@ -113,13 +177,13 @@ def _read_mask(origin: Origin, mask: Any, image: Tensor, label: int, present: Te
     elif present is not None and np.shape(mask)[:-2] == present.shape:
         # One mask per class: (K, H, W).
         mask = mask[label]
+    numbers = None if isinstance(mask, tv_tensors.BoundingBoxes) else to_numeric(mask)
+    mask = mask if numbers is None else without_channel(numbers, size)
     if isinstance(mask, tv_tensors.BoundingBoxes) and transform is not None and mask.canvas_size != tuple(size):
         # `dataset.transform` is for the image alone, and the boxes have not gone through it.
         mask = _fit(origin, Boxes(to_corners(mask), mask.canvas_size[::-1]), image)
     elif isinstance(mask, Tensor) and mask.ndim == 2 and not is_box(mask, size) and transform is not None:
         # `dataset.transform` is for the image alone. A mask of another size has not gone through it.
         if mask.shape != size or leaves_masks_untransformed(part):
-            drawn = mask_to_image(mask)
-            origin.check_steps(drawn.size)
-            mask = transform_mask(drawn, transform, origin.seed, origin.open)
+            mask = _follow(origin, mask)
     return mask

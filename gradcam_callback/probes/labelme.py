@@ -60,22 +60,22 @@ def read_labelme(path: Path, class_name: str, size: tuple[int, int]) -> Annotati
     if stored is None:
         raise complain(path, "numbers as imageWidth and imageHeight", f"{width!r} and {height!r}")
     check_size(path, (int(stored[0]), int(stored[1])), size)
-    shapes, holes = [], []
+    shapes, holes = list[Shape](), list[Tensor]()
     for number, shape in enumerate(content["shapes"]):
         label, read = _read_shape(path, number, shape, size)
         if read is not None and label == _HOLE:
-            holes.append(read)
+            holes.append(_draw(read, size))
         elif read is not None and label != _IGNORED:
             shapes.append(read)
     found = collect(shapes, class_name, *size)
-    cut = collect(holes, _HOLE, *size)
-    return found if found is None or cut is None else Annotation(found.outlined & ~cut.mask, found.boxes)
+    return found if found is None or not holes else found._replace(holes=torch.stack(holes).any(dim=0))
 
 
-def _read_shape(path: Path, number: int, shape: Any, size: tuple[int, int]) -> tuple[str, Shape | None]:
+def _read_shape(path: Path, number: int, shape: Any, size: tuple[int, int]) -> tuple[str | None, Shape | None]:
     """Return the label of a shape, and the shape, or None for a shape without an inside."""
     fields = shape if isinstance(shape, Mapping) else {}
-    label, kind, points = str(fields.get("label")), fields.get("shape_type"), _to_points(fields.get("points"))
+    label = fields.get("label") if isinstance(fields.get("label"), str) else None
+    kind, points = fields.get("shape_type"), _to_points(fields.get("points"))
     if kind in _WITHOUT_INSIDE:
         return label, None
     width, height = size
@@ -95,9 +95,17 @@ def _read_shape(path: Path, number: int, shape: Any, size: tuple[int, int]) -> t
     raise complain(
         path,
         "polygons, rectangles, circles and masks with their points",
-        f"shape {number} {label!r} of type {kind!r} with the points {str(fields.get('points'))[:60]}",
+        f"shape {number} {str(label)!r} of type {kind!r} with the points {str(fields.get('points'))[:60]}",
         "Correct it in labelme.",
     )
+
+
+def _draw(shape: Shape, size: tuple[int, int]) -> Tensor:
+    """Return the inside of a shape, which may lie outside of the image, as a mask ``(H, W)`` bool."""
+    if shape.box is None or shape.outline is not None:
+        return shape.outline() if shape.outline is not None else torch.zeros(size[::-1], dtype=torch.bool)
+    x1, y1, x2, y2 = shape.box
+    return fill_polygon([(x1, y1), (x2, y1), (x2, y2), (x1, y2)], size[1], size[0])
 
 
 def _to_points(value: Any) -> list[tuple[float, float]] | None:

@@ -35,8 +35,8 @@ def label_tensor(label: Any) -> Tensor:
     Raises:
         TypeError, ValueError, RuntimeError: it is no number, or several numbers of no common form.
     """
-    # torch does not take every number of NumPy, but every array.
-    return torch.as_tensor(np.asarray(label) if isinstance(label, np.generic) else label)
+    # torch does not take every number of NumPy, but every array. It warns of one that cannot be written.
+    return torch.as_tensor(np.array(label) if isinstance(label, (np.generic, np.ndarray)) else label)
 
 
 def known_labels(dataset: Any) -> list[int] | None:

@@ -1,8 +1,19 @@
-"""Unique names for images."""
+"""Unique names for images, and names that look alike."""
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
+
+
+def compose(name: str) -> str:
+    """Return a name with its accents in one form. ``é`` may be one character or two, as macOS writes it in names."""
+    return unicodedata.normalize("NFC", name)
+
+
+def decompose(name: str) -> str:
+    """Return a name with its accents as characters of their own, see `compose`."""
+    return unicodedata.normalize("NFD", name)
 
 
 def make_storable(name: object) -> str:

@@ -300,8 +300,9 @@ class ProbeSet:
                 ``PIL.Image``, or a mask or boxes of ``torchvision.tv_tensors``. A mask ``(H, W)`` or ``PIL.Image`` of
                 another size than its image goes through ``dataset.transform``. So do boxes of another ``canvas_size``,
                 and boxes ``item["objects"]["bbox"]`` of Hugging Face, which are x, y, width and height in the
-                untransformed image. Also torchvision's ``OxfordIIITPet`` with ``target_types=("category",
-                "segmentation")``.
+                untransformed image. Such a mask that is not bool has to be 0 and 1, under a usual name or in the
+                size of the image's file, or 0 and 255. Also torchvision's ``OxfordIIITPet`` with
+                ``target_types=("category", "segmentation")``.
                 A mask that marks nothing is no mask, and a warning names it.
             per_class: the number of images per class, 1 or more.
             seed: chooses the images, and seeds random steps of the transform.
@@ -316,7 +317,8 @@ class ProbeSet:
 
         Raises:
             ValueError: the dataset is empty or not map-style; images or labels cannot be told for certain; the images
-                differ in shape; or ``per_class``, ``max_images`` or ``max_scanned`` is below 1.
+                differ in shape; ``per_class``, ``max_images`` or ``max_scanned`` is below 1; or ``masks`` is neither
+                None nor ``"auto"``.
             UserCodeError: the dataset or ``batch_transform`` failed. It is a ValueError, too.
 
         Examples:
@@ -330,7 +332,7 @@ class ProbeSet:
             >>> torch.equal(probe.images, ProbeSet.from_dataset(dataset, per_class=2).images)
             True
         """
-        automatic = wants_automatic(masks)
+        automatic = wants_automatic(masks, "Give each mask in its item, as (image, label, mask).")
         feed = Feed(collate=default_collate if batch_transform else None, batch_transform=batch_transform)
         chosen = choose_items(set_apart(dataset), feed, per_class, seed, max_images, max_scanned, automatic=automatic)
         make = partial(make_probe_set, class_names=chosen.class_names, sources=[dataset])
@@ -352,7 +354,7 @@ class ProbeSet:
         The mask of an image is the first of these that exists: a mask ``<name>.mask.png``, ``<name>_mask.png`` or
         ``<name>-mask.png``; the image's own alpha, if it is a cut-out; ``<name>.json`` of labelme; ``<name>.txt`` of
         YOLO; ``<name>.xml`` of Pascal VOC. Of an annotation, the objects with the name of the folder count, or all
-        objects if none has it. Masks that look inverted are warned of.
+        objects if none has it. A warning tells of these, and of masks that look inverted.
 
         Photographs are read upright. torchvision's own loader leaves those lying that their EXIF data turn, so give
         the ``ImageFolder`` of a training a loader that does the same. Or pass the folder to
@@ -374,7 +376,8 @@ class ProbeSet:
         Raises:
             FileNotFoundError: the folder does not exist.
             ValueError: the folder holds no images; a file cannot be read; ``class_names`` lacks a folder; the images
-                differ in shape; or a mask or annotation marks nothing or differs in size from its image.
+                differ in shape; a mask or annotation marks nothing or differs in size from its image; or ``masks`` is
+                neither None nor ``"auto"``.
 
         Examples:
             >>> import tempfile
@@ -392,7 +395,7 @@ class ProbeSet:
             >>> probe.names, tuple(probe.images.shape), probe.masks.float().mean(dim=(1, 2)).tolist()
             (['cat-a', 'dog-a'], (2, 3, 24, 32), [0.0, 0.5])
         """
-        automatic = wants_automatic(masks)
+        automatic = wants_automatic(masks, "Put each mask beside its photograph, as <name>.mask.png.")
         items, classes = read_folder(Path(folder), transform, class_names, automatic)
         return cls._from_files(items, classes, transform, mean, std, automatic)
 
@@ -428,9 +431,10 @@ class ProbeSet:
 
         Raises:
             ImportError: pycocotools is not installed.
-            ValueError: a category is not in the file; no image shows any category; an image cannot be read or differs
-                in size from its annotations; the transformed images differ in shape; the transform cuts an object
-                off; or ``per_class`` is below 1.
+            OSError: the annotations cannot be opened.
+            ValueError: the annotations are none of COCO, or broken; a category is not in the file; no image shows any
+                category; an image is not in the folder, cannot be read, or differs in size from its annotations; the
+                transformed images differ in shape; the transform cuts an object off; or ``per_class`` is below 1.
 
         Examples:
             >>> import json, tempfile
