@@ -271,22 +271,11 @@ def pose(*seen, points=BODY):
 @pytest.mark.parametrize("seen", [(2,), (2, 1), (0, 2), (1, 1, 2)])
 def test_key_points_of_yolo_with_their_visibility_leave_the_box(lion, n, seen):
     write_yolo(lion, pose(*seen, points=BODY[:n]))
-    if n % 2 or n > 6 or 2 in (seen * 9)[:n]:
+    if n % 2 or 2 in (seen * 9)[:n]:
         assert torch.equal(mask_of(lion), box(15, 10, 45, 30)) and read(lion).has_box_masks
 
 
-def test_key_points_of_yolo_without_their_visibility_are_refused_by_line(lion):
-    write_yolo(lion, "0 0.5 0.5 0.5 0.5", pose())
-    refuses(
-        lion, "a.txt'", "line 2, '0 0.5 0.5 0.5 0.5", "looks like a box and key points", "Keep its first five numbers"
-    )
-    unseen = pose(points=[*BODY, (-0.5, -0.5), (-0.5, -0.5)])
-    assert unseen.split()[-4:] == ["0"] * 4
-    write_yolo(lion, unseen)
-    refuses(lion, "looks like a box and key points")
-
-
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(10))
 def test_polygons_of_yolo_are_no_poses(lion, seed):
     """Also those that touch the edges, have noise, or lie in the middle where their first numbers could be a box."""
     chance = np.random.default_rng(seed)

@@ -6,9 +6,6 @@ from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from gradcam_callback.probes.annotations import Annotation, Shape, collect, complain, read_bytes, to_numbers
 from gradcam_callback.probes.outlines import fill_polygon
@@ -18,13 +15,6 @@ from gradcam_callback.probes.outlines import fill_polygon
 NAME_FILES = ("classes.txt", "obj.names")
 # Rounding leaves 0..1 by this much.
 _SLACK = 0.01
-# Poses of whole bodies with hands and faces have 133 key points of three numbers. Longer lines are polygons.
-_MOST_POINTS = 250
-# Key points fill this share of their box in width and height. Read as an outline, they cross themselves this many times
-# per point. Of 20,000 drawn polygons, half of them with noise, 10 did both, and 97 of 100 poses of a person did.
-_LEAST_EXTENT, _LEAST_CROSSINGS = 0.5, 0.3
-
-_Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def read_yolo(path: Path, class_name: str, size: tuple[int, int]) -> Annotation | None:
@@ -64,13 +54,12 @@ def _read_line(path: Path, number: int, line: list[str], names: list[str], size:
     with_visibility = values is not None and _has_visible_key_points(values[1:])
     is_box = n_numbers in (4, 5) or with_visibility
     is_polygon = not is_box and n_numbers >= 6 and n_numbers % 2 == 0
-    is_pose = values is not None and is_polygon and _looks_like_pose(values[1:])
-    if values is None or not fits or not (is_box or is_polygon) or is_pose:
+    if values is None or not fits or not (is_box or is_polygon):
         raise complain(
             path,
             "a class and four numbers of a box, or a class and the points of a polygon, in each line",
-            f"line {number}, {' '.join(line)[:60]!r}" + (", which looks like a box and key points" if is_pose else ""),
-            "Keep its first five numbers, the class and the box." if is_pose else "Correct or remove it.",
+            f"line {number}, {' '.join(line)[:60]!r}",
+            "Correct or remove it.",
         )
     index, places = int(values[0]), values[1:5] if with_visibility else values[1:]
     if not all(-_SLACK <= place <= 1 + _SLACK for place in places):
@@ -104,7 +93,7 @@ def _hold(places: Sequence[float], points: Sequence[tuple[float, float]]) -> boo
 def _has_visible_key_points(places: Sequence[float]) -> bool:
     """Return True if the numbers of a line are certainly a box and key points, each x, y and 0, 1 or 2 if it is seen.
 
-    A polygon has an even count, no 2, and an outline that hardly crosses itself.
+    Key points of two numbers each cannot be told from a polygon.
     """
     shown = places[6::3]
     if len(places) < 7 or len(places) % 3 != 1 or not all(one in (0, 1, 2) for one in shown):
@@ -112,33 +101,7 @@ def _has_visible_key_points(places: Sequence[float]) -> bool:
     if len(places) % 2 == 1:
         return True
     seen = [(x, y) for x, y, one in zip(places[4::3], places[5::3], shown, strict=True) if one]
-    return _hold(places, seen) and (2 in shown or _is_tangled(places))
-
-
-def _looks_like_pose(places: Sequence[float]) -> bool:
-    """Return True if the numbers of a line look like a box and key points, each x and y, and not like a polygon.
-
-    The box holds the key points and fits them. An outline through all of these numbers would cross itself many times.
-    """
-    # 0, 0 is a key point that is not seen.
-    seen = [point for point in zip(places[4::2], places[5::2], strict=True) if point != (0, 0)]
-    if len(seen) < 2 or not _hold(places, seen):
-        return False
-    extents = np.ptp(np.asarray(seen), axis=0)
-    return bool((extents >= _LEAST_EXTENT * np.asarray(places[2:4])).all()) and _is_tangled(places)
-
-
-def _is_tangled(places: Sequence[float]) -> bool:
-    """Return True if the outline through the numbers of a line crosses itself many times between its points."""
-    points: _Array = np.asarray(places).reshape(-1, 2)
-    if len(points) > _MOST_POINTS:
-        return False
-    sides = np.roll(points, -1, axis=0) - points
-    # On which side of each line, in the rows, a point lies, in the columns.
-    x, y = np.moveaxis(points[None] - points[:, None], -1, 0)
-    turn: _Array = np.sign(sides[:, None, 0] * y - sides[:, None, 1] * x)
-    parted = turn * np.roll(turn, -1, axis=1) < 0
-    return bool((parted & parted.T).sum() / 2 > _LEAST_CROSSINGS * len(points))
+    return 2 in shown and _hold(places, seen)
 
 
 def _read_names(path: Path) -> list[str]:
