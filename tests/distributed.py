@@ -6,7 +6,7 @@ The trainings run one after the other in the same processes. KIND is one of:
 - ``fault``: the same, and the second process fails in the first epoch.
 - ``watched`` and ``unwatched``: the weights change, with the callback or without it.
 - ``stream`` and ``generator``: the automatic probe set of a validation stream, read ahead or as it passes.
-- ``first empty`` and ``second empty``: the same stream, of which one process has no item.
+- ``first empty``: the same stream, of which the first process has no item.
 - ``given``: the second process has no item, and the probe set is given.
 - ``skipped``: the same, and Lightning knows of it, so it skips the validation there.
 - ``broken``: the user's code fails in the first process, with a stream that is read as it passes.
@@ -147,11 +147,10 @@ def train(folder, strategy, processes, kind):
         "stream": DataLoader(Shards(items), batch_size=6),
         "generator": OwnIterator(items),
         "first empty": DataLoader(One(items, 1), batch_size=6),
-        "second empty": DataLoader(One(items, 0), batch_size=6),
         "broken": OwnIterator(items),
         "refused": DataLoader(Shards(items), batch_size=6),
     }
-    others = {"given": streams["second empty"], "skipped": DataLoader(Sized(items), batch_size=6)}
+    others = {"given": DataLoader(One(items, 0), batch_size=6), "skipped": DataLoader(Sized(items), batch_size=6)}
     probe, validation = None if kind in streams else make_probe(toys), DataLoader(toys, batch_size=3)
     validation = {**streams, **others}.get(kind, validation)
     callbacks = []

@@ -14,7 +14,7 @@ from pytorch_lightning.strategies import FSDPStrategy
 from gradcam_callback import GradCAMCallback
 
 TESTS = Path(__file__).parent
-EMPTY = ("first empty", "second empty", "given", "skipped")
+EMPTY = ("first empty", "given", "skipped")
 KINDS = ("still", "watched", "unwatched", "fault", "stream", "generator", *EMPTY, "broken", "refused")
 
 

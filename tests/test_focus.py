@@ -177,6 +177,7 @@ def test_of_a_folder_with_two_trainings_the_last_one_is_shown_and_of_a_resumed_r
     state.watch(first.probe, LAYERS[:1])
     if goes_on:
         state.history += [{"epoch": epoch, "step": step} for epoch, step in enumerate(earlier[:4])]
+        state.in_part += [False] * 4
     evaluator = Evaluator(GradCAM(ThinVGG(), LAYERS[:1]), first.probe)
     logger = TensorBoardLogger(tmp_path, name="run", version="")
     writers = [TensorBoardWriter(logger)]

@@ -1,5 +1,6 @@
 """A training that is resumed goes on with its history and strips, or starts anew with a warning."""
 
+import copy
 import io
 import json
 
@@ -19,6 +20,7 @@ from toys import CLASSES
 from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet, ShortcutWarning
 from gradcam_callback.measures import metrics
 from gradcam_callback.offline.logged_run import read_runs
+from gradcam_callback.run import RunState
 from gradcam_callback.trainers import find_other_state
 
 LAYERS = ["block4_conv3", "block5_conv3"]
@@ -216,23 +218,36 @@ def test_history_goes_on_from_a_checkpoint(thin, fit, tmp_path):
     assert second.history[:2] == first.history
 
 
-@pytest.mark.parametrize(
-    "edit",
-    [
-        lambda state: state.pop("history"),
-        lambda state: state.update(history=5),
-        lambda state: state["history"][0].pop("epoch"),
-        lambda state: state["history"][0].update(step="last"),
-        lambda state: state.update(format=0),
-        lambda state: state.update(snapshots=3),
-        lambda state: state.update(snapshots=[]),
-        lambda state: state.update(counts=(0, 1)),
-        lambda state: state.update(last=None),
-        lambda state: state["snapshots"][0].update(targets=[]),
-        lambda state: state["snapshots"][0]["maps"].update(block5_conv3=torch.zeros(2, 2)),
-        lambda state: state["previous"]["vmax"].clear(),
-    ],
+EDITS = (
+    lambda state: state.pop("history"),
+    lambda state: state.update(history=5),
+    lambda state: state["history"][0].pop("epoch"),
+    lambda state: state["history"][0].update(step="last"),
+    lambda state: state.update(in_part=[]),
+    lambda state: state.update(in_part=[0]),
+    lambda state: state.update(format=0),
+    lambda state: state.update(snapshots=3),
+    lambda state: state.update(snapshots=[]),
+    lambda state: state.update(counts=(0, 1)),
+    lambda state: state.update(last=None),
+    lambda state: state["snapshots"][0].update(targets=[]),
+    lambda state: state["snapshots"][0]["maps"].update(block5_conv3=torch.zeros(2, 2)),
+    lambda state: state["previous"]["vmax"].clear(),
 )
+
+
+def test_a_state_that_was_edited_by_hand_cannot_be_read(thin, fit):
+    callback = GradCAMCallback(target_layers="block5_conv3")
+    fit(thin, callback, max_epochs=1)
+    assert RunState.from_state_dict(callback.state_dict()).history == callback._memory.state.history
+    for edit in EDITS:
+        state = copy.deepcopy(callback.state_dict())
+        edit(state)
+        with pytest.raises((KeyError, TypeError, ValueError)):
+            RunState.from_state_dict(state)
+
+
+@pytest.mark.parametrize("edit", [EDITS[0], EDITS[-1]])
 def test_a_checkpoint_edited_by_hand_starts_anew_with_a_warning(thin, fit, tmp_path, edit):
     fit(thin, GradCAMCallback(target_layers="block5_conv3"), max_epochs=1).save_checkpoint(tmp_path / "last.ckpt")
     second = GradCAMCallback(target_layers="block5_conv3")

@@ -53,9 +53,12 @@ class Batches:
             yield default_collate(self.items[start : start + 6])
 
 
+OWN = "own iterator"
+READ_AHEAD = ("stream", "sized stream", "batches", "no batching")
+
+
 @pytest.mark.filterwarnings("ignore:.*IterableDataset.* has .__len__. defined")
-@pytest.mark.parametrize("sanity", [0, 2])
-@pytest.mark.parametrize("kind", ["stream", "sized stream", "batches", "no batching", "own iterator"])
+@pytest.mark.parametrize("kind, sanity", [*((kind, 0) for kind in (*READ_AHEAD, OWN)), ("stream", 2), (OWN, 2)])
 def test_data_without_index_give_the_images_of_the_first_batches(watch, kind, sanity):
     toys = Toys(60, bias=1.0, seed=0, size=64)
     loader = {
@@ -63,7 +66,7 @@ def test_data_without_index_give_the_images_of_the_first_batches(watch, kind, sa
         "sized stream": lambda: DataLoader(Sized(toys.items), batch_size=6),
         "batches": lambda: Batches(toys.items),
         "no batching": lambda: DataLoader(Stream(list(Batches(toys.items))), batch_size=None),
-        "own iterator": lambda: OwnIterator(toys.items),
+        OWN: lambda: OwnIterator(toys.items),
     }[kind]()
     module = Reads()
     callback = watch(module, loader, training=DataLoader(toys, 6), num_sanity_val_steps=sanity)
@@ -73,7 +76,7 @@ def test_data_without_index_give_the_images_of_the_first_batches(watch, kind, sa
     assert all(any(torch.equal(own, image) for image in first) for own in callback.probe_set.images)
     assert callback.probe_set.has_mask.all()
     assert_logged_of(callback, module, callback.probe_set.images)
-    if kind == "own iterator":
+    if kind == OWN:
         assert loader.given == 10, "the validation missed no batch"
 
 
