@@ -140,6 +140,9 @@ def test_images_that_cannot_exclude_a_large_fall_acquit_nobody(swap, basis):
     verdict = judge(widened(TOO_WIDE), [], True, basis)
     assert verdict.headline.startswith("UNCLEAR, so few images cannot exclude a shortcut: ") and not verdict.acquits
     assert "More images decide it" in verdict.evidence
+    part = judge(widened(TOO_WIDE), [], True, basis, in_part=True)
+    assert part.headline.startswith(f"{BASES[basis].no_sign_yet}: ") and not part.acquits
+    assert "More images decide it" not in part.evidence
     limit = DROP.size if swap.gap is None else TOO_WIDE
     assert judge(widened(limit), [], True, basis).headline == verdict.headline
     narrow = judge(widened(limit - 0.01), [], True, basis)
@@ -175,7 +178,7 @@ def test_one_class_of_many_that_falls_is_named_and_not_acquitted():
     assert worst.low == pytest.approx(stats.binomtest(4, 4).proportion_ci(method="exact").low)
     names = ["fox", "owl", "elk", "wolf", *"abcdefghijkl"]
     verdict = judge(result, [FOCUS], True, name_class=names.__getitem__)
-    assert verdict.headline.startswith("UNCLEAR, the class 'wolf' alone falls on backgrounds of other classes: ")
+    assert verdict.headline.startswith("UNCLEAR, one class falls more than the others: ")
     assert not verdict.acquits and not verdict.suspected
     assert "The class 'wolf' falls most: right in 100 % on other backgrounds of their class, 0 % on" in verdict.evidence
     assert "give more images of it" in verdict.evidence

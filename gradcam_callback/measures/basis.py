@@ -33,6 +33,7 @@ class Basis:
         drop: limits for the fall without a control. Cutting and pasting costs accuracy, too, so they are larger.
         suspicion: the headline's first words if a shortcut is suspected.
         no_sign: the same if nothing was found. Only masks that a person has seen may acquit.
+        no_sign_yet: the same if a part of the images was asked, which is too little to tell.
         of_same_class: where objects are put for the control.
         of_other_class: where they are put for the test.
         what_decides: the subject of the sentence on the gap.
@@ -47,6 +48,7 @@ class Basis:
     drop: Limits
     suspicion: str
     no_sign: str
+    no_sign_yet: str
     of_same_class: str
     of_other_class: str
     what_decides: str
@@ -69,6 +71,7 @@ _MASKS = Basis(
     drop=Limits(sure=0.15, size=0.3, sign=0.15),
     suspicion="SHORTCUT SUSPECTED",
     no_sign="NO SIGN OF A SHORTCUT",
+    no_sign_yet="NO SIGN OF A SHORTCUT so far",
     of_same_class="on other backgrounds of their class",
     of_other_class="on backgrounds of other classes",
     what_decides="The choice of the background",
@@ -84,12 +87,14 @@ BASES = {
     BOXES: replace(
         _MASKS,
         no_sign="NO SIGN OF A SHORTCUT, as far as boxes can tell",
+        no_sign_yet="NO SIGN OF A SHORTCUT so far, as far as boxes can tell",
         caution="Some masks are boxes, which carry old background along, so this reads too kindly. With "
         'masks="auto", from_dataset and from_folder find the objects inside of them.',
     ),
     AUTOMATIC_MASKS: replace(
         _MASKS,
         no_sign="NO SIGN OF A SHORTCUT, as far as automatic masks can tell",
+        no_sign_yet="NO SIGN OF A SHORTCUT so far, as far as automatic masks can tell",
         more_images="More images decide it: "
         'probe=ProbeSet.from_dataset(val_dataset, per_class={}, masks="auto").watch(16).',
         caution="This is measured by automatic masks; look at gradcam/masks.",
@@ -98,6 +103,7 @@ BASES = {
         _MASKS,
         suspicion="SHORTCUT SUSPECTED, the frame of the picture decides",
         no_sign="NOT KNOWN, only the frame of the picture was tried and does not decide",
+        no_sign_yet="NOT KNOWN, only the frame of the picture was tried, and in a part",
         of_same_class="in other frames of their class",
         of_other_class="in frames of other classes",
         what_decides="The choice of the frame around the centre of the picture",

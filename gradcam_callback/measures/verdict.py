@@ -141,6 +141,7 @@ def judge(
     confirmed: bool,
     basis: str = MASKS,
     n_all: int | None = None,
+    in_part: bool = False,
     alone: bool = False,
     guessing: float | None = None,
     false_yes: float = math.nan,
@@ -154,6 +155,7 @@ def judge(
         confirmed: True if the previous epoch points the same way; see `confirms`.
         basis: what tells the object from the background: a key of `gradcam_callback.measures.basis.BASES`.
         n_all: the number of images that take part, of which this validation may have asked some; None if it asked all.
+        in_part: True if this validation asked a part of the counterfactuals, and another one will ask the others.
         alone: True if no epoch belongs before this one, so that nothing confirms it.
         guessing: 0..1, how often predictions like these would be right by chance. None takes 1 / the number of classes.
         false_yes: 0..1, if an image may have several labels: how often the network says yes to a class that the image
@@ -173,7 +175,7 @@ def judge(
         said_yes = f"The network says yes to {percent(false_yes)} of the classes that an image does not hold."
     worst = _falling_class(swap)
     name = name_class(worst.label) if worst else ""
-    conclusion = _conclude(swap, points, confirmed, words, n_all or swap.n, enough, name)
+    conclusion = _conclude(swap, points, confirmed, words, n_all or swap.n, in_part, enough, name)
     found = [*_say_where(foci, named), *_say_how_sure(swap, points, confirmed, words, alone), said_yes]
     if worst is not None:
         found.append(
@@ -239,7 +241,7 @@ def _lost_most(foci: Sequence[Focus]) -> Focus | None:
 
 
 def _conclude(
-    swap: SwapTest, points: bool, confirmed: bool, words: Basis, n_all: int, enough: float, falling: str
+    swap: SwapTest, points: bool, confirmed: bool, words: Basis, n_all: int, in_part: bool, enough: float, falling: str
 ) -> str:
     """Return the judgement, the first words of the headline.
 
@@ -261,10 +263,12 @@ def _conclude(
     if min(swap.probe_accuracy, pasted) < enough:
         return "TOO EARLY, the network hardly knows the classes yet"
     if falling:
-        return f"UNCLEAR, the class {falling!r} alone falls {words.of_other_class}"
+        return "UNCLEAR, one class falls more than the others"
     if n_all > swap.n:
         return f"{words.no_sign} in {swap.n} of {n_all} images"
-    return TOO_FEW if _is_too_wide(swap, words) else words.no_sign
+    if not _is_too_wide(swap, words):
+        return words.no_sign
+    return words.no_sign_yet if in_part else TOO_FEW
 
 
 def _falling_class(swap: SwapTest) -> ClassGap | None:

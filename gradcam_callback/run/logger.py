@@ -217,6 +217,7 @@ class RunLogger:
             confirmed,
             answers.basis,
             answers.n_all,
+            answers.in_part,
             standalone,
             answers.guessing,
             false_yes,
