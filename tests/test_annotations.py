@@ -268,11 +268,10 @@ def pose(*seen, points=BODY):
 
 
 @pytest.mark.parametrize("n", range(1, 10))
-@pytest.mark.parametrize("seen", [(2,), (2, 1), (0, 2), (1, 1, 2)])
+@pytest.mark.parametrize("seen", [(2,), (2, 1), (0, 2), (2, 1, 1)])
 def test_key_points_of_yolo_with_their_visibility_leave_the_box(lion, n, seen):
     write_yolo(lion, pose(*seen, points=BODY[:n]))
-    if n % 2 or 2 in (seen * 9)[:n]:
-        assert torch.equal(mask_of(lion), box(15, 10, 45, 30)) and read(lion).has_box_masks
+    assert torch.equal(mask_of(lion), box(15, 10, 45, 30)) and read(lion).has_box_masks
 
 
 @pytest.mark.parametrize("seed", range(10))

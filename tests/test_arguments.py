@@ -129,7 +129,7 @@ def test_other_wrong_values_are_refused_in_words(make, message):
 
 @pytest.mark.parametrize("masks", [True, False, 1, "", "Auto", IMAGES[:, 0] > 0, [None] * 3, {"0": None}])
 def test_masks_are_given_to_a_dataset_or_a_folder_in_their_own_places(masks, tmp_path):
-    """What is no word would be ignored, so that no image had a mask."""
+    """Refuse what is no word. It would be ignored, so that no image had a mask."""
     expected = "Expected `masks` to be None or 'auto', but got .* Give each mask in its item, as .image, label, mask."
     with pytest.raises(ValueError, match=expected):
         ProbeSet.from_dataset(STORED, masks=masks)

@@ -90,7 +90,7 @@ def test_a_network_that_does_not_is_not(fit, toys):
 
 @pytest.mark.parametrize("classes", [[0], [0, 1, 2]])
 def test_outputs_that_are_not_finite_are_no_answers_and_confirm_nothing(fit, toys, tmp_path, classes):
-    """Of an epoch with such outputs nothing is said, also if they are those of some images only."""
+    """Nothing is said of an epoch with such outputs, also if they are those of some images only."""
     network, callback, said = Breaks(toys), watch(toys, views=("overview", "counterfactuals")), []
     network.classes = classes
 

@@ -166,7 +166,7 @@ def test_what_is_right_by_chance_is_no_knowledge(guessing, accuracy, knows):
 
 
 def test_one_class_of_many_that_falls_is_named_and_not_acquitted():
-    """Of sixteen classes of four images, one needs its own background: this moves the gap by six points only."""
+    """One of sixteen classes needs its own background. This moves the gap by six points only."""
     n = 64
     labels, images = torch.arange(n) % 16, torch.arange(n)
     same, other = Swaps(images, (images + 16) % n), Swaps(images, (images + 1) % n)

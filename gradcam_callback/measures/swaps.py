@@ -143,7 +143,7 @@ def _gap_of_class(control: _Answers, swapped: _Answers, labels: Tensor, label: i
         return None
     low, _ = _estimate(control, swapped, objects).interval
     same, other = (float(answers.accuracy[objects].mean()) for answers in (control, swapped))
-    return ClassGap(int(label), same, other, low)
+    return ClassGap(label, same, other, low)
 
 
 class _Answers:

@@ -256,11 +256,10 @@ def _conclude(
     if _is_reversed(swap, words):
         return f"UNCLEAR, the network is right more often {words.of_other_class}"
     # Near the accuracy of guessing there is nothing to lose, so the absence of a gap means nothing.
-    loses_by_pasting = swap.pasting_cost is not None and swap.pasting_cost > LARGE_COST
-    if swap.control_accuracy is not None and swap.control_accuracy < enough <= swap.probe_accuracy and loses_by_pasting:
-        return f"UNCLEAR, since {words.pasting[0].lower()}{words.pasting[1:]} confuses the network"
     pasted = swap.probe_accuracy if swap.control_accuracy is None else swap.control_accuracy
     if min(swap.probe_accuracy, pasted) < enough:
+        if swap.probe_accuracy >= enough and (swap.pasting_cost or 0.0) > LARGE_COST:
+            return f"UNCLEAR, since {words.pasting[0].lower()}{words.pasting[1:]} confuses the network"
         return "TOO EARLY, the network hardly knows the classes yet"
     if falling:
         return "UNCLEAR, one class falls more than the others"

@@ -258,16 +258,16 @@ class Interventions:
             places[name], order = asked.sort()
             logits[name] = torch.cat(found)[order] if found else torch.empty(0, 1)
             labels = self.probe.labels[self.numbers_of(name)[places[name]]]
-            right[name] = is_correct(logits[name], labels, self.probe.multi_label) if found else labels.bool()
+            right[name] = is_correct(logits[name], labels, self.probe.multi_label) if found else labels.double()
+        # Of the verdict set as it is. NaN and -1 stand for an image that was not asked.
         unchanged = torch.full((len(self.probe),), math.nan, dtype=torch.float64)
         predicted = torch.full((len(self.probe),), -1)
-        own_labels = self.probe.labels[: self.n_watched]
-        unchanged[: self.n_watched] = is_correct(watched, own_labels, self.probe.multi_label).double()
+        own = self.probe.labels[: self.n_watched]
+        unchanged[: self.n_watched] = is_correct(watched, own, self.probe.multi_label)
         predicted[: self.n_watched] = predicted_class(watched)
         if UNCHANGED in self.sets and len(places[UNCHANGED]):
             others = self.numbers_of(UNCHANGED)[places[UNCHANGED]]
-            unchanged[others] = right[UNCHANGED].double()
-            predicted[others] = predicted_class(logits[UNCHANGED])
+            unchanged[others], predicted[others] = right[UNCHANGED], predicted_class(logits[UNCHANGED])
         own = unchanged[self.numbers] if len(self.numbers) else unchanged[self.probe.has_mask]
         n_asked = int(own.isfinite().sum())
         accuracy = float(own.nanmean() if n_asked else unchanged.nanmean())
