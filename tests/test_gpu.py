@@ -3,6 +3,7 @@
 import gc
 import subprocess
 import sys
+import warnings
 
 import pytest
 import torch
@@ -79,12 +80,27 @@ def test_if_the_memory_of_the_gpu_runs_out_chunks_become_smaller():
     try:
         # A forward and a backward of 64 images of 224 px through the thin network take more than this.
         torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 300e6) / total)
-        with pytest.warns(GradCAMWarning, match="ran out of memory with 64 images per chunk"):
+        # How often the chunks are halved depends on what cuDNN takes.
+        with pytest.warns(GradCAMWarning, match=r"ran out of memory with \d+ images per chunk") as caught:
             found = GradCAM(model, chunk_size=64)(images, 1)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
+    assert "with 64 images" in str(caught[0].message)
     for name, raw in found.maps.items():
         assert_close(raw, expected.maps[name])
+
+
+@pytest.mark.parametrize("targets", [None, 1, [0, 1, 2, 0, 1], "contrast"])
+def test_the_processor_does_not_wait_for_the_gpu_in_a_map(thin, targets):
+    cam, images = GradCAM(thin.cuda()), IMAGES.cuda()
+    cam(images, targets)  # sets up cuDNN
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Synchronization debug mode is a prototype")
+            torch.cuda.set_sync_debug_mode("error")
+        cam(images, targets)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_what_is_kept_of_frozen_blocks_changes_no_bit(thin, deterministic):
@@ -126,8 +142,10 @@ def test_the_callback_leaves_no_memory_on_the_gpu(fit, probe):
         module, callbacks = ThinVGG(len(CLASSES)), [GradCAMCallback(probe)] if watches else []
         fit(module, *callbacks, accelerator="gpu", deterministic=True)
         module.cpu()
+        del module, callbacks
+        gc.collect()
         left.append(torch.cuda.memory_allocated())
-    assert left[2] == left[1]
+    assert left[2] <= left[1]
 
 
 @pytest.mark.parametrize("make", ["", "probe = ProbeSet.from_dataset(Toys(18, bias=1.0, seed=0, size=64), 1);"])

@@ -46,27 +46,30 @@ def backward_to_maps(
         ``activations.by_layer``.
     """
     by_layer = activations.by_layer
-    maps = {name: _empty_map(reshape(activation.detach())) for name, activation in by_layer.items()}
+    maps: dict[str, Tensor] = {}
 
     # Each gradient becomes a map as soon as it arrives, so that only one gradient is held in memory.
     def reduce_to_map(name: str, gradient: Tensor | None) -> None:
         if gradient is None:  # behind an operation that has no gradient, such as a quantised layer
             return
-        dtype = maps[name].dtype
         # Autocast is for the model; the formula itself runs in full precision.
         with torch.autocast(gradient.device.type, enabled=False):
             activation = reshape(by_layer.pop(name).detach())
+            dtype = _dtype_of_map(activation)
             maps[name] = method(activation.to(dtype), reshape(gradient).to(dtype)).relu()
 
     for name, activation in by_layer.items():
         activation.register_hook(partial(reduce_to_map, name))
-    # A layer without influence on the scores is unused: its hook is not called, and its map stays zeros.
     torch.autograd.grad(root.at, activations.leaves, root.gradient, allow_unused=True)
-    return maps
+    # A layer without influence on the scores is unused: its hook was not called.
+    return maps | {name: _empty_map(reshape(activation.detach())) for name, activation in by_layer.items()}
 
 
 def _empty_map(activation: Tensor) -> Tensor:
-    """Return zeros ``(N, h, w)``: float64 for a float64 activation, else float32."""
+    """Return zeros ``(N, h, w)``."""
     n, _, h, w = activation.shape
-    dtype = torch.float64 if activation.dtype == torch.float64 else torch.float32
-    return torch.zeros(n, h, w, dtype=dtype, device=activation.device)
+    return activation.new_zeros((n, h, w), dtype=_dtype_of_map(activation))
+
+
+def _dtype_of_map(activation: Tensor) -> torch.dtype:
+    return torch.float64 if activation.dtype == torch.float64 else torch.float32

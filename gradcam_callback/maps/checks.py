@@ -116,7 +116,7 @@ def check_targets(targets: Tensor, k: int) -> None:
         MapError: some are not.
     """
     n_classes = max(k, 2)
-    outside = sorted({int(target) for target in targets if not 0 <= int(target) < n_classes})
+    outside = targets[(targets < 0) | (targets >= n_classes)].unique().tolist()
     if outside:
         raise MapError(
             f"Expected `targets` to be classes from 0 to {n_classes - 1} (the model returns {k} "
@@ -126,7 +126,7 @@ def check_targets(targets: Tensor, k: int) -> None:
 
 
 def targets_per_image(targets: int | Sequence[int] | Tensor | None, n: int) -> Tensor | None:
-    """Return one target per image, ``(n,)`` int64; None stays None.
+    """Return one target per image, ``(n,)`` int64 on the CPU; None stays None.
 
     Raises:
         MapError: the targets are not integers, or neither one nor ``n``.
@@ -135,7 +135,7 @@ def targets_per_image(targets: int | Sequence[int] | Tensor | None, n: int) -> T
         return None
     # A clone, as autograd refuses tensors that were made under inference_mode.
     try:
-        given = torch.as_tensor(targets).clone()
+        given = torch.as_tensor(targets).clone().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
         raise MapError(
             f"Expected `targets` to be class indices, one or one per image, but got {type(targets).__name__} "
@@ -151,7 +151,7 @@ def targets_per_image(targets: int | Sequence[int] | Tensor | None, n: int) -> T
             f"Expected `targets` to be one integer or one per image ({n}), but got shape {tuple(given.shape)}. Pass a "
             "single integer to explain the same class in all images."
         )
-    return given.long().expand(n)
+    return given.long().expand(n).contiguous()
 
 
 def describe(value: object) -> str:

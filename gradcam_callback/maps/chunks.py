@@ -38,6 +38,8 @@ def compute_in_chunks(compute: Callable[[slice], list[Tensor]], images: Tensor, 
                 raise
             size = count // 2
         else:
+            if count == len(images):
+                return rows
             # One tensor for all chunks: small results between the large temporary tensors of each chunk would leave
             # holes in the heap, which are too small for later chunks.
             results = results or [part.new_empty((len(images), *part.shape[1:])) for part in rows]

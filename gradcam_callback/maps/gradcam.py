@@ -318,12 +318,13 @@ class GradCAM:
             raise self._refuse_unreached(list(activations.by_layer))
         self._warn_unreached(list(activations.by_layer))
         self._warn_repeated(activations.repeated)
-        nonfinite = ~logits.isfinite().all(dim=1)
-        for name, raw in maps.items():
-            # Other logits may be infinite; only the score of the target class makes a map meaningless.
-            meaningless = ~(raw.isfinite().flatten(1).all(dim=1) & scores.isfinite())
-            maps[name] = raw.masked_fill(meaningless[:, None, None], 0.0)
-            nonfinite |= meaningless
+        # The maximum of a map is NaN or infinite if any value of the map is.
+        peaks = torch.stack([raw.amax(dim=(1, 2)) for raw in maps.values()])
+        # Other logits may be infinite; only the score of the target class makes a map meaningless.
+        meaningless = ~(peaks.isfinite() & scores.isfinite())
+        for raw, images_without in zip(maps.values(), meaningless[:, :, None, None], strict=True):
+            raw.masked_fill_(images_without, 0.0)
+        nonfinite = meaningless.any(dim=0) | ~logits.isfinite().all(dim=1)
         return [logits.detach(), classes, nonfinite, *(maps[layer.name] for layer in self.layers)]
 
     def _start_at_logits(

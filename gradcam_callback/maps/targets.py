@@ -26,7 +26,7 @@ class Contrast:
     The idea is that of Finer-CAM (Zhang et al. 2025, arXiv 2501.11309), which compares a class with those most alike.
 
     Attributes:
-        classes: ``(N,)`` int64; None takes the predicted class of each image.
+        classes: ``(N,)`` int64 on the CPU; None takes the predicted class of each image.
     """
 
     classes: Tensor | None = None
@@ -37,7 +37,7 @@ ReadTargets = Tensor | Contrast | ScoreFunction | None
 
 
 def read_targets(targets: Targets | Contrast, n: int) -> ReadTargets:
-    """Check the targets of ``n`` images, and bring class indices into the form ``(n,)`` int64.
+    """Check the targets of ``n`` images, and bring class indices into the form ``(n,)`` int64 on the CPU.
 
     Raises:
         MapError: another type, or neither one nor ``n`` of them.
@@ -70,7 +70,7 @@ def select_scores(logits: Tensor, targets: Tensor | Contrast | None) -> tuple[Te
 
     Args:
         logits: ``(N, K)``. A single logit is the score of class 1, and minus the logit that of class 0.
-        targets: ``(N,)`` int64, or `Contrast`; None takes the predicted class.
+        targets: ``(N,)`` int64 on the CPU, or `Contrast`; None takes the predicted class.
 
     Returns:
         ``(N,)``, and ``(N,)`` int64.
@@ -78,9 +78,13 @@ def select_scores(logits: Tensor, targets: Tensor | Contrast | None) -> tuple[Te
     Raises:
         MapError: a class outside the logits.
     """
-    classes = targets.classes if isinstance(targets, Contrast) else targets
-    classes = predicted_class(logits) if classes is None else classes.to(logits.device)
-    check_targets(classes, logits.shape[1])
+    given = targets.classes if isinstance(targets, Contrast) else targets
+    if given is None:
+        classes = predicted_class(logits)
+    else:
+        check_targets(given, logits.shape[1])
+        # To wait for the GPU here, it would have to finish the forward pass before it hears of the backward pass.
+        classes = given.to(logits.device, non_blocking=logits.is_cuda)
     if logits.shape[1] == 1:
         # Only one score of two classes is known, so it is its own contrast.
         return logits[:, 0] * (2 * classes - 1), classes
