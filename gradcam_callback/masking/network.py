@@ -8,15 +8,10 @@ import numpy as np
 from PIL import Image
 
 from gradcam_callback.masking.mask_files import Mask
-from gradcam_callback.saliency import Proposal, SaliencyNetwork
+from gradcam_callback.saliency import Box, Proposal, SaliencyNetwork, enlarge_box, propose_in_box
 
-# People drag close to the object, or a little inside of it. The mask may leave the box by this share of its sides. The
-# network sees more, so that the object stands out from something: on toys, this raised the IoU from 0.92 to 0.96.
-_MARGIN, _SEEN = 0.1, 0.25
-_INSIDE = 0.5
-
-# Left, top, right and bottom in pixels of the photograph as it is shown.
-Box = tuple[float, float, float, float]
+# People drag close to the object, or a little inside of it. The mask may leave the box by this share of its sides.
+_MARGIN = 0.1
 
 
 class LazyNetwork:
@@ -51,29 +46,7 @@ class LazyNetwork:
             ValueError: the box holds no pixel of the photograph.
         """
         self.load()
+        left, top, right, bottom = enlarge_box(box, 0 if self._network is None else _MARGIN, photograph)
         mask = np.zeros((photograph.height, photograph.width), bool)
-        if self._network is None:
-            left, top, right, bottom = _clip(photograph, box, 0)
-            mask[top:bottom, left:right] = True
-            return mask
-        left, top, right, bottom = seen = _clip(photograph, box, _SEEN)
-        mask[top:bottom, left:right] = self._network.saliency(photograph.crop(seen)) > _INSIDE
-        left, top, right, bottom = _clip(photograph, box, _MARGIN)
-        kept = np.zeros_like(mask)
-        kept[top:bottom, left:right] = mask[top:bottom, left:right]
-        return kept
-
-
-def _clip(photograph: Image.Image, box: Box, margin: float) -> tuple[int, int, int, int]:
-    """Return a box that is enlarged by a share of its sides, in whole pixels of the photograph."""
-    left, top, right, bottom = box
-    wider, higher = margin * (right - left), margin * (bottom - top)
-    inside = (
-        max(0, round(left - wider)),
-        max(0, round(top - higher)),
-        min(photograph.width, round(right + wider)),
-        min(photograph.height, round(bottom + higher)),
-    )
-    if inside[0] >= inside[2] or inside[1] >= inside[3]:
-        raise ValueError(f"Expected a box on the photograph, but got {box}. Drag it around the object.")
-    return inside
+        mask[top:bottom, left:right] = True
+        return mask if self._network is None else mask & propose_in_box(self._network, photograph, box).mask.numpy()
