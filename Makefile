@@ -55,7 +55,7 @@ reliability: $(VENV)/.test
 	$(RUN) benchmarks/reliability.py kill --tries 60 --write docs/reliability.md
 	$(RUN) benchmarks/reliability.py leak --epochs 500 --write docs/reliability.md
 
-# Check style, types, the imports between the wings, and the docs. pre-commit runs the same.
+# Check style, types, the imports between the sub-packages, and the docs. pre-commit runs the same.
 check: $(VENV)/.test docs
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .

@@ -83,12 +83,12 @@ def measure(folder: Path) -> Iterator[str]:
     if not sources:
         raise SystemExit(f"Expected a folder of Python files, but {str(folder)!r} has none. Correct the path.")
     trees = {path: ast.parse(source) for path, source in sources.items()}
-    wings = Counter(path.parts[0] if len(path.parts) > 1 else "(root)" for path in sources)
+    packages = Counter(path.parts[0] if len(path.parts) > 1 else "(root)" for path in sources)
     n_lines = {path: len(source.splitlines()) for path, source in sources.items()}
     file = max(sources, key=n_lines.__getitem__)
     found = [(path, function) for path, tree in trees.items() for function in functions(tree)]
     yield f"{folder}: {len(sources)} files, {sum(n_lines.values())} lines, {len(found)} functions"
-    yield "files by wing: " + ", ".join(f"{wing} {count}" for wing, count in sorted(wings.items()))
+    yield "files by sub-package: " + ", ".join(f"{name} {count}" for name, count in sorted(packages.items()))
     yield f"longest file: {file}, {n_lines[file]} lines"
     if found:
         path, longest = max(found, key=lambda pair: (pair[1].end_lineno or 0) - pair[1].lineno)

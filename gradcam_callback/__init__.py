@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 # Where each name is defined. A name is loaded at its first use, so that GradCAM alone does not load Lightning.
-_WINGS = {
+_NAMES = {
     "callback": ["GradCAMCallback"],
     "drawing": ["Style", "overlay"],
     "exceptions": ["GradCAMWarning", "ShortcutWarning", "UserCodeError"],
@@ -70,7 +70,7 @@ _WINGS = {
     "offline": ["find_checkpoints", "watch_checkpoints", "write_report"],
     "probes": ["ProbeSet"],
 }
-_HOME = {name: wing for wing, names in _WINGS.items() for name in names}
+_HOME = {name: package for package, names in _NAMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""An encoded image, which the wing `drawing` makes and the wing `writers` stores."""
+"""An encoded image, which the sub-package `drawing` makes and the sub-package `writers` stores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The package is cut into wings, what each may import is fixed, and the public names are those that are meant."""
+"""The package is cut into sub-packages, what each may import is fixed, and the public names are the meant ones."""
 
 import ast
 import re
@@ -14,8 +14,8 @@ import gradcam_callback
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "gradcam_callback"
 LEAVES = {"maps", "probes", "measures", "drawing", "writers"}
-# Files that every wing may import, since they import nothing of the package themselves.
-SHARED = {"encoded_image", "exceptions", "formatting", "layer_names", "random_state"}
+# Files that every sub-package may import, since they import nothing of the package themselves.
+SHARED = {"encoded_image", "exceptions", "formatting", "layer_names", "random_state", "whole_file"}
 MAY_IMPORT = {
     **dict.fromkeys(SHARED, set()),
     **dict.fromkeys(LEAVES, SHARED),
@@ -39,7 +39,7 @@ def name_of(path):
 
 
 def place_of(path):
-    """The wing that a file lies in, or the file itself at the root."""
+    """The sub-package that a file lies in, or the file itself at the root."""
     first = path.relative_to(PACKAGE).parts[0]
     return first.removesuffix(".py")
 
@@ -54,7 +54,7 @@ def imports(path):
 
 
 def own_imports(path):
-    """The same of this package: the wing or file, the module inside it, and the name."""
+    """The same of this package: the sub-package or file, the module inside it, and the name."""
     for module, name in imports(path):
         if module == "gradcam_callback":
             yield name, None, None
@@ -82,8 +82,8 @@ def test_the_plugin_imports_tensorboard_and_the_standard_library_only(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_a_wing_is_used_by_what_it_exports(path):
-    """A name of another wing comes from the wing itself, whose `__all__` has it; only `run.tags` is a list of names."""
+def test_a_sub_package_is_used_by_what_it_exports(path):
+    """A name of another sub-package comes from its `__all__`; only `run.tags` is a list of names."""
     for place, inside, name in own_imports(path):
         if place == place_of(path) or place in SHARED or name is None:
             continue
@@ -120,11 +120,11 @@ def test_few_files_know_lightning_and_drawing_knows_no_torch(path):
     assert place_of(path) not in {"drawing", *SHARED - {"random_state"}} or "torch" not in roots
 
 
-@pytest.mark.parametrize("wing", sorted(LEAVES | {"masking", "run", "trainers", "offline"}))
-def test_a_wing_says_in_a_few_lines_what_lives_there(wing):
-    tree = ast.parse((PACKAGE / wing / "__init__.py").read_text())
+@pytest.mark.parametrize("name", sorted(LEAVES | {"masking", "run", "trainers", "offline"}))
+def test_a_sub_package_says_in_a_few_lines_what_lives_there(name):
+    tree = ast.parse((PACKAGE / name / "__init__.py").read_text())
     assert 2 <= len(ast.get_docstring(tree).splitlines()) <= 6
-    module = __import__(f"gradcam_callback.{wing}", fromlist=["__all__"])
+    module = __import__(f"gradcam_callback.{name}", fromlist=["__all__"])
     assert module.__all__ == sorted(module.__all__)
     assert all(hasattr(module, name) for name in module.__all__)
 

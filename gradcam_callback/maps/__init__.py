@@ -1,7 +1,7 @@
 """Grad-CAM maps of any layer of a model, from one forward and one backward pass.
 
 `GradCAM` computes the maps, `resolve_layers` finds the layers, and the reshapes turn other outputs into
-``(N, C, h, w)``. This wing loads neither Lightning nor matplotlib.
+``(N, C, h, w)``. This sub-package loads neither Lightning nor matplotlib.
 """
 
 # The formulas stay in maps.methods: a function `gradcam` here would hide the module of the same name.

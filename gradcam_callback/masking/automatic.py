@@ -11,7 +11,7 @@ from PIL import Image
 
 from gradcam_callback.drawing import InputImage, MaskCell, encode_jpeg, mask_sheet
 from gradcam_callback.masking.by_hand import conclude
-from gradcam_callback.masking.photographs import write_whole
+from gradcam_callback.masking.photographs import write_file
 from gradcam_callback.masking.pixels import SMALL, pad_to_square
 from gradcam_callback.masking.session import Session, Status
 
@@ -63,7 +63,7 @@ def mask_automatically(folder: Path) -> Iterator[str]:
         shown = f"; the first {len(cells)} are shown" if _MOST_CELLS == len(cells) < n_new else ""
         note = f"bright: the mask; {accepted} of {n_new} are used{shown}; look for wrong ones"
         sheet = mask_sheet("Automatic masks", note, sorted(cells, key=lambda cell: cell.doubt is None))
-        write_whole(sheet_path, encode_jpeg(sheet, _QUALITY).data)
+        write_file(sheet_path, encode_jpeg(sheet, _QUALITY).data)
         yield f"Look at them{shown}: {sheet_path}"
     yield conclude(session)
 

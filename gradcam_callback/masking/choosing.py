@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from gradcam_callback.masking.photographs import list_classes, list_pairs, write_whole
+from gradcam_callback.masking.photographs import list_classes, list_pairs, write_file
 from gradcam_callback.probes import NAME_FILES, Photograph
 
 
@@ -69,4 +69,4 @@ def _copy(paths: Iterable[Path], target: Path) -> None:
     """Copy those of some files that exist. A file that is there is left as it is."""
     for path in paths:
         if path.is_file() and not (target / path.name).exists():
-            write_whole(target / path.name, path.read_bytes())
+            write_file(target / path.name, path.read_bytes())

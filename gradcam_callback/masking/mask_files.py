@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from gradcam_callback.masking.photographs import Photograph, write_whole
+from gradcam_callback.masking.photographs import Photograph, write_file
 from gradcam_callback.probes import from_image
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -88,5 +88,5 @@ class Record:
         keys = self._keys | {photograph.key} if shows_nothing else self._keys - {photograph.key}
         if keys != self._keys:
             text = json.dumps({_NO_OBJECT: sorted(keys)}, indent=1, ensure_ascii=False)
-            write_whole(self._path, text.encode())
+            write_file(self._path, text.encode())
             self._keys = keys

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from gradcam_callback import probes
 from gradcam_callback.probes import MASK_SUFFIX, PHOTOGRAPH_SUFFIXES, list_visible, pair_files, read_marked
+from gradcam_callback.whole_file import write_whole
 
 
 class Photograph(NamedTuple):
@@ -77,24 +77,14 @@ def list_pairs(folder: Path) -> list[probes.Photograph]:
     return pair_files([path for path in list_visible(folder) if not path.is_dir()])
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes) -> None:
     """Write a file whole or not at all.
 
     Raises:
         OSError: it could not be written, and is as it was. The message is a sentence.
     """
-    # Hidden, so that no reader of the folder takes it for an image while it grows.
-    partial = path.with_name(f".masks-{os.urandom(6).hex()}.part")
     try:
-        try:
-            with open(partial, "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        except OSError:
-            partial.unlink(missing_ok=True)
-            raise
+        write_whole(path, data, synced=True)
     except OSError as error:
         raise OSError(
             f"Cannot write {str(path)!r} ({error.strerror or error}). Nothing was changed. Make the folder writable, "

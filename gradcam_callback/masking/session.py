@@ -13,7 +13,7 @@ from PIL import Image
 
 from gradcam_callback.masking.mask_files import Mask, Record, decode_mask, encode_mask
 from gradcam_callback.masking.network import LazyNetwork
-from gradcam_callback.masking.photographs import list_photographs, remove, write_whole
+from gradcam_callback.masking.photographs import list_photographs, remove, write_file
 from gradcam_callback.probes import cut_out, open_image
 
 # How many photographs stay decoded: that on the page, and one or two that the background is at.
@@ -272,7 +272,7 @@ class Session:
         if shows_nothing:
             self._record.set(photograph, True)
         if mask is not None:
-            write_whole(photograph.mask_path, mask)
+            write_file(photograph.mask_path, mask)
         else:
             remove(photograph.mask_path)
         if not shows_nothing:

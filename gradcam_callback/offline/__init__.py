@@ -1,6 +1,6 @@
 """Work on files, without a training: checkpoints, photographs and logged runs.
 
-``python -m gradcam_callback`` is made of this wing.
+``python -m gradcam_callback`` is made of this sub-package.
 """
 
 from gradcam_callback.offline.checkpoints import (

@@ -1,6 +1,6 @@
 """A run: evaluate the network on the probe set again and again, and log what is found.
 
-This wing ties the leaves together. It knows tags, state and images of a run, but neither Lightning nor files.
+This sub-package ties the leaves together. It knows tags, state and images of a run, but neither Lightning nor files.
 """
 
 from gradcam_callback.run import tags
@@ -17,10 +17,10 @@ from gradcam_callback.run.evaluate import (
     check_target,
     choose_check,
 )
+from gradcam_callback.run.identity import closest_keys, identify
 from gradcam_callback.run.logger import RunLogger
 from gradcam_callback.run.memory import Memory
 from gradcam_callback.run.session import Session, warn_lost
-from gradcam_callback.run.signature import closest_keys, identify
 from gradcam_callback.run.state import RunState, epoch_heading
 from gradcam_callback.run.tags import Tags
 

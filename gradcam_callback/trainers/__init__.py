@@ -1,6 +1,6 @@
 """All that is read from a Lightning Trainer, or set in it: loggers, data, monitors, stages and states.
 
-Only this wing, the callback and `offline.checkpoints` know Lightning.
+Only this sub-package, the callback and `offline.checkpoints` know Lightning.
 """
 
 from gradcam_callback.trainers.data import find_difference

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from gradcam_callback.encoded_image import EncodedImage
+from gradcam_callback.whole_file import write_whole
 from gradcam_callback.writers.base import Entry, RunStart, image_path
 
 # The files of a run.
@@ -83,17 +84,10 @@ class FolderWriter:
     def flush(self) -> None: ...
 
     def _write(self, name: str, content: bytes) -> None:
-        """Write a whole file, or leave the file that was there before."""
         path = self.folder / name
-        partial = path.with_name(".partial")
         # Somebody may have deleted the folder in the meantime.
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            partial.write_bytes(content)
-            partial.replace(path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+        write_whole(path, content)
 
 
 def holds_run(folder: Path) -> bool:
