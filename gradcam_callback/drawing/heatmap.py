@@ -13,6 +13,8 @@ from typing import Any
 import matplotlib
 import numpy as np
 
+from gradcam_callback.cells import overlap
+
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 Map = np.ndarray[Any, np.dtype[Any]]
 
@@ -98,14 +100,12 @@ def _resampling_weights(cells: int, pixels: int, smooth: bool) -> Map:
         distance = np.abs(centres.clip(0, cells - 1)[:, None] - np.arange(cells))
         interpolated: Map = np.maximum(1 - distance, 0).astype(np.float32)
         return interpolated
-    edges = np.arange(pixels + 1) * cells / pixels
-    covered = np.minimum(edges[1:, None], np.arange(1, cells + 1)) - np.maximum(edges[:-1, None], np.arange(cells))
-    if pixels > cells and not smooth:
+    shares = overlap(pixels, cells)
+    if pixels > cells:
         # A pixel on the border of two cells takes the colour of the cell that it covers more of.
-        nearest: Map = np.eye(cells, dtype=np.float32)[covered.argmax(axis=1)]
+        nearest: Map = np.eye(cells, dtype=np.float32)[shares.argmax(axis=1)]
         return nearest
-    shares: Map = (covered.clip(min=0) * pixels / cells).astype(np.float32)
-    return shares
+    return shares.astype(np.float32)
 
 
 def _levels(values: Map) -> Pixels:

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from gradcam_callback.cells import overlap
+
 
 def relevance_mass(maps: Tensor, masks: Tensor) -> Tensor:
     """Compute the share of each map's mass that lies on its mask.
@@ -311,18 +313,9 @@ def coverage(masks: Tensor, height: int, width: int) -> Tensor:
         cell = (masks.shape[1] // height, masks.shape[2] // width)
         pixels = functional.avg_pool2d(masks[:, None].float(), cell, divisor_override=1)[:, 0]
         return pixels.double() / math.prod(cell)
-    rows = _overlap(height, masks.shape[1]).to(masks.device)
-    columns = _overlap(width, masks.shape[2]).to(masks.device)
+    rows = torch.from_numpy(overlap(height, masks.shape[1])).to(masks.device)
+    columns = torch.from_numpy(overlap(width, masks.shape[2])).to(masks.device)
     return rows @ masks.double() @ columns.T
-
-
-def _overlap(cells: int, pixels: int) -> Tensor:
-    """Compute the share of each cell's length that each pixel takes: ``(cells, pixels)``, rows sum to 1."""
-    # In units of a pixel: cell i reaches from edges[i] to edges[i + 1], and pixel j from j to j + 1.
-    edges = torch.arange(cells + 1, dtype=torch.float64) * pixels / cells
-    left = torch.arange(pixels, dtype=torch.float64)
-    shared = torch.minimum(edges[1:, None], left + 1) - torch.maximum(edges[:-1, None], left)
-    return shared.clamp(min=0) * cells / pixels
 
 
 def _scaled(maps: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ class CheckpointResult:
         checkpoint: the file.
         layer: the deepest of the chosen layers.
         entry: ``"epoch"``, ``"step"``, and every scalar under its tag.
-        verdict: None without masks.
+        verdict: None without labels.
     """
 
     checkpoint: Checkpoint
