@@ -16,7 +16,7 @@ import torch
 
 # Whoever changes what belongs to the whole process holds this lock until it is restored: the random state, warnings,
 # checkpointing, the compiler, the handler of Ctrl-C. Two threads at once would leave what one of them had set.
-TURNS = threading.RLock()
+PROCESS_LOCK = threading.RLock()
 # How deep generators and others are looked for, as in dataset.augment.steps[0].rng, and in lists of what length.
 DEPTH, MOST_VALUES = 6, 64
 _GENERATORS = (torch.Generator, random.Random, np.random.RandomState, np.random.Generator)
@@ -29,7 +29,7 @@ _ELSEWHERE = ("pytorch_lightning.", "lightning.", "lightning_fabric.", "torch.nn
 @contextmanager
 def preserved_random_state() -> Iterator[None]:
     """Restore the random state of Python, NumPy and torch (CPU, CUDA and Apple's GPU) at the end of the block."""
-    with TURNS:
+    with PROCESS_LOCK:
         python_state, numpy_state = random.getstate(), np.random.get_state()
         # fork_rng knows CUDA only.
         apple_state = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None

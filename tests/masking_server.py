@@ -12,14 +12,14 @@ from PIL import Image, ImageDraw
 
 from gradcam_callback.masking.background import Background
 from gradcam_callback.masking.server import Server
-from gradcam_callback.masking.session import Session
+from gradcam_callback.masking.session import MaskingSession
 from gradcam_callback.saliency import judge_proposal
 
 
 @contextlib.contextmanager
 def serving(folder):
     """The session and the server of a folder, until the block ends."""
-    session = Session(folder)
+    session = MaskingSession(folder)
     with Background(session) as background:
         server = Server(session, background)
         thread = threading.Thread(target=server.run)

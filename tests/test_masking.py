@@ -29,15 +29,15 @@ from gradcam_callback import ProbeSet
 from gradcam_callback.__main__ import main
 from gradcam_callback.masking import automatic, copy_photographs
 from gradcam_callback.masking.automatic import SHEET
+from gradcam_callback.masking.lazy_network import LazyNetwork
 from gradcam_callback.masking.mask_files import RECORD
-from gradcam_callback.masking.network import LazyNetwork
 from gradcam_callback.masking.photographs import list_photographs
 
 
 @pytest.fixture
 def bright(monkeypatch):
     network = Bright()
-    monkeypatch.setattr("gradcam_callback.masking.network.SaliencyNetwork", network)
+    monkeypatch.setattr("gradcam_callback.masking.lazy_network.SaliencyNetwork", network)
     return network
 
 

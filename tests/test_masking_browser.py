@@ -104,7 +104,7 @@ class Bright:
 
 @pytest.fixture
 def bright(monkeypatch):
-    monkeypatch.setattr("gradcam_callback.masking.network.SaliencyNetwork", Bright)
+    monkeypatch.setattr("gradcam_callback.masking.lazy_network.SaliencyNetwork", Bright)
 
 
 def white_box(path, box=(20, 10, 50, 40)):
@@ -232,7 +232,7 @@ def test_without_the_network_box_and_brush_remain(person, monkeypatch, tmp_path)
     def missing():
         raise ImportError("Install onnxruntime.")
 
-    monkeypatch.setattr("gradcam_callback.masking.network.SaliencyNetwork", missing)
+    monkeypatch.setattr("gradcam_callback.masking.lazy_network.SaliencyNetwork", missing)
     path = white_box(tmp_path / "a.png")
     with serving(tmp_path) as (_, server):
         person.look(server)

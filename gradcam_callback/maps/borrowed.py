@@ -17,7 +17,7 @@ import torch.utils.checkpoint
 from torch import Tensor, nn
 
 from gradcam_callback.maps.support import hookable_modules
-from gradcam_callback.random_state import TURNS, preserved_generators, preserved_random_state
+from gradcam_callback.random_state import PROCESS_LOCK, preserved_generators, preserved_random_state
 
 
 class _Interrupt:
@@ -252,7 +252,7 @@ def borrowed(model: nn.Module, autocast: torch.dtype | None = None) -> Iterator[
         autocast: the dtype of autocast in the block; None turns autocast off.
     """
     # The lock comes first: a thread that waits for its turn has changed nothing yet, and Ctrl-C may end the wait.
-    with TURNS, ExitStack() as stack:
+    with PROCESS_LOCK, ExitStack() as stack:
         stack.enter_context(interrupt.deferred())
         stack.enter_context(_counted())
         stack.enter_context(without_checkpointing())

@@ -13,7 +13,7 @@ from gradcam_callback.drawing import InputImage, MaskCell, encode_jpeg, mask_she
 from gradcam_callback.masking.by_hand import conclude
 from gradcam_callback.masking.photographs import write_file
 from gradcam_callback.masking.pixels import SMALL, pad_to_square
-from gradcam_callback.masking.session import Session, Status
+from gradcam_callback.masking.session import MaskingSession, Status
 
 # Hidden, so that the sheet is not taken for a photograph.
 SHEET = ".masks-sheet.jpg"
@@ -35,7 +35,7 @@ def mask_automatically(folder: Path) -> Iterator[str]:
         ValueError: the folder holds no photographs, or its names clash, or there is no network.
         OSError: the folder is none, or a file cannot be written.
     """
-    session = Session(folder)
+    session = MaskingSession(folder)
     session.network.load()
     if session.network.missing is not None:
         raise ValueError(f"Expected --auto to find the network, but there is none. {session.network.missing}")
@@ -75,7 +75,7 @@ def _next_sheet(folder: Path) -> Path:
     return next(path for path in paths if not path.exists())
 
 
-def _draw_cell(session: Session, index: int) -> MaskCell:
+def _draw_cell(session: MaskingSession, index: int) -> MaskCell:
     """Return a photograph with its proposal in a square, since all cells of a sheet have one shape."""
     photograph, mask = session.read(index), session.mask(index)
     found = np.zeros(photograph.size[::-1], bool) if mask is None else mask

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from gradcam_callback.masking.session import Session, Status
+from gradcam_callback.masking.session import MaskingSession, Status
 
 
 class Background:
@@ -13,7 +13,7 @@ class Background:
     Use it as a context manager.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: MaskingSession) -> None:
         self._session = session
         self._left = list(range(len(session)))
         self._changed = threading.Condition()

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from gradcam_callback.masking.background import Background
-from gradcam_callback.masking.session import Session, Status
+from gradcam_callback.masking.session import MaskingSession, Status
 
 # Of more photographs than this, maps take long, and a person looks at few of them.
 WATCHED = 16
@@ -25,7 +25,7 @@ def mask_by_hand(folder: Path, browser: bool = True) -> None:
         ValueError: the folder holds no photographs, or its names clash.
         OSError: the folder is none.
     """
-    session = Session(folder)
+    session = MaskingSession(folder)
     # werkzeug comes with TensorBoard. Nothing else needs it, so no other command loads it.
     from gradcam_callback.masking.server import Server
 
@@ -41,7 +41,7 @@ def mask_by_hand(folder: Path, browser: bool = True) -> None:
     print(f"\n{conclude(session)}")
 
 
-def conclude(session: Session) -> str:
+def conclude(session: MaskingSession) -> str:
     """Say how many photographs are done, and what to do next."""
     folder, nothing = session.folder, session.count(Status.NOTHING)
     said = f"{session.done} of {len(session)} photographs are done"

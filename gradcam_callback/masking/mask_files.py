@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from gradcam_callback.masking.photographs import Photograph, write_file
+from gradcam_callback.masking.photographs import PhotographToMask, write_file
 from gradcam_callback.probes import from_image
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -76,10 +76,10 @@ class Record:
                     f"({type(error).__name__}: {error}). Delete it, and mark these photographs again."
                 ) from error
 
-    def __contains__(self, photograph: Photograph) -> bool:
+    def __contains__(self, photograph: PhotographToMask) -> bool:
         return photograph.key in self._keys
 
-    def set(self, photograph: Photograph, shows_nothing: bool) -> None:
+    def set(self, photograph: PhotographToMask, shows_nothing: bool) -> None:
         """Remember if a photograph shows no object.
 
         Raises:

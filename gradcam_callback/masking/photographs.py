@@ -11,7 +11,7 @@ from gradcam_callback.probes import MASK_SUFFIX, PHOTOGRAPH_SUFFIXES, list_visib
 from gradcam_callback.whole_file import write_whole
 
 
-class Photograph(NamedTuple):
+class PhotographToMask(NamedTuple):
     """A photograph to mask.
 
     Attributes:
@@ -33,7 +33,7 @@ class Photograph(NamedTuple):
         return f"{self.class_name}/{self.path.name}" if self.class_name else self.path.name
 
 
-def list_photographs(folder: Path) -> list[Photograph]:
+def list_photographs(folder: Path) -> list[PhotographToMask]:
     """Return the photographs of a folder, which holds them itself or in one folder per class.
 
     Raises:
@@ -62,7 +62,7 @@ def list_photographs(folder: Path) -> list[Photograph]:
         )
     _refuse_shared_masks([pair.path for pair in pairs])
     return [
-        Photograph(pair.path, "" if pair.path.parent == folder else pair.path.parent.name, *_find_marks(pair))
+        PhotographToMask(pair.path, "" if pair.path.parent == folder else pair.path.parent.name, *_find_marks(pair))
         for pair in pairs
     ]
 

@@ -16,7 +16,7 @@ from gradcam_callback.masking.background import Background
 from gradcam_callback.masking.guard import Guard
 from gradcam_callback.masking.mask_files import encode_mask
 from gradcam_callback.masking.pixels import SHOWN, SMALL, draw_small, encode_photograph, fit, resize_mask
-from gradcam_callback.masking.session import Session, Status
+from gradcam_callback.masking.session import MaskingSession, Status
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -49,7 +49,7 @@ class Server:
         background: makes the proposals.
     """
 
-    def __init__(self, session: Session, background: Background) -> None:
+    def __init__(self, session: MaskingSession, background: Background) -> None:
         self._session, self._background = session, background
         self._server: BaseWSGIServer = make_server("127.0.0.1", 0, self, threaded=True, request_handler=_Quiet)
         self.port = self._server.server_port

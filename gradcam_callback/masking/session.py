@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
+from gradcam_callback.masking.lazy_network import LazyNetwork
 from gradcam_callback.masking.mask_files import Mask, Record, decode_mask, encode_mask
-from gradcam_callback.masking.network import LazyNetwork
 from gradcam_callback.masking.photographs import list_photographs, remove, write_file
 from gradcam_callback.probes import cut_out, open_image
 
@@ -58,7 +58,7 @@ class _Before(NamedTuple):
     progress: Progress
 
 
-class Session:
+class MaskingSession:
     """The masking of the photographs of a folder, safe for several threads.
 
     Masks that lie there count as done.

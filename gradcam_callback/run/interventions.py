@@ -28,7 +28,7 @@ from gradcam_callback.measures import (
 from gradcam_callback.probes import ProbeSet, make_unique
 from gradcam_callback.run import tags
 from gradcam_callback.run.tags import by_class, join
-from gradcam_callback.run.turns import TURNS, Schedule, Turn, Turns
+from gradcam_callback.run.turns import N_TURNS, Schedule, Turn, Turns
 
 # The sets of images, in the order in which they are drawn. A frame test has the first two.
 SAME_CLASS, OTHER_CLASS, BACKGROUND, FOREGROUND = SETS = ("same_class", "other_class", "background", "foreground")
@@ -154,7 +154,9 @@ class Interventions:
 
     def _make_turns(self) -> Turns:
         """Return what is asked when. If there are many objects, a thorough turn asks few backgrounds of each."""
-        thorough_turns = max(1, min(TURNS, _SWAPS // max(1, len(self.numbers)))) if UNCHANGED in self.sets else TURNS
+        thorough_turns = (
+            max(1, min(N_TURNS, _SWAPS // max(1, len(self.numbers)))) if UNCHANGED in self.sets else N_TURNS
+        )
         schedules = {}
         for name in self.sets:
             numbers = self.numbers_of(name)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 # Three turns ask everything.
-TURNS = 3
+N_TURNS = 3
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Schedule:
     numbers: Tensor
     ranks: Tensor
     counts: Tensor
-    thorough_turns: int = TURNS
+    thorough_turns: int = N_TURNS
 
     @classmethod
     def of_swaps(cls, objects: Tensor, thorough_turns: int) -> Schedule:
@@ -63,8 +63,8 @@ class Schedule:
             labels: ``(n,)``, their classes.
         """
         ranks = torch.empty_like(numbers)
-        ranks[labels.argsort(stable=True)] = torch.arange(len(numbers)) % TURNS
-        return cls(numbers, ranks, torch.full_like(numbers, TURNS))
+        ranks[labels.argsort(stable=True)] = torch.arange(len(numbers)) % N_TURNS
+        return cls(numbers, ranks, torch.full_like(numbers, N_TURNS))
 
     @classmethod
     def of_every_turn(cls, numbers: Tensor) -> Schedule:
@@ -102,7 +102,7 @@ class Turns:
         # Watched objects are parts of their own, as with a turn that asks the least.
         groups = [is_watched] if self.is_partial(turn) else [is_watched, ~is_watched]
         first = 0 if turn is None else turn.number
-        n_turns = TURNS if turn is None else 1 if self.is_partial(turn) else of.thorough_turns
+        n_turns = N_TURNS if turn is None else 1 if self.is_partial(turn) else of.thorough_turns
         longest = int(of.counts.max()) if len(of.counts) else 1
         # An object with fewer backgrounds is asked on the same one more often, but never twice at once.
         parts = [(of.ranks == (first + i) % of.counts) & (i < of.counts) for i in range(min(n_turns, longest))]
