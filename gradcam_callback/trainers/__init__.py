@@ -3,6 +3,8 @@
 Only this sub-package, the callback and `offline.checkpoints` know Lightning.
 """
 
+from gradcam_callback.trainers.announcements import announce_verdict
+from gradcam_callback.trainers.arguments import check_arguments, resolve_precision
 from gradcam_callback.trainers.data import find_difference
 from gradcam_callback.trainers.evaluation import (
     compute_shard,
@@ -15,14 +17,11 @@ from gradcam_callback.trainers.loggers import announce, open_session, own_prefix
 from gradcam_callback.trainers.monitors import refuse_impossible_monitors
 from gradcam_callback.trainers.probe_source import ProbeSource
 from gradcam_callback.trainers.trainer import (
-    announce_verdict,
-    check_arguments,
     find_other_state,
     has_begun,
     is_fitting,
     may_still_refuse,
     refuse_sharded,
-    resolve_precision,
     stage_name,
     validating,
     warn_without_validation,

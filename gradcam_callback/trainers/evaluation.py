@@ -8,6 +8,7 @@ from pytorch_lightning import LightningModule, Trainer
 
 from gradcam_callback.measures import Verdict
 from gradcam_callback.run import Evaluation, Session
+from gradcam_callback.trainers.announcements import react_to_shortcut
 from gradcam_callback.trainers.loggers import log_outside_loops, log_scalars
 from gradcam_callback.trainers.monitors import fill_missing_metrics
 from gradcam_callback.trainers.trainer import (
@@ -16,7 +17,6 @@ from gradcam_callback.trainers.trainer import (
     has_epochs,
     is_fitting,
     is_last_entry,
-    react_to_shortcut,
     validating,
     validation_step,
 )

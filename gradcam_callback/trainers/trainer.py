@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import math
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.trainer.states import RunningStage, TrainerFn
-from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
-from torch import nn
+from pytorch_lightning.utilities import rank_zero_info
 
-from gradcam_callback.drawing import Style
-from gradcam_callback.exceptions import ShortcutWarning
-from gradcam_callback.maps import GradCAMOptions
-from gradcam_callback.maps import check_options as check_map_options
-from gradcam_callback.measures import Verdict
-from gradcam_callback.probes import ProbeSet
-from gradcam_callback.run import Session, choose_check, closest_keys, warn_lost
+from gradcam_callback.run import closest_keys, warn_lost
 
 T = TypeVar("T")
 
@@ -74,17 +64,6 @@ def validating(trainer: Trainer) -> Iterator[None]:
         yield
 
 
-# The types that arguments of `GradCAMCallback` may have.
-_TYPES: dict[str, tuple[type, ...]] = {
-    "target_layers": (str, nn.Module, Iterable),
-    "every_n_epochs": (int, np.integer),
-    "views": (str, Iterable),
-    "style": (Style, type(None)),
-    "save_dir": (str, Path, type(None)),
-    "seed": (int, np.integer),
-}
-
-
 def is_last_entry(trainer: Trainer, n_entries: int, every_n_epochs: int) -> bool:
     """Return True if no epoch after this one is logged, as far as it is known in advance.
 
@@ -122,84 +101,6 @@ def may_still_refuse(trainer: Trainer) -> bool:
     return not has_begun(trainer) and trainer.state.fn != TrainerFn.TESTING
 
 
-def check_arguments(
-    probe: object,
-    masks: str | None,
-    every_n_epochs: int,
-    check_faithfulness: bool | str,
-    on_shortcut: object,
-    options: GradCAMOptions,
-    others: Mapping[str, object],
-) -> None:
-    """Check arguments of `GradCAMCallback` when the Trainer is not known yet.
-
-    Args:
-        others: all arguments by name, of which only the type is checked here.
-
-    Raises:
-        TypeError: an unknown option.
-        ValueError: a wrong value.
-    """
-    _check_probe(probe)
-    for name, types in _TYPES.items():
-        value = others[name]
-        if not isinstance(value, types) or isinstance(value, bool):
-            expected = " or ".join("None" if each is type(None) else each.__name__ for each in types)
-            raise ValueError(
-                f"Expected `{name}` to be of type {expected}, but got {type(value).__name__} {value!r:.60}. Leave it "
-                "out for the default."
-            )
-    if others["save_dir"] == "":
-        raise ValueError(
-            "Expected `save_dir` to be a folder or None, but got an empty text. Use '.' for the working directory."
-        )
-    if masks not in (None, "auto"):
-        raise ValueError(
-            f"Expected `masks` to be None or 'auto', but got {type(masks).__name__} {masks!r}. Give masks with the "
-            "images: probe=ProbeSet(images, labels, masks)."
-        )
-    if masks is not None and isinstance(probe, ProbeSet):
-        raise ValueError(
-            "Expected masks='auto' with images that the callback chooses, but `probe` is a ProbeSet. Pass masks='auto' "
-            "to the ProbeSet instead."
-        )
-    _check_options(options)
-    if every_n_epochs < 1:
-        raise ValueError(f"Expected `every_n_epochs` to be 1 or more, but got {every_n_epochs}. Use 1 to log each.")
-    choose_check(check_faithfulness)
-    if not (on_shortcut in ("warn", "stop") or callable(on_shortcut)):
-        raise ValueError(
-            f"Expected `on_shortcut` to be 'warn', 'stop' or a callable, but got {on_shortcut!r}. Use 'warn' to only "
-            "be told."
-        )
-
-
-def react_to_shortcut(
-    trainer: Trainer, module: LightningModule, session: Session, on_shortcut: str | Callable[[Verdict], object]
-) -> None:
-    """Tell the user once per run that a shortcut is suspected, and do what ``on_shortcut`` says."""
-    verdict = session.take_new_suspicion()
-    if verdict is None:
-        return
-    # Lightning prints it above the progress bar, while a warning alone would begin in the middle of the bar.
-    module.print(f"GradCAM: {verdict.headline}")
-    rank_zero_warn(f"GradCAM: {verdict.text}", category=ShortcutWarning)
-    if on_shortcut == "stop":
-        trainer.should_stop = True
-    elif callable(on_shortcut):
-        try:
-            on_shortcut(verdict)
-        except Exception:
-            # The user's code failed, so the whole traceback helps to find the line.
-            warn_lost(f"your on_shortcut failed:\n{traceback.format_exc()}")
-
-
-def announce_verdict(verdict: Verdict | None) -> None:
-    """Tell the user the headline of a training's last verdict."""
-    if verdict is not None:
-        rank_zero_info(f"GradCAM: {verdict.headline}")
-
-
 def validation_step(trainer: Trainer) -> int:
     """Return the step at which Lightning has logged the scalars of a validation, when its epoch has ended.
 
@@ -218,34 +119,6 @@ def count_steps(trainer: Trainer) -> int:
     the steps of every optimizer (Lightning #17958, #20346).
     """
     return trainer.fit_loop.epoch_loop._batches_that_stepped
-
-
-def _check_probe(probe: object) -> None:
-    if not (probe is None or isinstance(probe, (ProbeSet, str, Path))):
-        raise ValueError(
-            f"Expected `probe` to be a ProbeSet, a folder or None, but got {type(probe).__name__}. Wrap tensors in "
-            "ProbeSet(images, labels), or use None to take images from the validation data."
-        )
-
-
-def _check_options(options: GradCAMOptions) -> None:
-    """Check the options of `GradCAM`; ``precision="trainer"`` is one of them here."""
-    unknown = sorted(set(options) - set(GradCAMOptions.__annotations__))
-    if unknown:
-        raise TypeError(
-            f"Expected the arguments of GradCAMCallback and the options {sorted(GradCAMOptions.__annotations__)} of "
-            f"GradCAM, but got {unknown}. Correct the names."
-        )
-    # The precision of the Trainer is known only later. GradCAM supports all of them.
-    known: GradCAMOptions = {**options, "precision": "full"} if options.get("precision") == "trainer" else options
-    check_map_options(**known)
-
-
-def resolve_precision(options: GradCAMOptions, trainer: Trainer) -> GradCAMOptions:
-    """Replace ``precision="trainer"`` by the precision of `GradCAM` that matches the Trainer's."""
-    if options.get("precision") != "trainer":
-        return options
-    return {**options, "precision": "bf16" if str(trainer.precision).startswith("bf16") else "full"}
 
 
 def callbacks_of(trainer: Trainer) -> list[Callback]:

@@ -1,0 +1,39 @@
+"""Tell the user what the verdict says."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+
+from gradcam_callback.exceptions import ShortcutWarning
+from gradcam_callback.measures import Verdict
+from gradcam_callback.run import Session, warn_lost
+
+
+def react_to_shortcut(
+    trainer: Trainer, module: LightningModule, session: Session, on_shortcut: str | Callable[[Verdict], object]
+) -> None:
+    """Tell the user once per run that a shortcut is suspected, and do what ``on_shortcut`` says."""
+    verdict = session.take_new_suspicion()
+    if verdict is None:
+        return
+    # Lightning prints it above the progress bar, while a warning alone would begin in the middle of the bar.
+    module.print(f"GradCAM: {verdict.headline}")
+    rank_zero_warn(f"GradCAM: {verdict.text}", category=ShortcutWarning)
+    if on_shortcut == "stop":
+        trainer.should_stop = True
+    elif callable(on_shortcut):
+        try:
+            on_shortcut(verdict)
+        except Exception:
+            # The user's code failed, so the whole traceback helps to find the line.
+            warn_lost(f"your on_shortcut failed:\n{traceback.format_exc()}")
+
+
+def announce_verdict(verdict: Verdict | None) -> None:
+    """Tell the user the headline of a training's last verdict."""
+    if verdict is not None:
+        rank_zero_info(f"GradCAM: {verdict.headline}")
