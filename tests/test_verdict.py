@@ -21,7 +21,8 @@ from gradcam_callback.measures import (
     swap_test,
 )
 from gradcam_callback.measures.basis import AUTOMATIC_MASKS, BASES, BOXES, FRAME, MASKS
-from gradcam_callback.measures.verdict import ABOVE_GUESSING, LARGE_COST, TOO_WIDE
+from gradcam_callback.measures.reading import LARGE_COST, TOO_WIDE
+from gradcam_callback.measures.verdict import ABOVE_GUESSING
 
 GAP, DROP = BASES[MASKS].gap, BASES[MASKS].drop
 FOCUS = Focus("block5_conv3", mass=0.12, area=0.10)

@@ -12,25 +12,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gradcam_callback.formatting import percent
-from gradcam_callback.measures.basis import BASES, BOXES, MASKS, Basis
+from gradcam_callback.measures.basis import BASES, BOXES, MASKS
 from gradcam_callback.measures.focus import Focus
-from gradcam_callback.measures.swaps import ClassGap, Interval, SwapTest
+from gradcam_callback.measures.reading import Reading, join
+from gradcam_callback.measures.swaps import Interval, SwapTest
 
-# A cost of pasting above this says that masks or painting are poor, or that the network knows no pasted images.
-LARGE_COST = 0.15
 # An accuracy at most so far above guessing has too little to lose for a verdict. If guessing is right more often than
 # not, as with one frequent class, half of the way to 1 is enough.
 ABOVE_GUESSING = 0.15
-# A gap that may be as large as this cannot be called no sign of a shortcut.
-TOO_WIDE = 0.4
-# A class that certainly falls, and by more than this, is named.
-CLASS_GAP = 0.3
 # The share of its first lift that a layer must have lost to be named.
 NAMED_LOSS = 0.3
-# With so many images most shortcuts are told from chance, see docs/study.md.
-ENOUGH_IMAGES = 64
-# The conclusion if no gap was found, and the images are too few to find one.
-TOO_FEW = "UNCLEAR, so few images cannot exclude a shortcut"
 
 
 @dataclass(frozen=True)
@@ -166,28 +157,21 @@ def judge(
         points = drop_points_to_background(swap.drop, swap.drop_interval[0], basis)
     else:
         points = points_to_background(swap.gap, swap.gap_interval[0], basis)
-    suspected, words = points and confirmed, BASES[basis]
-    named = _lost_most(foci) if suspected else None
+    suspected = points and confirmed
     guessing, said_yes = 1 / swap.classes if guessing is None else guessing, ""
     enough = guessing + min(ABOVE_GUESSING, (1 - guessing) / 2)
     if not math.isnan(false_yes):
         enough = false_yes + ABOVE_GUESSING
         said_yes = f"The network says yes to {percent(false_yes)} of the classes that an image does not hold."
-    worst = _falling_class(swap)
-    name = name_class(worst.label) if worst else ""
-    conclusion = _conclude(swap, points, confirmed, words, n_all or swap.n, in_part, enough, name)
-    found = [*_say_where(foci, named), *_say_how_sure(swap, points, confirmed, words, alone), said_yes]
-    if worst is not None:
-        found.append(
-            f"The class {name!r} falls most: right in {percent(worst.control_accuracy)} {words.of_same_class}, "
-            f"{percent(worst.swap_accuracy)} {words.of_other_class}."
-        )
-    advice = _join([*_say_what_to_do(swap, points, confirmed, words, n_all or swap.n, conclusion, name), words.caution])
+    reading = Reading(swap, BASES[basis], points, confirmed, n_all or swap.n, in_part, alone, enough, name_class)
+    named = _lost_most(foci) if suspected else None
+    found = [*_say_where(foci, named), *reading.say_how_sure(), said_yes, *reading.say_which_class()]
+    advice = join(reading.say_what_to_do())
     located = named or (foci[-1] if foci else None)
     return Verdict(
         suspected,
-        headline=f"{conclusion}: {_accuracies(swap, words)}.",
-        evidence=_join([*found, advice]),
+        headline=reading.headline,
+        evidence=join([*found, advice]),
         advice=advice,
         basis=MASKS if basis == BOXES else basis,
         probe_accuracy=swap.probe_accuracy,
@@ -198,7 +182,7 @@ def judge(
         gap_interval=swap.gap_interval,
         lift=foci[-1].lift if foci else None,
         layer=located.layer if located else None,
-        acquits=conclusion == BASES[MASKS].no_sign,
+        acquits=reading.conclusion == BASES[MASKS].no_sign,
     )
 
 
@@ -217,7 +201,7 @@ def judge_without_swap(probe_accuracy: float, reason: str, foci: Sequence[Focus]
     return Verdict(
         suspected=False,
         headline=f"NOT KNOWN if the background decides: {said}.",
-        evidence=_join([reason, *_say_where(foci, None), BASES[basis].caution]),
+        evidence=join([reason, *_say_where(foci, None), BASES[basis].caution]),
         advice=BASES[basis].caution,
         basis=MASKS if basis == BOXES else basis,
         probe_accuracy=probe_accuracy,
@@ -240,72 +224,6 @@ def _lost_most(foci: Sequence[Focus]) -> Focus | None:
     return most if most is not None and most.lost_share_of_lift > NAMED_LOSS else None
 
 
-def _conclude(
-    swap: SwapTest, points: bool, confirmed: bool, words: Basis, n_all: int, in_part: bool, enough: float, falling: str
-) -> str:
-    """Return the judgement, the first words of the headline.
-
-    Args:
-        enough: the accuracy from which on a network knows the classes.
-        falling: the name of a class that falls; empty without any.
-    """
-    if points:
-        return words.suspicion if confirmed else "POSSIBLE SHORTCUT, said by a single epoch so far"
-    if _is_large(swap, words):
-        return "UNCLEAR, so few images may also say so by chance"
-    if _is_reversed(swap, words):
-        return f"UNCLEAR, the network is right more often {words.of_other_class}"
-    # Near the accuracy of guessing there is nothing to lose, so the absence of a gap means nothing.
-    pasted = swap.probe_accuracy if swap.control_accuracy is None else swap.control_accuracy
-    if min(swap.probe_accuracy, pasted) < enough:
-        if swap.probe_accuracy >= enough and (swap.pasting_cost or 0.0) > LARGE_COST:
-            return f"UNCLEAR, since {words.pasting[0].lower()}{words.pasting[1:]} confuses the network"
-        return "TOO EARLY, the network hardly knows the classes yet"
-    if falling:
-        return "UNCLEAR, one class falls more than the others"
-    if n_all > swap.n:
-        return f"{words.no_sign} in {swap.n} of {n_all} images"
-    if not _is_too_wide(swap, words):
-        return words.no_sign
-    return words.no_sign_yet if in_part else TOO_FEW
-
-
-def _falling_class(swap: SwapTest) -> ClassGap | None:
-    """Return the class that falls most if this is certain, large, and more than the fall of all classes together."""
-    worst = swap.worst_class
-    if worst is None or swap.gap is None or worst.low <= 0:
-        return None
-    return worst if worst.gap > max(CLASS_GAP, 1.5 * swap.gap) else None
-
-
-def _is_too_wide(swap: SwapTest, words: Basis) -> bool:
-    """Return True if so few images cannot tell a large fall from none."""
-    if swap.gap_interval is None:
-        return swap.drop_interval[1] >= words.drop.size
-    return swap.gap_interval[1] >= TOO_WIDE
-
-
-def _is_reversed(swap: SwapTest, words: Basis) -> bool:
-    """Return True if the accuracy is clearly larger on backgrounds of other classes."""
-    if swap.gap is None or swap.gap_interval is None:
-        return False
-    return swap.gap < -words.gap.size and swap.gap_interval[1] < 0
-
-
-def _is_large(swap: SwapTest, words: Basis) -> bool:
-    """Return True if the fall of the accuracy is large, whether or not it may be chance."""
-    return swap.drop > words.drop.size if swap.gap is None else swap.gap > words.gap.size
-
-
-def _accuracies(swap: SwapTest, words: Basis) -> str:
-    """Return the accuracies in words."""
-    control = ""
-    if swap.control_accuracy is not None:
-        control = f"{percent(swap.control_accuracy)} {words.of_same_class}, "
-    swapped = f"{percent(swap.swap_accuracy)} {words.of_other_class}"
-    return f"right in {percent(swap.probe_accuracy)} as they are, {control}{swapped}"
-
-
 def _say_where(foci: Sequence[Focus], lost_most: Focus | None) -> list[str]:
     """Say where the maps of the deepest layer lie, and which layer lost most of its lift if this is worth naming."""
     if not foci:
@@ -324,79 +242,3 @@ def _say_where(foci: Sequence[Focus], lost_most: Focus | None) -> list[str]:
             f"{lost_most.lift:.2f}."
         )
     return sentences
-
-
-def _say_how_sure(swap: SwapTest, points: bool, confirmed: bool, words: Basis, alone: bool) -> list[str]:
-    sentences = []
-    if swap.gap is None or swap.gap_interval is None:
-        sentences.append(
-            f"The accuracy of these {swap.n} images {words.of_other_class} falls by {_points(swap.drop)} "
-            f"({_range(swap.drop_interval)}). No class has a second image, so there is no control: a part of the fall "
-            "is the cutting and pasting itself, and only a large one counts."
-        )
-    else:
-        images = f"{swap.n_controlled} images."
-        if swap.n_controlled < swap.n:
-            images = (
-                f"{swap.n_controlled} of {swap.n} images; for the others there is no second image of their class, or "
-                "none without it."
-            )
-        sentences.append(
-            f"{words.what_decides} decides {_points(swap.gap)} ({_range(swap.gap_interval)}), measured on {images}"
-        )
-    if points and confirmed:
-        sentences.append(
-            "A shortcut is suspected." if alone else "The epoch before points the same way: a shortcut is suspected."
-        )
-    elif points:
-        sentences.append("A single epoch is no suspicion yet. Another epoch, or trainer.validate, tells.")
-    return sentences
-
-
-def _say_what_to_do(
-    swap: SwapTest, points: bool, confirmed: bool, words: Basis, n_all: int, conclusion: str, falling: str
-) -> list[str]:
-    sentences = []
-    if swap.pasting_cost is not None and swap.pasting_cost > LARGE_COST:
-        sentences.append(f"{words.pasting} costs {_points(swap.pasting_cost)}: {words.look_first}.")
-    elif points and confirmed:
-        sentences.append("Look at the counterfactuals, then train with images of each class on other backgrounds.")
-    if _is_large(swap, words) and not points and swap.n < n_all:
-        sentences.append(f"The next validation asks {n_all} images, and so does the end of the training.")
-    elif (_is_large(swap, words) and not points) or conclusion == TOO_FEW:
-        wanted = max(ENOUGH_IMAGES, 2 * swap.n)
-        sentences.append(words.more_images.format(math.ceil(wanted / swap.classes)))
-    elif _is_reversed(swap, words):
-        sentences.append(
-            "Images that contradict a shortcut give such a result: choose probe images as they come, or look at the "
-            "counterfactuals."
-        )
-    elif falling and not points:
-        sentences.append(f"Look at {falling!r} among the counterfactuals, and give more images of it.")
-    elif swap.n < n_all and not points:
-        sentences.append(f"The last validation asks all {n_all} images, and so does trainer.validate.")
-    if swap.n_controlled < swap.n:
-        sentences.append(f"Give each class {words.two_images} or more.")
-    return sentences
-
-
-def _join(sentences: Sequence[str]) -> str:
-    return " ".join(filter(None, sentences))
-
-
-def _points(share: float) -> str:
-    """Format a difference of accuracies: ``0.75`` -> ``"75 points"``."""
-    rounded = round(100 * share)
-    return f"{rounded} point{'' if abs(rounded) == 1 else 's'}"
-
-
-def _range(interval: Interval) -> str:
-    """Format an interval of differences: ``(0.55, 0.97)`` -> ``"95 % interval 55 to 97"``."""
-    low, high = map(_bound, interval)
-    return f"95 % interval {low} to {high}"
-
-
-def _bound(bound: float) -> str:
-    """Format a bound: ``0.55`` -> ``"55"``; a tenth if it would be rounded to 0, which decides about a suspicion."""
-    rounded = round(100 * bound)
-    return f"{rounded}" if rounded or bound <= 0 else f"{max(0.1, 100 * bound):.1f}"

@@ -1,0 +1,195 @@
+"""Put in words what the answers of one validation say: the conclusion, how sure it is, and what to do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from gradcam_callback.formatting import percent
+from gradcam_callback.measures.basis import Basis
+from gradcam_callback.measures.swaps import ClassGap, Interval, SwapTest
+
+# A cost of pasting above this says that masks or painting are poor, or that the network knows no pasted images.
+LARGE_COST = 0.15
+# A gap that may be as large as this cannot be called no sign of a shortcut.
+TOO_WIDE = 0.4
+# A class that certainly falls, and by more than this, is named.
+CLASS_GAP = 0.3
+# With so many images most shortcuts are told from chance, see docs/study.md.
+ENOUGH_IMAGES = 64
+# The conclusion if no gap was found, and the images are too few to find one.
+TOO_FEW = "UNCLEAR, so few images cannot exclude a shortcut"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The accuracies of one validation, and what they mean.
+
+    Attributes:
+        swap: the accuracies.
+        words: those of what tells the object from the background.
+        points: True if the accuracies say that the background decides.
+        confirmed: True if the previous epoch points the same way.
+        n_all: the number of images that take part, of which this validation may have asked some.
+        in_part: True if this validation asked a part of the counterfactuals, and another one will ask the others.
+        alone: True if no epoch belongs before this one.
+        enough: 0..1, the accuracy from which on the network knows the classes.
+        name_class: takes a label, and returns the name of the class.
+    """
+
+    swap: SwapTest
+    words: Basis
+    points: bool
+    confirmed: bool
+    n_all: int
+    in_part: bool
+    alone: bool
+    enough: float
+    name_class: Callable[[int], str]
+
+    @cached_property
+    def falling(self) -> ClassGap | None:
+        """Return the class that falls most, if this is certain, large, and more than the fall of all classes together."""
+        worst = self.swap.worst_class
+        if worst is None or self.swap.gap is None or worst.low <= 0:
+            return None
+        return worst if worst.gap > max(CLASS_GAP, 1.5 * self.swap.gap) else None
+
+    @cached_property
+    def conclusion(self) -> str:
+        """Return the judgement, the first words of the headline."""
+        swap, words = self.swap, self.words
+        if self.points:
+            return words.suspicion if self.confirmed else "POSSIBLE SHORTCUT, said by a single epoch so far"
+        if self._is_large:
+            return "UNCLEAR, so few images may also say so by chance"
+        if self._is_reversed:
+            return f"UNCLEAR, the network is right more often {words.of_other_class}"
+        # Near the accuracy of guessing there is nothing to lose, so the absence of a gap means nothing.
+        pasted = swap.probe_accuracy if swap.control_accuracy is None else swap.control_accuracy
+        if min(swap.probe_accuracy, pasted) < self.enough:
+            if swap.probe_accuracy >= self.enough and (swap.pasting_cost or 0.0) > LARGE_COST:
+                return f"UNCLEAR, since {words.pasting[0].lower()}{words.pasting[1:]} confuses the network"
+            return "TOO EARLY, the network hardly knows the classes yet"
+        if self.falling is not None:
+            return "UNCLEAR, one class falls more than the others"
+        if self.n_all > swap.n:
+            return f"{words.no_sign} in {swap.n} of {self.n_all} images"
+        if not self._is_too_wide:
+            return words.no_sign
+        return words.no_sign_yet if self.in_part else TOO_FEW
+
+    @property
+    def headline(self) -> str:
+        """Return the conclusion and the accuracies."""
+        swap, words, control = self.swap, self.words, ""
+        if swap.control_accuracy is not None:
+            control = f"{percent(swap.control_accuracy)} {words.of_same_class}, "
+        swapped = f"{percent(swap.swap_accuracy)} {words.of_other_class}"
+        return f"{self.conclusion}: right in {percent(swap.probe_accuracy)} as they are, {control}{swapped}."
+
+    def say_how_sure(self) -> list[str]:
+        """Say how large the gap is, how certain, and what confirms it."""
+        swap, words, sentences = self.swap, self.words, []
+        if swap.gap is None or swap.gap_interval is None:
+            sentences.append(
+                f"The accuracy of these {swap.n} images {words.of_other_class} falls by {_points(swap.drop)} "
+                f"({_range(swap.drop_interval)}). No class has a second image, so there is no control: a part of the "
+                "fall is the cutting and pasting itself, and only a large one counts."
+            )
+        else:
+            images = f"{swap.n_controlled} images."
+            if swap.n_controlled < swap.n:
+                images = (
+                    f"{swap.n_controlled} of {swap.n} images; for the others there is no second image of their class, "
+                    "or none without it."
+                )
+            sentences.append(
+                f"{words.what_decides} decides {_points(swap.gap)} ({_range(swap.gap_interval)}), measured on {images}"
+            )
+        if self.points and self.confirmed:
+            before = "" if self.alone else "The epoch before points the same way: "
+            sentences.append(f"{before}{'a' if before else 'A'} shortcut is suspected.")
+        elif self.points:
+            sentences.append("A single epoch is no suspicion yet. Another epoch, or trainer.validate, tells.")
+        return sentences
+
+    def say_which_class(self) -> list[str]:
+        """Name the class that falls most."""
+        if self.falling is None:
+            return []
+        name, words = self.name_class(self.falling.label), self.words
+        return [
+            f"The class {name!r} falls most: right in {percent(self.falling.control_accuracy)} {words.of_same_class}, "
+            f"{percent(self.falling.swap_accuracy)} {words.of_other_class}."
+        ]
+
+    def say_what_to_do(self) -> list[str]:
+        """Say what a reader may do next."""
+        swap, words, sentences = self.swap, self.words, []
+        if swap.pasting_cost is not None and swap.pasting_cost > LARGE_COST:
+            sentences.append(f"{words.pasting} costs {_points(swap.pasting_cost)}: {words.look_first}.")
+        elif self.points and self.confirmed:
+            sentences.append("Look at the counterfactuals, then train with images of each class on other backgrounds.")
+        if self._is_large and not self.points and swap.n < self.n_all:
+            sentences.append(f"The next validation asks {self.n_all} images, and so does the end of the training.")
+        elif (self._is_large and not self.points) or self.conclusion == TOO_FEW:
+            wanted = max(ENOUGH_IMAGES, 2 * swap.n)
+            sentences.append(words.more_images.format(math.ceil(wanted / swap.classes)))
+        elif self._is_reversed:
+            sentences.append(
+                "Images that contradict a shortcut give such a result: choose probe images as they come, or look at "
+                "the counterfactuals."
+            )
+        elif self.falling is not None and not self.points:
+            name = self.name_class(self.falling.label)
+            sentences.append(f"Look at {name!r} among the counterfactuals, and give more images of it.")
+        elif swap.n < self.n_all and not self.points:
+            sentences.append(f"The last validation asks all {self.n_all} images, and so does trainer.validate.")
+        if swap.n_controlled < swap.n:
+            sentences.append(f"Give each class {words.two_images} or more.")
+        return [*sentences, words.caution]
+
+    @property
+    def _is_large(self) -> bool:
+        """Return True if the fall of the accuracy is large, whether or not it may be chance."""
+        swap, words = self.swap, self.words
+        return swap.drop > words.drop.size if swap.gap is None else swap.gap > words.gap.size
+
+    @property
+    def _is_too_wide(self) -> bool:
+        """Return True if so few images cannot tell a large fall from none."""
+        if self.swap.gap_interval is None:
+            return self.swap.drop_interval[1] >= self.words.drop.size
+        return self.swap.gap_interval[1] >= TOO_WIDE
+
+    @property
+    def _is_reversed(self) -> bool:
+        """Return True if the accuracy is clearly larger on backgrounds of other classes."""
+        gap, interval = self.swap.gap, self.swap.gap_interval
+        return gap is not None and interval is not None and gap < -self.words.gap.size and interval[1] < 0
+
+
+def join(sentences: Sequence[str]) -> str:
+    """Join sentences to a text; empty ones are left out."""
+    return " ".join(filter(None, sentences))
+
+
+def _points(share: float) -> str:
+    """Format a difference of accuracies: ``0.75`` -> ``"75 points"``."""
+    rounded = round(100 * share)
+    return f"{rounded} point{'' if abs(rounded) == 1 else 's'}"
+
+
+def _range(interval: Interval) -> str:
+    """Format an interval of differences: ``(0.55, 0.97)`` -> ``"95 % interval 55 to 97"``."""
+    low, high = map(_bound, interval)
+    return f"95 % interval {low} to {high}"
+
+
+def _bound(bound: float) -> str:
+    """Format a bound: ``0.55`` -> ``"55"``; a tenth if it would be rounded to 0, which decides about a suspicion."""
+    rounded = round(100 * bound)
+    return f"{rounded}" if rounded or bound <= 0 else f"{max(0.1, 100 * bound):.1f}"
