@@ -51,7 +51,7 @@ class Reading:
 
     @cached_property
     def falling(self) -> ClassGap | None:
-        """Return the class that falls most, if its fall is certain, large, and more than that of all classes together."""
+        """Return the class that falls most, if its fall is certain, large, and more than that of all together."""
         worst = self.swap.worst_class
         if worst is None or self.swap.gap is None or worst.low <= 0:
             return None
