@@ -8,6 +8,11 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
+def fine_percent(share: float) -> str:
+    """Format a share 0..1 that may be very small: ``0.0004`` -> ``"0.04 %"``, ``0.034`` -> ``"3 %"``."""
+    return f"{100 * share:.1g} %" if 0 < share < 0.0095 else percent(share)
+
+
 def two_digits(value: float) -> str:
     """Format a value >= 0 with two significant digits: ``"0.042"``, ``"13"``, ``"2.1e-05"``."""
     return f"{value:.0f}" if value >= 10 else f"{value:.2g}"

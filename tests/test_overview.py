@@ -232,6 +232,8 @@ def of_basis(basis):
     falls = replace(no_gap, worst_class=ClassGap(0, 1.0, 0.2, 0.4))
     for swap, in_part in ((few, False), (few, True), (falls, False)):
         yield judge(swap, [FOCUS], True, basis, in_part=in_part, name_class=lambda _: "a class with a long name")
+    yield judge(no_gap, [FOCUS], True, basis, n_classes=1000)
+    yield judge(no_gap, [FOCUS], True, basis, n_all=128)
     yield judge_without_swap(1.0, "A reason.", [FOCUS], basis)
 
 

@@ -340,8 +340,33 @@ def test_a_network_that_is_confused_by_any_pasting_is_not_accused(tmp_path):
 def test_a_class_with_a_single_image_is_left_out_of_the_gap_and_more_are_asked_for(tmp_path, rule):
     verdict = judge_by_construction(rule, [0, 0, 0, 1, 1, 1, 2], tmp_path)
     assert verdict.suspected == (rule is by_ground) and verdict.background_gap == (rule is by_ground)
-    assert "measured on 6 of 7 images; for the others there is no second image of their class," in verdict.evidence
+    assert "measured on 6 of 7 images; for the others there is no second image of their class." in verdict.evidence
     assert verdict.evidence.endswith("Give each class two probe images with a mask or more.")
+
+
+def by_object_but_the_last_class_by_ground(images):
+    is_last = area_of(OBJECTS, images).argmax(dim=1) == 2
+    return torch.where(is_last[:, None], by_ground(images), by_object(images))
+
+
+@pytest.mark.parametrize("n_masked", [0, 1])
+def test_a_network_is_not_acquitted_of_a_class_that_was_not_tested(tmp_path, n_masked):
+    labels = [0, 1, 2] * 16
+    images, masks = draw(labels, [[label] for label in labels])
+    masks = masks.any(dim=1)
+    unmasked = [i for i, label in enumerate(labels) if label == 2][n_masked:]
+    some = [None if i in unmasked else mask for i, mask in enumerate(masks)]
+    probe = ProbeSet(images, labels, some, class_names=["fox", "owl", "elk"])
+    verdict = judge_by_construction(by_object_but_the_last_class_by_ground, None, tmp_path, probe)
+    assert verdict.headline.startswith("NO SIGN OF A SHORTCUT in 2 of 3 classes: ") and not verdict.acquits
+    assert "Not tested: 'elk' of 3 classes." in verdict.evidence
+    assert verdict.evidence.endswith("Give each class two probe images with a mask or more.")
+
+
+def test_a_class_that_is_known_by_its_ground_is_named_if_it_was_tested(tmp_path):
+    verdict = judge_by_construction(by_object_but_the_last_class_by_ground, [0, 1, 2] * 9, tmp_path)
+    assert not verdict.acquits and "The class 'class 2' falls most" in verdict.evidence
+    assert "Not tested" not in verdict.evidence
 
 
 def test_without_any_control_only_a_very_large_fall_is_accused(tmp_path):

@@ -70,6 +70,16 @@ def test_the_gap_compares_the_same_objects():
     assert unknown.probe_accuracy == pytest.approx(0.8) and unknown.pasting_cost == 0, "of the same objects, too"
 
 
+def test_a_class_is_tested_if_an_object_of_it_was_asked_on_both_kinds_of_background():
+    right = torch.ones(5, dtype=torch.bool)
+    labels, same = torch.tensor([0, 0, 1, 1, 2]), Swaps(torch.arange(4), torch.tensor([1, 0, 3, 2]))
+    other = Swaps(torch.tensor([0, 1, 4]), torch.tensor([2, 3, 0]))
+    found = swap_test(right, labels, other, right[:3], same, right[:4])
+    assert found.tested == {0} and (found.n_without_same, found.n_without_other) == (1, 2)
+    without_control = swap_test(right, labels, other, right[:3], NONE, right[:0])
+    assert without_control.tested == {0, 2} and without_control.n_without_same == 5
+
+
 def test_every_object_counts_the_same_however_many_donors_it_has():
     same = Swaps(torch.tensor([0, 0, 0, 1]), torch.tensor([1, 2, 3, 0]))
     other = Swaps(torch.tensor([0, 1]), torch.tensor([2, 3]))

@@ -46,6 +46,8 @@ def found(before, control, after, low=None, classes=4, n=64, n_controlled=64):
         n=n,
         n_controlled=0 if control is None else n_controlled,
         classes=classes,
+        tested=frozenset(range(classes)),
+        n_without_same=n if control is None else n - n_controlled,
     )
 
 
@@ -308,13 +310,38 @@ def test_a_smaller_gap_is_a_sign_that_more_is_to_be_asked():
 
 def test_images_without_a_control_are_counted_and_more_are_asked_for():
     some = judge(found(1.0, 0.97, 0.22, n_controlled=60), [FOCUS], confirmed=True).evidence
-    assert "measured on 60 of 64 images; for the others there is no second image of their class," in some
+    assert "measured on 60 of 64 images; for the others there is no second image of their class. " in some
     none = judge(found(1.0, None, 0.22), [FOCUS], confirmed=True)
     assert "No class has a second image, so there is no control" in none.evidence
     assert none.background_gap is none.gap_interval is none.control_accuracy is None
     assert "on other backgrounds of their class" not in none.headline
     for evidence in (some, none.evidence):
         assert evidence.endswith("Give each class two probe images with a mask or more.")
+
+
+def test_what_is_missing_is_what_is_asked_for():
+    """Of images with several labels, all may hold a class. More images of it would not help."""
+    swap = replace(found(1.0, 1.0, 1.0, n_controlled=60), n_without_same=0, n_without_other=4)
+    evidence = judge(swap, [], True).evidence
+    assert "measured on 60 of 64 images; for the others there is no image without their class. " in evidence
+    assert evidence.endswith(" Add images without the classes that all images hold.")
+    both = judge(replace(swap, n_without_same=2), [], True).evidence
+    assert "there is no second image of their class or no image without their class. " in both
+    assert "Give each class two probe images with a mask or more. Add images without" in both
+
+
+@pytest.mark.parametrize("basis", BASES)
+def test_classes_that_were_not_tested_are_not_acquitted(basis):
+    verdict = judge(found(0.98, 0.97, 0.97), [], True, basis, name_class="abcdefghij".__getitem__, n_classes=10)
+    # Only masks that a person gave acquit at all.
+    in_some = " in 4 of 10 classes" if basis == MASKS else ""
+    assert verdict.headline.startswith(f"{BASES[basis].no_sign}{in_some}: ") and not verdict.acquits
+    assert "Not tested: 'e', 'f', 'g' and 3 more of 10 classes. " in verdict.evidence
+    assert f"Give each class {BASES[basis].two_images} or more. " in f"{verdict.advice} "
+    later = judge(found(0.98, 0.97, 0.97), [], True, basis, n_all=128, n_classes=10)
+    sign = f"{BASES[basis].no_sign} in 64 of 128 images" if basis == MASKS else BASES[basis].no_sign_yet
+    assert later.headline.startswith(f"{sign}: ") and "Not tested" not in later.evidence
+    assert judge(found(0.98, 0.97, 0.97), [], True, n_classes=4).acquits
 
 
 @pytest.mark.parametrize(("control", "is_said"), [(0.99 - LARGE_COST, True), (1.01 - LARGE_COST, False)])
@@ -329,6 +356,18 @@ def test_without_a_swap_nothing_is_known():
     assert verdict.headline == "NOT KNOWN if the background decides: right in 98 % as they are."
     assert verdict.evidence.startswith("They are all of one class. At block5_conv3, 12 % of the focus")
     assert not verdict.suspected and verdict.swap_accuracy is verdict.swap_interval is verdict.background_gap is None
+
+
+@pytest.mark.parametrize(
+    ("mass", "area", "words"),
+    [
+        (0.2, 0.001, "20 % of the focus lies on the object, which fills 0.1 %: a lift of 200.00."),
+        (0.0, 0.0004, "0 % of the focus lies on the object, which fills 0.04 %: a lift of 0.00."),
+        (0.0096, 0.0094, "1 % of the focus lies on the object, which fills 0.9 %: a lift of 1.02."),
+    ],
+)
+def test_a_small_object_does_not_fill_nothing(mass, area, words):
+    assert f"At block5_conv3, {words}" in judge(SHORTCUT, [Focus("block5_conv3", mass, area)], True).evidence
 
 
 def test_lift_is_mass_divided_by_area_also_with_an_empty_map():

@@ -42,6 +42,8 @@ class Basis:
         two_images: what each class needs for a control.
         more_images: what to do if so few images may say it by chance. It takes the number of images per class.
         caution: a sentence on what this basis cannot know; empty for masks.
+        doubt: a sentence on what else may explain a suspicion; empty if nothing is known.
+        acquits: True if it may be said for certain that there is no sign of a shortcut.
     """
 
     gap: Limits
@@ -57,6 +59,8 @@ class Basis:
     two_images: str
     more_images: str
     caution: str
+    doubt: str = ""
+    acquits: bool = False
 
 
 # Said wherever a verdict by the frame stands, and when a training begins.
@@ -81,6 +85,7 @@ _MASKS = Basis(
     more_images="More images decide it: about {0} of each class with a mask. From a dataset that has them, "
     "ProbeSet.from_dataset(val_dataset, per_class={0}).watch(16).",
     caution="",
+    acquits=True,
 )
 BASES = {
     MASKS: _MASKS,
@@ -88,6 +93,7 @@ BASES = {
         _MASKS,
         no_sign="NO SIGN OF A SHORTCUT, as far as boxes can tell",
         no_sign_yet="NO SIGN OF A SHORTCUT so far, as far as boxes can tell",
+        acquits=False,
         caution="Some masks are boxes, which carry old background along, so this reads too kindly. With "
         'masks="auto", from_dataset and from_folder find the objects inside of them.',
     ),
@@ -97,6 +103,7 @@ BASES = {
         no_sign_yet="NO SIGN OF A SHORTCUT so far, as far as automatic masks can tell",
         more_images="More images decide it: "
         'probe=ProbeSet.from_dataset(val_dataset, per_class={}, masks="auto").watch(16).',
+        acquits=False,
         caution="This is measured by automatic masks; look at gradcam/masks.",
     ),
     FRAME: replace(
@@ -111,6 +118,8 @@ BASES = {
         look_first="the network needs more of the picture than its centre, so little is known",
         two_images="two probe images",
         more_images="More images decide it: probe=ProbeSet.from_dataset(val_dataset, per_class={}).watch(16).",
+        acquits=False,
         caution=NO_MASKS,
+        doubt="A small object, or one off the centre, may lie in the frame, and then decides itself: only masks tell.",
     ),
 }

@@ -19,6 +19,8 @@ TOO_WIDE = 0.4
 CLASS_GAP = 0.3
 # With so many images most shortcuts are told from chance, see docs/study.md.
 ENOUGH_IMAGES = 64
+# So many classes that are not tested are named.
+NAMED_CLASSES = 3
 # The conclusion if no gap was found, and the images are too few to find one.
 TOO_FEW = "UNCLEAR, so few images cannot exclude a shortcut"
 
@@ -37,6 +39,7 @@ class Reading:
         alone: True if no epoch belongs before this one.
         enough: 0..1, the accuracy from which on the network knows the classes.
         name_class: takes a label, and returns the name of the class.
+        n_classes: the number of classes that the network knows.
     """
 
     swap: SwapTest
@@ -48,6 +51,7 @@ class Reading:
     alone: bool
     enough: float
     name_class: Callable[[int], str]
+    n_classes: int
 
     @cached_property
     def falling(self) -> ClassGap | None:
@@ -56,6 +60,13 @@ class Reading:
         if worst is None or self.swap.gap is None or worst.low <= 0:
             return None
         return worst if worst.gap > max(CLASS_GAP, 1.5 * self.swap.gap) else None
+
+    @cached_property
+    def untested(self) -> list[int]:
+        """Return the labels of the classes that no validation tests; none as long as some images are not asked yet."""
+        if self.n_all > self.swap.n:
+            return []
+        return [label for label in range(self.n_classes) if label not in self.swap.tested]
 
     @cached_property
     def conclusion(self) -> str:
@@ -76,10 +87,18 @@ class Reading:
         if self.falling is not None:
             return "UNCLEAR, one class falls more than the others"
         if self.n_all > swap.n:
-            return f"{words.no_sign} in {swap.n} of {self.n_all} images"
-        if not self._is_too_wide:
-            return words.no_sign
-        return words.no_sign_yet if self.in_part else TOO_FEW
+            # The words of the other bases are long, and a headline has to fit into the overview.
+            return f"{words.no_sign} in {swap.n} of {self.n_all} images" if words.acquits else words.no_sign_yet
+        if self._is_too_wide:
+            return words.no_sign_yet if self.in_part else TOO_FEW
+        if self.untested and words.acquits:
+            return f"{words.no_sign} in {self.n_classes - len(self.untested)} of {self.n_classes} classes"
+        return words.no_sign
+
+    @property
+    def acquits(self) -> bool:
+        """Return True if nothing speaks for a shortcut, and enough was asked to say so."""
+        return self.words.acquits and self.conclusion == self.words.no_sign
 
     @property
     def headline(self) -> str:
@@ -102,10 +121,10 @@ class Reading:
         else:
             images = f"{swap.n_controlled} images."
             if swap.n_controlled < swap.n:
-                images = (
-                    f"{swap.n_controlled} of {swap.n} images; for the others there is no second image of their class, "
-                    "or none without it."
-                )
+                missing = "no second image of their class" if swap.n_without_same else ""
+                if swap.n_without_other:
+                    missing += f"{' or ' if missing else ''}no image without their class"
+                images = f"{swap.n_controlled} of {swap.n} images; for the others there is {missing}."
             sentences.append(
                 f"{words.what_decides} decides {_points(swap.gap)} ({_range(swap.gap_interval)}), measured on {images}"
             )
@@ -116,15 +135,21 @@ class Reading:
             sentences.append("A single epoch is no suspicion yet. Another epoch, or trainer.validate, tells.")
         return sentences
 
-    def say_which_class(self) -> list[str]:
-        """Name the class that falls most."""
-        if self.falling is None:
-            return []
-        name, words = self.name_class(self.falling.label), self.words
-        return [
-            f"The class {name!r} falls most: right in {percent(self.falling.control_accuracy)} {words.of_same_class}, "
-            f"{percent(self.falling.swap_accuracy)} {words.of_other_class}."
-        ]
+    def say_which_classes(self) -> list[str]:
+        """Name the class that falls most, and the classes that are not tested."""
+        sentences, words = [], self.words
+        if self.falling is not None:
+            sentences.append(
+                f"The class {self.name_class(self.falling.label)!r} falls most: right in "
+                f"{percent(self.falling.control_accuracy)} {words.of_same_class}, "
+                f"{percent(self.falling.swap_accuracy)} {words.of_other_class}."
+            )
+        if self.untested:
+            names = ", ".join(repr(self.name_class(label)) for label in self.untested[:NAMED_CLASSES])
+            more = len(self.untested) - NAMED_CLASSES
+            names += f" and {more} more" if more > 0 else ""
+            sentences.append(f"Not tested: {names} of {self.n_classes} classes.")
+        return sentences
 
     def say_what_to_do(self) -> list[str]:
         """Say what a reader may do next."""
@@ -148,9 +173,11 @@ class Reading:
             sentences.append(f"Look at {name!r} among the counterfactuals, and give more images of it.")
         elif swap.n < self.n_all and not self.points:
             sentences.append(f"The last validation asks all {self.n_all} images, and so does trainer.validate.")
-        if swap.n_controlled < swap.n:
+        if swap.n_without_same or self.untested:
             sentences.append(f"Give each class {words.two_images} or more.")
-        return [*sentences, words.caution]
+        if swap.n_without_other:
+            sentences.append("Add images without the classes that all images hold.")
+        return [*sentences, words.doubt if self.points else "", words.caution]
 
     @property
     def _is_large(self) -> bool:

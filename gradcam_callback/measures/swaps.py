@@ -61,9 +61,12 @@ class SwapTest:
         gap_interval: that of ``gap``; None without a control.
         drop_interval: that of ``drop``.
         n: the number of images.
-        n_controlled: the number of those whose class has a second image.
+        n_controlled: the number of those that were asked on backgrounds of both kinds.
         classes: the number of their classes.
         worst_class: the class that falls most; None without a control.
+        tested: the labels of the classes that the gap rests on, or the drop without a control.
+        n_without_same: the number of images without another image of their class.
+        n_without_other: the number of images without an image that does not hold their class.
     """
 
     probe_accuracy: float
@@ -79,6 +82,9 @@ class SwapTest:
     n_controlled: int
     classes: int
     worst_class: ClassGap | None = None
+    tested: frozenset[int] = frozenset()
+    n_without_same: int = 0
+    n_without_other: int = 0
 
 
 def swap_test(
@@ -118,6 +124,8 @@ def swap_test(
     gap = _estimate(control, swapped)
     drop, swap = _estimate(unchanged, swapped), _estimate(swapped)
     has_control = bool(gap.n)
+    has_same, has_other = (answers.accuracy[asked].isfinite() for answers in (control, swapped))
+    tested = asked[has_same & has_other if has_control else has_other]
     of_classes = [_gap_of_class(control, swapped, labels, label) for label in labels[asked].unique().tolist()]
     return SwapTest(
         probe_accuracy=float(unchanged.accuracy.nanmean()),
@@ -133,6 +141,9 @@ def swap_test(
         n_controlled=gap.n,
         classes=len(of_classes),
         worst_class=max(filter(None, of_classes), key=lambda found: found.gap, default=None),
+        tested=frozenset(labels[tested].tolist()),
+        n_without_same=int((~has_same).sum()),
+        n_without_other=int((~has_other).sum()),
     )
 
 

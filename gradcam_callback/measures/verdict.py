@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gradcam_callback.formatting import percent
+from gradcam_callback.formatting import fine_percent, percent
 from gradcam_callback.measures.basis import BASES, BOXES, MASKS
 from gradcam_callback.measures.focus import Focus
 from gradcam_callback.measures.reading import Reading, join
@@ -137,6 +137,7 @@ def judge(
     guessing: float | None = None,
     false_yes: float = math.nan,
     name_class: Callable[[int], str] = str,
+    n_classes: int = 0,
 ) -> Verdict:
     """Judge one validation, and put the evidence in words.
 
@@ -152,6 +153,8 @@ def judge(
         false_yes: 0..1, if an image may have several labels: how often the network says yes to a class that the image
             does not hold. NaN otherwise.
         name_class: takes a label, and returns the name of the class.
+        n_classes: the number of classes that the network knows. If some are not tested, nothing is acquitted. 0 does
+            not ask for it.
     """
     if swap.gap is None or swap.gap_interval is None:
         points = drop_points_to_background(swap.drop, swap.drop_interval[0], basis)
@@ -163,9 +166,11 @@ def judge(
     if not math.isnan(false_yes):
         enough = false_yes + ABOVE_GUESSING
         said_yes = f"The network says yes to {percent(false_yes)} of the classes that an image does not hold."
-    reading = Reading(swap, BASES[basis], points, confirmed, n_all or swap.n, in_part, alone, enough, name_class)
+    reading = Reading(
+        swap, BASES[basis], points, confirmed, n_all or swap.n, in_part, alone, enough, name_class, n_classes
+    )
     named = _lost_most(foci) if suspected else None
-    found = [*_say_where(foci, named), *reading.say_how_sure(), said_yes, *reading.say_which_class()]
+    found = [*_say_where(foci, named), *reading.say_how_sure(), said_yes, *reading.say_which_classes()]
     advice = join(reading.say_what_to_do())
     located = named or (foci[-1] if foci else None)
     return Verdict(
@@ -182,7 +187,7 @@ def judge(
         gap_interval=swap.gap_interval,
         lift=foci[-1].lift if foci else None,
         layer=located.layer if located else None,
-        acquits=reading.conclusion == BASES[MASKS].no_sign,
+        acquits=reading.acquits,
     )
 
 
@@ -233,8 +238,8 @@ def _say_where(foci: Sequence[Focus], lost_most: Focus | None) -> list[str]:
         sentences = [f"At {deepest.layer}, the maps of all these images are empty."]
     else:
         sentences = [
-            f"At {deepest.layer}, {percent(deepest.mass)} of the focus lies on the object, which fills "
-            f"{percent(deepest.area)}: a lift of {deepest.lift:.2f}."
+            f"At {deepest.layer}, {fine_percent(deepest.mass)} of the focus lies on the object, which fills "
+            f"{fine_percent(deepest.area)}: a lift of {deepest.lift:.2f}."
         ]
     if lost_most is not None:
         sentences.append(

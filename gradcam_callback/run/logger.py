@@ -222,6 +222,8 @@ class RunLogger:
             answers.guessing,
             false_yes,
             self._probe.class_name,
+            # A single logit stands for two classes.
+            max(2, evaluation.cams.logits.shape[1]),
         )
 
     def _write_entry(self, evaluation: Evaluation, first: Mapping[str, float] | None) -> None:
