@@ -120,6 +120,25 @@ def test_state_dicts_are_counted_in_the_order_of_the_numbers_in_their_names(tmp_
     assert len(find_checkpoints([tmp_path, tmp_path / "epoch9.pt"])) == 3, "each file once"
 
 
+def test_files_of_two_trainings_are_not_taken_for_copies(tmp_path):
+    weights = {"weight": torch.tensor([0.0, 1.0, torch.nan]), "count": torch.tensor(3)}
+    of_lightning = {"epoch": 0, "global_step": 3, "pytorch-lightning_version": "2.6"}
+    for name, state in (
+        ("a", weights),
+        ("last", weights),
+        ("b", {"weight": torch.ones(3)}),
+        ("c", {"bias": torch.ones(3)}),
+    ):
+        torch.save({**of_lightning, "state_dict": state}, tmp_path / f"{name}.ckpt")
+    same, other, named_otherwise = (tmp_path / f"{name}.ckpt" for name in ("last", "b", "c"))
+    assert [found.path for found in find_checkpoints([tmp_path / "a.ckpt", same])] == [tmp_path / "a.ckpt"]
+    for file in (other, named_otherwise):
+        with pytest.raises(
+            ValueError, match=rf"a\.ckpt' and .*{file.name}' hold different weights at step 3\. Look at"
+        ):
+            find_checkpoints([tmp_path / "a.ckpt", file])
+
+
 def test_old_files_and_those_of_other_programs_say_no_step(tmp_path):
     torch.save({"weight": torch.zeros(1)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
     torch.save({"state_dict": {"weight": torch.zeros(1)}}, tmp_path / "other.pt")

@@ -1,10 +1,12 @@
 """What the event files of TensorBoard hold, and how they are written."""
 
+import html
 import importlib.util
 import re
 import struct
 from pathlib import Path
 
+import markdown
 import pytest
 from pytorch_lightning.loggers import TensorBoardLogger
 from reliability import tags_of_an_entry
@@ -32,6 +34,19 @@ def test_the_study_of_reliability_expects_what_is_written_by_default(thin, fit, 
     fit(thin, GradCAMCallback(probe, LAYERS))
     found = events().Tags()
     assert set(tags_of_an_entry(probe.names)) <= {*found["images"], *found["tensors"]}
+
+
+@pytest.mark.parametrize("name", ["__background__", "*any*", "[a](b)", "a `b` c", "back\\slash", "snow_wolf", "_x"])
+def test_the_text_tab_shows_the_names_of_classes_as_they_are(name, tmp_path, events):
+    headline = f"UNCLEAR, {name} at block5_conv3"
+    logger = TensorBoardLogger(tmp_path, name="", version="")
+    writer = TensorBoardWriter(logger)
+    writer.write_verdict("gradcam/verdict", {"headline": headline, "evidence": "Nothing."}, 0)
+    writer.flush()
+    (event,) = events(tmp_path).Tensors("gradcam/verdict")
+    # As the Text tab does.
+    shown = markdown.markdown(event.tensor_proto.string_val[0].decode(), extensions=["tables", "sane_lists"])
+    assert html.unescape(re.sub(r"<[^>]*>", "", shown.split("</p>")[0])) == headline
 
 
 def test_custom_scalars_lay_out_charts_of_what_is_logged(thin, fit, events, toys):
@@ -92,7 +107,7 @@ def test_charts_without_masks_and_of_other_layers_have_few_lines_too():
     loggable += ["frame_gap_high", *names_by_layer(layers, masks=False), "lift_by_class/features.11/star"]
     charts = Tags("gradcam_2").charts(loggable)
     gap = "frame gap with its 95 % interval"
-    assert list(charts) == ["accuracies", gap, "border mass by layer", "drift by layer"]
+    assert list(charts) == ["accuracies by frames", gap, "border mass by layer", "drift by layer"]
     assert charts[gap] == ("Margin", [f"gradcam_2/frame_gap{end}" for end in ("", "_low", "_high")])
     for title, metric in (("border mass by layer", "border_mass"), ("drift by layer", "drift")):
         kind, patterns = charts[title]

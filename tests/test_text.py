@@ -8,6 +8,7 @@ from matplotlib import font_manager
 from PIL import Image
 
 from gradcam_callback.drawing import text as fonts
+from gradcam_callback.drawing.canvas import cut
 from gradcam_callback.drawing.text import append_left_to_right
 
 
@@ -55,13 +56,22 @@ def test_control_characters_leave_no_trace(only_the_default):
 
 
 def test_accents_joiners_and_selectors_stay_with_what_they_belong_to():
-    assert list(fonts._clusters("é👨‍👩‍👧✌️x")) == ["é", "👨‍👩‍👧", "✌️", "x"]
+    assert list(fonts.clusters("é👨‍👩‍👧✌️x")) == ["é", "👨‍👩‍👧", "✌️", "x"]
 
 
 def drawn(text, size=20):
     image = Image.new("RGB", (400, 60), "white")
     fonts.write_line(image, text, (20, 10), size, (0, 0, 0))
     return np.asarray(image).astype(int)
+
+
+@pytest.mark.parametrize("name", ["पेंगुइन पेंगुइन", "e\N{COMBINING ACUTE ACCENT}" * 12, "👨‍👩‍👧" * 8])
+@pytest.mark.filterwarnings("ignore:No font on this machine")
+def test_a_cut_leaves_every_character_whole(name):
+    whole = set(fonts.clusters(name))
+    for width in range(20, fonts.line_width(name, 16), 7):
+        shown = cut(name, 16, width)
+        assert shown.count("…") == 1 and set(fonts.clusters(shown)) <= whole | {"…"}
 
 
 def test_arabic_is_joined_and_runs_from_right_to_left():

@@ -10,7 +10,7 @@ from PIL import Image
 
 from gradcam_callback.drawing.heatmap import Map, Pixels, paint
 from gradcam_callback.drawing.style import Style
-from gradcam_callback.drawing.text import line_width, write_line
+from gradcam_callback.drawing.text import clusters, line_width, write_line
 
 Colour = tuple[int, int, int]
 # Left and top in pixels.
@@ -82,10 +82,12 @@ def cut(text: str, size: int, width: int) -> str:
 
     The middle is cut, as names often differ at their ends, such as ``conv1`` and ``conv2``.
     """
-    shown, keep = text, len(text)
+    # A character stays with its accents, and an emoji is whole.
+    shown, parts = text, list(clusters(text))
+    keep = len(parts)
     while keep > 2 and line_width(shown, size) > width:
         keep -= 1
-        shown = f"{text[: keep // 2]}…{text[len(text) - (keep - keep // 2) :]}"
+        shown = "".join([*parts[: keep // 2], "…", *parts[len(parts) - (keep - keep // 2) :]])
     return shown
 
 

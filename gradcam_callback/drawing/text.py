@@ -60,7 +60,7 @@ def typeset(text: str, size: int) -> list[tuple[str, Face]]:
     default = font_manager.findfont(DEFAULT)
     known_to_default = _characters_of(default)
     pieces = []
-    for known, group in groupby(_clusters(text), key=lambda cluster: _visible(cluster) <= known_to_default):
+    for known, group in groupby(clusters(text), key=lambda cluster: _visible(cluster) <= known_to_default):
         piece = "".join(group)
         path = default if known else _find_font(_visible(piece))
         if path is None:
@@ -145,7 +145,7 @@ def _draw_colour_glyphs(text: str, face: Face) -> Image.Image:
     return sheet.resize(size, Image.Resampling.LANCZOS)
 
 
-def _clusters(text: str) -> Iterator[str]:
+def clusters(text: str) -> Iterator[str]:
     """Yield each character together with its accents and joiners, which need the same font."""
     cluster = ""
     for char in text:

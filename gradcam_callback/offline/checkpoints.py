@@ -17,7 +17,7 @@ from gradcam_callback.drawing import Style
 from gradcam_callback.formatting import percent
 from gradcam_callback.maps import GradCAM, GradCAMOptions
 from gradcam_callback.measures import Verdict
-from gradcam_callback.offline.loading import read_progress
+from gradcam_callback.offline.loading import hold_same_weights, read_progress
 from gradcam_callback.probes import ProbeSet
 from gradcam_callback.run import Evaluator, RunLogger, RunState, Tags, tags
 from gradcam_callback.run.tags import join
@@ -53,7 +53,7 @@ class CheckpointResult:
 
 
 def find_checkpoints(paths: Sequence[str | Path]) -> list[Checkpoint]:
-    """Find checkpoints and sort them by their training, one for each step.
+    """Find the checkpoints of a training and sort them by their step. A copy, such as ``last.ckpt``, counts once.
 
     Lightning's checkpoints hold their epoch and step; the step is one more than that of the logged scalars. State dicts
     hold neither. They are counted from 0, in the order of the numbers in their names: ``epoch9.pt`` before
@@ -63,7 +63,8 @@ def find_checkpoints(paths: Sequence[str | Path]) -> list[Checkpoint]:
         paths: files, and folders that hold files anywhere below them.
 
     Raises:
-        ValueError: no checkpoint is found, a file cannot be read, or only some of the files hold their step.
+        ValueError: no checkpoint is found, a file cannot be read, only some of the files hold their step, or two with
+            different weights hold the same one.
 
     Examples:
         >>> import tempfile
@@ -88,8 +89,14 @@ def find_checkpoints(paths: Sequence[str | Path]) -> list[Checkpoint]:
                 "hold its step. Pass files of one kind."
             )
         epoch, step = found
+        known = by_step.setdefault(step, Checkpoint(file, epoch, step)).path
         # Lightning's last.ckpt is mostly a copy of another checkpoint.
-        by_step.setdefault(step, Checkpoint(file, epoch, step))
+        if known != file and not hold_same_weights(known, file):
+            raise ValueError(
+                f"Expected checkpoints of one training, but {str(known)!r} and {str(file)!r} hold different weights at "
+                f"step {step}. Look at each training by itself. Its report may show several: python -m "
+                "gradcam_callback report FOLDER FOLDER."
+            )
     return [by_step[step] for step in sorted(by_step)]
 
 

@@ -113,6 +113,21 @@ def read_progress(checkpoint: Path) -> tuple[int, int] | None:
     return int(content["epoch"]), int(content["global_step"])
 
 
+def hold_same_weights(one: Path, other: Path) -> bool:
+    """Return True if two files hold the same weights under the same names.
+
+    Raises:
+        ValueError: a file cannot be read, or holds no weights.
+    """
+    (first, _), (second, _) = _read(one), _read(other)
+    return first.keys() == second.keys() and all(_are_equal(first[name], second[name]) for name in first)
+
+
+def _are_equal(one: Tensor, other: Tensor) -> bool:
+    """Return True if the values are equal. NaN equals NaN, as in the weights of a training that diverged."""
+    return one.shape == other.shape and bool(((one == other) | (one.isnan() & other.isnan())).all())
+
+
 def _read(checkpoint: Path) -> tuple[dict[str, Tensor], bool]:
     """Return the state dict of a file, and True if Lightning wrote the file."""
     content = _content(checkpoint)

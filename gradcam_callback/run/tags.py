@@ -133,7 +133,9 @@ class Tags:
         charts: Charts = {}
         accuracies = [self._exactly(name) for name in ACCURACIES if name in loggable]
         if accuracies:
-            charts["accuracies"] = ("Multiline", accuracies)
+            # Runs with and without masks may be shown together, and have no lines in common but the first.
+            by_frames = any(name in loggable for name in FRAME_ACCURACIES)
+            charts["accuracies by frames" if by_frames else "accuracies"] = ("Multiline", accuracies)
         for gap in (GAP, FRAME_GAPS):
             if gap[0] in loggable:
                 charts[f"{gap[0].replace('_', ' ')} with its 95 % interval"] = ("Margin", [self(name) for name in gap])

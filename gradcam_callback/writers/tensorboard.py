@@ -64,7 +64,7 @@ class TensorBoardWriter:
     def write_verdict(self, tag: str, verdict: Mapping[str, Any], step: int) -> None:
         # `SummaryWriter.add_text` would add ``/text_summary`` to the tag.
         metadata = create_summary_metadata(display_name="", description="")
-        text = make_tensor_proto(verdict_text(verdict).encode())
+        text = make_tensor_proto(_without_markdown(verdict_text(verdict)).encode())
         self._write(self._before + tag, step, tensor=text, metadata=metadata)
 
     def write_entry(self, entry: Entry) -> None:
@@ -89,3 +89,8 @@ class TensorBoardWriter:
 
     def _write(self, tag: str, step: int, **value: Any) -> None:
         self._file.add_summary(Summary(value=[Summary.Value(tag=tag, **value)]), step)
+
+
+def _without_markdown(text: str) -> str:
+    """Escape what the Text tab would read as Markdown, such as the class ``__background__``; names of layers stay."""
+    return re.sub(r"[\\*`\[\]]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\\g<0>", text)
