@@ -183,3 +183,14 @@ def test_the_headline_of_an_answer_sheet_takes_the_lines_that_it_needs(drawn, is
     assert all(w.left == MARGIN and w.right <= image.width - MARGIN for w in lines)
     (note,) = [w for w in texts if w.text == "a note"]
     assert lines[-1].bottom < note.top and note.bottom < cells[0].top and note.colour == FAINT
+
+
+def test_a_percentage_is_whole_in_a_narrow_sheet(drawn):
+    tall = np.zeros((131, 37, 3), np.uint8)
+    row = AnswerRow("a", "star", [[tall]] * 5, [[STAR]] * 5)
+    headline = "NO SIGN OF A SHORTCUT: " + "right in 100 % as they are, " * 9
+    answer_sheet(headline, False, "100 % " * 30, [Group("as it is", "100 % right", 1)] * 5, [row])
+    _, _, texts = split(drawn)
+    assert [w.text for w in texts if "right" in w.text and "in" not in w.text] == ["100 % right"] * 5
+    lines = [w.text for w in texts if "%" in w.text]
+    assert len(lines) > 9 and not [line for line in lines if line.startswith("%") or line.endswith("100")]

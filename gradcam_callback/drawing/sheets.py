@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -32,8 +33,8 @@ from gradcam_callback.drawing.text import line_width, write_line
 # The width of the names at the left of a table, and the height of a line of headings and of an answer of two lines, in
 # pixels.
 NAMES, LINE, ANSWER = 112, 20, 36
-# The least width of a column, so that an answer can be read below a tall image.
-LEAST_COLUMN = 80
+# The least width of a column, so that "100 % right" has room above a tall image, and an answer below it.
+LEAST_COLUMN = 84
 
 
 def stack(panels: Sequence[Image.Image]) -> Image.Image:
@@ -137,9 +138,9 @@ def answer_sheet(
 
 
 def wrap(text: str, size: int, width: int) -> list[str]:
-    """Break a text into lines of a width in pixels. A word that is wider gets a line of its own."""
+    """Break a text into lines of a width in pixels. A word that is wider gets a line of its own, and "87 %" is one."""
     lines = [""]
-    for word in text.split():
+    for word in re.split(r"\s+(?!%)", text.strip()):
         longer = f"{lines[-1]} {word}".strip()
         if lines[-1] and line_width(longer, size) > width:
             lines.append(word)
