@@ -218,6 +218,20 @@ def test_with_several_labels_no_donor_shows_the_object_a_second_time(toys):
     assert sets.photographs.tolist() == [0, 1, 2, 2, 4]
 
 
+def test_another_object_of_the_photograph_does_not_fill_the_hole():
+    """Both objects are cyan squares on a white square. The copy that fits best around one of them is the other one."""
+    image = 0.5 + 0.1 * torch.randn(3, 48, 96, generator=torch.Generator().manual_seed(0))
+    masks = torch.zeros(2, 48, 96, dtype=torch.bool)
+    for mask, left in zip(masks, (10, 60), strict=True):
+        mask[14:34, left : left + 20] = True
+        image[:, 9:39, left - 5 : left + 25] = 1
+        image[:, mask] = torch.tensor([0.0, 1.0, 1.0])[:, None]
+    without = Counterfactuals(torch.stack([image] * 2), torch.tensor([0, 1]), masks).remove(torch.arange(2))
+    for shown, mask, other in zip(without, masks, masks.flip(0), strict=True):
+        assert shown[0, mask].min() > 0.1 and torch.equal(shown[:, other], image[:, other])
+    assert paint_out(image[None], masks[:1])[0, 0, masks[0]].min() == 0, "unless it is told of it"
+
+
 def test_a_photograph_is_no_donor_of_its_other_object(toys):
     images, _, masks = toys
     # Two objects of one class on the first photograph, each with its own mask.

@@ -14,7 +14,7 @@ _STEPS, _ROUNDS, _JUDGED = 20, 6, 400
 _AT_ONCE = 64
 
 
-def paint_out(images: Tensor, masks: Tensor) -> Tensor:
+def paint_out(images: Tensor, masks: Tensor, others: Tensor | None = None) -> Tensor:
     """Fill each mask with background from elsewhere in the same image.
 
     A smooth fill would leave the object's outline on any texture. So the hole is covered by a shifted copy of the
@@ -27,14 +27,16 @@ def paint_out(images: Tensor, masks: Tensor) -> Tensor:
     Args:
         images: ``(N, C, H, W)``, in any unit.
         masks: ``(N, H, W)`` bool, True on the object.
+        others: ``(N, H, W)`` bool, True on other objects of the image, which are not copied into the hole.
 
     Returns:
         ``(N, C, H, W)``, unchanged away from the masks.
     """
     reach = max(1, round(min(images.shape[2:]) / 40))
     holes = widen(masks, reach)
-    smooth = fill_smoothly(images, holes)
-    patched = torch.stack([_patch(*parts) for parts in zip(images, smooth, holes, strict=True)])
+    blocked = holes if others is None else holes | widen(others, reach)
+    smooth = fill_smoothly(images, blocked)
+    patched = torch.stack([_patch(*parts) for parts in zip(images, smooth, holes, blocked, strict=True)])
     # The weight is 1 on the hole and falls to 0 over the width of the blend. It is a share of the pixels that there
     # are, or else it would also fall at the image's edges.
     blend = _count_around(widen(holes, reach), reach) / _count_around(torch.ones_like(holes[:1]), reach)
@@ -65,13 +67,14 @@ def _count_around(masks: Tensor, reach: int) -> Tensor:
     return counts
 
 
-def _patch(image: Tensor, smooth: Tensor, hole: Tensor) -> Tensor:
+def _patch(image: Tensor, smooth: Tensor, hole: Tensor, blocked: Tensor) -> Tensor:
     """Cover the hole, and a rim around it, with shifted copies of the image.
 
     Args:
         image: ``(C, H, W)``.
         smooth: ``(C, H, W)``, the fill for pixels that no shift reaches.
         hole: ``(H, W)`` bool.
+        blocked: ``(H, W)`` bool, the hole and whatever else is no source.
 
     Returns:
         ``(C, H, W)``.
@@ -88,7 +91,7 @@ def _patch(image: Tensor, smooth: Tensor, hole: Tensor) -> Tensor:
         indexing="ij",
     )
     shifts = torch.stack([ys.flatten(), xs.flatten()], dim=1)
-    count_reached = _reach_counter(~hole)
+    count_reached = _reach_counter(~blocked)
     for _ in range(_ROUNDS):
         places = missing.nonzero()
         if not len(places):
@@ -101,9 +104,9 @@ def _patch(image: Tensor, smooth: Tensor, hole: Tensor) -> Tensor:
             break
         # Coverage comes first and the fit second: one large patch has fewer seams than several small ones.
         candidates = shifts[n_reached >= 0.98 * most]
-        misfit = torch.cat([_misfit(image, judged, some, hole) for some in candidates.split(_AT_ONCE)])
+        misfit = torch.cat([_misfit(image, judged, some, hole, blocked) for some in candidates.split(_AT_ONCE)])
         shift = candidates[misfit.argmin()]
-        usable = _usable(places, shift[None], hole)[0]
+        usable = _usable(places, shift[None], blocked)[0]
         target, source = places[usable], places[usable] + shift
         filled[:, target[:, 0], target[:, 1]] = image[:, source[:, 0], source[:, 1]]
         missing[target[:, 0], target[:, 1]] = False
@@ -135,27 +138,27 @@ def _reach_counter(background: Tensor) -> Callable[[Tensor], Tensor]:
     return count
 
 
-def _usable(places: Tensor, shifts: Tensor, hole: Tensor) -> Tensor:
-    """Return True if a shifted place lies in the image and outside the hole.
+def _usable(places: Tensor, shifts: Tensor, blocked: Tensor) -> Tensor:
+    """Return True if a shifted place lies in the image and may be copied from.
 
     Args:
         places: ``(P, 2)``, row and column.
         shifts: ``(S, 2)``, rows and columns.
-        hole: ``(H, W)`` bool.
+        blocked: ``(H, W)`` bool, True where nothing is copied from.
 
     Returns:
         ``(S, P)`` bool.
     """
     # With a margin as large as the image, no shift leaves the table, and one number finds a place in it. To compare
     # rows and columns with the sides took five times as long.
-    height, width = hole.shape
-    table = functional.pad(~hole, (width, width, height, height), value=False)
+    height, width = blocked.shape
+    table = functional.pad(~blocked, (width, width, height, height), value=False)
     unit = torch.tensor([3 * width, 1])
     start, step = ((places + torch.tensor([height, width])) @ unit, shifts @ unit)
     return table.take(start + step[:, None])
 
 
-def _misfit(image: Tensor, places: Tensor, shifts: Tensor, hole: Tensor) -> Tensor:
+def _misfit(image: Tensor, places: Tensor, shifts: Tensor, hole: Tensor, blocked: Tensor) -> Tensor:
     """Compute the mean squared difference between the image and each shifted copy, on places that both know.
 
     Args:
@@ -163,6 +166,7 @@ def _misfit(image: Tensor, places: Tensor, shifts: Tensor, hole: Tensor) -> Tens
         places: ``(P, 2)``, row and column.
         shifts: ``(S, 2)``, rows and columns.
         hole: ``(H, W)`` bool.
+        blocked: ``(H, W)`` bool, True where nothing is copied from.
 
     Returns:
         ``(S,)``; 0 for all shifts if the image knows none of the places.
@@ -170,7 +174,7 @@ def _misfit(image: Tensor, places: Tensor, shifts: Tensor, hole: Tensor) -> Tens
     known = places[~hole[places[:, 0], places[:, 1]]]
     if not len(known):
         return torch.zeros(len(shifts))
-    usable = _usable(known, shifts, hole)
+    usable = _usable(known, shifts, blocked)
     height, width = hole.shape
     y = (known[None, :, 0] + shifts[:, 0, None]).clamp(0, height - 1)
     x = (known[None, :, 1] + shifts[:, 1, None]).clamp(0, width - 1)

@@ -88,7 +88,6 @@ class Counterfactuals:
         balanced: bool = False,
     ) -> None:
         self._images, self._masks = images, masks
-        self._painted = _paint(images, masks) if paint else None
         # One colour for all images: a colour per image could still tell the class by its background.
         total = sum((image * ~mask).sum(dim=(1, 2)) for image, mask in zip(images, masks, strict=True))
         self._colour = total / max(1, masks.numel() - int(masks.count_nonzero()))
@@ -96,6 +95,7 @@ class Counterfactuals:
         # The same photograph may stand here once for each of its objects. It is no donor of itself.
         prints = [_fingerprint(image) for image in images]
         self.photographs = torch.tensor([prints.index(each) for each in prints])
+        self._painted = _paint(images, masks, self.photographs) if paint else None
         is_same = (labels[:, None] == labels) & (self.photographs[:, None] != self.photographs)
         rng, is_good = random.Random(seed), (mask_area(masks) <= GOOD_DONOR).tolist()
         choose = _choose_balanced_pairs if balanced else _choose_pairs
@@ -154,12 +154,19 @@ class Counterfactuals:
         return result
 
 
-def _paint(images: Tensor, masks: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Paint objects out. Return, for each image, where it changes, ``(H, W)`` bool, and its new pixels there."""
+def _paint(images: Tensor, masks: Tensor, photographs: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Paint objects out. Return, for each image, where it changes, ``(H, W)`` bool, and its new pixels there.
+
+    Args:
+        images: ``(M, C, H, W)``.
+        masks: ``(M, H, W)`` bool.
+        photographs: ``(M,)``, the same number for objects of one photograph. They do not fill each other's place.
+    """
 
     def paint(number: int) -> tuple[Tensor, Tensor]:
         image = images[number]
-        painted = paint_out(image[None], masks[number][None])[0]
+        of_photograph = masks[photographs == photographs[number]].any(dim=0)
+        painted = paint_out(image[None], masks[number][None], of_photograph[None])[0]
         changed = (painted != image).any(dim=0)
         return changed, painted[:, changed].flatten()
 
