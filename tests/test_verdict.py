@@ -337,7 +337,10 @@ def test_classes_that_were_not_tested_are_not_acquitted(basis):
     in_some = " in 4 of 10 classes" if basis == MASKS else ""
     assert verdict.headline.startswith(f"{BASES[basis].no_sign}{in_some}: ") and not verdict.acquits
     assert "Not tested: 'e', 'f', 'g' and 3 more of 10 classes. " in verdict.evidence
-    assert f"Give each class {BASES[basis].two_images} or more. " in f"{verdict.advice} "
+    assert f"To test more classes, give each of them {BASES[basis].two_images} or more." in verdict.advice
+    few = judge(found(0.98, 0.97, 0.97), [], True, basis, n_classes=7)
+    assert "Not tested: '4', '5', '6' of 7 classes. " in few.evidence
+    assert f"Give each class {BASES[basis].two_images} or more." in few.advice
     later = judge(found(0.98, 0.97, 0.97), [], True, basis, n_all=128, n_classes=10)
     sign = f"{BASES[basis].no_sign} in 64 of 128 images" if basis == MASKS else BASES[basis].no_sign_yet
     assert later.headline.startswith(f"{sign}: ") and "Not tested" not in later.evidence

@@ -173,7 +173,9 @@ class Reading:
             sentences.append(f"Look at {name!r} among the counterfactuals, and give more images of it.")
         elif swap.n < self.n_all and not self.points:
             sentences.append(f"The last validation asks all {self.n_all} images, and so does trainer.validate.")
-        if swap.n_without_same or self.untested:
+        if len(self.untested) > NAMED_CLASSES:
+            sentences.append(f"To test more classes, give each of them {words.two_images} or more.")
+        elif swap.n_without_same or self.untested:
             sentences.append(f"Give each class {words.two_images} or more.")
         if swap.n_without_other:
             sentences.append("Add images without the classes that all images hold.")
