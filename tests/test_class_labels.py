@@ -34,6 +34,14 @@ def test_images_without_a_class_are_left_out(trainer, toys, stored):
         ProbeSet.from_dataset(Data(data[:6]), per_class=2)
 
 
+@pytest.mark.parametrize("one", [1, 2])
+def test_classes_of_minus_one_and_one_are_told_apart_from_images_without_a_class(one):
+    data = [(torch.rand(3, 8, 8), (-1, one)[i % 2]) for i in range(8)]
+    with pytest.warns(GradCAMWarning, match="4 of 8 images have the label -1, which is no class") as caught:
+        ProbeSet.from_dataset(data)
+    assert ("make them 0 and 1: (label + 1) // 2" in str(caught[0].message)) == (one == 1)
+
+
 class TwoClasses(Dataset):
     """Makes other labels of those of the dataset inside."""
 

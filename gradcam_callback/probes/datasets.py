@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gradcam_callback.exceptions import GradCAMWarning
+from gradcam_callback.formatting import name_some
 from gradcam_callback.probes.automatic import SPARE
 from gradcam_callback.probes.batches import file_name
 from gradcam_callback.probes.checks import check_count, check_seed
@@ -146,7 +147,8 @@ def _scan(
     pairs: list[tuple[int, int]] = []
     one_hot = True
     # Slow data would look like a hang. The bar appears after two seconds only.
-    for index in tqdm(order, desc=f"GradCAM: reading labels of {feed.name}", delay=2, leave=False):
+    bar = {"desc": f"GradCAM: reading labels of {feed.name}", "disable": not feed.shows_progress}
+    for index in tqdm(order, delay=2, leave=False, **bar):
         item = feed.load(dataset, index, seed + index)
         if item is None:
             continue
@@ -168,12 +170,14 @@ def _scan(
 
 
 def _warn_of_negative(pairs: Sequence[tuple[int, int]]) -> None:
-    negative = {label for _, label in pairs if label < 0}
+    labels = {label for _, label in pairs}
+    negative = sorted(label for label in labels if label < 0)
     if negative:
         count = sum(label < 0 for _, label in pairs)
+        hint = " If -1 and 1 are two classes, make them 0 and 1: (label + 1) // 2." if labels == {-1, 1} else ""
         warnings.warn(
-            f"GradCAM: {count} of {len(pairs)} images have the label {', '.join(map(str, sorted(negative)))}, which is "
-            "no class, and are left out of the probe set.",
+            f"GradCAM: {count} of {len(pairs)} images have the label {name_some([*map(str, negative)])}, which is no "
+            f"class, and are left out of the probe set.{hint}",
             GradCAMWarning,
             stacklevel=2,
         )
@@ -199,7 +203,7 @@ def _load(dataset: Any, feed: Feed, chosen: Sequence[tuple[int, int]], seed: int
     A dataset gives None for a broken file, if its collate function leaves it out.
     """
     # Slow data would look like a hang. The bar appears after two seconds only.
-    shown = tqdm(chosen, desc="GradCAM: reading images", delay=2, leave=False)
+    shown = tqdm(chosen, desc="GradCAM: reading images", delay=2, leave=False, disable=not feed.shows_progress)
     loaded = []
     for index, label in shown:
         # The seed belongs to the item, so a random transform gives the same image every time.
@@ -214,7 +218,7 @@ def _load(dataset: Any, feed: Feed, chosen: Sequence[tuple[int, int]], seed: int
     if missing:
         warnings.warn(
             f"GradCAM: {len(missing)} of {len(loaded)} items of {feed.name} are None and left out of the probe set: "
-            f"{', '.join(missing)}.",
+            f"{name_some(missing)}.",
             GradCAMWarning,
             stacklevel=2,
         )

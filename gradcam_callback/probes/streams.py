@@ -110,7 +110,8 @@ def choose_from_batches(
     collector = Collector(feed, max_images, count_classes, spare)
     with preserved_random_state():
         # Slow data would look like a hang. The bar appears after two seconds only.
-        for batch in tqdm(_read(batches, feed.name), desc=f"GradCAM: reading {feed.name}", delay=2, leave=False):
+        bar = {"desc": f"GradCAM: reading {feed.name}", "disable": not feed.shows_progress}
+        for batch in tqdm(_read(batches, feed.name), delay=2, leave=False, **bar):
             collector.add(feed.send(batch))
             if collector.is_full or collector.n_seen >= max_scanned:
                 break
