@@ -82,7 +82,10 @@ def test_a_mask_of_the_images_size_follows_too():
     ],
 )
 def test_a_mask_beside_a_picture_of_random_steps_is_left_out(transform):
-    with pytest.warns(GradCAMWarning, match="masks of the dataset are left out.*collate_fn.*without random steps"):
+    with pytest.warns(
+        GradCAMWarning,
+        match=r"masks of the dataset are left out. Cannot use item\['mask'\].*collate_fn.*without random steps",
+    ):
         assert masks_of(rows(mask=DRAWN), lambda items: collate(items, transform)) == [None] * 4
 
 
@@ -92,9 +95,18 @@ def by_array(items):
 
 
 UNREAD = {
-    "an image of another size": ({"mask": Image.new("1", (9, 9), 1)}, collate, "masks of the dataset are left out"),
+    "an image of another size": (
+        {"mask": Image.new("1", (9, 9), 1)},
+        collate,
+        r"masks of .* are left out. Cannot use item\['mask'\]",
+    ),
     "a photograph": ({"mask": photograph(7)}, collate, r"item\['mask'\], Image RGB 60 x 40, is left out"),
     "two masks": ({"mask": DRAWN, "object_mask": DRAWN}, collate, r"item\['mask'\], Image 1 60 x 40, is left out"),
+    "a box outside": (
+        {"objects": {"bbox": [[99, 99, 3, 3]]}},
+        collate,
+        r"item\['objects'\], boxes, is left out as a mask, in 4 of 4",
+    ),
     "a path": ({"mask": "masks/a.png"}, collate, r"item\['mask'\], str, is left out"),
     "polygons": ({"segmentation": [[1, 2, 3, 4, 5, 6]]}, collate, r"item\['segmentation'\], .*, is left out"),
     "an array as the image": (

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gradcam_callback.formatting import name_some
 from gradcam_callback.probes.batches import is_channels_last
+from gradcam_callback.probes.labels import hint_at_signs
 from gradcam_callback.probes.masks import from_boxes, from_image, is_box, without_channel
 from gradcam_callback.probes.names import make_storable, make_unique, number_by_class
 
@@ -167,7 +168,7 @@ def check_labels(labels: Any, n: int, class_names: Sequence[str] | None) -> Tens
     if int(given.min()) < 0:
         raise ValueError(
             f"Expected `labels` to be class indices from 0, but got {int(given.min())}. Leave out images "
-            "without a class."
+            f"without a class.{hint_at_signs(given.tolist())}"
         )
     if class_names is not None and int(given.max()) >= len(class_names):
         raise ValueError(

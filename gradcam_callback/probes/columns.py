@@ -111,9 +111,9 @@ def find_picture(item: Any) -> Image.Image | None:
 
 
 def name_place(item: Any, value: Any, name: str = "item") -> str:
-    """Return the place of a value, known by its identity, in an item, with its form; ``""`` if it is not there."""
+    """Return the place of a value, known by its identity, in an item; ``""`` if it is not there."""
     if item is value:
-        return f"{name}, {describe(value)}"
+        return name
     return next(filter(None, (name_place(one, value, f"{name}[{key!r}]") for key, one in _values_in(item))), "")
 
 

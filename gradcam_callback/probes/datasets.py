@@ -20,7 +20,7 @@ from gradcam_callback.probes.columns import find_second_label
 from gradcam_callback.probes.feed import Feed, Sample
 from gradcam_callback.probes.item_masks import Found, find_mask, propose_mask, warn_of_unread
 from gradcam_callback.probes.items import ClassCount, CountClasses, Item, choose_per_class, without_empty_masks
-from gradcam_callback.probes.labels import all_classes, stored_labels, to_classes
+from gradcam_callback.probes.labels import all_classes, stored_labels, to_classes, warn_of_negative
 from gradcam_callback.probes.lookup import find_class_names, unwrap
 from gradcam_callback.probes.masks import is_box, looks_inverted, warn_of_inverted
 from gradcam_callback.probes.origins import Origin, keeps_files_by_index
@@ -94,7 +94,7 @@ def choose_items(
 
         if stored is not None and not _transforms_labels(dataset):
             pairs = [(index, int(stored[index])) for index in order]
-            _warn_of_negative(pairs)
+            warn_of_negative([label for _, label in pairs])
             chosen = choose_per_class(pairs, per_class, max_images, spare)
             loaded = _load(dataset, feed, chosen, seed)
             items = [item._replace(present=None) for item in _make_items(dataset, feed, loaded, automatic)]
@@ -165,22 +165,8 @@ def _scan(
             "Expected `dataset` to have labels with a 1, but all labels that were read are 0, or the items are None. "
             "Check them, or raise `max_scanned`."
         )
-    _warn_of_negative(pairs)
+    warn_of_negative([label for _, label in pairs])
     return pairs, one_hot
-
-
-def _warn_of_negative(pairs: Sequence[tuple[int, int]]) -> None:
-    labels = {label for _, label in pairs}
-    negative = sorted(label for label in labels if label < 0)
-    if negative:
-        count = sum(label < 0 for _, label in pairs)
-        hint = " If -1 and 1 are two classes, make them 0 and 1: (label + 1) // 2." if labels == {-1, 1} else ""
-        warnings.warn(
-            f"GradCAM: {count} of {len(pairs)} images have the label {name_some([*map(str, negative)])}, which is no "
-            f"class, and are left out of the probe set.{hint}",
-            GradCAMWarning,
-            stacklevel=2,
-        )
 
 
 class _Loaded(NamedTuple):

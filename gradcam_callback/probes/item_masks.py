@@ -14,7 +14,7 @@ from torchvision import tv_tensors
 
 from gradcam_callback.exceptions import GradCAMWarning, UserCodeError
 from gradcam_callback.probes.automatic import propose_of_file
-from gradcam_callback.probes.batches import find_parts, replace, to_numeric
+from gradcam_callback.probes.batches import describe, find_parts, replace, to_numeric
 from gradcam_callback.probes.checks import check_mask
 from gradcam_callback.probes.columns import (
     Boxes,
@@ -61,21 +61,20 @@ def find_mask(origin: Origin, label: int, item: Any, sample: Sample, present: Te
         return Found(_read_mask(origin, sample.mask, sample.image, label, present))
     # Masks of many sizes, or pictures, are left out by most collate functions.
     origin, mask = _find_in_item(origin, item, sample.image)
-    place = name_place(item, mask)
+    place, form = ("item['objects']", "boxes") if mask is None else (name_place(item, mask), describe(mask))
     try:
         if mask is None:
-            mask, place = _find_boxes(origin, label, item, sample.image), "item['objects']"
-        if mask is None:
-            return _find_untransformed(origin, item, sample.image)
-        read = _read_mask(origin, mask, sample.image, label, present)
+            read = _find_boxes(origin, label, item, sample.image)
+        else:
+            read = _read_mask(origin, mask, sample.image, label, present)
         _check_fit(read, sample.image, origin.index)
-        return Found(read)
-    except MaskTransformError:
-        raise
+    except MaskTransformError as error:
+        raise MaskTransformError(f"Cannot use {place}. {error}") from error
     except ValueError:
         if origin.feed.collate is None:
             raise
-        return Found(None, place)
+        return Found(None, f"{place}, {form}")
+    return _find_untransformed(origin, item, sample.image) if read is None else Found(read)
 
 
 def _find_in_item(origin: Origin, item: Any, image: Tensor) -> tuple[Origin, Any]:
@@ -232,5 +231,5 @@ def _read_mask(origin: Origin, mask: Any, image: Tensor, label: int, present: Te
 
 def _check_fit(mask: Any, image: Tensor, index: int) -> None:
     """Raise if a mask cannot belong to its image. One that marks nothing may: the image may show no object."""
-    if not (isinstance(mask, Tensor) and not mask.any()):
+    if mask is not None and not (isinstance(mask, Tensor) and not mask.any()):
         check_mask(mask, tuple(image.shape[1:]), f"the mask of item {index}")
