@@ -1,6 +1,11 @@
-"""Format numbers the same way in images, plots and sentences."""
+"""Format numbers and lists of names the same way in images, plots and sentences."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+
+# A sentence names at most so many of many.
+_MOST_NAMES = 5
 
 
 def percent(share: float) -> str:
@@ -16,3 +21,9 @@ def fine_percent(share: float) -> str:
 def two_digits(value: float) -> str:
     """Format a value >= 0 with two significant digits: ``"0.042"``, ``"13"``, ``"2.1e-05"``."""
     return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def name_some(names: Sequence[str], separator: str = ", ") -> str:
+    """List the first names and count the others: ``"a, b, c, d, e and 55 more"``."""
+    others = len(names) - _MOST_NAMES
+    return separator.join(names[:_MOST_NAMES]) + (f" and {others} more" if others > 0 else "")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import Toys
 from PIL import Image, ImageDraw
-from torch.utils.data import IterableDataset
+from torch.utils.data import DataLoader, IterableDataset
 from torchvision import transforms, tv_tensors
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import default_loader
@@ -18,7 +18,7 @@ from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet
 from gradcam_callback.drawing import InputImage, MaskCell, mask_sheet
 from gradcam_callback.drawing.canvas import CORRECT, WRONG
 from gradcam_callback.measures import AUTOMATIC_MASKS, Swaps, judge, swap_test
-from gradcam_callback.probes import Item, from_boxes, make_probe_set, read_folder
+from gradcam_callback.probes import Item, automatic, datasets, from_boxes, make_probe_set, read_folder, streams
 from gradcam_callback.probes.prompts import refine_boxes
 from gradcam_callback.run import Evaluator
 from gradcam_callback.run.album import mask_cells
@@ -388,21 +388,46 @@ def test_the_callback_watches_with_automatic_masks(fit, thin, large_toys, events
     assert [image.step for image in found.Images("gradcam/masks")] == [callback.history[0]["step"]], "once"
 
 
+class Stream(IterableDataset):
+    def __init__(self, items):
+        self.items = items
+
+    def __iter__(self):
+        return iter(self.items)
+
+
 @pytest.mark.judges_more
 @pytest.mark.parametrize("streamed", [False, True])
 def test_the_callback_replaces_images_with_doubtful_masks(fit, thin, bright, streamed):
     items = photographs([i // 2 % 8 not in (1, 4, 6) for i in range(72)])
 
-    class Stream(IterableDataset):
-        def __iter__(self):
-            return iter(items)
-
     callback = GradCAMCallback(target_layers="block5_conv3", masks="auto")
-    fit(thin, callback, train_data=items[:4], val_data=Stream() if streamed else items)
+    fit(thin, callback, train_data=items[:4], val_data=Stream(items) if streamed else items)
     probe = callback.probe_set
     assert probe.has_mask.all() and probe.labels.bincount().tolist() == [3, 3]
     assert probe.verdict_set.has_mask.all() and probe.verdict_set.labels.bincount().tolist() == [12, 12]
     assert len(bright.seen) == 24 + len(probe.replaced) and 0 < len(probe.replaced) <= 24
+
+
+@pytest.mark.parametrize("shown", [False, True])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_bars_are_shown_if_the_trainer_shows_its_own(monkeypatch, trainer, thin, bright, shown, streamed):
+    bars = {}
+
+    def record(items, **options):
+        bars[options["desc"]] = not options["disable"]
+        return items
+
+    for module in (automatic, datasets, streams):
+        monkeypatch.setattr(module, "tqdm", record)
+    data = photographs([True] * 4)
+    source = DataLoader(Stream(data), 2) if streamed else DataLoader(data, 2)
+    callback = GradCAMCallback(target_layers="block5_conv3", masks="auto", views="layer")
+    trainer(callback, max_epochs=1, enable_progress_bar=shown).fit(thin, DataLoader(data, 2), source)
+    expected = {"your validation data"} if streamed else {"labels of your validation data", "images"}
+    assert bars == dict.fromkeys(
+        [*(f"GradCAM: reading {what}" for what in expected), "GradCAM: making automatic masks"], shown
+    )
 
 
 def test_automatic_masks_may_suspect_and_never_acquit(thin, bright):

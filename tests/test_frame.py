@@ -102,6 +102,15 @@ def test_images_of_one_class_say_why_nothing_is_known(fit, data):
     assert "all of one class" in callback.verdict.evidence
 
 
+def test_masks_of_one_class_alone_say_what_to_do_if_the_other_shows_no_object(fit, data):
+    box = (4, 4, 20, 20)
+    probe = ProbeSet(draw([0, 0, 1, 1], [0, 0, 1, 1]), [0, 0, 1, 1], [None, None, box, box])
+    callback = GradCAMCallback(probe, "block5_conv3")
+    fit(Reads(*READS_FRAME), callback, val_data=data, train_data=data, max_epochs=1)
+    assert "Only images of the class 'class 1' have a mask" in callback.verdict.evidence
+    assert "If these show no object, leave all masks out: the frame test needs none." in callback.verdict.evidence
+
+
 def test_a_network_that_reads_the_frame_is_suspected_in_its_second_epoch(fit, data, events):
     callback = GradCAMCallback(target_layers="block5_conv3")
     with pytest.warns(ShortcutWarning, match="the frame of the picture decides") as caught:

@@ -1,6 +1,7 @@
 """Masks from boxes, trimaps, images and COCO annotations, against pixels counted by hand."""
 
 import json
+import re
 import sys
 
 import numpy as np
@@ -14,6 +15,7 @@ from torchvision.datasets import OxfordIIITPet
 from gradcam_callback import GradCAMWarning, ProbeSet
 from gradcam_callback.probes import masks
 from gradcam_callback.probes.coco import decode_runs
+from gradcam_callback.run.interventions import Interventions
 
 
 def test_box_holds_the_pixels_whose_centres_lie_in_it():
@@ -465,6 +467,23 @@ def test_masks_of_a_dataset_that_look_inverted_are_warned_of():
     ProbeSet.from_dataset(
         [(torch.rand(3, 8, 10), 0, tv_tensors.BoundingBoxes([[0, 0, 10, 8]], format="XYXY", canvas_size=(8, 10)))]
     )
+
+
+def test_two_warnings_of_the_same_masks_give_them_the_same_names_and_few_of_many():
+    large = torch.ones(8, 10, dtype=torch.bool)
+    large[3, 4] = False
+    with pytest.warns(GradCAMWarning) as caught:
+        probe = ProbeSet.from_dataset([(torch.rand(3, 8, 10), i % 2, large) for i in range(60)], per_class=30).watch(8)
+        Interventions(probe, seed=0)
+    inverted, too_large = [re.findall(r"item \d+|and \d+ more", str(one.message)) for one in caught]
+    assert len(inverted) == 6 and inverted[-1] == "and 55 more"
+    assert set(too_large[:-1]) <= set(probe.verdict_set.sources) and too_large[-1] == "and 55 more"
+    nothing = torch.zeros(8, 10, dtype=torch.bool)
+    square = nothing.clone().index_fill_(0, torch.tensor([3]), True)
+    with pytest.warns(
+        GradCAMWarning, match=r"masks of 7 of 8 images mark nothing.*: (item \d, ){4}item \d and 2 more\."
+    ):
+        ProbeSet.from_dataset([(torch.rand(3, 8, 10), i, nothing if i else square) for i in range(8)])
 
 
 def test_a_mask_may_have_a_channel():

@@ -32,6 +32,11 @@ def masks(n=3):
     [
         ({"images": [1, 2, 3]}, "Expected `images` to be a tensor .* but got list"),
         ({"images": torch.rand(3, 8, 10)}, r"`images` to have shape \(N, C, H, W\), but got \(3, 8, 10\)"),
+        (
+            {"images": torch.rand(3, 8, 10, 3)},
+            r"\(N, C, H, W\), but \(3, 8, 10, 3\) looks like \(N, H, W, C\). Give .*permute",
+        ),
+        ({"images": torch.rand(3, 28, 28, 1), "mean": [0.5], "std": [0.5]}, r"looks like \(N, H, W, C\)"),
         ({"images": torch.rand(0, 3, 8, 10), "labels": []}, "at least one image, but the probe set is empty"),
         ({"images": torch.zeros(3, 3, 8, 10, dtype=torch.uint8)}, "`images` to be floating point, but got torch.uint8"),
         ({"images": IMAGES.clone().index_fill_(0, torch.tensor([1]), float("nan"))}, r"images \[1\] hold NaN"),
@@ -418,6 +423,8 @@ def test_from_folder_says_what_is_wrong(folder, tmp_path_factory):
         ProbeSet.from_folder(folder, class_names=["zebra"])
     with pytest.raises(ValueError, match="`transform` to return a tensor"):
         ProbeSet.from_folder(folder, lambda image: image)
+    with pytest.raises(ValueError, match=r"\(60, 80, 3\) for .* looks like \(H, W, C\)"):
+        ProbeSet.from_folder(folder, lambda image: torch.tensor(np.array(image)).float())
     Image.new("L", (5, 5), 255).save(folder / "lion" / "b.mask.png")
     with pytest.raises(ValueError, match=r"b.mask.png' to have the size of its image, 80 x 60, but got 5 x 5"):
         ProbeSet.from_folder(folder)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from pytorch_lightning.overrides.distributed import UnrepeatedDistributedSamplerWrapper
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -56,6 +57,7 @@ class Wrapped(list):
     """The user's sampler as Lightning hands it to a `DistributedSampler`."""
 
 
+WEIGHTS = [float(i in DRAWN) for i in range(20)]
 LOADERS = {
     "random": {"sampler": SubsetRandomSampler(DRAWN, torch.Generator().manual_seed(0))},
     "list": {"sampler": DRAWN},
@@ -65,6 +67,14 @@ LOADERS = {
     "endless": {"sampler": Endless(DRAWN)},
     "batches": {"batch_sampler": BatchSampler(SubsetRandomSampler(DRAWN), 2, drop_last=False)},
     "own batches": {"batch_sampler": [[3, 4], [8, 9], [15]]},
+    "weights of 0": {"sampler": WeightedRandomSampler(WEIGHTS, 2)},
+    "weights in batches": {"batch_sampler": BatchSampler(WeightedRandomSampler(WEIGHTS, 2), 2, drop_last=False)},
+    "fewer weights": {"sampler": WeightedRandomSampler(WEIGHTS[:16], 99)},
+    "distributed weights": {
+        "sampler": UnrepeatedDistributedSamplerWrapper(
+            WeightedRandomSampler(WEIGHTS, 2), num_replicas=2, rank=1, shuffle=False
+        )
+    },
     "distributed": {"sampler": DistributedSampler(Wrapped(DRAWN), num_replicas=2, rank=1)},
 }
 
@@ -82,6 +92,11 @@ def test_the_indices_of_a_sampler_are_found(options):
         {"sampler": RandomSampler(DATA, num_samples=3)},
         {"sampler": WeightedRandomSampler([1.0] * 20, 5)},
         {"sampler": DistributedSampler(DATA, num_replicas=2, rank=1)},
+        {
+            "sampler": UnrepeatedDistributedSamplerWrapper(
+                RandomSampler(DATA, num_samples=3), num_replicas=2, rank=1, shuffle=False
+            )
+        },
         {"sampler": Every(list(range(20)))},
         {"sampler": iter(DRAWN)},
         {"batch_sampler": BatchSampler(RandomSampler(DATA), 4, drop_last=True)},

@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gradcam_callback.exceptions import GradCAMWarning
+from gradcam_callback.formatting import name_some
 from gradcam_callback.probes.items import Item, choose_per_class
 from gradcam_callback.probes.masks import is_box, to_corners
 from gradcam_callback.probes.prompts import refine_boxes
@@ -163,7 +164,12 @@ class Make(Protocol):
 
 
 def choose_masked(
-    items: Sequence[Item], per_class: int | None, max_images: int | None, make: Make, times: int = 1
+    items: Sequence[Item],
+    per_class: int | None,
+    max_images: int | None,
+    make: Make,
+    times: int = 1,
+    shows_progress: bool = True,
 ) -> ProbeSet:
     """Make a probe set of some of the items per class, with a good automatic mask if there are enough of them.
 
@@ -176,6 +182,7 @@ def choose_masked(
         max_images: the same.
         make: makes a probe set of items.
         times: so many times as many images are kept of each class.
+        shows_progress: False shows no bar.
     """
     unmasked = make(items, automatic=False)
     proposer = Proposer(unmasked, items)
@@ -190,7 +197,7 @@ def choose_masked(
         if not new:
             break
         # Many masks would look like a hang. The bar appears after two seconds only.
-        for i in tqdm(new, desc="GradCAM: making automatic masks", delay=2, leave=False):
+        for i in tqdm(new, desc="GradCAM: making automatic masks", delay=2, leave=False, disable=not shows_progress):
             proposal = proposer.propose(i)
             if proposal is None:
                 # Boxes become a mask, so that the network is not asked about them again.
@@ -236,7 +243,7 @@ def _warn_of_doubtful(probe: ProbeSet) -> None:
     assert probe.proposals is not None
     doubtful = {number: proposal.doubt for number, proposal in probe.proposals.items() if proposal.doubt is not None}
     if doubtful:
-        listed = "; ".join(f"{probe.names[number]}: {doubt}" for number, doubt in doubtful.items())
+        listed = name_some([f"{probe.sources[number]}: {doubt}" for number, doubt in doubtful.items()], "; ")
         warnings.warn(
             f"GradCAM: {len(doubtful)} of {len(probe.proposals)} automatic masks look doubtful, so these images have "
             f"no mask ({listed}). Draw masks for them if they matter.",

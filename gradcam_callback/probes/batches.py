@@ -63,7 +63,7 @@ def find_parts(batch: Any, what: str, *, batched: bool = True, needs_labels: boo
     """
     lead = int(batched)
     found = _find_images(batch, lead)
-    if found is None or _is_channels_last(found[0]):
+    if found is None or is_channels_last(found[0]):
         raise ValueError(_complain("one tensor of images", batch, what, lead))
     images, after = found
     labels, masks = _find_labels(batch, images, after, lead)
@@ -291,7 +291,7 @@ def _find_images(batch: Any, lead: int) -> tuple[Tensor, list[Any]] | None:
     return (candidates[0], [value for value in batch if value is not candidates[0]]) if len(candidates) == 1 else None
 
 
-def _is_channels_last(images: Tensor) -> bool:
+def is_channels_last(images: Tensor) -> bool:
     """Return True if images look like ``(H, W, C)``, and would be very narrow ones of many channels."""
     return images.shape[-1] in (1, 3, 4) and min(images.shape[-3:-1]) > 4
 
@@ -364,7 +364,7 @@ def _complain(lacking: str, batch: Any, what: str, lead: int) -> str:
         hint = " A picture becomes a tensor by a transform such as torchvision's ToTensor()."
     elif any(value.dtype == torch.uint8 and value.ndim == 3 + lead for value in tensors):
         hint = " Images of uint8 become floating point by a transform such as torchvision's ToDtype."
-    elif any(is_image(value, lead) and _is_channels_last(value) for value in tensors):
+    elif any(is_image(value, lead) and is_channels_last(value) for value in tensors):
         hint = " Images (H, W, C) become (C, H, W) by image.permute(2, 0, 1) in the dataset, no longer in forward."
     elif "label" in lacking and any(isinstance(value, str) for value in leaves):
         hint = " A class given as text has to become its index."

@@ -14,6 +14,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from gradcam_callback.formatting import name_some
+from gradcam_callback.probes.batches import is_channels_last
+from gradcam_callback.probes.labels import hint_at_signs
 from gradcam_callback.probes.masks import from_boxes, from_image, is_box, without_channel
 from gradcam_callback.probes.names import make_storable, make_unique, number_by_class
 
@@ -55,12 +58,23 @@ def check_images(images: Any) -> Tensor:
         raise ValueError(
             f"Expected `images` to be floating point, but got {images.dtype}. Apply the validation transform first."
         )
-    bad = [i for i, image in enumerate(images) if not bool(image.isfinite().all())]
+    bad = [str(i) for i, image in enumerate(images) if not bool(image.isfinite().all())]
     if bad:
         raise ValueError(
-            f"Expected `images` to be finite, but images {bad} hold NaN or infinity. Check the files and the transform."
+            f"Expected `images` to be finite, but images [{name_some(bad)}] hold NaN or infinity. Check the files and "
+            "the transform."
         )
     return images.detach().to("cpu", copy=True)
+
+
+def refuse_channels_last(images: Any) -> None:
+    """Raise if images look like ``(N, H, W, C)``."""
+    if isinstance(images, Tensor) and images.ndim == 4 and is_channels_last(images):
+        raise ValueError(
+            f"Expected `images` to have shape (N, C, H, W), but {tuple(images.shape)} looks like (N, H, W, C). Give "
+            "images.permute(0, 3, 1, 2). If the images are so narrow, and of so many channels, pass "
+            "ProbeSet.from_dataset(dataset, batch_transform=...)."
+        )
 
 
 def read_labels(labels: Any) -> Tensor:
@@ -154,7 +168,7 @@ def check_labels(labels: Any, n: int, class_names: Sequence[str] | None) -> Tens
     if int(given.min()) < 0:
         raise ValueError(
             f"Expected `labels` to be class indices from 0, but got {int(given.min())}. Leave out images "
-            "without a class."
+            f"without a class.{hint_at_signs(given.tolist())}"
         )
     if class_names is not None and int(given.max()) >= len(class_names):
         raise ValueError(
@@ -245,10 +259,10 @@ def check_names(names: Sequence[str] | None, class_per_image: Sequence[str]) -> 
         raise ValueError(f"Expected `names` to have one entry per image ({n}), but got {len(names)}.")
     if "" in names:
         raise ValueError("Expected each of `names` to have a character or more, but one is empty.")
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    repeated = sorted({repr(name) for name in names if names.count(name) > 1})
     if repeated:
         # Names become tags and files, so one of the images would overwrite the other.
-        raise ValueError(f"Expected `names` to be unique, but got {repeated} more than once.")
+        raise ValueError(f"Expected `names` to be unique, but got [{name_some(repeated)}] more than once.")
     return list(names)
 
 

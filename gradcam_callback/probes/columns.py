@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +18,7 @@ from gradcam_callback.probes.batches import (
     MASK_KEYS,
     describe,
     fields_of,
+    find_parts,
     is_image,
     is_label,
     is_mask,
@@ -27,6 +30,7 @@ from gradcam_callback.probes.transforms import Open, Transform, mask_to_image, t
 
 # More names of masks. They are asked for only if the item has no mask under a usual name.
 _MASK_COLUMNS = ("segmentation", "label_mask")
+_MASK_NAMES = (*MASK_KEYS, *_MASK_COLUMNS)
 _OBJECTS, _BOXES, _CATEGORIES = "objects", "bbox", ("category", "label", "name")
 
 
@@ -54,37 +58,71 @@ def find_mask_column(item: Any, image: Tensor) -> Any:
 
 
 class Column(NamedTuple):
-    """A value in an item that may be a mask, but is none that is certain by its form alone.
+    """A value in an item that may be a mask, but was not read as one.
 
     Attributes:
         name: of its place, with its form.
-        value: a tensor.
+        value: a tensor; None for a value of another kind.
         is_named: True if the column is called a mask. Otherwise it only stands behind the label.
     """
 
     name: str
-    value: Tensor
+    value: Tensor | None
     is_named: bool
 
 
-def find_unread_masks(item: Any, image: Tensor, name: str = "item") -> list[Column]:
-    """Return the tensors and arrays in an item that are called a mask, or stand behind the label, but are no `is_mask`.
+def find_unread_masks(item: Any, name: str = "item") -> list[Column]:
+    """Return what is called a mask in an item, or is an array or a picture behind the label, if no mask has been read.
 
     Args:
         item: of a dataset.
-        image: of the item, ``(C, H, W)``.
         name: of the item.
     """
-    fields, places, found = fields_of(item), isinstance(item, (list, tuple)), list[Column]()
-    values = list(fields.items()) if fields is not None else list(enumerate(item)) if places else []
-    for number, (key, value) in enumerate(values):
+    places, found = isinstance(item, (list, tuple)), list[Column]()
+    for number, (key, value) in enumerate(_values_in(item)):
         place, given = f"{name}[{key!r}]", to_numeric(value)
         if isinstance(value, Mapping):
-            found += find_unread_masks(value, image, place)
-        elif given is not None and given.ndim >= 2 and not is_mask(value, image, 0):
-            column = Column(f"{place}, {describe(value)}", given, is_named(str(key), (*MASK_KEYS, *_MASK_COLUMNS)))
-            found += [column] if column.is_named or (places and number >= 2) else []
+            found += find_unread_masks(value, place)
+        is_called = is_named(str(key), _MASK_NAMES)
+        is_drawn = isinstance(value, Image.Image) or (given is not None and given.ndim >= 2)
+        # The path of a mask, or polygons.
+        is_told = isinstance(value, (str, PurePath)) or (
+            isinstance(value, list) and value and isinstance(value[0], list)
+        )
+        if (is_drawn and places and number >= 2) or (is_called and (is_drawn or is_told)):
+            found.append(Column(f"{place}, {describe(value)}", given, is_called))
     return found
+
+
+def find_picture(item: Any) -> Image.Image | None:
+    """Return the picture that is the image of an item; None if a tensor is the image, or if it is not certain."""
+    with suppress(ValueError):
+        find_parts(item, "", batched=False, needs_labels=False)
+        return None
+    fields = fields_of(item)
+    if fields is None:
+        first = item[0] if isinstance(item, (list, tuple)) and item else None
+        return first if isinstance(first, Image.Image) else find_picture(first) if fields_of(first) else None
+    pictures = {key: value for key, value in fields.items() if isinstance(value, Image.Image)}
+    named = [value for key, value in pictures.items() if is_named(key, IMAGE_KEYS)]
+    others = [value for key, value in pictures.items() if not is_named(key, _MASK_NAMES)]
+    chosen = named if len(named) == 1 else others
+    return chosen[0] if len(chosen) == 1 else None
+
+
+def name_place(item: Any, value: Any, name: str = "item") -> str:
+    """Return the place of a value, known by its identity, in an item; ``""`` if it is not there."""
+    if item is value:
+        return name
+    return next(filter(None, (name_place(one, value, f"{name}[{key!r}]") for key, one in _values_in(item))), "")
+
+
+def _values_in(item: Any) -> list[tuple[Any, Any]]:
+    """Return the values in a mapping, a tuple or a list, each with its name or place."""
+    fields = fields_of(item)
+    if fields is not None:
+        return list(fields.items())
+    return list(enumerate(item)) if isinstance(item, (list, tuple)) else []
 
 
 def find_second_label(items: Sequence[Any]) -> tuple[int, int] | None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gradcam_callback.exceptions import GradCAMWarning
+from gradcam_callback.formatting import name_some
 from gradcam_callback.probes.automatic import SPARE
 from gradcam_callback.probes.batches import file_name
 from gradcam_callback.probes.checks import check_count, check_seed
@@ -19,7 +20,7 @@ from gradcam_callback.probes.columns import find_second_label
 from gradcam_callback.probes.feed import Feed, Sample
 from gradcam_callback.probes.item_masks import Found, find_mask, propose_mask, warn_of_unread
 from gradcam_callback.probes.items import ClassCount, CountClasses, Item, choose_per_class, without_empty_masks
-from gradcam_callback.probes.labels import all_classes, stored_labels, to_classes
+from gradcam_callback.probes.labels import all_classes, stored_labels, to_classes, warn_of_negative
 from gradcam_callback.probes.lookup import find_class_names, unwrap
 from gradcam_callback.probes.masks import is_box, looks_inverted, warn_of_inverted
 from gradcam_callback.probes.origins import Origin, keeps_files_by_index
@@ -93,7 +94,7 @@ def choose_items(
 
         if stored is not None and not _transforms_labels(dataset):
             pairs = [(index, int(stored[index])) for index in order]
-            _warn_of_negative(pairs)
+            warn_of_negative([label for _, label in pairs])
             chosen = choose_per_class(pairs, per_class, max_images, spare)
             loaded = _load(dataset, feed, chosen, seed)
             items = [item._replace(present=None) for item in _make_items(dataset, feed, loaded, automatic)]
@@ -146,7 +147,8 @@ def _scan(
     pairs: list[tuple[int, int]] = []
     one_hot = True
     # Slow data would look like a hang. The bar appears after two seconds only.
-    for index in tqdm(order, desc=f"GradCAM: reading labels of {feed.name}", delay=2, leave=False):
+    bar = {"desc": f"GradCAM: reading labels of {feed.name}", "disable": not feed.shows_progress}
+    for index in tqdm(order, delay=2, leave=False, **bar):
         item = feed.load(dataset, index, seed + index)
         if item is None:
             continue
@@ -163,20 +165,8 @@ def _scan(
             "Expected `dataset` to have labels with a 1, but all labels that were read are 0, or the items are None. "
             "Check them, or raise `max_scanned`."
         )
-    _warn_of_negative(pairs)
+    warn_of_negative([label for _, label in pairs])
     return pairs, one_hot
-
-
-def _warn_of_negative(pairs: Sequence[tuple[int, int]]) -> None:
-    negative = {label for _, label in pairs if label < 0}
-    if negative:
-        count = sum(label < 0 for _, label in pairs)
-        warnings.warn(
-            f"GradCAM: {count} of {len(pairs)} images have the label {', '.join(map(str, sorted(negative)))}, which is "
-            "no class, and are left out of the probe set.",
-            GradCAMWarning,
-            stacklevel=2,
-        )
 
 
 class _Loaded(NamedTuple):
@@ -199,7 +189,7 @@ def _load(dataset: Any, feed: Feed, chosen: Sequence[tuple[int, int]], seed: int
     A dataset gives None for a broken file, if its collate function leaves it out.
     """
     # Slow data would look like a hang. The bar appears after two seconds only.
-    shown = tqdm(chosen, desc="GradCAM: reading images", delay=2, leave=False)
+    shown = tqdm(chosen, desc="GradCAM: reading images", delay=2, leave=False, disable=not feed.shows_progress)
     loaded = []
     for index, label in shown:
         # The seed belongs to the item, so a random transform gives the same image every time.
@@ -214,7 +204,7 @@ def _load(dataset: Any, feed: Feed, chosen: Sequence[tuple[int, int]], seed: int
     if missing:
         warnings.warn(
             f"GradCAM: {len(missing)} of {len(loaded)} items of {feed.name} are None and left out of the probe set: "
-            f"{', '.join(missing)}.",
+            f"{name_some(missing)}.",
             GradCAMWarning,
             stacklevel=2,
         )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gradcam_callback.exceptions import UserCodeError, blame
+from gradcam_callback.formatting import name_some
 from gradcam_callback.probes.batches import (
     BatchTransform,
     ImagePlace,
@@ -62,6 +63,7 @@ class Feed:
         transfer: what the Trainer's hooks do with a batch.
         batch_transform: the user's ``(images, labels)`` or ``(images, labels, masks)`` of a batch.
         needs_labels: False takes images without labels.
+        shows_progress: False shows no bars.
     """
 
     name: str = "the dataset"
@@ -69,6 +71,7 @@ class Feed:
     transfer: Callable[[Any], Any] = lambda batch: batch
     batch_transform: BatchTransform | None = None
     needs_labels: bool = True
+    shows_progress: bool = True
 
     def load(self, dataset: Any, index: int, seed: int) -> Any:
         """Load an item; the seed decides random steps of its transform."""
@@ -142,8 +145,8 @@ class Feed:
         if indices is not None and found != len(indices):
             raise ValueError(
                 f"Expected the batch of {len(indices)} items of {self.name} to hold {len(indices)} images, but got "
-                f"{found} in {describe(batch)}. These are items {', '.join(map(str, indices))}. Correct the collate_fn "
-                "or the batch hooks, or pass probe=ProbeSet(...)."
+                f"{found} in {describe(batch)}. These are items {name_some([*map(str, indices)])}. Correct the "
+                "collate_fn or the batch hooks, or pass probe=ProbeSet(...)."
             )
         # A batch_transform may make images that are no part of the batch. Then nothing can go with them.
         whole = replace(batch, parts.images, IMAGE) if contains(batch, parts.images) else None

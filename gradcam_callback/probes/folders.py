@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from gradcam_callback.exceptions import GradCAMWarning
+from gradcam_callback.formatting import name_some
 from gradcam_callback.probes.automatic import propose_of_file
 from gradcam_callback.probes.beside import (
     PHOTOGRAPH_SUFFIXES,
@@ -140,7 +141,7 @@ def _warn_of_unread(folders: Sequence[Path], read: Collection[Path]) -> None:
     """Warn of the folders of classes that hold something, but no images that are read."""
     unread = [(folder, found[0].name) for folder in folders if folder not in read and (found := list_visible(folder))]
     if unread:
-        listed = ", ".join(f"{str(folder)!r} with {name!r}" for folder, name in unread)
+        listed = name_some([f"{str(folder)!r} with {name!r}" for folder, name in unread])
         warnings.warn(
             f"GradCAM: these folders of classes hold no images: {listed}. Images lie in <class>/ itself, in no folder "
             f"below, and their names end in {', '.join(PHOTOGRAPH_SUFFIXES)}. Move or convert them.",
@@ -156,7 +157,9 @@ def _warn_of_others(others: Mapping[Path, Sequence[str]]) -> None:
     """
     names = {name for found in others.values() for name in found}
     if others and not (len(names) == 1 and len({source.parent for source in others}) > 1):
-        listed = "; ".join(f"{str(source)!r} with {', '.join(map(repr, found))}" for source, found in others.items())
+        listed = name_some(
+            [f"{str(source)!r} with {name_some([*map(repr, found)])}" for source, found in others.items()], "; "
+        )
         warnings.warn(
             "GradCAM: none of the objects in these annotations is named like the folder of its class, so all of them "
             f"count: {listed}. If some are of another class, name those that count like the folder.",
@@ -176,7 +179,7 @@ def _warn_of_painted(painted: Sequence[str]) -> None:
     if painted:
         warnings.warn(
             "GradCAM: these look like masks, but are images of the probe set, since no photograph has their name: "
-            f"{', '.join(painted)}. Call the mask of a.jpg a.mask.png, or move these files away.",
+            f"{name_some(painted)}. Call the mask of a.jpg a.mask.png, or move these files away.",
             GradCAMWarning,
             stacklevel=2,
         )

@@ -7,18 +7,28 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
 
 from gradcam_callback.exceptions import GradCAMWarning, UserCodeError
 from gradcam_callback.probes.automatic import propose_of_file
-from gradcam_callback.probes.batches import find_parts, to_numeric
-from gradcam_callback.probes.columns import Boxes, find_boxes, find_mask_column, find_unread_masks, fit_boxes
+from gradcam_callback.probes.batches import describe, find_parts, replace, to_numeric
+from gradcam_callback.probes.checks import check_mask
+from gradcam_callback.probes.columns import (
+    Boxes,
+    find_boxes,
+    find_mask_column,
+    find_picture,
+    find_unread_masks,
+    fit_boxes,
+    name_place,
+)
 from gradcam_callback.probes.feed import Sample
 from gradcam_callback.probes.lookup import find_class_names, unwrap
 from gradcam_callback.probes.masks import from_image, is_box, to_corners, without_channel
-from gradcam_callback.probes.origins import Origin
+from gradcam_callback.probes.origins import Origin, PictureOrigin
 from gradcam_callback.probes.pets import is_pets, leaves_masks_untransformed, trimap_to_mask
 from gradcam_callback.probes.transforms import MaskTransformError, mask_to_image, transform_mask
 from gradcam_callback.saliency import Proposal, SaliencyNetwork
@@ -44,21 +54,42 @@ def find_mask(origin: Origin, label: int, item: Any, sample: Sample, present: Te
 
     Raises:
         MaskTransformError: it cannot follow its image.
+        ValueError: it cannot be read, or does not fit. If the item has it, but its batch does not, the training does
+            without it, so it is left unread.
     """
-    mask = sample.mask
-    if mask is None and origin.feed.batch_transform is None:
-        # Masks of many sizes, or pictures, are left out by most collate functions.
-        try:
-            mask = find_parts(item, "", batched=False, needs_labels=False).masks
-        except ValueError:
-            mask = None  # the item has another form than its batch, in which everything else was found
+    if sample.mask is not None or origin.feed.batch_transform is not None:
+        return Found(_read_mask(origin, sample.mask, sample.image, label, present))
+    # Masks of many sizes, or pictures, are left out by most collate functions.
+    origin, mask = _find_in_item(origin, item, sample.image)
+    place, form = ("item['objects']", "boxes") if mask is None else (name_place(item, mask), describe(mask))
+    try:
         if mask is None:
-            mask = find_mask_column(item, sample.image)
-        if mask is None:
-            mask = _find_boxes(origin, label, item, sample.image)
-        if mask is None:
-            return _find_untransformed(origin, item, sample.image)
-    return Found(_read_mask(origin, mask, sample.image, label, present))
+            read = _find_boxes(origin, label, item, sample.image)
+        else:
+            read = _read_mask(origin, mask, sample.image, label, present)
+        _check_fit(read, sample.image, origin.index)
+    except MaskTransformError as error:
+        raise MaskTransformError(f"Cannot use {place}. {error}") from error
+    except ValueError:
+        if origin.feed.collate is None:
+            raise
+        return Found(None, f"{place}, {form}")
+    return _find_untransformed(origin, item, sample.image) if read is None else Found(read)
+
+
+def _find_in_item(origin: Origin, item: Any, image: Tensor) -> tuple[Origin, Any]:
+    """Return a mask that stands in an item, None without any, and the origin of the image that it belongs to."""
+    picture = find_picture(item)
+    if picture is not None:
+        origin = PictureOrigin(**vars(origin), item=item, picture=picture, image=image)
+        # A tensor of its size stands for the picture.
+        image = torch.zeros(3, picture.height, picture.width)
+        item = replace(item, picture, image)
+    try:
+        mask = find_parts(item, "", batched=False, needs_labels=False).masks
+    except ValueError:
+        mask = None  # the item has another form than its batch, in which everything else was found
+    return origin, find_mask_column(item, image) if mask is None else mask
 
 
 def propose_mask(origin: Origin, item: Any, network: SaliencyNetwork) -> Proposal | None:
@@ -81,9 +112,9 @@ def warn_of_unread(found: Sequence[Found], size: Sequence[int], transformed: boo
     if unread:
         through = ", or give it as bool or as a PIL.Image, to go through `dataset.transform`" if transformed else ""
         warnings.warn(
-            f"GradCAM: {unread[0]}, is left out as a mask, in {len(unread)} of {len(found)} items. Expected bool, a "
-            f"picture, or 0 and 1 of the image's size {tuple(size)}. Transform it like the image{through}. If it is no "
-            "mask, give it another name, or leave it out.",
+            f"GradCAM: {unread[0]}, is left out as a mask, in {len(unread)} of {len(found)} items. Expected "
+            f"bool, a black and white picture, or 0 and 1, of the image's size {tuple(size)}. Transform it like the "
+            f"image{through}. If it is no mask, give it another name, or leave it out.",
             GradCAMWarning,
             stacklevel=2,
         )
@@ -95,10 +126,13 @@ def _find_untransformed(origin: Origin, item: Any, image: Tensor) -> Found:
     It holds two values, and has the size of the photograph. If this is not known, the mask is called one, or is black
     and white. Everything else may be a depth map, labels, or no picture at all.
     """
-    columns, size = find_unread_masks(item, image), tuple(image.shape[1:])
+    columns, size = find_unread_masks(item), tuple(image.shape[1:])
     photograph = origin.open() if columns else None
     unread = None
     for name, value, is_named in columns:
+        if value is None:  # a picture, or no numbers at all
+            unread = unread or name
+            continue
         given = without_channel(value, size)
         is_black_and_white = _has_two_values(given, 255)
         has_two_values = given.ndim == 2 and (is_black_and_white or _has_two_values(given, 1))
@@ -167,6 +201,8 @@ def _read_mask(origin: Origin, mask: Any, image: Tensor, label: int, present: Te
     if mask is None:
         return None
     part, transform, size = origin.part, origin.transform, image.shape[1:]
+    # Here, too, the size does not show it.
+    is_untransformed = isinstance(origin, PictureOrigin) or leaves_masks_untransformed(part)
     if any(is_pets(inner) for inner in unwrap(part)):
         mask = trimap_to_mask(mask)
     elif isinstance(mask, Image.Image):
@@ -179,11 +215,21 @@ def _read_mask(origin: Origin, mask: Any, image: Tensor, label: int, present: Te
         mask = mask[label]
     numbers = None if isinstance(mask, tv_tensors.BoundingBoxes) else to_numeric(mask)
     mask = mask if numbers is None else without_channel(numbers, size)
-    if isinstance(mask, tv_tensors.BoundingBoxes) and transform is not None and mask.canvas_size != tuple(size):
+    if (
+        isinstance(mask, tv_tensors.BoundingBoxes)
+        and transform is not None
+        and (is_untransformed or mask.canvas_size != tuple(size))
+    ):
         # `dataset.transform` is for the image alone, and the boxes have not gone through it.
         mask = _fit(origin, Boxes(to_corners(mask), mask.canvas_size[::-1]), image)
     elif isinstance(mask, Tensor) and mask.ndim == 2 and not is_box(mask, size) and transform is not None:
         # `dataset.transform` is for the image alone. A mask of another size has not gone through it.
-        if mask.shape != size or leaves_masks_untransformed(part):
+        if is_untransformed or mask.shape != size:
             mask = _follow(origin, mask)
     return mask
+
+
+def _check_fit(mask: Any, image: Tensor, index: int) -> None:
+    """Raise if a mask cannot belong to its image. One that marks nothing may: the image may show no object."""
+    if mask is not None and not (isinstance(mask, Tensor) and not mask.any()):
+        check_mask(mask, tuple(image.shape[1:]), f"the mask of item {index}")

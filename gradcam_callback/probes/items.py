@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch import Tensor
 
 from gradcam_callback.exceptions import GradCAMWarning
+from gradcam_callback.formatting import name_some
 from gradcam_callback.saliency import Proposal, SaliencyNetwork
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def without_empty_masks(items: list[Item]) -> list[Item]:
     if empty:
         warnings.warn(
             f"GradCAM: the masks of {len(empty)} of {len(items)} images mark nothing after the transform, so these "
-            f"images have no mask: {', '.join(item.source for item in empty)}. If they show an object, correct the "
+            f"images have no mask: {name_some([item.source for item in empty])}. If they show an object, correct the "
             "masks or the transform.",
             GradCAMWarning,
             stacklevel=2,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Subset
 
+from gradcam_callback.exceptions import GradCAMWarning
+from gradcam_callback.formatting import name_some
 from gradcam_callback.probes.pets import is_pets, pets_labels
 
 # The usual names of a label in an item, in lower case; a plural counts, too.
@@ -87,6 +90,24 @@ def to_classes(label: Any, what: str, name: str) -> list[int]:
         "dataset, or by batch_transform=lambda batch: (images, labels). For a regression, pass target=lambda outputs, "
         "index: outputs[:, 0]."
     )
+
+
+def warn_of_negative(labels: Sequence[int]) -> None:
+    """Warn of labels below 0, which stand for no class."""
+    negative = sorted({label for label in labels if label < 0})
+    if negative:
+        count = sum(label < 0 for label in labels)
+        warnings.warn(
+            f"GradCAM: {count} of {len(labels)} images have the label {name_some([*map(str, negative)])}, which is no "
+            f"class, and are left out of the probe set.{hint_at_signs(labels)}",
+            GradCAMWarning,
+            stacklevel=2,
+        )
+
+
+def hint_at_signs(labels: Sequence[int]) -> str:
+    """Return what to do with two classes of -1 and 1, as the hinge loss takes them; ``""`` for other labels."""
+    return " If -1 and 1 are two classes, make them 0 and 1: (label + 1) // 2." if set(labels) == {-1, 1} else ""
 
 
 def all_classes(label: Any) -> Tensor | None:

@@ -15,7 +15,7 @@ from torchvision import tv_tensors
 from torchvision.ops import box_convert
 
 from gradcam_callback.exceptions import GradCAMWarning
-from gradcam_callback.formatting import percent
+from gradcam_callback.formatting import name_some, percent
 
 # The label of object outlines and of unlabelled pixels in Pascal VOC and in many annotation tools.
 _VOID = 255
@@ -192,7 +192,7 @@ def warn_of_inverted(names: Sequence[str]) -> None:
     if names:
         warnings.warn(
             "GradCAM: these masks look inverted, as they fill more than half of the image and touch all four sides: "
-            f"{', '.join(names)}. An inverted mask keeps the background and loses the object. Invert the masks if they "
+            f"{name_some(names)}. An inverted mask keeps the background and loses the object. Invert the masks if they "
             "are black on the object.",
             GradCAMWarning,
             stacklevel=2,

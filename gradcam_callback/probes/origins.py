@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 from torch.utils.data import Subset
 from torchvision.datasets import DatasetFolder
 from torchvision.datasets.folder import default_loader
 
 from gradcam_callback.exceptions import UserCodeError
-from gradcam_callback.probes.batches import find_parts
+from gradcam_callback.probes.batches import find_parts, replace
 from gradcam_callback.probes.beside import PHOTOGRAPH_SUFFIXES
 from gradcam_callback.probes.feed import Feed
 from gradcam_callback.probes.loaders import Loader, read_picture
@@ -123,6 +124,50 @@ class Origin:
                 "its image, but the items draw other random numbers, too. Transform image and mask together, and give "
                 "the mask the size of its image."
             )
+
+
+@dataclass(frozen=True)
+class PictureOrigin(Origin):
+    """The origin of an item that holds its image as a picture, which the collate function or the hooks transform.
+
+    Attributes:
+        item: of the dataset.
+        picture: the one in the item.
+        image: as the model takes it, ``(C, H, W)``.
+    """
+
+    item: Any
+    picture: Image.Image
+    image: Tensor
+
+    @property
+    def transform(self) -> Transform:
+        """Return the way of a picture through a batch of its own."""
+        return self._send
+
+    def open(self) -> Image.Image:
+        """Return the picture in RGB."""
+        return self.picture.convert("RGB")
+
+    def check_steps(self, size: tuple[int, int]) -> None:
+        """Refuse random steps, and what depends on the other images of a batch.
+
+        Raises:
+            MaskTransformError: the mask is not that of the picture, or the image cannot be made again.
+        """
+        seed_everything(self.seed)
+        before = hash_random_state()
+        made = self._send(self.picture)
+        if size != self.picture.size or hash_random_state() != before or not torch.equal(made, self.image):
+            raise MaskTransformError(
+                "Expected masks of the size of their images, and a collate_fn and batch hooks that transform each "
+                "image alone, without random steps, so that a mask can follow its image, but got others. Transform "
+                "image and mask together in the dataset."
+            )
+
+    def _send(self, picture: Image.Image) -> Tensor:
+        given = picture.convert(self.picture.mode)
+        return self.feed.samples([replace(self.item, self.picture, given)], [self.index])[0].image
 
 
 def keeps_files_by_index(dataset: Any, origins: Sequence[Origin], items: Sequence[Any]) -> bool:

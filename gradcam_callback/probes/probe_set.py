@@ -26,6 +26,7 @@ from gradcam_callback.probes.checks import (
     check_normalisation,
     read_labels,
     read_names,
+    refuse_channels_last,
     repeat_per_class,
 )
 from gradcam_callback.probes.coco import read_coco
@@ -108,6 +109,19 @@ class ProbeSet:
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> None:
+        refuse_channels_last(images)
+        self._fill(images, labels, masks, names, class_names, mean, std)
+
+    def _fill(
+        self,
+        images: Tensor,
+        labels: Tensor | Sequence[int] | None,
+        masks: Tensor | Sequence[Any] | str | None,
+        names: Iterable[str] | None,
+        class_names: Sequence[str] | None,
+        mean: Any,
+        std: Any,
+    ) -> None:
         automatic = wants_automatic(masks)
         masks = None if isinstance(masks, str) else masks
         self.images = check_images(images)
@@ -140,6 +154,8 @@ class ProbeSet:
         self.mean, self.std = check_normalisation(mean, std, self.images.shape[1])
         self.proposals: dict[int, Proposal] | None = None
         self.replaced: list[Replaced] = []
+        # Where each image comes from, for warnings: its file, or its number in the dataset, or else its name.
+        self.sources = list(self.names)
         self._verdict_set: ProbeSet | None = None
         if automatic:
             add_automatic_masks(self)
@@ -219,6 +235,7 @@ class ProbeSet:
         selected.masks = self.masks[numbers] if self.masks is not None and selected.has_mask.any() else None
         selected.present = None if self.present is None else self.present[numbers]
         selected.names = [self.names[i] for i in numbers]
+        selected.sources = [self.sources[i] for i in numbers]
         selected.rows = None if self.rows is None else [self.rows[i] for i in numbers]
         if self.proposals is not None:
             places = {number: place for place, number in enumerate(numbers)}
@@ -522,12 +539,15 @@ def make_probe_set(
         class_names = None
     if mean is None and std is None:
         mean, std = next(undoing(images, sources, other_sources), (None, None))
-    probe = ProbeSet(images, labels, [item.mask for item in items], class_names=class_names, mean=mean, std=std)
+    # A batch transform says what the images are, also if they look like (H, W, C).
+    probe = ProbeSet.__new__(ProbeSet)
+    probe._fill(images, labels, [item.mask for item in items], None, class_names, mean, std)
     probe.box_masks |= torch.tensor([item.boxed for item in items])
     stems = [make_storable(item.name) for item in items if item.name]
     if len(stems) == len(items):
         words = [probe.class_name(item.label) if class_names else "" for item in items]
         probe.names = make_unique([name_image(*pair) for pair in zip(words, stems, strict=True)])
+    probe.sources = [item.source for item in items]
     if first.present is not None:
         # The constructor would repeat each image for all its classes, but only one of them was chosen.
         probe.present = torch.stack([item.present for item in items if item.present is not None])

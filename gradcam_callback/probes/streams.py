@@ -12,7 +12,7 @@ from gradcam_callback.exceptions import blame
 from gradcam_callback.probes.batches import file_name
 from gradcam_callback.probes.feed import Feed, Sample
 from gradcam_callback.probes.items import ClassCount, CountClasses, Item, choose_per_class, without_empty_masks
-from gradcam_callback.probes.labels import all_classes, to_classes
+from gradcam_callback.probes.labels import all_classes, to_classes, warn_of_negative
 from gradcam_callback.random_state import preserved_random_state
 
 _END = object()
@@ -39,6 +39,7 @@ class Collector:
         self._count = ClassCount(None, max_images, spare)
         self._samples: list[Sample] = []
         self._pairs: list[tuple[int, int]] = []
+        self._labels: list[int] = []
         self._held: dict[int, int] = {}
         self.n_seen = 0
 
@@ -49,6 +50,7 @@ class Collector:
                 self._count.n_classes = self._count_classes(sample)
             self.n_seen += 1
             classes = to_classes(sample.label, "a label", self._feed.name) if self._feed.needs_labels else [0]
+            self._labels += classes
             classes = [one for one in classes if one >= 0]  # below, it says that an image has no class
             self._count.add(classes)
             # Never more of a class than could be chosen, so that a long stream does not fill the memory.
@@ -77,6 +79,7 @@ class Collector:
                 f"Expected {self._feed.name} to give images with labels, but got none of them in {self.n_seen} images. "
                 "Check the data, or pass probe=ProbeSet(images, labels)."
             )
+        warn_of_negative(self._labels)
         one_hot = len(self._pairs) == len(self._samples)
         items = []
         for index, label in choose_per_class(self._pairs, None, self._max_images, self._spare):
@@ -110,7 +113,8 @@ def choose_from_batches(
     collector = Collector(feed, max_images, count_classes, spare)
     with preserved_random_state():
         # Slow data would look like a hang. The bar appears after two seconds only.
-        for batch in tqdm(_read(batches, feed.name), desc=f"GradCAM: reading {feed.name}", delay=2, leave=False):
+        bar = {"desc": f"GradCAM: reading {feed.name}", "disable": not feed.shows_progress}
+        for batch in tqdm(_read(batches, feed.name), delay=2, leave=False, **bar):
             collector.add(feed.send(batch))
             if collector.is_full or collector.n_seen >= max_scanned:
                 break

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from gradcam_callback.exceptions import blame
+from gradcam_callback.probes.batches import is_channels_last
 from gradcam_callback.probes.image_files import open_image
 from gradcam_callback.random_state import seed_everything
 
@@ -60,6 +61,11 @@ def read_transformed(path: Path, transform: Transform, opened: Image.Image | Non
         raise ValueError(
             f"Expected `transform` to return a tensor (C, H, W), but got {type(image).__name__} for {str(path)!r}. Add "
             "a step such as torchvision's ToTensor()."
+        )
+    if image.ndim == 3 and is_channels_last(image):
+        raise ValueError(
+            f"Expected `transform` to return a tensor (C, H, W), but {tuple(image.shape)} for {str(path)!r} looks like "
+            "(H, W, C). Add a step such as image.permute(2, 0, 1)."
         )
     return image
 

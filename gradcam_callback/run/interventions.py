@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gradcam_callback.exceptions import GradCAMWarning
-from gradcam_callback.formatting import percent
+from gradcam_callback.formatting import name_some, percent
 from gradcam_callback.maps import agreement_by_chance, is_correct, predicted_class
 from gradcam_callback.measures import (
     AUTOMATIC_MASKS,
@@ -141,11 +141,11 @@ class Interventions:
         """Return the numbers of the probe images whose object leaves enough background, and warn of the others."""
         probe = self.probe
         fits = mask_area(masks) <= LARGEST_OBJECT
-        left_out = [probe.names[i] for i in (probe.has_mask & ~fits).nonzero()[:, 0].tolist()]
+        left_out = [probe.sources[i] for i in (probe.has_mask & ~fits).nonzero()[:, 0].tolist()]
         if left_out:
             warnings.warn(
                 f"GradCAM: these probe images take no part in the swap test, since their objects fill more than "
-                f"{percent(LARGEST_OBJECT)} of the image: {', '.join(left_out)}. Choose images that show more "
+                f"{percent(LARGEST_OBJECT)} of the image: {name_some(left_out)}. Choose images that show more "
                 "background.",
                 GradCAMWarning,
                 stacklevel=2,
@@ -303,7 +303,10 @@ class Interventions:
             no_swap = "so no object could be put on another class's background"
             if len(self.probe.labels.unique()) > 1:
                 of = self._class_tags[int(self._labels[0])]
-                return f"Only images of the class {of!r} have a mask, {no_swap}. Give masks to images of other classes."
+                return (
+                    f"Only images of the class {of!r} have a mask, {no_swap}. Give masks to images of other classes. "
+                    "If these show no object, leave all masks out: the frame test needs none."
+                )
             return f"The objects are all of one class, {no_swap}. Choose probe images of several classes."
         return swap_test(
             correct,

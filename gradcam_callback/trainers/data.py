@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from gradcam_callback.exceptions import UserCodeError
+from gradcam_callback.formatting import name_some
 from gradcam_callback.maps import GradCAM, as_input, borrowed
 from gradcam_callback.probes import (
     SPARE,
@@ -86,6 +87,7 @@ class ValidationData:
             transfer=self._transfer,
             batch_transform=batch_transform,
             needs_labels=needs_labels,
+            shows_progress=trainer.progress_bar_callback is not None,
         )
         indices = drawn_indices(self.loader) if self.can_be_indexed and isinstance(self.loader, DataLoader) else None
         if indices is not None:
@@ -198,7 +200,7 @@ class ValidationData:
             other = self._find_other_label(found, examples) if found and self.feed.needs_labels else None
             if found is not None and other is not None:
                 raise ValueError(
-                    f"Expected the validation data to have the labels of the classes {', '.join(found.names)}, which "
+                    f"Expected the validation data to have the labels of the classes {name_some(found.names)}, which "
                     f"the dataset inside of them names, but item {other} has another one. Name all classes in the "
                     "order of their labels: probe=ProbeSet.from_folder(folder, transform, class_names=[...])."
                 )
@@ -241,7 +243,7 @@ class ValidationData:
         if len(found) != n_outputs:
             raise ValueError(
                 f"Expected a folder for each of the {n_outputs} classes of the model, since the validation data do not "
-                f"name their classes, but got {', '.join(found)}. Name all classes in their order: "
+                f"name their classes, but got {len(found)}: {name_some(found)}. Name all classes in their order: "
                 "probe=ProbeSet.from_folder(folder, transform, class_names=[...])."
             )
 
@@ -305,7 +307,7 @@ class ValidationData:
         """Make a probe set of items; with automatic masks, of those with a good mask if there are enough."""
         make = partial(self._make, class_names=class_names)
         if self._automatic:
-            everything = choose_masked(items, None, AUTO_IMAGES, make, self._times)
+            everything = choose_masked(items, None, AUTO_IMAGES, make, self._times, self.feed.shows_progress)
         else:
             everything = make(items, automatic=False)
         return everything.watch(AUTO_IMAGES)

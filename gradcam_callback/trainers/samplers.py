@@ -15,7 +15,7 @@ from gradcam_callback.trainers.loaders import untouched
 
 
 def drawn_indices(loader: DataLoader[Any]) -> list[int] | None:
-    """Return the indices that the sampler of a loader draws, in ascending order.
+    """Return the indices that the sampler of a loader may draw, in ascending order.
 
     A split by samplers shares one dataset between training and validation: what the sampler leaves out may be training
     data.
@@ -27,9 +27,9 @@ def drawn_indices(loader: DataLoader[Any]) -> list[int] | None:
     batches: Any = loader.batch_sampler
     sampler = getattr(batches, "sampler", batches)
     if isinstance(sampler, DistributedSampler):
-        # In several processes Lightning puts the user's sampler in the place of the dataset.
-        sampler = sampler.dataset
-    if sampler is loader.dataset or isinstance(sampler, (SequentialSampler, RandomSampler, WeightedRandomSampler)):
+        # In several processes Lightning puts the user's sampler, in a wrapper, in the place of the dataset.
+        sampler = getattr(sampler.dataset, "_sampler", sampler.dataset)
+    if sampler is loader.dataset or isinstance(sampler, (SequentialSampler, RandomSampler)):
         return None
     dataset: Any = loader.dataset
     with untouched(sampler):
@@ -45,6 +45,9 @@ def drawn_indices(loader: DataLoader[Any]) -> list[int] | None:
 
 
 def _items_of(sampler: Any, limit: int) -> Iterator[Any]:
+    if isinstance(sampler, WeightedRandomSampler):
+        # What it draws by chance is not all that it may draw.
+        return iter(sampler.weights.nonzero()[:, 0].tolist())
     indices = getattr(sampler, "indices", None)
     if isinstance(indices, (Sequence, Tensor, np.ndarray)):
         return iter(indices)
