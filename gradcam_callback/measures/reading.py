@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from gradcam_callback.formatting import percent
+from gradcam_callback.formatting import name_some, percent
 from gradcam_callback.measures.basis import Basis
 from gradcam_callback.measures.swaps import ClassGap, Interval, SwapTest
 
@@ -19,8 +19,8 @@ TOO_WIDE = 0.4
 CLASS_GAP = 0.3
 # With so many images most shortcuts are told from chance, see docs/study.md.
 ENOUGH_IMAGES = 64
-# So many classes that are not tested are named.
-NAMED_CLASSES = 3
+# Nobody has images for more classes at hand.
+MANY_CLASSES = 5
 # The conclusion if no gap was found, and the images are too few to find one.
 TOO_FEW = "UNCLEAR, so few images cannot exclude a shortcut"
 
@@ -145,9 +145,7 @@ class Reading:
                 f"{percent(self.falling.swap_accuracy)} {words.of_other_class}."
             )
         if self.untested:
-            names = ", ".join(repr(self.name_class(label)) for label in self.untested[:NAMED_CLASSES])
-            more = len(self.untested) - NAMED_CLASSES
-            names += f" and {more} more" if more > 0 else ""
+            names = name_some([repr(self.name_class(label)) for label in self.untested])
             sentences.append(f"Not tested: {names} of {self.n_classes} classes.")
         return sentences
 
@@ -173,7 +171,7 @@ class Reading:
             sentences.append(f"Look at {name!r} among the counterfactuals, and give more images of it.")
         elif swap.n < self.n_all and not self.points:
             sentences.append(f"The last validation asks all {self.n_all} images, and so does trainer.validate.")
-        if len(self.untested) > NAMED_CLASSES:
+        if len(self.untested) > MANY_CLASSES:
             sentences.append(f"To test more classes, give each of them {words.two_images} or more.")
         elif swap.n_without_same or self.untested:
             sentences.append(f"Give each class {words.two_images} or more.")
