@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from inspect import signature
 from pathlib import Path
 from typing import Any, Unpack
@@ -16,7 +16,7 @@ from gradcam_callback.maps import GradCAM, GradCAMOptions
 from gradcam_callback.measures import Verdict
 from gradcam_callback.probes import BatchTransform, ProbeSet
 from gradcam_callback.run import BatchForward, Evaluator, Memory, Session, Tags, Target, check_target, identify, tags
-from gradcam_callback.trainers import ProbeSource
+from gradcam_callback.trainers import OnShortcut, ProbeSource
 
 
 class GradCAMCallback(Callback):
@@ -103,7 +103,7 @@ class GradCAMCallback(Callback):
         seed: int = 0,
         by_class: bool = False,
         check_faithfulness: bool | str = False,
-        on_shortcut: str | Callable[[Verdict], object] = "warn",
+        on_shortcut: OnShortcut = "warn",
         **options: Unpack[GradCAMOptions],
     ) -> None:
         arguments = {**locals(), **options}  # first, while there are no other names

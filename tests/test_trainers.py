@@ -1,5 +1,6 @@
 """Ways in which people run a Trainer: loaders, data modules, probe folders and the command line of Lightning."""
 
+import importlib
 import sys
 
 import numpy as np
@@ -241,6 +242,51 @@ def test_lightning_cli_from_a_yaml_file_whose_saved_copy_does_the_same(
         assert callback.style == Style(cell=90, colormap="jet"), "the others are as by default"
         assert callback.probe_set.names[0] == ("heart-a" if source == "folder" else "star-1")
     assert histories[0] == histories[1] and len(histories[0]) == 2
+
+
+def explained(outputs, index):
+    return outputs[:, 0]
+
+
+def told(verdict):
+    """Does nothing with it."""
+
+
+def reshaped(output):
+    return output
+
+
+@pytest.mark.parametrize(
+    ("argument", "text", "expected"),
+    [
+        ("target", "1", 1),
+        ("target", "contrast", "contrast"),
+        ("target", "test_trainers.explained", explained),
+        ("on_shortcut", "stop", "stop"),
+        ("on_shortcut", "test_trainers.told", told),
+        ("reshape_transform", "tokens", "tokens"),
+        ("reshape_transform", "test_trainers.reshaped", reshaped),
+        ("output_transform", "torch.logit", torch.logit),
+        ("forward", "test_trainers.explained", explained),
+        ("batch_transform", "test_trainers.reshaped", reshaped),
+    ],
+)
+@pytest.mark.parametrize("package", ["pytorch_lightning", "lightning.pytorch"])
+def test_the_command_line_of_each_package_takes_callables_by_their_path(
+    package, argument, text, expected, monkeypatch, request
+):
+    monkeypatch.setitem(sys.modules, "test_trainers", sys.modules[__name__])
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    boring = importlib.import_module(f"{package}.demos.boring_classes")
+    inside = "" if package == "pytorch_lightning" else ".lightning"
+    arguments = ["--trainer.callbacks+", f"gradcam_callback{inside}.GradCAMCallback"]
+    arguments += [f"--trainer.callbacks.{argument}", text, "--trainer.logger", "false"]
+    kinds = boring.BoringModel, boring.BoringDataModule
+    cli = importlib.import_module(f"{package}.cli").LightningCLI(*kinds, args=arguments, run=False)
+    (callback,) = (one for one in cli.trainer.callbacks if isinstance(one, GradCAMCallback))
+    assert {**callback.options, **vars(callback)}[argument] == expected
+    plain = GradCAMCallback(**{argument: expected})
+    assert callback.state_key == plain.state_key, "each reads the other's checkpoints"
 
 
 # Neutrality of what test_invisible.py does not hold.

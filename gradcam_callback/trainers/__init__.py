@@ -3,7 +3,7 @@
 Only this sub-package, the callback and `offline.checkpoints` know Lightning.
 """
 
-from gradcam_callback.trainers.announcements import announce_verdict
+from gradcam_callback.trainers.announcements import OnShortcut, announce_verdict
 from gradcam_callback.trainers.arguments import check_arguments, resolve_precision
 from gradcam_callback.trainers.data import find_difference
 from gradcam_callback.trainers.evaluation import (
@@ -28,6 +28,7 @@ from gradcam_callback.trainers.trainer import (
 )
 
 __all__ = [
+    "OnShortcut",
     "ProbeSource",
     "announce",
     "announce_verdict",
