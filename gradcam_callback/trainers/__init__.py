@@ -24,8 +24,8 @@ from gradcam_callback.trainers.trainer import (
     refuse_sharded,
     stage_name,
     validating,
-    warn_without_validation,
 )
+from gradcam_callback.trainers.validation import check_validation
 
 __all__ = [
     "OnShortcut",
@@ -33,6 +33,7 @@ __all__ = [
     "announce",
     "announce_verdict",
     "check_arguments",
+    "check_validation",
     "compute_shard",
     "find_difference",
     "find_other_state",
@@ -50,6 +51,5 @@ __all__ = [
     "revise_verdict",
     "stage_name",
     "validating",
-    "warn_without_validation",
     "write_validation",
 ]

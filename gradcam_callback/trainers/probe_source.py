@@ -14,7 +14,8 @@ from gradcam_callback.maps import GradCAM
 from gradcam_callback.probes import BatchTransform, Collector, ProbeSet
 from gradcam_callback.run import BatchForward, Target, warn_lost
 from gradcam_callback.trainers.data import ValidationData, find_difference
-from gradcam_callback.trainers.trainer import has_no_validation_data, may_still_refuse
+from gradcam_callback.trainers.trainer import may_still_refuse
+from gradcam_callback.trainers.validation import has_no_validation_data
 
 
 class ProbeSource:
