@@ -11,6 +11,7 @@ from conftest import ThinVGG
 from PIL import Image
 from pytorch_lightning.callbacks import ModelSummary
 from pytorch_lightning.cli import LightningCLI
+from pytorch_lightning.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
@@ -74,8 +75,11 @@ def test_a_callback_that_the_module_configures(trainer, toys, events):
 def test_dry_runs_and_runs_without_validation_write_nothing(trainer, toys, tmp_path):
     loader = DataLoader(toys, batch_size=6)
     callback = GradCAMCallback(target_layers=LAYERS, save_dir=tmp_path / "focus")
-    trainer(callback, fast_dev_run=True).fit(ThinVGG(), loader, loader)
-    assert len(callback.history) == 1, "the whole is tried"
+    for logger in (TensorBoardLogger(tmp_path), False):
+        trainer(callback, fast_dev_run=True, logger=logger).fit(ThinVGG(), loader, loader)
+        assert len(callback.history) == 1, "the whole is tried"
+    with pytest.raises(ValueError, match="Expected a Trainer with a logger for images"):
+        trainer(GradCAMCallback(), fast_dev_run=True, logger=False).fit(ThinVGG(), loader, loader)
     with pytest.warns(GradCAMWarning, match="this training has no validation"):
         trainer(GradCAMCallback(target_layers=LAYERS), limit_val_batches=0).fit(ThinVGG(), loader, loader)
     assert not (tmp_path / "focus").exists()

@@ -41,7 +41,7 @@ def find_writers(trainer: Trainer, save_dir: Path | None, save_maps: bool, prefi
     """Make a writer for each logger of the Trainer that can show images, and for the folder.
 
     A logger that is not known gets a folder beside its log, with a warning. Only the first process writes, and nobody
-    with ``fast_dev_run``, which replaces every logger by a dummy.
+    with ``fast_dev_run``.
 
     Args:
         save_dir: the user's folder for images, or None.
@@ -52,7 +52,7 @@ def find_writers(trainer: Trainer, save_dir: Path | None, save_maps: bool, prefi
     Raises:
         ValueError: the Trainer has no logger, there is no folder, and a writer is required.
     """
-    # Lightning replaces the loggers before the callbacks see them.
+    # With ``fast_dev_run``, Lightning replaces the loggers before the callbacks see them.
     if any(has_class_named(logger, "DummyLogger") for logger in trainer.loggers):
         return []
     found = [_find_writer(logger, prefix, save_maps, has_folder=save_dir is not None) for logger in trainer.loggers]
@@ -78,7 +78,7 @@ def find_writers(trainer: Trainer, save_dir: Path | None, save_maps: bool, prefi
             "Expected a Trainer with a logger for images, such as TensorBoardLogger, but got no logger. Use "
             "Trainer(logger=TensorBoardLogger('runs')), or GradCAMCallback(save_dir='focus')."
         )
-    return writers if trainer.is_global_zero else []
+    return writers if trainer.is_global_zero and not trainer.fast_dev_run else []
 
 
 def _find_writer(logger: Logger, prefix: str, save_maps: bool, has_folder: bool) -> Writer | None:
