@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.utilities import rank_zero_info
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gradcam_callback.exceptions import GradCAMWarning
@@ -161,11 +161,13 @@ def announce(trainer: Trainer, evaluator: Evaluator) -> None:
     rest = f". The verdict rests on {n_judged}" if n_judged > n_images else ""
     if evaluator.interventions is not None and evaluator.interventions.basis == FRAME:
         rank_zero_info(f"GradCAM: {NO_MASKS}")
-    # Lightning brings weights and metrics back from spawned processes, and no state of callbacks.
-    if trainer.world_size > 1 and "MultiProcessing" in type(trainer.strategy.launcher).__name__:
-        rank_zero_info(
-            "GradCAM: the processes of this strategy end with the training, and history and verdict of the callback "
-            "with them. Read these from TensorBoard or a checkpoint, or use strategy='ddp'."
+    # Lightning brings weights and metrics back from spawned and forked processes, and no state of callbacks.
+    if is_fitting(trainer) and "MultiProcessing" in type(trainer.strategy.launcher).__name__:
+        rank_zero_warn(
+            "GradCAM: the processes of this strategy end with the training, and `history`, `verdict` and `probe_set` of "
+            "the callback with them. Where `fit` was called, these stay empty. Use strategy='ddp', or restore the first "
+            "two from a checkpoint: callback.load_state_dict(torch.load(path)['callbacks'][callback.state_key]).",
+            category=GradCAMWarning,
         )
     for logger in trainer.loggers:
         if has_class_named(logger, "TensorBoardLogger"):
