@@ -164,9 +164,9 @@ def announce(trainer: Trainer, evaluator: Evaluator) -> None:
     # Lightning brings weights and metrics back from spawned and forked processes, and no state of callbacks.
     if is_fitting(trainer) and "MultiProcessing" in type(trainer.strategy.launcher).__name__:
         rank_zero_warn(
-            "GradCAM: the processes of this strategy end with the training, and `history`, `verdict` and `probe_set` of "
-            "the callback with them. Where `fit` was called, these stay empty. Use strategy='ddp', or restore the first "
-            "two from a checkpoint: callback.load_state_dict(torch.load(path)['callbacks'][callback.state_key]).",
+            "GradCAM: the processes of this strategy end with the training, and `history`, `verdict` and `probe_set` "
+            "of the callback with them. Where `fit` was called, these stay empty. Use strategy='ddp', or restore the "
+            "first two from a checkpoint: callback.load_state_dict(torch.load(path)['callbacks'][callback.state_key]).",
             category=GradCAMWarning,
         )
     for logger in trainer.loggers:
