@@ -12,6 +12,7 @@ from PIL import Image
 from pytorch_lightning.callbacks import ModelSummary
 from pytorch_lightning.cli import LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities import CombinedLoader
 from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
@@ -47,6 +48,31 @@ def test_of_several_validation_loaders_the_first_gives_the_probe_set(trainer, to
     for tag in ("gradcam/probe/star-1", "gradcam/overview"):
         assert [event.step for event in events().Images(tag)] == steps
     assert [event.step for event in events().Scalars("gradcam/lift/block5_conv3")] == steps
+
+
+class OfAll(SeveralLoaders):
+    """Has a hook that takes the batches of all loaders together."""
+
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        return {**batch, "a": batch["a"]} if self.trainer.validating else batch
+
+
+@pytest.mark.parametrize("form", ["unlabelled first", "as they pass", "hook of all", "one alone"])
+def test_an_error_says_that_of_several_loaders_the_first_counts(trainer, toys, form):
+    labelled, training = DataLoader(toys, batch_size=6), DataLoader(toys, batch_size=6)
+    unlabelled = DataLoader([image for image, _, _ in toys], batch_size=6)
+    loaders = {
+        "unlabelled first": [unlabelled, labelled],
+        "as they pass": [iter(unlabelled), labelled],
+        "hook of all": CombinedLoader({"a": labelled, "b": unlabelled}, "min_size"),
+        "one alone": [unlabelled],
+    }[form]
+    module = OfAll() if form == "hook of all" else SeveralLoaders()
+    module.validation_step = lambda batch, batch_idx, dataloader_idx=0: None
+    with pytest.raises(ValueError, match="of your validation data") as raised:
+        trainer(GradCAMCallback(target_layers=LAYERS)).fit(module, training, loaders)
+    told = str(raised.value).count("Of several validation loaders only the first is looked at, and its batches come")
+    assert told == (form != "one alone") and module.losses == []
 
 
 def test_a_data_module_needs_no_configuration(trainer, events):

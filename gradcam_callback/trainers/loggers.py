@@ -78,7 +78,9 @@ def find_writers(trainer: Trainer, save_dir: Path | None, save_maps: bool, prefi
             "Expected a Trainer with a logger for images, such as TensorBoardLogger, but got no logger. Use "
             "Trainer(logger=TensorBoardLogger('runs')), or GradCAMCallback(save_dir='focus')."
         )
-    return writers if trainer.is_global_zero and not trainer.fast_dev_run else []
+    # Lightning sets this attribute without declaring it.
+    is_dry = bool(getattr(trainer, "fast_dev_run", False))
+    return writers if trainer.is_global_zero and not is_dry else []
 
 
 def _find_writer(logger: Logger, prefix: str, save_maps: bool, has_folder: bool) -> Writer | None:
