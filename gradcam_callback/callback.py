@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
 from typing import Any, Unpack
@@ -16,7 +17,7 @@ from gradcam_callback.maps import GradCAM, GradCAMOptions
 from gradcam_callback.measures import Verdict
 from gradcam_callback.probes import BatchTransform, ProbeSet
 from gradcam_callback.run import BatchForward, Evaluator, Memory, Session, Tags, Target, check_target, identify, tags
-from gradcam_callback.trainers import ProbeSource
+from gradcam_callback.trainers import OnShortcut, ProbeSource
 
 
 class GradCAMCallback(Callback):
@@ -103,7 +104,7 @@ class GradCAMCallback(Callback):
         seed: int = 0,
         by_class: bool = False,
         check_faithfulness: bool | str = False,
-        on_shortcut: str | Callable[[Verdict], object] = "warn",
+        on_shortcut: OnShortcut = "warn",
         **options: Unpack[GradCAMOptions],
     ) -> None:
         arguments = {**locals(), **options}  # first, while there are no other names
@@ -130,7 +131,7 @@ class GradCAMCallback(Callback):
         self._tags = Tags(tag_prefix)
         self._memory = Memory()
         self._stage: str | None = None
-        # True while an error of ours would end a training that has not begun.
+        # True while an error of ours would end a training that has not begun, and after such an error.
         self._is_refusing = False
         self._session = Session(self._memory.state, self._tags, [])
         self._source = ProbeSource(probe, self.target, batch_transform, forward, self.seed, masks)
@@ -155,12 +156,12 @@ class GradCAMCallback(Callback):
         return not trainer.sanity_checking and self._session.state.is_due(trainer.current_epoch, self.every_n_epochs)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._stage, self._is_refusing = trainers.stage_name(stage), True
+        self._stage = trainers.stage_name(stage)
         if self._stage != "predict":
-            trainers.refuse_sharded(trainer)
-            overwrite = self._memory.begin(self._stage, trainer, is_new=not trainers.has_begun(trainer))
-            self._session = self._open_session(trainer, overwrite)
-        self._is_refusing = False
+            with self._refusing():
+                trainers.refuse_sharded(trainer)
+                overwrite = self._memory.begin(self._stage, trainer, is_new=not trainers.has_begun(trainer))
+                self._session = self._open_session(trainer, overwrite)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         state = trainers.find_other_state(trainer, self, checkpoint) if self._stage == "fit" else None
@@ -168,7 +169,8 @@ class GradCAMCallback(Callback):
             self.load_state_dict(state)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._session.is_cut_off = trainers.warn_without_validation(trainer)
+        with self._refusing():
+            self._session.is_cut_off = trainers.check_validation(trainer, self._session.tags)
         # Validation data that come later start the session later, too.
         if not self._session.is_cut_off and (self.probe_set is not None or self._source.is_there(trainer)):
             self._start_session(trainer, pl_module)
@@ -234,6 +236,12 @@ class GradCAMCallback(Callback):
         self._memory.restore(state_dict, self._stage)
         self._session.go_on_from(self._memory.state)
 
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        self._is_refusing = True
+        yield
+        self._is_refusing = False
+
     def _open_session(self, trainer: Trainer, overwrite: bool = False) -> Session:
         self._tags = Tags(trainers.own_prefix(trainer, self))
         state, stage = self._memory.state, str(self._stage)
@@ -242,16 +250,14 @@ class GradCAMCallback(Callback):
 
     def _start_session(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Choose the probe set, and try everything on one image, so that errors come before training."""
-        self._is_refusing = True
-        if self._stage == "validate" and self._memory.state.history and not self._session.is_apart:
-            # A checkpoint has brought the history of a fit since `setup`.
-            self._session = self._open_session(trainer)
-        # The sanity check may have given all images.
-        if self._session.evaluator is None:
-            with trainers.validating(trainer):
+        with self._refusing(), trainers.validating(trainer):
+            if self._stage == "validate" and self._memory.state.history and not self._session.is_apart:
+                # A checkpoint has brought the history of a fit since `setup`.
+                self._session = self._open_session(trainer)
+            # The sanity check may have given all images.
+            if self._session.evaluator is None:
                 taken = self.probe_set or self._source.take(trainer, pl_module, self._make_cam(trainer, pl_module))
                 self._start_evaluating(trainer, pl_module, taken)
-        self._is_refusing = False
         self._source.warn_of_difference()
 
     def _start_late(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -285,7 +291,7 @@ class GradCAMCallback(Callback):
             by_class=self.by_class,
             check_faithfulness=self.check_faithfulness,
         )
-        trainers.refuse_impossible_monitors(trainer, self._session.tags, evaluator, self.every_n_epochs)
+        trainers.refuse_impossible_monitors(trainer, self._session, evaluator, self.every_n_epochs)
         self._session.start(evaluator, self.style, self.views)
         trainers.announce(trainer, evaluator)
 

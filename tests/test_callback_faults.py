@@ -5,6 +5,8 @@ import re
 import pytest
 import torch
 from conftest import ThinVGG
+from pytorch_lightning.callbacks import EarlyStopping
+from pytorch_lightning.loggers import TensorBoardLogger
 from torch.utils.data import Dataset
 
 from gradcam_callback import GradCAMCallback, GradCAMWarning, ProbeSet
@@ -23,15 +25,48 @@ class Lenient(ThinVGG):
         pass
 
 
-def test_validation_that_comes_late_and_gives_no_probe_does_not_stop_the_training(fit):
+LATE = {"check_val_every_n_epoch": 2, "num_sanity_val_steps": 0}
+
+
+class Reduces(Lenient):
+    """Lowers its learning rate at the first validation that does not improve."""
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.SGD(self.parameters(), lr=1e-3)
+        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0)
+        plan = {"scheduler": scheduler, "monitor": "gradcam/strength/block5_conv3", "frequency": 2}
+        return {"optimizer": optimizer, "lr_scheduler": plan}
+
+
+def test_validation_that_comes_late_and_gives_no_probe_does_not_change_the_training(fit):
     callback = GradCAMCallback()
-    late = {"check_val_every_n_epoch": 2, "num_sanity_val_steps": 0}
+    least = EarlyStopping("gradcam/entropy/block5_conv3", mode="min", patience=1)
+    most = EarlyStopping("gradcam/probe_accuracy", mode="max", patience=1)
     with pytest.warns(
         GradCAMWarning, match="every map of this run lost .*cannot find one value that is cert"
     ) as caught:
-        trainer = fit(Lenient(), callback, val_data=Unfit(), max_epochs=4, **late)
-    assert trainer.current_epoch == 4 and callback.history == []
+        trainer = fit(Reduces(), callback, least, most, val_data=Unfit(), max_epochs=6, **LATE)
+    assert trainer.current_epoch == 6 and callback.history == []
+    assert trainer.optimizers[0].param_groups[0]["lr"] == 1e-3
     assert len([warning for warning in caught if warning.category is GradCAMWarning]) == 1
+
+
+def test_a_monitor_that_is_found_late_to_never_come_finds_no_value(fit, toys):
+    unmasked = [(image, label) for image, label, _ in toys]
+    stop = EarlyStopping("gradcam/lift/block5_conv3", patience=0)
+    with pytest.warns(GradCAMWarning, match="'gradcam/lift/block5_conv3' never comes: the probe set has no masks"):
+        with pytest.raises(RuntimeError, match="conditioned on metric `gradcam/lift/block5_conv3` which is not avail"):
+            fit(ThinVGG(), GradCAMCallback(), stop, val_data=unmasked, **LATE)
+
+
+@pytest.mark.parametrize(("options", "data"), [({"limit_val_batches": 0}, None), ({}, [])])
+@pytest.mark.filterwarnings("ignore:Total length of")
+def test_a_monitor_without_validation_is_said_before_the_first_step(fit, tmp_path, options, data):
+    module, logger = ThinVGG(), TensorBoardLogger(tmp_path, name="refused")
+    stop = EarlyStopping("gradcam/entropy/block5_conv3")
+    with pytest.raises(ValueError, match="the monitor of EarlyStopping .* never comes, since this training has no val"):
+        fit(module, GradCAMCallback(), stop, val_data=data, logger=logger, **options)
+    assert module.losses == [] and not list((tmp_path / "refused").glob("version_*"))
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def launch(folder, strategy, *kinds):
     """Run trainings of two processes.
 
     Returns:
-        Kind -> what each of the two processes knows at its end.
+        Kind -> what each of the two processes knows at its end; and what they have printed.
     """
     paths = os.pathsep.join(map(str, (TESTS, TESTS.parent / "examples", TESTS.parent)))
     done = subprocess.run(
@@ -33,7 +33,7 @@ def launch(folder, strategy, *kinds):
         env={**os.environ, "PYTHONPATH": paths},
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return {kind: [read(folder, kind, rank) for rank in (0, 1)] for kind in kinds}
+    return {kind: [read(folder, kind, rank) for rank in (0, 1)] for kind in kinds}, done.stderr
 
 
 def read(folder, kind, rank):
@@ -45,9 +45,11 @@ def test_two_processes_know_what_one_does_and_write_once(tmp_path, events, strat
     """All kinds are one test, since two processes need longer to start than to train."""
     distributed.main(tmp_path / "alone", "auto", 1, "still")
     alone = read(tmp_path / "alone", "still", 0)
-    known = launch(tmp_path, strategy, *(KINDS if strategy == "ddp" else KINDS[:1]))
+    known, printed = launch(tmp_path, strategy, *(KINDS if strategy == "ddp" else KINDS[:1]))
     assert_they_know_what_one_does(*known["still"], alone)
     assert_they_wrote_once(tmp_path / "still" / "run", events, known["still"][0])
+    said = printed.count("Where `fit` was called, these stay empty")
+    assert said == (strategy == "ddp_spawn"), "spawned processes end with what the callback knows"
     if strategy == "ddp":
         assert_the_training_is_the_same(known["watched"], known["unwatched"])
         assert_one_epoch_is_lost_and_none_hangs(*known["fault"])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import markdown
 import pytest
+from conftest import ThinVGG
 from pytorch_lightning.loggers import TensorBoardLogger
 from reliability import tags_of_an_entry
 from tensorboard.compat.proto.event_pb2 import Event
@@ -16,8 +17,9 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from gradcam_callback import GradCAMCallback, ProbeSet
+from gradcam_callback.offline.logged_run import read_runs
 from gradcam_callback.run.tags import DEFAULT_VIEWS, VIEWS, Tags, names_by_layer
-from gradcam_callback.writers import TensorBoardWriter
+from gradcam_callback.writers import TensorBoardWriter, places_of
 from gradcam_callback.writers.event_writer import with_fast_checksums
 
 LAYERS = ["block4_conv3", "block5_conv3"]
@@ -181,3 +183,45 @@ def test_the_event_writer_that_outlives_the_disk_still_says_where_it_writes(tmp_
     TensorBoardWriter(logger).flush()
     assert Path(logger.experiment.file_writer.get_logdir()) == tmp_path / "run"
     logger.experiment.close()
+
+
+class StepsAreEpochs(ThinVGG):
+    def validation_step(self, batch, batch_idx):
+        super().validation_step(batch, batch_idx)
+        self.log("step", float(self.current_epoch))
+
+
+def test_entries_of_one_step_all_stay(fit, events, probe, tmp_path):
+    """Also those that a resumed run logs again, which replace their own alone."""
+    callback, folder, saved = None, tmp_path / "focus", tmp_path / "first.ckpt"
+    for epochs, resume in ((1, None), (2, saved), (2, saved)):
+        callback = GradCAMCallback(probe, LAYERS, save_dir=folder, save_maps=True, log_before_training=True)
+        options = {"max_epochs": epochs, "val_check_interval": 1, "num_sanity_val_steps": 0}
+        runs = fit(StepsAreEpochs(), callback, resume=resume, **options)
+        if resume is None:
+            runs.save_checkpoint(saved)
+    epochs = [-1, 0, 0, 0, 1, 1, 1]  # each has three batches
+    assert [entry["epoch"] for entry in callback.history] == epochs
+    assert [entry["step"] for entry in callback.history] == [0, 0, 0, 0, 1, 1, 1]
+    strengths = [entry["gradcam/strength/block5_conv3"] for entry in callback.history]
+    for place in (folder, tmp_path / "run"):
+        (run,) = read_runs(place)
+        found = list(run.entries.values())
+        assert [entry["epoch"] for entry in found] == epochs
+        assert [entry["scalars"]["strength/block5_conv3"] for entry in found] == pytest.approx(strengths, abs=1e-6)
+        assert list(run.maps["block5_conv3"]) == list(run.entries)
+    for kind in ("overview/*.jpg", "maps/*.npz"):
+        assert len(list(folder.glob(kind))) == 7, kind
+    steps = {event.step for event in events().Images("gradcam/overview")}
+    assert steps == {0, 1}, "the logger has those of the scalars"
+
+
+@pytest.mark.parametrize(
+    ("steps", "places"),
+    [([0, 2, 5], [0, 2, 5]), ([0, 0, 1, 2], [0, 1, 2, 3]), ([7, 3, 7, 8, 4], [7, 3, 8, 9, 4]), ([], [])],
+)
+def test_each_entry_has_a_place_of_its_own_whatever_follows(steps, places):
+    entries = [{"step": step} for step in steps]
+    assert places_of(entries) == places and len(set(places)) == len(places)
+    for count in range(len(steps)):
+        assert places_of(entries[:count]) == places[:count]

@@ -242,3 +242,34 @@ def test_a_module_that_is_not_inside_the_model_is_an_error():
     for whole, target in ((model, model), (model, [model]), (compiled, compiled), (compiled, model)):
         with pytest.raises(ValueError, match=r"inside the model, but got the model itself \(\w+\). Pass a module"):
             names(whole, target)
+
+
+class LoRA(nn.Module):
+    """A convolution with an adapter beside it, in its place."""
+
+    def __init__(self, convolution):
+        super().__init__()
+        self.base, self.dropout = convolution, nn.Dropout()
+        self.down, self.up = nn.Conv2d(convolution.in_channels, 2, 1), nn.Conv2d(2, convolution.out_channels, 1)
+
+
+def observed(convolution):
+    convolution.weight_fake_quant = torch.ao.quantization.FakeQuantize()
+    return convolution
+
+
+@pytest.mark.parametrize("change", [nn.utils.parametrizations.weight_norm, LoRA, observed])
+def test_the_choices_are_layers_and_no_parts_of_one(change):
+    features = make_layers(THIN)
+    for i, module in enumerate(features):
+        if isinstance(module, nn.Conv2d):
+            features[i] = change(module)
+    model = nn.Module()
+    model.features, model.net = features, nn.Module()
+    # A network that has no modules for its activations.
+    model.net.first, model.net.second = change(nn.Conv2d(3, 4, 1)), nn.Conv2d(4, 2, 1)
+    with pytest.raises(ValueError, match="the dotted name of a module: ") as raised:
+        resolve_layers(model)
+    listed = str(raised.value).partition("the dotted name of a module: ")[2].rstrip(".").split(", ")
+    inside = [f"net.first.{name}" for name in ("base", "dropout", "down", "up")] if change is LoRA else ["net.first"]
+    assert listed == [*(f"features.{i}" for i in range(len(features))), *inside, "net.second"]

@@ -26,11 +26,12 @@ MAY_IMPORT = {
     "trainers": LEAVES | SHARED | {"run"},
     "masking": SHARED | {"drawing", "probes", "saliency"},
     "callback": LEAVES | SHARED | {"run", "trainers"},
+    "lightning": {"callback"},
     "offline": LEAVES | SHARED | {"run"},
     "__init__": LEAVES | SHARED | {"callback", "offline"},
     "__main__": LEAVES | SHARED | {"masking", "offline", "run"},
 }
-KNOW_LIGHTNING = {"callback.py", "offline/checkpoints.py"}
+KNOW_LIGHTNING = {"callback.py", "lightning.py", "offline/checkpoints.py"}
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 

@@ -1,5 +1,6 @@
 """Ways in which people run a Trainer: loaders, data modules, probe folders and the command line of Lightning."""
 
+import importlib
 import sys
 
 import numpy as np
@@ -10,6 +11,8 @@ from conftest import ThinVGG
 from PIL import Image
 from pytorch_lightning.callbacks import ModelSummary
 from pytorch_lightning.cli import LightningCLI
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities import CombinedLoader
 from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
@@ -47,6 +50,31 @@ def test_of_several_validation_loaders_the_first_gives_the_probe_set(trainer, to
     assert [event.step for event in events().Scalars("gradcam/lift/block5_conv3")] == steps
 
 
+class OfAll(SeveralLoaders):
+    """Has a hook that takes the batches of all loaders together."""
+
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        return {**batch, "a": batch["a"]} if self.trainer.validating else batch
+
+
+@pytest.mark.parametrize("form", ["unlabelled first", "as they pass", "hook of all", "one alone"])
+def test_an_error_says_that_of_several_loaders_the_first_counts(trainer, toys, form):
+    labelled, training = DataLoader(toys, batch_size=6), DataLoader(toys, batch_size=6)
+    unlabelled = DataLoader([image for image, _, _ in toys], batch_size=6)
+    loaders = {
+        "unlabelled first": [unlabelled, labelled],
+        "as they pass": [iter(unlabelled), labelled],
+        "hook of all": CombinedLoader({"a": labelled, "b": unlabelled}, "min_size"),
+        "one alone": [unlabelled],
+    }[form]
+    module = OfAll() if form == "hook of all" else SeveralLoaders()
+    module.validation_step = lambda batch, batch_idx, dataloader_idx=0: None
+    with pytest.raises(ValueError, match="of your validation data") as raised:
+        trainer(GradCAMCallback(target_layers=LAYERS)).fit(module, training, loaders)
+    told = str(raised.value).count("Of several validation loaders only the first is looked at, and its batches come")
+    assert told == (form != "one alone") and module.losses == []
+
+
 def test_a_data_module_needs_no_configuration(trainer, events):
     callback, data = GradCAMCallback(), Data()
     trainer(callback).fit(ThinVGG(), datamodule=data)
@@ -73,8 +101,11 @@ def test_a_callback_that_the_module_configures(trainer, toys, events):
 def test_dry_runs_and_runs_without_validation_write_nothing(trainer, toys, tmp_path):
     loader = DataLoader(toys, batch_size=6)
     callback = GradCAMCallback(target_layers=LAYERS, save_dir=tmp_path / "focus")
-    trainer(callback, fast_dev_run=True).fit(ThinVGG(), loader, loader)
-    assert len(callback.history) == 1, "the whole is tried"
+    for logger in (TensorBoardLogger(tmp_path), False):
+        trainer(callback, fast_dev_run=True, logger=logger).fit(ThinVGG(), loader, loader)
+        assert len(callback.history) == 1, "the whole is tried"
+    with pytest.raises(ValueError, match="Expected a Trainer with a logger for images"):
+        trainer(GradCAMCallback(), fast_dev_run=True, logger=False).fit(ThinVGG(), loader, loader)
     with pytest.warns(GradCAMWarning, match="this training has no validation"):
         trainer(GradCAMCallback(target_layers=LAYERS), limit_val_batches=0).fit(ThinVGG(), loader, loader)
     assert not (tmp_path / "focus").exists()
@@ -241,6 +272,51 @@ def test_lightning_cli_from_a_yaml_file_whose_saved_copy_does_the_same(
         assert callback.style == Style(cell=90, colormap="jet"), "the others are as by default"
         assert callback.probe_set.names[0] == ("heart-a" if source == "folder" else "star-1")
     assert histories[0] == histories[1] and len(histories[0]) == 2
+
+
+def explained(outputs, index):
+    return outputs[:, 0]
+
+
+def told(verdict):
+    """Does nothing with it."""
+
+
+def reshaped(output):
+    return output
+
+
+@pytest.mark.parametrize(
+    ("argument", "text", "expected"),
+    [
+        ("target", "1", 1),
+        ("target", "contrast", "contrast"),
+        ("target", "test_trainers.explained", explained),
+        ("on_shortcut", "stop", "stop"),
+        ("on_shortcut", "test_trainers.told", told),
+        ("reshape_transform", "tokens", "tokens"),
+        ("reshape_transform", "test_trainers.reshaped", reshaped),
+        ("output_transform", "torch.logit", torch.logit),
+        ("forward", "test_trainers.explained", explained),
+        ("batch_transform", "test_trainers.reshaped", reshaped),
+    ],
+)
+@pytest.mark.parametrize("package", ["pytorch_lightning", "lightning.pytorch"])
+def test_the_command_line_of_each_package_takes_callables_by_their_path(
+    package, argument, text, expected, monkeypatch, request
+):
+    monkeypatch.setitem(sys.modules, "test_trainers", sys.modules[__name__])
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    boring = importlib.import_module(f"{package}.demos.boring_classes")
+    inside = "" if package == "pytorch_lightning" else ".lightning"
+    arguments = ["--trainer.callbacks+", f"gradcam_callback{inside}.GradCAMCallback"]
+    arguments += [f"--trainer.callbacks.{argument}", text, "--trainer.logger", "false"]
+    kinds = boring.BoringModel, boring.BoringDataModule
+    cli = importlib.import_module(f"{package}.cli").LightningCLI(*kinds, args=arguments, run=False)
+    (callback,) = (one for one in cli.trainer.callbacks if isinstance(one, GradCAMCallback))
+    assert {**callback.options, **vars(callback)}[argument] == expected
+    plain = GradCAMCallback(**{argument: expected})
+    assert callback.state_key == plain.state_key, "each reads the other's checkpoints"
 
 
 # Neutrality of what test_invisible.py does not hold.

@@ -19,7 +19,7 @@ from gradcam_callback.maps.logits import (
     predicted_class,
 )
 from gradcam_callback.maps.probabilities import look_like_probabilities
-from gradcam_callback.maps.reshape import RESHAPES, from_channels_last, from_tokens
+from gradcam_callback.maps.reshape import RESHAPES, Reshape, from_channels_last, from_tokens
 from gradcam_callback.maps.support import as_input
 from gradcam_callback.maps.targets import CONTRAST, Contrast, ScoreFunction
 from gradcam_callback.maps.vgg import find_vggs
@@ -32,6 +32,7 @@ __all__ = [
     "GradCAM",
     "GradCAMOptions",
     "RESHAPES",
+    "Reshape",
     "ScoreFunction",
     "agreement_by_chance",
     "as_input",

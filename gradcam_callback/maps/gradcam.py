@@ -38,7 +38,7 @@ from gradcam_callback.maps.probabilities import (
     look_like_probabilities,
     to_logits,
 )
-from gradcam_callback.maps.reshape import RESHAPES
+from gradcam_callback.maps.reshape import RESHAPES, Reshape
 from gradcam_callback.maps.support import (
     check_layers,
     check_support,
@@ -69,8 +69,8 @@ class GradCAMOptions(TypedDict, total=False):
     precision: str
     chunk_size: int | None
     reuse_frozen: bool
-    output_transform: Callable[[Any], Tensor] | None
-    reshape_transform: str | Callable[[Tensor], Tensor] | None
+    output_transform: Callable[[Any], Any] | None
+    reshape_transform: Reshape | None
 
 
 class _Call(nn.Module):
@@ -150,8 +150,8 @@ class GradCAM:
         precision: str = "full",
         chunk_size: int | None = None,
         reuse_frozen: bool = True,
-        output_transform: Callable[[Any], Tensor] | None = None,
-        reshape_transform: str | Callable[[Tensor], Tensor] | None = None,
+        output_transform: Callable[[Any], Any] | None = None,
+        reshape_transform: Reshape | None = None,
     ) -> None:
         check_options(method, precision, chunk_size, reshape_transform, output_transform)
         check_support(model)

@@ -188,7 +188,7 @@ def _describe_unknown(
 ) -> str:
     unexpected = f"Expected `target_layers` to name layers of the model, but got {target!r}"
     scripted = [name for name, module in modules.items() if isinstance(module, ScriptModule)]
-    dotted = ", ".join(name for name, module in modules.items() if not list(module.children()) and name not in scripted)
+    dotted = ", ".join(_list_single(modules))
     if not vggs:
         unread = f" TorchScript, which takes no hooks, is not looked into: {scripted[0]}." if scripted else ""
         return (
@@ -205,3 +205,30 @@ def _describe_unknown(
         f"{unexpected}. Choose {', '.join(every)}, a block ({', '.join(blocks)}), a layer ({', '.join(layers)}), or "
         f"the dotted name of a module: {dotted}."
     )
+
+
+def _list_single(modules: Mapping[str, nn.Module]) -> list[str]:
+    """Return the dotted names of the single layers.
+
+    Left out are what makes their weights: parametrizations, observers of a quantisation, and the parts of a LoRA.
+    """
+    own = {
+        name: module
+        for name, module in modules.items()
+        if "parametrizations" not in name.split(".") and ".quantization." not in f"{type(module).__module__}."
+    }
+    found: list[str] = []
+    for name, module in own.items():
+        parts = [part for other, part in own.items() if other.startswith(f"{name}.")]
+        inside = any(name.startswith(f"{layer}.") for layer in found)
+        if not inside and not isinstance(module, ScriptModule) and (not parts or _is_lora(name, module, parts)):
+            found.append(name)
+    return found
+
+
+def _is_lora(name: str, module: nn.Module, parts: Sequence[nn.Module]) -> bool:
+    """Return True for a module of convolutions alone that stands in a sequence, in the place of a layer."""
+    leaves = [part for part in parts if not list(part.children())]
+    # Elsewhere it may be a network that has no modules for its activations.
+    is_in_sequence = name.rpartition(".")[2].isdigit() and not isinstance(module, nn.Sequential)
+    return is_in_sequence and all(isinstance(leaf, (nn.Conv2d, nn.Dropout, nn.Identity)) for leaf in leaves)

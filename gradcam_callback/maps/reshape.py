@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, Literal
 
 from torch import Tensor
+
+# LightningCLI reads it. It would take the path of a callable for a `str`, and would refuse functions that do not
+# declare to return a `Tensor`.
+Reshape = Literal["tokens", "channels_last"] | Callable[[Tensor], Any]
 
 # Possible numbers of tokens in front of the patch tokens: 0; 1 class token; 2 with a distillation token (DeiT); 4 or 5
 # with four registers (Darcet et al. 2023, arXiv 2309.16588), without or with a class token.

@@ -19,7 +19,7 @@ from gradcam_callback.maps import GradCAM, GradCAMOptions
 from gradcam_callback.measures import Verdict
 from gradcam_callback.offline.loading import hold_same_weights, read_progress
 from gradcam_callback.probes import ProbeSet
-from gradcam_callback.run import Evaluator, RunLogger, RunState, Tags, tags
+from gradcam_callback.run import Evaluator, RunLogger, RunState, Tags, Target, tags
 from gradcam_callback.run.tags import join
 from gradcam_callback.writers import FolderWriter, TensorBoardWriter, Writer
 
@@ -107,7 +107,7 @@ def watch_checkpoints(
     out: str | Path,
     *,
     target_layers: str | nn.Module | Sequence[str | nn.Module] = "all",
-    target: str | int = "label",
+    target: Target = "label",
     views: str | Sequence[str] = tags.DEFAULT_VIEWS,
     style: Style | None = None,
     device: str | torch.device | None = None,

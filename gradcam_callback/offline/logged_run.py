@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gradcam_callback.writers import HISTORY, START, record_file
+from gradcam_callback.writers import HISTORY, START, places_of, record_file
 from gradcam_focus import records
 
 
@@ -113,7 +113,7 @@ def _read_folder(folder: Path) -> LoggedRun:
     records.check_version(start)
     history = json.loads((folder / HISTORY).read_text(encoding="utf-8"))["history"]
     # A run that was resumed from an earlier checkpoint may have left records that are no part of its history.
-    steps = sorted({int(entry["step"]) for entry in history})
+    steps = sorted(places_of(history))
     entries, maps = {}, {layer: dict[int, bytes]() for layer in start["layers"]}
     for step in steps:
         path = folder / record_file(step)

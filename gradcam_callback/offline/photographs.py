@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from gradcam_callback.drawing import LayerPanel, ProbePanel, Style, stack
 from gradcam_callback.exceptions import blame
-from gradcam_callback.maps import GradCAM, concatenate
+from gradcam_callback.maps import GradCAM, Reshape, concatenate
 from gradcam_callback.probes import ProbeSet, make_unique, open_image
 from gradcam_callback.run import caption_maps, input_images
 
@@ -79,7 +79,7 @@ def draw_sheets(
     layers: str | Sequence[str],
     target: int | None,
     style: Style,
-    reshape_transform: str | None = None,
+    reshape_transform: Reshape | None = None,
 ) -> tuple[Image.Image, str, Image.Image]:
     """Draw each photograph through every layer, and all photographs at the last layer.
 

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -40,7 +40,9 @@ CHECKS = {"blur": (tags.FAITHFULNESS, faithfulness), "road": (tags.ROAD, road)}
 # Pixels a side, above which "road" takes more than ten seconds per image on one core.
 _SLOW_ROAD = 448
 # Takes the outputs of the model and the numbers (N,) of the probe images, and returns scores (N,).
-Target = str | int | Callable[[Any, Tensor], Tensor]
+# LightningCLI reads it. It would take the path of a callable and a class index for a `str`, and would refuse
+# functions that do not declare to return a `Tensor`.
+Target = Literal["label", "predicted", "contrast"] | int | Callable[[Any, Tensor], Any]
 # Runs a model on a batch.
 BatchForward = Callable[[nn.Module, Any], Any]
 

@@ -21,7 +21,7 @@ from gradcam_callback.run.evaluate import Evaluation, Evaluator
 from gradcam_callback.run.recording import Recorder, verdict_data
 from gradcam_callback.run.state import RunState
 from gradcam_callback.run.tags import Tags, join
-from gradcam_callback.writers import Entry, Manifest, RunStart, Writer
+from gradcam_callback.writers import Entry, FolderWriter, Manifest, RunStart, Writer, places_of
 
 FRAME_SECONDS = 0.8
 
@@ -62,6 +62,8 @@ class RunLogger:
         # The last entry, while some writers lack its panels.
         self._waiting: tuple[Evaluation, RunState, Mapping[str, float] | None] | None = None
         self._has_epochs = True
+        # Of the last entry, see `places_of`.
+        self._place = 0
         self._charts = names.charts(evaluator.scalar_names())
         # Trackers have no use for records, and they take time to make.
         self._recorder = None
@@ -88,10 +90,9 @@ class RunLogger:
         labels = self._probe.labels.tolist()
         classes = [self._probe.class_name(label) for label in labels]
         images, masks = self._probe.display_images(), self._probe.masks
-        steps = [int(entry["step"]) for entry in self._state.history]
         run = RunStart(
             Manifest(self._tags.prefix, self._probe.names, labels, classes, self._layers),
-            "" if self._recorder is None else self._recorder.start(self._tags.prefix, steps),
+            "" if self._recorder is None else self._recorder.start(self._tags.prefix, places_of(self._state.history)),
             images,
             np.zeros(images.shape[:3], bool) if masks is None else masks.numpy(),
             self._charts,
@@ -160,6 +161,7 @@ class RunLogger:
         entry = state.history[-1]
         entry["step"] = step
         if self._writers:
+            self._place = places_of(state.history)[-1]
             self._write_entry(evaluation, self._first)
             if strips and state.strips_are_due(at_end=standalone):
                 self._write_images(self._album.strips(state))
@@ -175,6 +177,7 @@ class RunLogger:
         entry |= evaluation.scalars
         state.in_part[-1] = False
         if self._writers:
+            self._place = places_of(state.history)[-1]
             self._flush()
             first = self._first
             if self._waiting is not None:
@@ -186,6 +189,7 @@ class RunLogger:
         """Write the last entry's panels, the last strips, and the animations."""
         if not self._state.history or not self._writers:
             return
+        self._place = places_of(self._state.history)[-1]
         self._flush()
         if self._waiting is not None:
             thrifty = [writer for writer in self._writers if not writer.keeps_panels]
@@ -245,7 +249,14 @@ class RunLogger:
             self._write_image(parts, encode_jpeg(image, self._quality), to)
 
     def _write_image(self, parts: Parts, image: EncodedImage, to: Sequence[Writer] | None = None) -> None:
-        self._give(lambda writer: writer.write_image(self._tags(*parts), image, self._step), to)
+        # Loggers keep several images of a step. A file would replace another one.
+        step, place = self._step, self._place
+        self._give(
+            lambda writer: writer.write_image(
+                self._tags(*parts), image, place if isinstance(writer, FolderWriter) else step
+            ),
+            to,
+        )
 
     def _end_entry(self, evaluation: Evaluation, scalars: Mapping[str, float], verdict: Verdict | None) -> None:
         if verdict is not None:
@@ -254,7 +265,9 @@ class RunLogger:
         entry = Entry(
             self._state.tagged_history(self._tags),
             {layer: raw.float().numpy() for layer, raw in evaluation.cams.maps.items()},
-            "" if self._recorder is None else self._recorder.entry(evaluation, scalars, verdict),
+            ""
+            if self._recorder is None
+            else self._recorder.entry(evaluation, {**scalars, "step": self._place}, verdict),
             {} if self._recorder is None else self._recorder.maps(evaluation),
         )
         self._give(lambda writer: writer.write_entry(entry))

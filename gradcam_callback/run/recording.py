@@ -65,8 +65,9 @@ class Recorder:
 
         Args:
             prefix: of the tags.
-            goes_on_from: the steps of the entries so far. A reader leaves all others out that are older than this
-                record: they are of another training in the same folder, or of epochs that are trained again.
+            goes_on_from: the places of the entries so far, see `gradcam_callback.writers.places_of`. A reader leaves
+                all others out that are older than this record: they are of another training in the same folder, or of
+                epochs that are trained again.
         """
         probe, images = self._probe, input_images(self._probe)
         labels = [probe.class_name(label) for label in probe.labels.tolist()] if probe.has_labels else None
@@ -95,7 +96,7 @@ class Recorder:
 
         Args:
             evaluation: of the present weights.
-            scalars: of this entry, with ``"epoch"`` and ``"step"``.
+            scalars: of this entry, with ``"epoch"``, and with its place as ``"step"``.
             verdict: of this entry.
         """
         probe, cams = self._probe, evaluation.cams

@@ -3,7 +3,7 @@
 Only this sub-package, the callback and `offline.checkpoints` know Lightning.
 """
 
-from gradcam_callback.trainers.announcements import announce_verdict
+from gradcam_callback.trainers.announcements import OnShortcut, announce_verdict
 from gradcam_callback.trainers.arguments import check_arguments, resolve_precision
 from gradcam_callback.trainers.data import find_difference
 from gradcam_callback.trainers.evaluation import (
@@ -24,14 +24,16 @@ from gradcam_callback.trainers.trainer import (
     refuse_sharded,
     stage_name,
     validating,
-    warn_without_validation,
 )
+from gradcam_callback.trainers.validation import check_validation
 
 __all__ = [
+    "OnShortcut",
     "ProbeSource",
     "announce",
     "announce_verdict",
     "check_arguments",
+    "check_validation",
     "compute_shard",
     "find_difference",
     "find_other_state",
@@ -49,6 +51,5 @@ __all__ = [
     "revise_verdict",
     "stage_name",
     "validating",
-    "warn_without_validation",
     "write_validation",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from typing import Literal
 
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
@@ -12,10 +13,11 @@ from gradcam_callback.exceptions import ShortcutWarning
 from gradcam_callback.measures import Verdict
 from gradcam_callback.run import Session, warn_lost
 
+# LightningCLI reads it. It would take the path of a callable for a `str`.
+OnShortcut = Literal["warn", "stop"] | Callable[[Verdict], object]
 
-def react_to_shortcut(
-    trainer: Trainer, module: LightningModule, session: Session, on_shortcut: str | Callable[[Verdict], object]
-) -> None:
+
+def react_to_shortcut(trainer: Trainer, module: LightningModule, session: Session, on_shortcut: OnShortcut) -> None:
     """Tell the user once per run that a shortcut is suspected, and do what ``on_shortcut`` says."""
     verdict = session.take_new_suspicion()
     if verdict is None:

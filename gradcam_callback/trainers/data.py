@@ -67,6 +67,9 @@ class ValidationData:
         batch_transform: the user's ``(images, labels)`` or ``(images, labels, masks)`` of a batch.
         needs_labels: False takes images without labels.
         automatic_masks: True gives images without a mask an automatic one.
+
+    Attributes:
+        has_several: True if there are more loaders than the first, which alone is looked at.
     """
 
     def __init__(
@@ -79,7 +82,8 @@ class ValidationData:
     ) -> None:
         self._trainer, self._module, self._automatic = trainer, module, automatic_masks
         is_test = trainer.state.fn == TrainerFn.TESTING
-        self.loader = _first(trainer.test_dataloaders if is_test else trainer.val_dataloaders)
+        loaders = trainer.test_dataloaders if is_test else trainer.val_dataloaders
+        self.loader, self.has_several = _first(loaders), _are_several(loaders)
         self.dataset = set_apart(getattr(self.loader, "dataset", None))
         self.feed = Feed(
             name="your test data" if is_test else "your validation data",
@@ -423,3 +427,10 @@ def _first(loader: Any) -> Any:
     while isinstance(loader, (list, tuple, dict)) and loader:
         loader = next(iter(loader.values())) if isinstance(loader, dict) else loader[0]
     return loader
+
+
+def _are_several(loaders: Any) -> bool:
+    if not isinstance(loaders, (list, tuple, dict)):
+        return False
+    inside = list(loaders.values()) if isinstance(loaders, dict) else loaders
+    return len(inside) > 1 or any(map(_are_several, inside))

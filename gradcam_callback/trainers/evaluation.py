@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from pytorch_lightning import LightningModule, Trainer
 
-from gradcam_callback.measures import Verdict
 from gradcam_callback.run import Evaluation, Session
-from gradcam_callback.trainers.announcements import react_to_shortcut
+from gradcam_callback.trainers.announcements import OnShortcut, react_to_shortcut
 from gradcam_callback.trainers.loggers import log_outside_loops, log_scalars
 from gradcam_callback.trainers.monitors import fill_missing_metrics
 from gradcam_callback.trainers.trainer import (
@@ -50,9 +47,7 @@ def log_validation(trainer: Trainer, module: LightningModule, session: Session) 
     fill_missing_metrics(trainer, session, logged=evaluation is not None)
 
 
-def write_validation(
-    trainer: Trainer, module: LightningModule, session: Session, on_shortcut: str | Callable[[Verdict], object]
-) -> None:
+def write_validation(trainer: Trainer, module: LightningModule, session: Session, on_shortcut: OnShortcut) -> None:
     """Write the images of a validation that has ended, and tell the user of a shortcut.
 
     Its step is known only now. The user's module may log one when all callbacks have done so.
@@ -69,9 +64,7 @@ def write_validation(
     react_to_shortcut(trainer, module, session, on_shortcut)
 
 
-def revise_verdict(
-    trainer: Trainer, module: LightningModule, session: Session, on_shortcut: str | Callable[[Verdict], object]
-) -> None:
+def revise_verdict(trainer: Trainer, module: LightningModule, session: Session, on_shortcut: OnShortcut) -> None:
     """Ask about all images at the end of a fit, if the last entry asked about a part of them.
 
     The end of a fit is not always known at its last validation: early stopping decides after it.

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.utilities import rank_zero_info
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gradcam_callback.exceptions import GradCAMWarning
@@ -41,7 +41,7 @@ def find_writers(trainer: Trainer, save_dir: Path | None, save_maps: bool, prefi
     """Make a writer for each logger of the Trainer that can show images, and for the folder.
 
     A logger that is not known gets a folder beside its log, with a warning. Only the first process writes, and nobody
-    with ``fast_dev_run``, which replaces every logger by a dummy.
+    with ``fast_dev_run``.
 
     Args:
         save_dir: the user's folder for images, or None.
@@ -52,7 +52,7 @@ def find_writers(trainer: Trainer, save_dir: Path | None, save_maps: bool, prefi
     Raises:
         ValueError: the Trainer has no logger, there is no folder, and a writer is required.
     """
-    # Lightning replaces the loggers before the callbacks see them.
+    # With ``fast_dev_run``, Lightning replaces the loggers before the callbacks see them.
     if any(has_class_named(logger, "DummyLogger") for logger in trainer.loggers):
         return []
     found = [_find_writer(logger, prefix, save_maps, has_folder=save_dir is not None) for logger in trainer.loggers]
@@ -78,7 +78,9 @@ def find_writers(trainer: Trainer, save_dir: Path | None, save_maps: bool, prefi
             "Expected a Trainer with a logger for images, such as TensorBoardLogger, but got no logger. Use "
             "Trainer(logger=TensorBoardLogger('runs')), or GradCAMCallback(save_dir='focus')."
         )
-    return writers if trainer.is_global_zero else []
+    # Lightning sets this attribute without declaring it.
+    is_dry = bool(getattr(trainer, "fast_dev_run", False))
+    return writers if trainer.is_global_zero and not is_dry else []
 
 
 def _find_writer(logger: Logger, prefix: str, save_maps: bool, has_folder: bool) -> Writer | None:
@@ -161,11 +163,13 @@ def announce(trainer: Trainer, evaluator: Evaluator) -> None:
     rest = f". The verdict rests on {n_judged}" if n_judged > n_images else ""
     if evaluator.interventions is not None and evaluator.interventions.basis == FRAME:
         rank_zero_info(f"GradCAM: {NO_MASKS}")
-    # Lightning brings weights and metrics back from spawned processes, and no state of callbacks.
-    if trainer.world_size > 1 and "MultiProcessing" in type(trainer.strategy.launcher).__name__:
-        rank_zero_info(
-            "GradCAM: the processes of this strategy end with the training, and history and verdict of the callback "
-            "with them. Read these from TensorBoard or a checkpoint, or use strategy='ddp'."
+    # Lightning brings weights and metrics back from spawned and forked processes, and no state of callbacks.
+    if is_fitting(trainer) and "MultiProcessing" in type(trainer.strategy.launcher).__name__:
+        rank_zero_warn(
+            "GradCAM: the processes of this strategy end with the training, and `history`, `verdict` and `probe_set` "
+            "of the callback with them. Where `fit` was called, these stay empty. Use strategy='ddp', or restore the "
+            "first two from a checkpoint: callback.load_state_dict(torch.load(path)['callbacks'][callback.state_key]).",
+            category=GradCAMWarning,
         )
     for logger in trainer.loggers:
         if has_class_named(logger, "TensorBoardLogger"):

@@ -12,39 +12,67 @@ from gradcam_callback.probes import ProbeSet
 from gradcam_callback.run import Evaluator, Session, Tags, tags
 from gradcam_callback.trainers.trainer import callbacks_of, is_fitting
 
+# By what a stand-in is multiplied each time. It is more than any scheduler takes for a plateau by default.
+_BETTER = 0.999
+
 
 def fill_missing_metrics(trainer: Trainer, session: Session, logged: bool) -> None:
-    """Give every monitored scalar of a session that has no value now its last value, or else the worst possible one.
+    """Give every monitored scalar of a session that has no value now its last value, or else a value worse than any.
 
     A scalar is missing if the maps were lost, if a resumed run has not logged yet, or at the first entry for drift.
-    Lightning ends a training if EarlyStopping, ModelCheckpoint or a scheduler finds no value under its name. A misspelt
-    name stays missing, so that it is still an error.
+    Lightning ends a training if EarlyStopping, ModelCheckpoint or a scheduler finds no value under its name. A name
+    under which nothing ever comes stays missing, so that it is still an error.
 
     Args:
         logged: False if the maps of this epoch were lost; any scalar below the prefix might then have come.
     """
     if not is_fitting(trainer):
         return
-    worst = torch.finfo(torch.float32).max
     with session.guard("the values of monitored metrics"):
         for name, mode in _monitored(trainer).items():
-            is_ours = session.can_log(name) or (not logged and name.startswith(f"{session.tags.prefix}/"))
-            if is_ours and name not in trainer.callback_metrics:
-                last = session.last_value(name)
-                value = (worst if mode == "min" else -worst) if last is None else last
+            may_come = not logged and name.startswith(f"{session.tags.prefix}/") and name not in session.impossible
+            if not (session.can_log(name) or may_come):
+                continue
+            last = session.last_value(name)
+            # Lightning keeps what stands in for a value as it keeps a value.
+            stands_in = last is None and name in session.stand_ins
+            if stands_in or name not in trainer.callback_metrics:
+                value = _stand_in(session, name, mode) if last is None else last
                 # EarlyStopping and the like compare tensors.
                 trainer.callback_metrics[name] = torch.tensor(value)
 
 
-def refuse_impossible_monitors(trainer: Trainer, names: Tags, evaluator: Evaluator, every_n_epochs: int) -> None:
+def _stand_in(session: Session, name: str, mode: str) -> float:
+    """Return a value worse than any, and a little better than the one before. No patience would outlast the same."""
+    worst = torch.finfo(torch.float32).max * (1 if mode == "min" else -1)
+    session.stand_ins[name] = session.stand_ins[name] * _BETTER if name in session.stand_ins else worst
+    return session.stand_ins[name]
+
+
+def refuse_monitors_without_validation(trainer: Trainer, names: Tags) -> None:
+    """Refuse a monitor on a scalar of a run, if its training has no validation.
+
+    Raises:
+        ValueError: there is such a monitor.
+    """
+    for name, owner, _, is_strict in _own_monitors(trainer, names):
+        if is_strict:
+            raise ValueError(
+                f"Expected the monitor of {type(owner).__name__} to be a scalar of this run, but {name!r} never comes, "
+                "since this training has no validation. Give it validation data, and limit_val_batches above 0, or "
+                "leave the monitor out."
+            )
+
+
+def refuse_impossible_monitors(trainer: Trainer, session: Session, evaluator: Evaluator, every_n_epochs: int) -> None:
     """Refuse a monitor that waits for a scalar which the evaluations of a fit never have.
 
     Lightning would end the training after its first epoch. A monitor that says ``strict=False`` can wait. A
     monitor counts each validation, also if its scalar is new at every n-th one only. This is said.
 
     Args:
-        names: the tags of the run.
-        evaluator: makes its evaluations.
+        session: of the run. It takes note of the scalars that never come.
+        evaluator: makes the evaluations of the run.
         every_n_epochs: as in `GradCAMCallback`.
 
     Raises:
@@ -52,18 +80,18 @@ def refuse_impossible_monitors(trainer: Trainer, names: Tags, evaluator: Evaluat
     """
     if not is_fitting(trainer):
         return
-    others = [one.tag_prefix for one in callbacks_of(trainer) if hasattr(one, "tag_prefix")]
-    longer = tuple(f"{prefix}/" for prefix in others if len(prefix) > len(names.prefix))
+    names = session.tags
     loggable = [names(name) for name in evaluator.scalar_names()]
-    for name, owner, _, is_strict in _monitors(trainer):
-        is_ours = name.startswith(f"{names.prefix}/") and not name.startswith(longer)
-        if is_ours and is_strict and name not in loggable:
+    monitors = _own_monitors(trainer, names)
+    session.impossible = {one.name for one in monitors} - set(loggable)
+    for name, owner, _, is_strict in monitors:
+        if is_strict and name in session.impossible:
             metric = name.removeprefix(f"{names.prefix}/").partition("/")[0]
             raise ValueError(
                 f"Expected the monitor of {type(owner).__name__} to be a scalar of this run, but {name!r} never comes: "
                 f"{_reason_against(metric, evaluator.probe)}. Choose one of: {', '.join(loggable)}."
             )
-        if is_ours and every_n_epochs > 1:
+        if every_n_epochs > 1:
             rank_zero_info(
                 f"GradCAM: {name} is new every {every_n_epochs} epochs only. In between {type(owner).__name__} "
                 f"finds its last value again, so a patience has to be {every_n_epochs} times as large."
@@ -97,6 +125,14 @@ class _Monitor(NamedTuple):
     owner: Any
     mode: str
     is_strict: bool
+
+
+def _own_monitors(trainer: Trainer, names: Tags) -> list[_Monitor]:
+    """Return the monitors that wait for a scalar of a run, and for none of another one below its prefix."""
+    others = [one.tag_prefix for one in callbacks_of(trainer) if hasattr(one, "tag_prefix")]
+    longer = tuple(f"{prefix}/" for prefix in others if len(prefix) > len(names.prefix))
+    own = f"{names.prefix}/"
+    return [one for one in _monitors(trainer) if one.name.startswith(own) and not one.name.startswith(longer)]
 
 
 def _monitors(trainer: Trainer) -> list[_Monitor]:

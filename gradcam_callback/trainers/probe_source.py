@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,13 @@ from gradcam_callback.maps import GradCAM
 from gradcam_callback.probes import BatchTransform, Collector, ProbeSet
 from gradcam_callback.run import BatchForward, Target, warn_lost
 from gradcam_callback.trainers.data import ValidationData, find_difference
-from gradcam_callback.trainers.trainer import has_no_validation_data, may_still_refuse
+from gradcam_callback.trainers.trainer import may_still_refuse
+from gradcam_callback.trainers.validation import has_no_validation_data
+
+_ONLY_FIRST = (
+    "Of several validation loaders only the first is looked at, and its batches come alone. To watch images of another "
+    "one, pass probe=ProbeSet.from_dataset(...)."
+)
 
 
 class ProbeSource:
@@ -67,22 +74,22 @@ class ProbeSource:
             if trainer.val_dataloaders is not None:
                 self._open(trainer, module).warn_of_other_classes(self._probe)
             return self._probe
-        data = self._open(trainer, module)
-        if self._probe is not None:
-            probe, self._difference = data.read_folder(self._probe, cam, self._forward)
-            return probe
-        if self.start_collecting(trainer, module, lambda: cam):
-            return None
-        try:
-            return data.take_probe_set(cam, self._forward, self._seed)
-        except UserCodeError:
-            raise
-        except ValueError as error:
-            if not (isinstance(self._target, int) or self._target == "predicted"):
+        with _saying_which_loader(self._open(trainer, module)) as data:
+            if self._probe is not None:
+                probe, self._difference = data.read_folder(self._probe, cam, self._forward)
+                return probe
+            if self.start_collecting(trainer, module, lambda: cam):
+                return None
+            try:
+                return data.take_probe_set(cam, self._forward, self._seed)
+            except UserCodeError:
                 raise
-            # A class index and the predicted class can be explained without labels, too.
-            rank_zero_info(f"GradCAM: there is no accuracy and no verdict, since no labels are found. {error}")
-            return data.without_labels().take_probe_set(cam, self._forward, self._seed)
+            except ValueError as error:
+                if not (isinstance(self._target, int) or self._target == "predicted"):
+                    raise
+                # A class index and the predicted class can be explained without labels, too.
+                rank_zero_info(f"GradCAM: there is no accuracy and no verdict, since no labels are found. {error}")
+                return data.without_labels().take_probe_set(cam, self._forward, self._seed)
 
     def start_collecting(self, trainer: Trainer, module: LightningModule, make_cam: Callable[[], GradCAM]) -> bool:
         """Start to collect images, if the data allow no other way.
@@ -123,7 +130,9 @@ class ProbeSource:
         if self._error is not None:
             return
         try:
-            collector.add(batch)
+            assert self._data is not None  # which has made the collector
+            with _saying_which_loader(self._data):
+                collector.add(batch)
         except Exception as error:
             # In a running training of several processes all of them come to `finish`, this one with its error.
             if trainer.world_size == 1 or may_still_refuse(trainer):
@@ -139,7 +148,8 @@ class ProbeSource:
         """
         collector, self._collector = self._collector, None
         assert collector is not None and self._data is not None
-        return self._data.finish(collector, self._error)
+        with _saying_which_loader(self._data):
+            return self._data.finish(collector, self._error)
 
     def warn_of_difference(self) -> None:
         """Warn once if given probe images are unlike those of the validation, such as not normalised."""
@@ -160,3 +170,14 @@ class ProbeSource:
         needs_labels = not (callable(self._target) or isinstance(self._probe, ProbeSet))
         self._data = ValidationData(trainer, module, self._batch_transform, needs_labels, self._masks is not None)
         return self._data
+
+
+@contextmanager
+def _saying_which_loader(data: ValidationData) -> Iterator[ValidationData]:
+    """Let an error of the block say that only the first of several loaders is looked at."""
+    try:
+        yield data
+    except ValueError as error:
+        if data.has_several and _ONLY_FIRST not in str(error):
+            error.args = (f"{error} {_ONLY_FIRST}",)
+        raise

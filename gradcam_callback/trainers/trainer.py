@@ -128,43 +128,6 @@ def callbacks_of(trainer: Trainer) -> list[Callback]:
     return found
 
 
-def warn_without_validation(trainer: Trainer) -> bool:
-    """Warn if a training has no validation, so that nothing can be watched.
-
-    Returns:
-        True if only some processes have none. Lightning skips the validation there, so the others must not wait for
-        them.
-    """
-    lacking = [rank for rank, lacks in enumerate(gather(trainer, has_no_validation_data(trainer))) if lacks]
-    if 0 < len(lacking) < trainer.world_size:
-        if trainer.is_global_zero:
-            warn_lost(
-                f"no maps are computed, since {len(lacking)} of {trainer.world_size} processes, such as process "
-                f"{lacking[0]}, have no validation data; give each process some, as Lightning's own sampler does"
-            )
-        return True
-    every, end = trainer.check_val_every_n_epoch or 1, trainer.max_epochs
-    if not trainer.enable_validation or lacking:
-        warn_lost(
-            "this training has no validation, so no maps are computed; give it validation data, and limit_val_batches "
-            "above 0"
-        )
-    elif end is not None and 0 < end < every:
-        warn_lost(
-            "this training ends before its first validation, so no maps are computed; choose check_val_every_n_epoch "
-            f"of {end} or less in place of {every}"
-        )
-    return False
-
-
-def has_no_validation_data(trainer: Trainer) -> bool:
-    """Return True if there are loaders, but none at all, or none with a batch. They may come later otherwise."""
-    loaders = trainer.val_dataloaders
-    if isinstance(loaders, (list, tuple, dict)) and not loaders:
-        return True
-    return loaders is not None and not any(trainer.num_val_batches)
-
-
 def find_other_state(trainer: Trainer, callback: Callback, checkpoint: Mapping[str, Any]) -> Any | None:
     """Find the state that a checkpoint may have for a callback under another key, and warn of all others.
 

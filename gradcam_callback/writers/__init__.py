@@ -4,7 +4,7 @@ A writer is given encoded images, tags and plain arrays. It knows neither models
 business: they go through Lightning's own logging.
 """
 
-from gradcam_callback.writers.base import Entry, Manifest, RunStart, Writer, image_path
+from gradcam_callback.writers.base import Entry, Manifest, RunStart, Writer, image_path, places_of
 from gradcam_callback.writers.folder import (
     HISTORY,
     MANIFEST,
@@ -39,5 +39,6 @@ __all__ = [
     "holds_run",
     "image_path",
     "map_file",
+    "places_of",
     "record_file",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -98,9 +98,25 @@ class Entry:
     small_maps: Mapping[str, bytes]
 
     @property
-    def step(self) -> int:
-        """Return the step of the validation."""
-        return int(self.history[-1]["step"])
+    def place(self) -> int:
+        """Return the place of the entry, see `places_of`."""
+        return places_of(self.history)[-1]
+
+
+def places_of(history: Iterable[Mapping[str, float]]) -> list[int]:
+    """Return a number for each entry, by which its records and files differ from those of all others.
+
+    It is the step of the entry. If an earlier entry has this number, it is the next one that is larger than all so far.
+    A validation that logs ``"step"`` may give the same step to several entries.
+    """
+    places: dict[int, None] = {}
+    largest = 0
+    for entry in history:
+        step = int(entry["step"])
+        place = largest + 1 if step in places else step
+        places[place] = None
+        largest = max(largest, place)
+    return list(places)
 
 
 class Writer(Protocol):

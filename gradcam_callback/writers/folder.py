@@ -27,7 +27,8 @@ class FolderWriter:
     ``manifest.json``, ``history.json``, images as ``<tag>/<step>.jpg`` or ``.gif``, the records of the report in
     ``focus/``, and raw maps. Maps are in
     ``maps/<step>.npz``, an array ``(N, h, w)`` float32 for each layer. Their images are in ``probe.npz``: ``images``
-    ``(N, H, W, 3)`` uint8, ``masks`` ``(N, H, W)`` bool.
+    ``(N, H, W, 3)`` uint8, ``masks`` ``(N, H, W)`` bool. An entry whose step an earlier one has is named by its place
+    in place of the step, see `places_of`.
 
     Args:
         folder: made if it does not exist.
@@ -74,9 +75,9 @@ class FolderWriter:
 
     def write_entry(self, entry: Entry) -> None:
         if self._maps:
-            self._write(map_file(entry.step), _pack(entry.maps))
+            self._write(map_file(entry.place), _pack(entry.maps))
         maps = {layer: base64.b64encode(small).decode() for layer, small in entry.small_maps.items()}
-        self._write(record_file(entry.step), json.dumps({"entry": json.loads(entry.record), "maps": maps}).encode())
+        self._write(record_file(entry.place), json.dumps({"entry": json.loads(entry.record), "maps": maps}).encode())
         # The whole history each time, so that the file is also right if the run was resumed from an earlier checkpoint.
         content = json.dumps({"history": list(entry.history), "verdict": self._verdict}, ensure_ascii=False)
         self._write(HISTORY, content.encode())
@@ -95,14 +96,14 @@ def holds_run(folder: Path) -> bool:
     return (folder / HISTORY).exists()
 
 
-def record_file(step: int) -> str:
+def record_file(place: int) -> str:
     """Return the path of the records of an entry, below the folder of the run."""
-    return f"focus/{step:08d}.json"
+    return f"focus/{place:08d}.json"
 
 
-def map_file(step: int) -> str:
+def map_file(place: int) -> str:
     """Return the path of the raw maps of an entry, below the folder of the run."""
-    return f"{MAPS}/{step:08d}.npz"
+    return f"{MAPS}/{place:08d}.npz"
 
 
 def _pack(arrays: Mapping[str, Any]) -> bytes:

@@ -69,9 +69,9 @@ class TensorBoardWriter:
 
     def write_entry(self, entry: Entry) -> None:
         for layer, maps in entry.small_maps.items():
-            self._write_record(records.maps_tag(self._prefix, layer), maps, entry.step)
+            self._write_record(records.maps_tag(self._prefix, layer), maps, entry.place)
         # Last, so that a reader that finds the entry finds its maps, too.
-        self._write_record(records.entry_tag(self._prefix), entry.record.encode(), entry.step)
+        self._write_record(records.entry_tag(self._prefix), entry.record.encode(), entry.place)
 
     def flush(self) -> None:
         self._file.event_writer.settle()
