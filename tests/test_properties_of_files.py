@@ -76,7 +76,7 @@ def test_names_become_tags_and_paths_that_stay_apart_and_in_their_folder(name, o
 class Counter:
     """A writer that counts what it is given."""
 
-    keeps_panels = keeps_records = True
+    keeps_panels = keeps_records = keeps_one = True
 
     def __init__(self):
         self.images = 0

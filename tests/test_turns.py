@@ -186,7 +186,7 @@ def test_a_frozen_base_runs_once_per_turn(probe, monkeypatch):
 class Takes(Writer):
     """A writer that keeps the records and the last image of each tag."""
 
-    keeps_panels = keeps_records = True
+    keeps_panels = keeps_records = keeps_one = True
 
     def __init__(self):
         self.records, self.images = [], {}

@@ -21,7 +21,7 @@ from gradcam_callback.run.evaluate import Evaluation, Evaluator
 from gradcam_callback.run.recording import Recorder, verdict_data
 from gradcam_callback.run.state import RunState
 from gradcam_callback.run.tags import Tags, join
-from gradcam_callback.writers import Entry, FolderWriter, Manifest, RunStart, Writer, places_of
+from gradcam_callback.writers import Entry, Manifest, RunStart, Writer, places_of
 
 FRAME_SECONDS = 0.8
 
@@ -249,19 +249,15 @@ class RunLogger:
             self._write_image(parts, encode_jpeg(image, self._quality), to)
 
     def _write_image(self, parts: Parts, image: EncodedImage, to: Sequence[Writer] | None = None) -> None:
-        # Loggers keep several images of a step. A file would replace another one.
-        step, place = self._step, self._place
-        self._give(
-            lambda writer: writer.write_image(
-                self._tags(*parts), image, place if isinstance(writer, FolderWriter) else step
-            ),
-            to,
-        )
+        self._give(lambda writer: writer.write_image(self._tags(*parts), image, self._number_for(writer)), to)
+
+    def _number_for(self, writer: Writer) -> int:
+        return self._place if writer.keeps_one else self._step
 
     def _end_entry(self, evaluation: Evaluation, scalars: Mapping[str, float], verdict: Verdict | None) -> None:
         if verdict is not None:
             data = verdict_data(verdict)
-            self._give(lambda writer: writer.write_verdict(self._tags(tags.VERDICT), data, self._step))
+            self._give(lambda writer: writer.write_verdict(self._tags(tags.VERDICT), data, self._number_for(writer)))
         entry = Entry(
             self._state.tagged_history(self._tags),
             {layer: raw.float().numpy() for layer, raw in evaluation.cams.maps.items()},

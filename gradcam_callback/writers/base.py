@@ -125,6 +125,8 @@ class Writer(Protocol):
     Attributes:
         keeps_panels: True if it has room for the panels of every entry of a long run.
         keeps_records: True if it stores what the Focus tab and the report read.
+        keeps_one: True if an image replaces another one of the same tag and step. Such a writer is given the place of
+            an entry as its step, see `places_of`.
     """
 
     @property
@@ -132,6 +134,9 @@ class Writer(Protocol):
 
     @property
     def keeps_records(self) -> bool: ...
+
+    @property
+    def keeps_one(self) -> bool: ...
 
     def start(self, run: RunStart, resuming: bool) -> None:
         """Take a new run, or one that is ``resuming``.

@@ -36,7 +36,7 @@ class FolderWriter:
         maps: True writes raw maps.
     """
 
-    keeps_panels = keeps_records = True
+    keeps_panels = keeps_records = keeps_one = True
 
     def __init__(self, folder: Path, images: bool = True, maps: bool = False) -> None:
         self.folder, self._images, self._maps = folder, images, maps

@@ -28,7 +28,7 @@ class TensorBoardWriter:
     ``prefix`` of the logger, as those of its scalars do.
     """
 
-    keeps_panels, keeps_records = False, True
+    keeps_panels, keeps_records, keeps_one = False, True, False
 
     def __init__(self, logger: Any) -> None:
         self._logger, self._prefix = logger, ""

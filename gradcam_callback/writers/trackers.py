@@ -22,7 +22,7 @@ class WandbWriter:
     Images are logged at the step by which Lightning's scalars are drawn.
     """
 
-    keeps_panels, keeps_records = True, False
+    keeps_panels, keeps_records, keeps_one = True, False, False
 
     def __init__(self, logger: Any) -> None:
         self._logger = logger
@@ -53,7 +53,7 @@ class WandbWriter:
 class MLflowWriter:
     """The artifacts of an MLFlowLogger's run, ``<prefix>/<tag>/<step>.jpg``."""
 
-    keeps_panels, keeps_records = True, False
+    keeps_panels, keeps_records, keeps_one = True, False, True
 
     def __init__(self, logger: Any) -> None:
         self._logger = logger
@@ -82,7 +82,7 @@ class MLflowWriter:
 class CometWriter:
     """The experiment of a CometLogger."""
 
-    keeps_panels, keeps_records = True, False
+    keeps_panels, keeps_records, keeps_one = True, False, False
 
     def __init__(self, logger: Any) -> None:
         self._logger = logger
@@ -106,7 +106,7 @@ class CometWriter:
 class ImageLoggerWriter:
     """Any logger with a method ``log_image(key, images, step)``, as W&B's has. It gets no animations and no texts."""
 
-    keeps_panels, keeps_records = True, False
+    keeps_panels, keeps_records, keeps_one = True, False, False
 
     def __init__(self, logger: Any) -> None:
         self._logger = logger
