@@ -222,7 +222,7 @@ def parse() -> argparse.Namespace:
     )
     command.add_argument("-o", "--out", type=Path, default=Path("focus.html"))
     command.add_argument(
-        "--epochs", type=int, default=12, help="how many epochs to show, evenly spread; more make a larger page"
+        "--epochs", type=int, default=12, help="how many epochs to show maps of, evenly spread; more make a larger page"
     )
     command.add_argument("--prefix", help="the tag_prefix of the callback, if several logged (default: all)")
     command.set_defaults(run_command=report)

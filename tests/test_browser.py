@@ -35,7 +35,7 @@ from focus_tab import (
 from PIL import Image
 from torch.nn.functional import adaptive_avg_pool2d
 
-from gradcam_callback import write_report
+from gradcam_callback import border_mass, write_report
 from gradcam_callback.drawing import scale
 from gradcam_callback.offline.logged_run import read_runs
 from gradcam_callback.run.recording import pack_maps, tone_of
@@ -206,8 +206,9 @@ def test_interventions_show_the_answers_and_the_changed_ones_first(tab, folder, 
     def look(answer):
         return f"tile {'right' if answer[2] else 'wrong'}" if answer else "tile unasked"
 
-    headings = tab.texts(".interventions th")[1:3]
-    accuracies = [entry["scalars"][name] for name in ("swap_control_accuracy", "swap_accuracy")]
+    headings = tab.texts(".interventions th")[:3]
+    as_they_are = np.mean([entry["predictions"][number][2] for number in set(sets["other_class"]["numbers"])])
+    accuracies = [as_they_are, *(entry["scalars"][name] for name in ("swap_control_accuracy", "swap_accuracy"))]
     assert [text.splitlines()[-1] for text in headings] == [f"{round(100 * share)} % right" for share in accuracies]
     falls = []
     for row in rows.all():
@@ -466,12 +467,13 @@ def test_answers_that_are_not_finite_are_neither_right_nor_wrong(browser, descri
     entry["answers"] = {name: [none] * len(answers) for name, answers in entry["answers"].items()}
     entry["answers"]["foreground"][2] = ["star", 0.9, True]
     entry["scalars"] = {name: value for name, value in entry["scalars"].items() if "accuracy" not in name}
+    entry["verdict"]["probe_accuracy"] = None
     with page_of(browser, tmp_path / "focus.html", described) as tab:
         tab.choose(epoch=0)
         assert tab.frame.locator(".card .answer.right, .card .answer.wrong").count() == 0
         assert all(text.startswith("no answer (NaN); map of ") for text in tab.texts(".card .answer"))
         shares = [text.splitlines()[-1] for text in tab.texts(".interventions th")]
-        assert shares[1:] == ["no answer", "no answer", "no answer", "100 % of 1 image right"]
+        assert shares == ["no answer"] * 4 + ["100 % of 1 image right"]
         assert tab.frame.locator(".tile.wrong").count() == 0 and tab.frame.locator(".tile.right").count() == 1
         accuracies = tab.frame.locator(".plot", has_text="Accuracy on the probe images")
         assert accuracies.locator("circle").count() == 3 * (EPOCHS - 1), "a gap"
@@ -520,7 +522,8 @@ def test_long_names_are_neither_cut_off_nor_mixed_up_on_a_phone(browser, describ
         text = text.replace(f'"{name}"', f'"{name}_{longest}"')
     for layer in sorted(layers, key=len, reverse=True):
         text = text.replace(layer, layers[layer])
-    with page_of(browser, tmp_path / "focus.html", json.loads(text), width=390, height=800) as tab:
+    described = json.loads(text) | {"run": longest}
+    with page_of(browser, tmp_path / "focus.html", described, width=390, height=800) as tab:
         inside = "one => one.getBoundingClientRect().right <= innerWidth && one.scrollWidth <= one.clientWidth"
         assert tab.frame.locator("html").evaluate("html => html.scrollWidth <= innerWidth")
         tab.frame.get_by_text("Filter and look").click()
@@ -538,6 +541,162 @@ def test_long_names_are_neither_cut_off_nor_mixed_up_on_a_phone(browser, describ
         dialog.locator(".strip").first.wait_for()
         for element in (dialog, *dialog.locator("h2, h3, h4, p, figcaption").all()):
             assert element.evaluate(inside), element.inner_text()
+
+
+# Whether a name stands before the number that follows it in each of some elements. They may be in two lines.
+IN_ORDER = """(elements, name) => elements.map(element => {
+    const walker = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
+    const boxes = [];
+    for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+        for (const found of node.data.matchAll(new RegExp(`${name}|[0-9]+`, "g"))) {
+            const range = document.createRange();
+            range.setStart(node, found.index);
+            range.setEnd(node, found.index + found[0].length);
+            boxes.push({ text: found[0], box: range.getBoundingClientRect() });
+        }
+    }
+    const i = boxes.findIndex(({ text }) => text === name);
+    const [before, after] = [boxes[i]?.box, boxes[i + 1]?.box];
+    return before && after ? before.right <= after.left + 1 || before.bottom <= after.top + 1 : null;
+})"""
+
+
+def test_names_from_right_to_left_leave_the_numbers_in_their_place(browser, described, tmp_path):
+    name = "كلب صغير"
+    described = json.loads(json.dumps(described, ensure_ascii=False).replace('"star"', f'"{name}"'))
+    described |= {"run": f"{name} 7"}
+    for entry in described["entries"]:
+        said = {"headline": f"UNCLEAR: {name} 70 % as it is", "evidence": f"{name} decides 30 points.", "advice": ""}
+        entry["verdict"] |= said
+    with page_of(browser, tmp_path / "focus.html", described) as tab:
+        tab.frame.locator(".card").first.click()
+        tab.frame.locator("dialog[open] .strip").first.wait_for()
+        for selector in (".answer", ".tile figcaption", ".verdict strong", ".verdict p"):
+            held = [found for found in tab.frame.locator(selector).evaluate_all(IN_ORDER, name) if found is not None]
+            assert held and all(held), selector
+
+
+def test_a_page_of_some_epochs_has_the_curves_of_all_and_says_so(browser, folder, watched, tmp_path):
+    (logged,) = read_runs(folder / "clean")
+    for most, through, said in ((2, f"2 of {EPOCHS} epochs", True), (EPOCHS, "all epochs", False)):
+        run = {**logged.describe(most), "run": "clean"}
+        with page_of(browser, tmp_path / "focus.html", run) as tab:
+            assert tab.frame.locator(".epoch input").get_attribute("max") == str(most - 1)
+            notes = tab.frame.get_by_text(f"Maps and answers of {through}. The curves below show all.")
+            assert notes.count() == said
+            for layer, kept in logged.maps.items():
+                assert set(run["maps"][layer]["steps"]) <= set(kept)
+            gap = tab.frame.locator(".plot", has_text="What the background decides")
+            values = [entry["scalars"]["background_gap"] for entry in logged.entries.values()]
+            titles = [f"background gap, {epoch}: {round(100 * value)}" for epoch, value in enumerate(values)]
+            assert gap.locator("circle title").all_text_contents() == titles
+            tab.frame.locator(".card").first.click()
+            tab.frame.locator("dialog[open] .strip").first.wait_for()
+            assert tab.texts("dialog h4")[1] == f"Through {through} at block5_conv3"
+
+
+def test_points_of_a_plot_stand_at_their_epoch(browser, described, tmp_path):
+    entries = described["entries"]
+
+    def places(tab, title):
+        plot = tab.frame.locator(".plot", has_text=title)
+        points = plot.locator("circle").evaluate_all("all => all.map(one => Number(one.getAttribute('cx')))")
+        return points, plot.locator("svg text[text-anchor=middle]").all_text_contents()
+
+    for epochs in ([0, 1, 9], [-1, 0, 40]):
+        for entry, epoch in zip(entries, epochs, strict=True):
+            entry["epoch"] = epoch
+        with page_of(browser, tmp_path / "focus.html", described) as tab:
+            found, ticks = places(tab, "What the background decides, in points")
+            share = (found[1] - found[0]) / (found[2] - found[0])
+            assert share == pytest.approx((epochs[1] - epochs[0]) / (epochs[2] - epochs[0]))
+            assert ticks == (["start", "40"] if epochs[0] < 0 else ["0", "1", "9"]), "none covers another one"
+    # Of many, round numbers.
+    others = {"epoch": list(range(1, 40)), "step": list(range(entries[1]["step"] + 1, entries[1]["step"] + 40))}
+    entries[2]["step"] = others["step"][-1] + 1
+    for maps in described["maps"].values():
+        maps["steps"] = [entry["step"] for entry in entries]
+    described["others"] = others | {"scalars": {"background_gap": [0.1] * 39}}
+    with page_of(browser, tmp_path / "focus.html", described) as tab:
+        found, ticks = places(tab, "What the background decides, in points")
+        assert np.diff(found) == pytest.approx(np.full(41, np.diff(found).mean())) and len(found) == 42
+        assert ticks == ["start", "10", "20", "30", "40"]
+    # Several validations of an epoch stand at their steps.
+    described["others"] = {"epoch": [], "step": [], "scalars": {}}
+    for entry, step in zip(entries, (0, 100, 400), strict=True):
+        entry |= {"epoch": 0, "step": step}
+    for maps in described["maps"].values():
+        maps["steps"] = [0, 100, 400]
+    with page_of(browser, tmp_path / "focus.html", described) as tab:
+        found, ticks = places(tab, "What the background decides, in points")
+        assert (found[1] - found[0]) / (found[2] - found[0]) == pytest.approx(0.25) and ticks == ["0", "100", "400"]
+        assert tab.frame.locator(".plot", has_text="1 is chance, over the steps").count() == 1
+
+
+def test_a_run_without_masks_is_told_in_the_words_of_the_frame(browser, described, tmp_path):
+    frame = json.loads(json.dumps(described).replace('"lift/', '"border_mass/')) | {"run": "frame"}
+    frame["start"]["basis"] = "frame"
+    even = f"{float(border_mass(torch.ones(1, CELLS, CELLS))):.2f}"
+    with page_of(browser, tmp_path / "focus.html", described, frame) as tab:
+        tab.show("frame")
+        assert tab.texts("h2#interventions") == ["The same images in other frames"]
+        link = tab.frame.locator(".verdict:not(.line) a").first
+        assert link.inner_text() == "the images in other frames"
+        border = tab.frame.locator(".plot", has_text=f"Share of the focus at the border, {even} is an even map")
+        assert border.count() == border.locator(".reference").count() == 2
+        tab.show("clean")
+        assert tab.texts("h2#interventions") == ["The same objects on other backgrounds"]
+        tab.show("clean", "frame")
+        both = "The same objects on other backgrounds, the same images in other frames"
+        assert tab.texts("h2#interventions") == [both]
+
+
+def test_if_no_image_is_answered_wrongly_the_page_says_why(browser, described, tmp_path):
+    unknown = "It is not known which images are answered wrongly. "
+    for correct, of_all, of_class in (
+        (
+            True,
+            "No image is answered wrongly at this epoch.",
+            "No image of this class is answered wrongly at this epoch.",
+        ),
+        (None, unknown, unknown),
+    ):
+        for entry in described["entries"]:
+            entry["predictions"] = [[*answer[:2], correct, answer[3]] for answer in entry["predictions"]]
+        with page_of(browser, tmp_path / "focus.html", described) as tab:
+            tab.frame.get_by_text("Filter and look").click()
+            tab.frame.get_by_label("answered wrongly").check()
+            tab.frame.get_by_text(of_all).wait_for()
+            tab.frame.locator(".more select").nth(0).select_option("moon")
+            tab.frame.get_by_text(of_class).wait_for()
+            tab.frame.get_by_label("answered wrongly").uncheck()
+            until(lambda tab=tab: len(tab.texts(".card")) == 2)
+            assert not tab.frame.get_by_text(of_class).is_visible()
+
+
+def test_on_a_phone_links_land_below_the_bar_and_the_columns_that_decide_are_seen(browser, described, tmp_path):
+    runs = [described | {"run": f"run_{i}"} for i in range(4)]
+    with page_of(browser, tmp_path / "focus.html", *runs, width=390, height=800) as tab:
+        for target in ("interventions", "plots"):
+            tab.frame.evaluate(
+                "() => { window.ended = false; addEventListener('scrollend', () => { ended = true; }); }"
+            )
+            tab.frame.locator(f".verdict a[href='#{target}']").first.evaluate("link => link.click()")
+            until(lambda: tab.frame.evaluate("ended"))
+            bar, heading = (tab.frame.locator(each).bounding_box() for each in (".controls", f"#{target}"))
+            assert bar["height"] > 120 and 0 <= heading["y"] - bar["y"] - bar["height"] < 30, target
+        table = tab.frame.locator(".interventions").first
+        table.evaluate("table => scrollTo(0, table.offsetTop)")
+        heads = [head.bounding_box() for head in table.locator("th").all()]
+        assert heads[2]["x"] + heads[2]["width"] <= 380, "as it is, its own class, other classes"
+        assert heads[3]["x"] + 20 < 380 < heads[3]["x"] + heads[3]["width"], "the next column looks in"
+        letters = """head => {
+            const range = document.createRange();
+            range.selectNodeContents(head);
+            return range.getBoundingClientRect().top;
+        }"""
+        tops = [head.evaluate(letters) for head in table.locator("th").all()]
+        assert max(tops) - table.bounding_box()["y"] < 10, "nothing is blank above them"
 
 
 @pytest.mark.parametrize("size", [(32, 256), (256, 32)])

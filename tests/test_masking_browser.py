@@ -1,6 +1,7 @@
 """The page of the masks, used by keyboard and mouse in a real browser."""
 
 import errno
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -293,6 +294,31 @@ def test_a_write_that_fails_is_told_and_can_be_tried_again(person, bright, monke
         assert person.count() == "1 of 2 done" and mask_of(path).exists()
         person.open("b.png")
         assert person.said().startswith("Error: Cannot read ")
+    assert person.errors == []
+
+
+def test_a_long_name_keeps_its_end(person, bright, tmp_path):
+    """Whether the folder or the file has a long name, and in wide letters."""
+    long, wide = "a class whose name goes on and on", "企鹅" * 12
+    names = [f"{long}/{i}.png" for i in range(2)] + [f"{long} {i}.png" for i in range(2)]
+    names += [f"{wide}{i}.png" for i in range(2)] + ["short.png"]
+    for name in names:
+        white_box(tmp_path / name if "/" in name else tmp_path / "b" / name)
+    with serving(tmp_path) as (_, server):
+        person.look(server)
+        tiles = person.page.locator(".tile .name")
+        assert [Path(name).name for name in person.names()] == sorted(Path(name).name for name in names)
+        shown = """name => {
+            let text = name;
+            while (text.lastChild) text = text.lastChild;
+            const range = document.createRange();
+            range.setStart(text, text.length - 5);
+            range.setEnd(text, text.length);
+            const [whole, box] = [name, range].map(each => each.getBoundingClientRect());
+            return whole.left <= box.left && box.right <= whole.right + 1;
+        }"""
+        for tile in tiles.all():
+            assert tile.evaluate(shown), tile.inner_text()
     assert person.errors == []
 
 

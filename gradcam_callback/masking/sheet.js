@@ -14,6 +14,18 @@ export function describe({ status, reason }) {
   return reason ? `${SIGNS[status]}: ${reason}` : SIGNS[status];
 }
 
+// A file name of more letters than this may be wider than a tile. Its last ones tell it from the others.
+const SHORT = 18;
+const LAST = 12;
+
+/** Return a name in two parts. Where there is no room, the end of the first one is cut off. */
+function halve(name) {
+  const letters = [...name];
+  const file = letters.lastIndexOf("/") + 1;
+  const cut = letters.length - file > SHORT ? letters.length - LAST : file;
+  return [letters.slice(0, cut).join(""), letters.slice(cut).join("")];
+}
+
 export class Sheet {
   constructor(list, open) {
     this.list = list;
@@ -28,7 +40,8 @@ export class Sheet {
       const { button, picture, name, said } = this.tiles[index];
       const { status, version } = photograph;
       button.className = `tile ${status}`;
-      name.textContent = name.title = photograph.name;
+      name.title = photograph.name;
+      [name.firstChild.textContent, name.lastChild.textContent] = halve(photograph.name);
       said.textContent = drafts.has(index) ? "✎ changed, not accepted yet" : describe(photograph);
       said.title = said.textContent;
       const visible = status !== "unreadable";
@@ -45,6 +58,7 @@ export class Sheet {
     button.type = "button";
     frame.className = "frame";
     name.className = "name";
+    name.append(document.createElement("span"), document.createElement("span"));
     said.className = "state";
     picture.alt = "";
     picture.loading = "lazy";

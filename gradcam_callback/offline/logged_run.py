@@ -51,7 +51,10 @@ class LoggedRun:
         return [steps[int(place)] for place in np.unique(places)]
 
     def describe(self, max_epochs: int) -> dict[str, Any]:
-        """Return the run as the page reads it, with at most so many entries."""
+        """Return the run as the page reads it, with the maps and answers of at most so many entries.
+
+        The curves of the page have all entries. The scalars of those that are left out are ``"others"``.
+        """
         shown = self.pick(max_epochs)
         maps = {
             layer: records.describe_maps({step: of_layer[step] for step in shown if step in of_layer})
@@ -59,7 +62,16 @@ class LoggedRun:
         }
         # The record does not know of the prefix of a logger, which tells two runs in one folder apart.
         start = {**self.start, "prefix": self.prefix}
-        return {"start": start, "entries": [self.entries[step] for step in shown], "maps": maps}
+        others = [self.entries[step] for step in self.entries if step not in shown]
+        # A list for each scalar is a quarter of the size of a dict for each entry.
+        names = dict.fromkeys(name for entry in others for name in entry["scalars"])
+        scalars = {name: [entry["scalars"].get(name) for entry in others] for name in names}
+        return {
+            "start": start,
+            "entries": [self.entries[step] for step in shown],
+            "others": {key: [entry[key] for entry in others] for key in ("step", "epoch")} | {"scalars": scalars},
+            "maps": maps,
+        }
 
 
 def read_runs(folder: Path, tag_prefix: str | None = None) -> list[LoggedRun]:

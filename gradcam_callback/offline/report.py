@@ -19,8 +19,8 @@ def write_report(
     Args:
         runs: the folder of a TensorBoard run, of ``save_dir`` or of ``save_maps``, or several of them.
         out: the HTML file.
-        max_epochs: how many epochs of each run to show, evenly spread. Each takes about 100 kB for 16 images and 13
-            layers.
+        max_epochs: how many epochs of each run to show maps of, evenly spread. The curves have all. Each takes
+            about 100 kB for 16 images and 13 layers.
         tag_prefix: whose entries to show, if several callbacks logged into the event file. None shows all.
 
     Raises:

@@ -59,8 +59,8 @@ export class FrozenSource {
   }
 
   async log(run) {
-    const { start, entries } = this.#find(run);
-    return { began: 0, start, entries, until: 0 };
+    const { start, entries, others } = this.#find(run);
+    return { began: 0, start, entries, others: rowsOf(others), until: 0 };
   }
 
   async maps(run, layer) {
@@ -70,6 +70,16 @@ export class FrozenSource {
   #find({ run, prefix }) {
     return this.runs.find((each) => each.run === run && each.start.prefix === prefix);
   }
+}
+
+/** Return the entries of which a page in one file has scalars only. */
+function rowsOf({ step, epoch, scalars }) {
+  const columns = Object.entries(scalars);
+  return step.map((each, i) => ({
+    step: each,
+    epoch: epoch[i],
+    scalars: Object.fromEntries(columns.map(([name, values]) => [name, values[i]])),
+  }));
 }
 
 /** Return the heading of an epoch; the entry before training has the epoch -1. */
@@ -106,6 +116,8 @@ export class Log {
     this.began = run.began;
     this.start = null;
     this.entries = [];
+    // All entries by their scalars, also those without maps and answers.
+    this.history = [];
   }
 
   get key() {
@@ -138,13 +150,14 @@ export class Log {
 
   async #refresh() {
     const wasLate = this.#isLate;
-    const { began, start, entries, until } = await this.#source.log(this.run, this.#until);
+    const { began, start, entries, others = [], until } = await this.#source.log(this.run, this.#until);
     // A new run has begun in the meantime. The next list of the runs says so.
     if (began !== this.began) return false;
     this.start ??= start;
     // A validation of the same step may have been logged again.
     const fresh = new Map(entries.map((entry) => [entry.step, { ...entry, heading: headingOf(entry.epoch) }]));
-    this.entries = [...this.entries.filter(({ step }) => !fresh.has(step)), ...fresh.values()].sort((a, b) => a.step - b.step);
+    this.entries = bySteps([...this.entries.filter(({ step }) => !fresh.has(step)), ...fresh.values()]);
+    this.history = bySteps([...this.entries, ...others]);
     this.#until = until;
     if (fresh.size) {
       this.#version += 1;
@@ -216,6 +229,10 @@ export class Log {
   find(name) {
     return this.start.names.indexOf(name);
   }
+}
+
+function bySteps(entries) {
+  return entries.sort((a, b) => a.step - b.step);
 }
 
 /** Return what tells the runs of a source apart. */

@@ -1,6 +1,9 @@
 // Make elements. A text only ever becomes text, so nothing in a log is read as HTML.
 
 const SVG = "http://www.w3.org/2000/svg";
+// Words of Hebrew, Arabic and the scripts beside them, with what joins them to one name.
+const LETTER = "[\\u0590-\\u08ff\\ufb1d-\\ufdff\\ufe70-\\ufefc\\u{10800}-\\u{10fff}\\u{1e800}-\\u{1efff}]";
+const RIGHT_TO_LEFT = new RegExp(`(${LETTER}(?:[\\s\\d_-]*${LETTER})*)`, "u");
 
 /** Make an element of HTML. Properties that begin with "on" are listeners, those with a dash are attributes. */
 export function h(tag, properties = {}, ...children) {
@@ -25,6 +28,16 @@ export function svg(tag, attributes = {}, ...children) {
 
 export function percent(share) {
   return share === null || share === undefined ? "" : `${Math.round(100 * share)} %`;
+}
+
+/** Make a name, whose direction does not reorder the numbers beside it. */
+export function named(name) {
+  return h("bdi", {}, name);
+}
+
+/** Return the parts of a sentence, in which names that are written from right to left do not reorder the numbers. */
+export function isolated(sentence) {
+  return sentence.split(RIGHT_TO_LEFT).map((part, i) => (i % 2 ? named(part) : part));
 }
 
 /** Make a text that is not broken into lines. */

@@ -1,10 +1,10 @@
 // The page: what is chosen, and everything that follows from it.
-import { h } from "./dom.js";
+import { h, isolated, named } from "./dom.js";
 import { Log, headingOf, keyOf } from "./data.js";
 import { change, drawColours } from "./heat.js";
 import { plot } from "./plots.js";
 import { Card, Detail } from "./images.js";
-import { interventionsOf } from "./interventions.js";
+import { interventionsOf, wordsOf } from "./interventions.js";
 import { masksOf } from "./masks.js";
 
 // Seconds between two looks for new entries.
@@ -13,9 +13,12 @@ const REFRESH = 5;
 const PLAY = 0.7;
 // With more runs than this, only the first ones are shown until somebody chooses.
 const SHOWN_AT_FIRST = 2;
+const WRONG_ONLY = "only images that are answered wrongly";
 const SCALINGS = { map: "maximum of each map", run: "maximum over the run" };
 // More verdicts than this, of runs that are not shown, and more names to choose from, are folded.
 const MANY = 6;
+// The share of an even map in the outer tenth of the image, where `border_mass` measures it.
+const EVEN_BORDER = 1 - 0.8 ** 2;
 
 export class Focus {
   #root;
@@ -64,7 +67,9 @@ export class Focus {
     this.controls = h("div", { className: "controls", role: "toolbar", "aria-label": "what is shown" });
     this.images = h("div", { className: "cards" });
     this.colours = h("div");
+    this.thinned = h("p", { className: "faint" });
     this.noImages = h("p", { className: "faint" });
+    this.exchanged = h("h2", { id: "interventions" });
     this.interventions = h("div");
     this.masks = h("section", { id: "masks", "aria-label": "automatic masks", hidden: true });
     this.plots = h("div");
@@ -78,10 +83,11 @@ export class Focus {
         h("section", { "aria-label": "verdicts" }, this.verdicts, this.others),
         this.controls,
         h("h2", { id: "images" }, "Where it looks"),
+        this.thinned,
         this.colours,
         this.images,
         this.noImages,
-        h("h2", { id: "interventions" }, "The same objects on other backgrounds"),
+        this.exchanged,
         this.interventions,
         this.masks,
         h("h2", { id: "plots" }, "Over the training"),
@@ -109,7 +115,7 @@ export class Focus {
     this.order = select({ given: "as given", changed: "changed most since the first epoch" }, (value) => this.#choose({ order: value }));
     const rest = [
       control("Class", this.classes),
-      h("label", {}, this.wrongOnly, "only images that are answered wrongly"),
+      h("label", {}, this.wrongOnly, WRONG_ONLY),
       control("Order", this.order),
       control("Overlay", this.strength),
       control("Hottest colour", this.scaling),
@@ -129,6 +135,9 @@ export class Focus {
     document.addEventListener("click", (event) => {
       for (const each of [this.more, this.chooser]) if (!each.contains(event.target)) each.open = false;
     });
+    // Whatever is scrolled to stands below the bar, which is higher in a narrow window.
+    const padding = () => { document.documentElement.style.scrollPaddingTop = `${this.controls.offsetHeight + 10}px`; };
+    new ResizeObserver(padding).observe(this.controls);
   }
 
   /** Take over new runs and entries, and draw them. */
@@ -271,7 +280,7 @@ export class Focus {
     this.runs.replaceChildren(
       ...this.#logs.map((log) => {
         const box = h("input", { type: "checkbox", checked: this.#shown.has(log.key), onchange: () => this.#show(log, box.checked) });
-        return h("label", {}, box, log.name);
+        return h("label", {}, box, named(log.name));
       }),
     );
     const count = this.#logs.length;
@@ -309,7 +318,7 @@ export class Focus {
 
   #updatePlaces(logs) {
     const chosen = this.#places[this.#place];
-    const byEpoch = logs.every((log) => new Set(log.entries.map(({ epoch }) => epoch)).size === log.entries.length);
+    const byEpoch = logs.every((log) => new Set(log.history.map(({ epoch }) => epoch)).size === log.history.length);
     this.placeOf = byEpoch ? ({ epoch }) => epoch : ({ step }) => step;
     this.unit = byEpoch ? "epoch" : "step";
     this.#places = [...new Set(logs.flatMap((log) => log.entries.map(this.placeOf)))].sort((a, b) => a - b);
@@ -346,8 +355,9 @@ export class Focus {
       titleOf: (log) => {
         const entry = this.#entryOf(log);
         const isThere = !entry || this.placeOf(entry) === this.#places[this.#place];
-        return isThere ? log.name : `${log.name}, ${entry.heading}`;
+        return [named(log.name), ...(isThere ? [] : [`, ${entry.heading}`])];
       },
+      countOf: (log, count) => this.#countOf(log, count),
       isCurrent: () => version === this.#version,
       lookOf: async (log, maps, i, layer = this.#layer) => ({
         colours: log.colours,
@@ -355,6 +365,12 @@ export class Focus {
         hottest: this.#scalingOf(log) !== "run" ? maps.maxima[i] : await log.largest(layer),
       }),
     };
+  }
+
+  /** Say how many of the entries of a run something is of. */
+  #countOf(log, count) {
+    const all = log.history.length;
+    return `${count < all ? `${count} of ${all}` : "all"} ${this.unit === "epoch" ? "epochs" : "validations"}`;
   }
 
   async #draw() {
@@ -366,7 +382,14 @@ export class Focus {
     this.slider.setAttribute("aria-valuetext", `${this.at.textContent}, ${this.#place + 1} of ${this.#places.length}`);
     this.follow.setAttribute("aria-pressed", String(this.#follows));
     const filters = [this.#class, this.#wrongOnly ? "wrong only" : "", this.#order === "changed" ? "changed most" : ""];
-    this.summary.textContent = `Filter and look: ${filters.filter(Boolean).join(", ") || "all images"}`;
+    this.summary.replaceChildren("Filter and look: ", ...isolated(filters.filter(Boolean).join(", ") || "all images"));
+    const thinned = scene.logs.filter((log) => log.entries.length < log.history.length);
+    const counts = thinned.map((log) => [...(scene.logs.length > 1 ? [named(log.name), ": "] : []), this.#countOf(log, log.entries.length)]);
+    const said = counts.flatMap((count, i) => (i ? ["; ", ...count] : count));
+    this.thinned.replaceChildren(...(said.length ? ["Maps and answers of ", ...said, ". The curves below show all."] : []));
+    this.thinned.hidden = !said.length;
+    const exchanged = new Set(scene.logs.map((log) => `the same ${wordsOf(log).all}`));
+    this.exchanged.textContent = [...exchanged].join(", ").replace("the", "The") || "Interventions";
     this.#drawVerdicts(scene);
     this.#drawLegends(scene);
     try {
@@ -412,8 +435,8 @@ export class Focus {
       const canvas = h("canvas", { "aria-hidden": "true" });
       drawColours(canvas, logs[0].colours);
       const hottest = this.#scalingOf(logs[0]) !== "run" ? "the maximum of each map" : "the maximum of the layer over the run";
-      const whose = groups.size > 1 ? ` (${logs.map(({ name }) => name).join(", ")})` : "";
-      return h("p", { className: "colours" }, "no evidence", canvas, h("span", {}, `${hottest}${whose}`));
+      const names = logs.flatMap(({ name }, i) => [i ? ", " : " (", named(name)]);
+      return h("p", { className: "colours" }, "no evidence", canvas, h("span", {}, hottest, ...(groups.size > 1 ? [...names, ")"] : [])));
     });
     this.colours.replaceChildren(...legends);
   }
@@ -431,8 +454,8 @@ export class Focus {
       this.#cards = names.map((name) => new Card(name, scene.logs.filter((log) => log.find(name) >= 0), open));
       this.images.replaceChildren(...this.#cards.map((card) => card.element));
       this.images.style.setProperty("--card", `${190 * (1 + scene.logs.length)}px`);
-      this.noImages.textContent = names.length || !scene.logs.length ? "" : "No image is of this class and answered wrongly.";
     }
+    this.noImages.textContent = names.length || !scene.logs.length ? "" : this.#whyNone(scene);
     await Promise.all(this.#cards.map((card) => card.draw(scene)));
   }
 
@@ -451,6 +474,13 @@ export class Focus {
     return names.sort((a, b) => moved.get(b) - moved.get(a));
   }
 
+  /** Say why the filters leave no image. Without "only wrong" they leave some, as each class is that of an image. */
+  #whyNone(scene) {
+    const known = scene.logs.some((log) => scene.entryOf(log)?.predictions.some(([, , correct]) => typeof correct === "boolean"));
+    if (!known) return `It is not known which images are answered wrongly. Uncheck "${WRONG_ONLY}" to see all.`;
+    return `No image${this.#class ? " of this class" : ""} is answered wrongly at this epoch.`;
+  }
+
   async #changeOf(log, name, scene) {
     const i = log.find(name);
     const entry = scene.entryOf(log);
@@ -467,7 +497,7 @@ export class Focus {
           this.#draw();
         };
         const shown = interventionsOf(log, scene.entryOf(log), this.#allObjects.has(log.key), showAll);
-        return h("section", {}, scene.logs.length > 1 ? h("h3", {}, scene.titleOf(log)) : null, shown);
+        return h("section", {}, scene.logs.length > 1 ? h("h3", {}, ...scene.titleOf(log)) : null, shown);
       }),
     );
   }
@@ -477,7 +507,7 @@ export class Focus {
     this.masks.hidden = !logs.length;
     this.masks.replaceChildren(
       h("h2", {}, "What the automatic masks take for the object"),
-      ...logs.map((log) => h("section", {}, scene.logs.length > 1 ? h("h3", {}, scene.titleOf(log)) : null, masksOf(log.start))),
+      ...logs.map((log) => h("section", {}, scene.logs.length > 1 ? h("h3", {}, ...scene.titleOf(log)) : null, masksOf(log.start))),
     );
   }
 
@@ -486,38 +516,39 @@ export class Focus {
     this.plots.replaceChildren(
       h("p", {}, h("label", {}, all, " a line for every layer")),
       ...scene.logs.map((log) =>
-        h("section", {}, scene.logs.length > 1 ? h("h3", {}, log.name) : null, h("div", { className: "plots" }, ...this.#plotsOf(log, scene.entryOf(log)))),
+        h("section", {}, scene.logs.length > 1 ? h("h3", {}, named(log.name)) : null, h("div", { className: "plots" }, ...this.#plotsOf(log, scene.entryOf(log)))),
       ),
     );
   }
 
   #plotsOf(log, entry) {
-    const { entries, start } = log;
-    const values = (name) => entries.map(({ scalars }) => scalars[name] ?? null);
-    const ticks = entries.map((each) => (this.placeOf(each) < 0 ? "start" : String(this.placeOf(each))));
-    const cursor = entries.indexOf(entry);
-    const has = (name) => entries.some(({ scalars }) => name in scalars);
+    const { history, start } = log;
+    const values = (name) => history.map(({ scalars }) => scalars[name] ?? null);
+    const at = history.map(this.placeOf);
+    const ticks = at.map((place) => (place < 0 ? "start" : String(place)));
+    const cursor = history.findIndex(({ step }) => step === entry?.step);
+    const has = (name) => history.some(({ scalars }) => name in scalars);
     const found = [];
     const accuracies = { probe_accuracy: "as they are", swap_control_accuracy: "own backgrounds", swap_accuracy: "other backgrounds", frame_control_accuracy: "own frames", frame_accuracy: "other frames" };
     const lines = Object.entries(accuracies).filter(([name]) => has(name)).map(([name, text]) => ({ name: text, values: values(name) }));
-    if (lines.length) found.push(plot({ title: "Accuracy on the probe images", ticks, cursor, lines, range: [0, 1.02], asPercent: true }));
+    if (lines.length) found.push(plot({ title: "Accuracy on the probe images", ticks, at, cursor, lines, range: [0, 1.02], unit: "%" }));
     for (const gap of ["background_gap", "frame_gap"].filter(has)) {
       const line = { name: gap.replace("_", " "), values: values(gap), low: values(`${gap}_low`), high: values(`${gap}_high`) };
-      found.push(plot({ title: `What the ${gap.replace("_gap", "")} decides, with its 95 % interval`, ticks, cursor, lines: [line], reference: 0, asPercent: true }));
+      found.push(plot({ title: `What the ${gap.replace("_gap", "")} decides, in points, with its 95\u00a0% interval`, ticks, at, cursor, lines: [line], reference: 0, unit: "points" }));
     }
     const byLayer = start.layers.some((layer) => has(`lift/${layer}`)) ? "lift" : "border_mass";
-    const title = byLayer === "lift" ? "Lift: the focus on the object, 1 is chance" : "Share of the focus at the border";
+    const title = byLayer === "lift" ? "Lift: the focus on the object, 1 is chance" : `Share of the focus at the border, ${EVEN_BORDER.toFixed(2)} is an even map`;
     const layers = this.#allLayers ? start.layers : start.few_layers;
     const ofLayers = layers.map((layer) => ({ name: layer, values: values(`${byLayer}/${layer}`) }));
-    const reference = byLayer === "lift" ? 1 : null;
+    const reference = byLayer === "lift" ? 1 : EVEN_BORDER;
     if (ofLayers.some((line) => line.values.some((value) => value !== null))) {
-      found.push(plot({ title: `${title}, over the epochs`, ticks, cursor, lines: ofLayers, reference }));
+      found.push(plot({ title: `${title}, over the ${this.unit}s`, ticks, at, cursor, lines: ofLayers, reference }));
       const depth = (each) => start.layers.map((layer) => each.scalars[`${byLayer}/${layer}`] ?? null);
-      const depths = [{ name: `at the first entry (${ticks[0]})`, values: depth(entries[0]), look: { colour: "var(--line-7)", dash: "5 3" } }];
-      if (entry && entry !== entries[0]) depths.push({ name: `now (${ticks[cursor]})`, values: depth(entry), look: { colour: "var(--line-2)", dash: "" } });
+      const depths = [{ name: `at the first entry (${ticks[0]})`, values: depth(history[0]), look: { colour: "var(--line-7)", dash: "5 3" } }];
+      if (cursor > 0) depths.push({ name: `now (${ticks[cursor]})`, values: depth(entry), look: { colour: "var(--line-2)", dash: "" } });
       const short = start.layers.map((layer) => layer.replace(/^.*block(\d+)_conv(\d+)$/, "$1_$2"));
-      const at = start.layers.indexOf(this.#layer);
-      found.push(plot({ title: `${title}, through the layers`, ticks: short, cursor: at, lines: depths, reference }));
+      const chosen = start.layers.indexOf(this.#layer);
+      found.push(plot({ title: `${title}, through the layers`, ticks: short, cursor: chosen, lines: depths, reference }));
     }
     return found;
   }
@@ -526,7 +557,7 @@ export class Focus {
 /** Return the verdict of a run at an entry: the headline, a sentence of evidence, and where to look. */
 function verdictOf(log, entry) {
   const { verdict, heading } = entry ?? {};
-  const run = h("span", { className: "run" }, `${log.name}${heading ? `, ${heading}` : ""}`);
+  const run = h("span", { className: "run" }, named(log.name), heading ? `, ${heading}` : "");
   if (!verdict) {
     const why = entry ? "No verdict: without labels, nothing is known of the predictions." : "No entry yet.";
     return h("div", { className: "verdict" }, run, h("strong", {}, why), log.start.caution ? h("p", {}, log.start.caution) : null);
@@ -540,20 +571,20 @@ function verdictOf(log, entry) {
     "div",
     { className: `verdict ${verdict.tone}` },
     run,
-    h("strong", {}, verdict.headline),
-    h("p", {}, `${first} See `, link("#interventions", "the objects on other backgrounds"), ", ", ...masks, "and ", link("#plots", "the training"), "."),
-    advice ? h("p", {}, advice) : null,
-    rest ? h("details", {}, h("summary", {}, "All that is known"), h("p", {}, rest)) : null,
+    h("strong", {}, ...isolated(verdict.headline)),
+    h("p", {}, ...isolated(first), " See ", link("#interventions", `the ${wordsOf(log).all}`), ", ", ...masks, "and ", link("#plots", "the training"), "."),
+    advice ? h("p", {}, ...isolated(advice)) : null,
+    rest ? h("details", {}, h("summary", {}, "All that is known"), h("p", {}, ...isolated(rest))) : null,
   );
 }
 
 /** Return the newest verdict of a run in one line. A click shows the run. */
 function lineOf(log, show) {
   const { newest } = log.run;
-  const run = h("span", { className: "run" }, `${log.name}${newest ? `, ${headingOf(newest.epoch)}` : ""}`);
+  const run = h("span", { className: "run" }, named(log.name), newest ? `, ${headingOf(newest.epoch)}` : "");
   const said = newest ? (newest.headline ?? "No verdict, since there are no labels.") : "No logged validation yet.";
   const properties = { type: "button", className: `verdict line ${newest?.tone ?? ""}`, title: "Show this run", onclick: show };
-  return h("button", properties, run, h("strong", {}, said));
+  return h("button", properties, run, h("strong", {}, ...isolated(said)));
 }
 
 /** Count the newest verdicts of runs by what they say. */

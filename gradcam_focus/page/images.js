@@ -1,5 +1,5 @@
 // The probe images: cards with the overlays of each run, and one image through all layers and epochs.
-import { breakable, h, mark, percent, tone, whole } from "./dom.js";
+import { breakable, h, mark, named, percent, tone, whole } from "./dom.js";
 import { drawHeat, drawPicture, label } from "./heat.js";
 
 // The longer side of a small overlay in pixels, and how many epochs one image is shown at.
@@ -42,7 +42,7 @@ export class Card {
     this.element = h(
       "button",
       { className: "card", type: "button", title: "Open this image through all layers and epochs", onclick: () => open(name) },
-      h("span", { className: "name" }, name, label ? h("span", { className: "label" }, `label: ${label}`) : null),
+      h("span", { className: "name" }, named(name), label ? h("span", { className: "label" }, "label: ", named(label)) : null),
       h("span", { className: "pictures" }, ...figures),
     );
     this.isDrawn = false;
@@ -60,7 +60,7 @@ export class Card {
   async #drawView({ log, canvas, run, text }, scene) {
     const entry = scene.entryOf(log);
     const i = log.find(this.name);
-    run?.replaceChildren(scene.titleOf(log));
+    run?.replaceChildren(...scene.titleOf(log));
     say(text, entry, i);
     canvas.setAttribute("aria-label", describe(this.name, entry, i, scene.layer));
     const [picture, maps] = await Promise.all([log.picture(i), entry ? log.mapsAt(scene.layer, entry.step) : null]);
@@ -101,7 +101,7 @@ export class Detail {
     if (!logs.length) return this.element.close();
     const sections = await Promise.all(logs.map((log) => this.#section(log, name, scene)));
     if (!scene.isCurrent() || this.name !== name) return;
-    this.title.textContent = name;
+    this.title.replaceChildren(named(name));
     this.body.replaceChildren(...sections);
   }
 
@@ -127,7 +127,8 @@ export class Detail {
       layers.push(h("figure", { className: chosen }, heatmap, overlay, h("figcaption", {}, ...breakable(layer))));
     }
     const epochs = [];
-    for (const each of spread(log.entries, COLUMNS)) {
+    const shown = spread(log.entries, COLUMNS);
+    for (const each of shown) {
       const maps = await log.mapsAt(scene.layer, each.step);
       if (!maps) continue;
       const canvas = h("canvas", { role: "img", "aria-label": `overlay at ${scene.layer}, ${each.heading}` });
@@ -141,11 +142,11 @@ export class Detail {
     return h(
       "section",
       {},
-      scene.logs.length > 1 ? h("h3", {}, log.name) : null,
+      scene.logs.length > 1 ? h("h3", {}, named(log.name)) : null,
       h("div", { className: "head" }, photograph, answer),
       h("h4", {}, `Through all layers${entry ? `, ${entry.heading}` : ""}: heatmap above, overlay below`),
       h("div", { className: "strip" }, ...layers),
-      h("h4", {}, `Through all epochs at ${scene.layer}`),
+      h("h4", {}, `Through ${scene.countOf(log, shown.length)} at ${scene.layer}`),
       h("div", { className: "strip" }, ...epochs),
     );
   }
@@ -158,11 +159,11 @@ function say(element, entry, i, short = false) {
   if (prediction === undefined) {
     element.replaceChildren();
   } else if (short) {
-    element.replaceChildren(`${prediction} `, whole(`${percent(probability)} ${{ true: "✓", false: "✗" }[correct] ?? ""}`));
+    element.replaceChildren(named(prediction), " ", whole(`${percent(probability)} ${{ true: "✓", false: "✗" }[correct] ?? ""}`));
   } else {
-    const why = explained && explained !== prediction ? `; map of ${explained}` : "";
+    const why = explained && explained !== prediction ? ["; map of ", named(explained)] : [];
     const certainty = [percent(probability), mark(correct)].filter(Boolean).flatMap((text) => [" ", whole(text)]);
-    element.replaceChildren(prediction, ...certainty, why);
+    element.replaceChildren(named(prediction), ...certainty, ...why);
   }
 }
 

@@ -1,5 +1,5 @@
 // The interventions: each object on other backgrounds, with the answers of the network.
-import { h, percent, tone, whole } from "./dom.js";
+import { h, named, percent, tone, whole } from "./dom.js";
 import { imageAddress } from "./data.js";
 
 // How many objects are shown before somebody asks for all.
@@ -13,12 +13,21 @@ const HEADINGS = {
   },
   frame: { same_class: "in frames of its class", other_class: "in frames of other classes" },
 };
+const WORDS = {
+  masks: { few: "objects", all: "objects on other backgrounds", none: "no image has a usable mask" },
+  frame: { few: "images", all: "images in other frames", none: "there are no frames to exchange" },
+};
 
 // The scalars of the accuracies, with masks and with the frame.
 const ACCURACIES = {
   same_class: ["swap_control_accuracy", "frame_control_accuracy"],
   other_class: ["swap_accuracy", "frame_accuracy"],
 };
+
+/** Return what was exchanged in a run, in the words of its basis. */
+export function wordsOf({ start }) {
+  return WORDS[start.basis === "frame" ? "frame" : "masks"];
+}
 
 /** Return the interventions of a run at an entry. Objects whose answer the background changed come first. */
 export function interventionsOf(log, entry, showsAll, showAll) {
@@ -27,7 +36,7 @@ export function interventionsOf(log, entry, showsAll, showAll) {
     ([name]) => start.sets[name] && entry?.answers[name],
   );
   if (!sets.length) {
-    return h("p", { className: "faint" }, start.labels ? "No interventions: no image has a usable mask." : "No interventions without labels.");
+    return h("p", { className: "faint" }, start.labels ? `No interventions: ${wordsOf(log).none}.` : "No interventions without labels.");
   }
   const places = new Map();
   for (const [name] of sets) {
@@ -42,8 +51,8 @@ export function interventionsOf(log, entry, showsAll, showAll) {
   const head = h(
     "tr",
     {},
-    h("th", { scope: "col" }, "as it is"),
-    ...sets.map(([name, heading]) => h("th", { scope: "col" }, heading, h("br"), rightIn(entry, name, rows.length))),
+    h("th", { scope: "col" }, "as it is", h("br"), rightAsTheyAre(entry, rows)),
+    ...sets.map(([name, heading]) => h("th", { scope: "col" }, heading, h("br"), rightInSet(entry, name, rows.length))),
   );
   const body = shown.map(({ number, own }) =>
     h(
@@ -61,7 +70,7 @@ export function interventionsOf(log, entry, showsAll, showAll) {
       ),
     ),
   );
-  const more = rows.length > FEW && !showsAll ? h("button", { type: "button", onclick: showAll }, `Show all ${rows.length} objects`) : null;
+  const more = rows.length > FEW && !showsAll ? h("button", { type: "button", onclick: showAll }, `Show all ${rows.length} ${wordsOf(log).few}`) : null;
   const others = entry.judged > rows.length
     ? h("p", { className: "others" }, `Only the ${rows.length} watched images are shown here, of ${entry.judged}. The sheet gradcam/counterfactuals shows those first whose answer changed.`)
     : null;
@@ -70,7 +79,7 @@ export function interventionsOf(log, entry, showsAll, showAll) {
 
 function name(start, number) {
   const label = start.labels?.[number];
-  return h("div", { className: "name" }, start.names[number], label ? h("span", { className: "label" }, `label: ${label}`) : null);
+  return h("div", { className: "name" }, named(start.names[number]), label ? h("span", { className: "label" }, "label: ", named(label)) : null);
 }
 
 function tile(image, answer, about) {
@@ -88,7 +97,7 @@ function tile(image, answer, about) {
     "figure",
     { className: `tile ${tone(correct)}` },
     h("img", { src: imageAddress(image), alt: about }),
-    h("figcaption", { className: tone(correct) }, `${prediction} `, whole(`${percent(probability)} ${{ true: "✓", false: "✗" }[correct] ?? ""}`)),
+    h("figcaption", { className: tone(correct) }, named(prediction), " ", whole(`${percent(probability)} ${{ true: "✓", false: "✗" }[correct] ?? ""}`)),
   );
 }
 
@@ -103,15 +112,33 @@ function askedFirst(places, answers) {
   return [...places].sort((a, b) => Number(!answers[a]) - Number(!answers[b]));
 }
 
-/** Return how many answers are right, as the verdict has it: each object counts the same, however many backgrounds it has. */
-function rightIn({ answers, judged, scalars }, set, shown) {
-  const known = ACCURACIES[set]?.map((name) => scalars[name]).find((value) => value !== undefined && value !== null);
-  const answered = answers[set].filter(isAnswer).length;
+function rightAsTheyAre({ predictions, judged, verdict }, rows) {
+  return rightIn(verdict?.probe_accuracy, rows.map(({ number }) => predictions[number]), judged, rows.length);
+}
+
+function rightInSet({ answers, judged, scalars }, set, shown) {
+  return rightIn(ACCURACIES[set]?.map((name) => scalars[name]).find(isKnown), answers[set], judged, shown);
+}
+
+/**
+ * Say how many answers are right, as the verdict has it: each object counts the same, however many backgrounds it has.
+ *
+ * @param accuracy of the verdict, if it has one.
+ * @param answers that are shown.
+ * @param judged the number of images that the verdict rests on.
+ * @param shown the number of images that are shown.
+ */
+function rightIn(accuracy, answers, judged, shown) {
+  const answered = answers.filter(isAnswer).length;
   // A verdict may rest on more images than are shown. Only those are painted out or shown alone.
-  const isPart = judged > shown || answered < answers[set].filter(Boolean).length;
-  if (known === undefined && !answered) return "no answer";
-  if (known === undefined) return `${percent(share(answers[set]))} ${isPart ? `of ${answered} image${answered > 1 ? "s" : ""} ` : ""}right`;
-  return judged > shown ? `${percent(known)} of ${judged} images right` : `${percent(known)} right`;
+  const isPart = judged > shown || answered < answers.filter(Boolean).length;
+  if (!isKnown(accuracy) && !answered) return "no answer";
+  if (!isKnown(accuracy)) return `${percent(share(answers))} ${isPart ? `of ${answered} image${answered > 1 ? "s" : ""} ` : ""}right`;
+  return judged > shown ? `${percent(accuracy)} of ${judged} images right` : `${percent(accuracy)} right`;
+}
+
+function isKnown(value) {
+  return value !== undefined && value !== null;
 }
 
 /** Return how many answers are right; NaN if there is none. */

@@ -1,5 +1,5 @@
 // The automatic masks: what was taken for the object, and which masks were left out.
-import { h } from "./dom.js";
+import { h, named } from "./dom.js";
 import { imageAddress } from "./data.js";
 
 /** Return the automatic masks of a run, those that were left out first. */
@@ -13,6 +13,6 @@ function tile({ name, image, fate, used }) {
     "figure",
     { className: `tile ${tone}` },
     h("img", { src: imageAddress(image), alt: `${name}, bright inside of its automatic mask` }),
-    h("figcaption", {}, name, h("div", { className: tone }, fate)),
+    h("figcaption", {}, named(name), h("div", { className: tone }, fate)),
   );
 }

@@ -11,9 +11,16 @@ const LEFT = 42;
 const RIGHT = 10;
 const TOP = 10;
 const BOTTOM = 30;
-// The most ticks that are named, and the size of their names, as focus.css says it.
+// The most ticks that are named, the size of their names, as focus.css says it, and the room between two.
 const TICKS = 7;
 const FONT = "11px Roboto, system-ui, sans-serif";
+const ROOM = 8;
+// How a value is said in each unit.
+const UNITS = {
+  "": (value, digits) => (digits ? value.toFixed(digits) : String(Number(value.toFixed(3)))),
+  "%": (value) => `${Math.round(100 * value)} %`,
+  points: (value) => String(Math.round(100 * value)),
+};
 
 /** Return the look of the i-th line. */
 export function look(i) {
@@ -21,15 +28,17 @@ export function look(i) {
 }
 
 /**
- * Draw lines over the epochs.
+ * Draw lines over the epochs, or over the layers.
  *
  * @param title of the plot.
  * @param ticks the label of each place on the x axis.
+ * @param at the number of each place, such as its epoch, in ascending order; null sets all places equally far apart.
  * @param lines each has a name, values (null where there is none), and optionally low and high, the bounds of a band.
  * @param cursor the place of the chosen epoch; null draws none.
  * @param reference a value that gets a faint line, such as chance.
+ * @param unit of the values, a key of UNITS.
  */
-export function plot({ title, ticks, lines, cursor = null, reference = null, range = null, asPercent = false }) {
+export function plot({ title, ticks, at = null, lines, cursor = null, reference = null, range = null, unit = "" }) {
   const drawn = lines.filter((line) => line.values.some(isNumber));
   const values = drawn.flatMap((line) => [line.values, line.low ?? [], line.high ?? []]).flat().filter(isNumber);
   if (reference !== null) values.push(reference);
@@ -38,25 +47,24 @@ export function plot({ title, ticks, lines, cursor = null, reference = null, ran
     const margin = (high - low || 1) * 0.06;
     [low, high] = [low - margin, high + margin];
   }
-  const x = (i) => LEFT + (ticks.length < 2 ? 0.5 : i / (ticks.length - 1)) * (WIDTH - LEFT - RIGHT);
+  const places = at ?? ticks.map((_, i) => i);
+  const [first, last] = [places[0], places.at(-1)];
+  const across = (place) => LEFT + (first === last ? 0.5 : (place - first) / (last - first)) * (WIDTH - LEFT - RIGHT);
+  const x = (i) => across(places[i]);
   const y = (value) => TOP + (1 - (value - low) / (high - low)) * (HEIGHT - TOP - BOTTOM);
-  const picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": describe(title, drawn) });
+  const picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": describe(title, drawn, unit) });
   for (const value of marks(low, high)) {
-    const text = asPercent ? `${Math.round(100 * value)} %` : String(Number(value.toFixed(3)));
     picture.append(
       svg("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value), class: "grid" }),
-      svg("text", { x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, text),
+      svg("text", { x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, UNITS[unit](value)),
     );
   }
   if (reference !== null) {
     picture.append(svg("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: y(reference), y2: y(reference), class: "reference" }));
   }
-  const every = Math.max(1, Math.ceil(ticks.length / TICKS));
-  const named = ticks.map((_, i) => i).filter((i) => i % every === 0);
-  // Names that would cover each other are numbers, which are explained below.
-  const fits = widest(ticks) < ((WIDTH - LEFT - RIGHT) / Math.max(1, ticks.length - 1)) * every - 8;
-  for (const i of named) {
-    picture.append(svg("text", { x: x(i), y: HEIGHT - 10, "text-anchor": "middle" }, fits ? ticks[i] : String(i + 1)));
+  const { marked, explained } = at ? numbersBelow(ticks, at, across) : namesBelow(ticks, across);
+  for (const { x: middle, text } of marked) {
+    picture.append(svg("text", { x: middle, y: HEIGHT - 10, "text-anchor": "middle" }, text));
   }
   drawn.forEach((line, number) => {
     const { colour, dash } = line.look ?? look(number);
@@ -69,7 +77,7 @@ export function plot({ title, ticks, lines, cursor = null, reference = null, ran
     line.values.forEach((value, i) => {
       if (!isNumber(value)) return;
       const dot = svg("circle", { cx: x(i), cy: y(value), r: ticks.length > 40 ? 1.5 : 2.5, fill: colour });
-      dot.append(svg("title", {}, `${line.name}, ${ticks[i]}: ${asPercent ? `${(100 * value).toFixed(0)} %` : value.toFixed(3)}`));
+      dot.append(svg("title", {}, `${line.name}, ${ticks[i]}: ${UNITS[unit](value, 3)}`));
       picture.append(dot);
     });
   });
@@ -77,7 +85,7 @@ export function plot({ title, ticks, lines, cursor = null, reference = null, ran
     picture.append(svg("line", { x1: x(cursor), x2: x(cursor), y1: TOP, y2: HEIGHT - BOTTOM, class: "cursor" }));
   }
   const legend = drawn.map((line, number) => legendEntry(line, line.look ?? look(number)));
-  const numbers = fits ? [] : named.map((i) => h("li", { value: i + 1 }, ...breakable(ticks[i])));
+  const numbers = explained.map((i) => h("li", { value: i + 1 }, ...breakable(ticks[i])));
   return h(
     "figure",
     { className: "plot" },
@@ -86,6 +94,31 @@ export function plot({ title, ticks, lines, cursor = null, reference = null, ran
     picture,
     numbers.length ? h("ol", { className: "legend" }, ...numbers) : null,
   );
+}
+
+/** Name the places below a plot. Names that would cover each other are numbers, which are explained. */
+function namesBelow(names, across) {
+  const every = Math.max(1, Math.ceil(names.length / TICKS));
+  const chosen = names.map((_, i) => i).filter((i) => i % every === 0);
+  const fits = widest(names) < ((WIDTH - LEFT - RIGHT) / Math.max(1, names.length - 1)) * every - ROOM;
+  const marked = chosen.map((i) => ({ x: across(i), text: fits ? names[i] : String(i + 1) }));
+  return { marked, explained: fits ? [] : chosen };
+}
+
+/** Mark each place below a plot, or round numbers if there are many. A text that would cover another one is left out. */
+function numbersBelow(texts, at, across) {
+  const round = marks(Math.max(0, at[0]), at.at(-1), TICKS - 1, 1).map((place) => ({ place, text: String(place) }));
+  const all = at.map((place, i) => ({ place, text: texts[i] }));
+  const marked = [];
+  let end = -Infinity;
+  for (const { place, text } of at.length > TICKS ? [all[0], ...round] : all) {
+    const half = widest([text]) / 2;
+    const middle = Math.min(across(place), WIDTH - half);
+    if (middle - half < end + ROOM) continue;
+    end = middle + half;
+    marked.push({ x: middle, text });
+  }
+  return { marked, explained: [] };
 }
 
 /** Return the width of the widest of some names below a plot. */
@@ -119,9 +152,9 @@ function parts(values) {
   return found.filter((part) => part.length);
 }
 
-/** Return about four round values between two. */
-function marks(low, high) {
-  const rough = (high - low) / 4;
+/** Return about so many round values between two, `least` apart at least. */
+function marks(low, high, count = 4, least = 0) {
+  const rough = Math.max((high - low) / count, least);
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((each) => each >= rough);
   const found = [];
@@ -129,9 +162,9 @@ function marks(low, high) {
   return found;
 }
 
-function describe(title, lines) {
+function describe(title, lines, unit) {
   const last = (line) => line.values.filter(isNumber).at(-1);
-  return `${title}. Newest values: ${lines.map((line) => `${line.name} ${last(line).toFixed(2)}`).join(", ")}`;
+  return `${title}. Newest values: ${lines.map((line) => `${line.name} ${UNITS[unit](last(line), 2)}`).join(", ")}`;
 }
 
 function isNumber(value) {
