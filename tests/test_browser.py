@@ -479,6 +479,17 @@ def test_answers_that_are_not_finite_are_neither_right_nor_wrong(browser, descri
         assert accuracies.locator("circle").count() == 3 * (EPOCHS - 1), "a gap"
 
 
+@pytest.mark.parametrize(("more", "name"), [(0, "as they are"), (1, "watched, as they are")])
+def test_the_accuracy_of_watched_images_is_not_taken_for_that_of_all_judged_ones(
+    browser, described, tmp_path, more, name
+):
+    for entry in described["entries"]:
+        entry["judged"] = len(entry["predictions"]) + more
+    with page_of(browser, tmp_path / "focus.html", described) as tab:
+        legend = tab.frame.locator(".plot", has_text="Accuracy on the probe images").locator(".legend").inner_text()
+        assert legend.splitlines()[0].strip() == name
+
+
 def test_the_colours_of_runs_that_differ_are_explained_for_each(browser, described, tmp_path):
     other = json.loads(json.dumps(described)) | {"run": "other"}
     blue = [channel for level in range(256) for channel in (0, 0, level)]

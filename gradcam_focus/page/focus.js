@@ -529,7 +529,9 @@ export class Focus {
     const cursor = history.findIndex(({ step }) => step === entry?.step);
     const has = (name) => history.some(({ scalars }) => name in scalars);
     const found = [];
-    const accuracies = { probe_accuracy: "as they are", swap_control_accuracy: "own backgrounds", swap_accuracy: "other backgrounds", frame_control_accuracy: "own frames", frame_accuracy: "other frames" };
+    // The other accuracies are of all images that the verdict rests on.
+    const judgesMore = history.some(({ judged, predictions }) => predictions && judged > predictions.length);
+    const accuracies = { probe_accuracy: judgesMore ? "watched, as they are" : "as they are", swap_control_accuracy: "own backgrounds", swap_accuracy: "other backgrounds", frame_control_accuracy: "own frames", frame_accuracy: "other frames" };
     const lines = Object.entries(accuracies).filter(([name]) => has(name)).map(([name, text]) => ({ name: text, values: values(name) }));
     if (lines.length) found.push(plot({ title: "Accuracy on the probe images", ticks, at, cursor, lines, range: [0, 1.02], unit: "%" }));
     for (const gap of ["background_gap", "frame_gap"].filter(has)) {
