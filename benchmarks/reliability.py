@@ -57,7 +57,7 @@ from gradcam_callback.writers import HISTORY, MANIFEST, Manifest
 THIN = [8, 8, "M", 12, 12, "M", 16, 16, 16, "M", 24, 24, 24, "M", 24, 24, 24, "M"]
 # The number of epochs of a run whose processes are killed.
 EPOCHS = 8
-PHASES = ("start-up", "training", "maps", "validation", "images", "scalars", "checkpoint", "last images", "exit")
+PHASES = ("start-up", "training", "maps", "validation", "scalars", "images", "checkpoint", "last images", "exit")
 # Bytes of a record of an event file besides its data: its length, and two checksums.
 FRAMING = 16
 # After this epoch nothing may grow. By then the strips have dropped every second epoch twice.
@@ -133,6 +133,9 @@ class Before(pl.Callback):
         say("maps")
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        say("scalars")
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         say("images")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -151,11 +154,8 @@ class After(pl.Callback):
     def on_validation_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         say("validation")
 
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         say("flushed", self.watch.history[-1]["step"], self.watch.history[-1]["epoch"])
-        say("scalars")
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         say("checkpoint")
 
 
@@ -269,7 +269,7 @@ class Kills:
         if killed:
             self.phases[begun[-1][1]] += 1
         self.check(lines)
-        if killed and begun[-1][1] in ("maps", "validation", "images"):
+        if killed and begun[-1][1] in ("maps", "validation", "scalars", "images"):
             self.counts["entries under way"] += 1
         return killed
 
