@@ -49,7 +49,7 @@ class Verdict:
             fills; NaN if every map of the layer is empty. None without masks.
         layer: the layer that lost most of its lift since the first entry, if a shortcut is suspected and the loss is
             large; otherwise the deepest one. None without masks.
-        acquits: True if masks that a person gave show no sign of a shortcut, and there are enough images to see one. No
+        acquits: True if masks that a person gave show no sign of a shortcut, in enough images of all classes to say so. No
             other basis acquits.
 
     Examples:
