@@ -49,8 +49,8 @@ class Verdict:
             fills; NaN if every map of the layer is empty. None without masks.
         layer: the layer that lost most of its lift since the first entry, if a shortcut is suspected and the loss is
             large; otherwise the deepest one. None without masks.
-        acquits: True if masks that a person gave show no sign of a shortcut, in enough images of all classes to see one.
-            No other basis acquits.
+        acquits: True if masks that a person gave show no sign of a shortcut, in enough images of all classes. No other
+            basis acquits.
 
     Examples:
         The predictions on eight images are correct, on backgrounds of their own class, too, but wrong on all others.
