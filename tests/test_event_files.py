@@ -192,7 +192,7 @@ class StepsAreEpochs(ThinVGG):
 
 
 def test_entries_of_one_step_all_stay(fit, events, probe, tmp_path):
-    """Also those that a resumed run logs again, which replace their own alone."""
+    """A resumed run that logs some of them again replaces these alone."""
     callback, folder, saved = None, tmp_path / "focus", tmp_path / "first.ckpt"
     for epochs, resume in ((1, None), (2, saved), (2, saved)):
         callback = GradCAMCallback(probe, LAYERS, save_dir=folder, save_maps=True, log_before_training=True)

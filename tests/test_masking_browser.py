@@ -298,7 +298,7 @@ def test_a_write_that_fails_is_told_and_can_be_tried_again(person, bright, monke
 
 
 def test_a_long_name_keeps_its_end(person, bright, tmp_path):
-    """Whether the folder or the file has a long name, and in wide letters."""
+    """Show the end of a long folder, a long file, and a name in wide letters."""
     long, wide = "a class whose name goes on and on", "企鹅" * 12
     names = [f"{long}/{i}.png" for i in range(2)] + [f"{long} {i}.png" for i in range(2)]
     names += [f"{wide}{i}.png" for i in range(2)] + ["short.png"]

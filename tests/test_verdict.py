@@ -320,7 +320,7 @@ def test_images_without_a_control_are_counted_and_more_are_asked_for():
 
 
 def test_what_is_missing_is_what_is_asked_for():
-    """Of images with several labels, all may hold a class. More images of it would not help."""
+    """Images with several labels may all hold a class. More images of it would not help."""
     swap = replace(found(1.0, 1.0, 1.0, n_controlled=60), n_without_same=0, n_without_other=4)
     evidence = judge(swap, [], True).evidence
     assert "measured on 60 of 64 images; for the others there is no image without their class. " in evidence

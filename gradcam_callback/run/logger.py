@@ -62,8 +62,6 @@ class RunLogger:
         # The last entry, while some writers lack its panels.
         self._waiting: tuple[Evaluation, RunState, Mapping[str, float] | None] | None = None
         self._has_epochs = True
-        # Of the last entry, see `places_of`.
-        self._place = 0
         self._charts = names.charts(evaluator.scalar_names())
         # Trackers have no use for records, and they take time to make.
         self._recorder = None
@@ -161,7 +159,6 @@ class RunLogger:
         entry = state.history[-1]
         entry["step"] = step
         if self._writers:
-            self._place = places_of(state.history)[-1]
             self._write_entry(evaluation, self._first)
             if strips and state.strips_are_due(at_end=standalone):
                 self._write_images(self._album.strips(state))
@@ -177,7 +174,6 @@ class RunLogger:
         entry |= evaluation.scalars
         state.in_part[-1] = False
         if self._writers:
-            self._place = places_of(state.history)[-1]
             self._flush()
             first = self._first
             if self._waiting is not None:
@@ -189,7 +185,6 @@ class RunLogger:
         """Write the last entry's panels, the last strips, and the animations."""
         if not self._state.history or not self._writers:
             return
-        self._place = places_of(self._state.history)[-1]
         self._flush()
         if self._waiting is not None:
             thrifty = [writer for writer in self._writers if not writer.keeps_panels]
@@ -298,3 +293,7 @@ class RunLogger:
     @property
     def _step(self) -> int:
         return int(self._state.history[-1]["step"])
+
+    @property
+    def _place(self) -> int:
+        return places_of(self._state.history)[-1]
