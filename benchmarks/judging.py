@@ -22,7 +22,7 @@ from torch import Tensor
 
 from gradcam_callback import GradCAM, GradCAMWarning, ProbeSet
 from gradcam_callback.measures import AUTOMATIC_MASKS, MASKS, metrics
-from gradcam_callback.probes import Item, choose_masked, make_probe_set
+from gradcam_callback.probes import Item, Quota, choose_masked, make_probe_set
 from gradcam_callback.run.interventions import OTHER_CLASS, SAME_CLASS, Interventions, Predict
 from gradcam_callback.run.turns import Turn
 from gradcam_callback.saliency import Proposal, SaliencyNetwork
@@ -154,7 +154,7 @@ def probe_set(probe: Images, basis: str, count: int) -> ProbeSet:
     with warnings.catch_warnings():
         # Of automatic masks that are left out. Their number is in the scalars.
         warnings.simplefilter("ignore", GradCAMWarning)
-        return choose_masked(items, None, count, make_probe_set)
+        return choose_masked(items, Quota(None, count), make_probe_set)
 
 
 # Networks of one kind and seed share most of their images.
@@ -182,7 +182,7 @@ def ask(probe_set: ProbeSet, predict: Predict, turn: Turn | None = None) -> tupl
     correct = logits.argmax(dim=1) == judged.labels
     shard = interventions.ask(predict, turn=turn)
     answers = interventions.judge(logits[: len(probe_set)], [shard], turn)
-    scalars = interventions.scalars(answers, split_by_class=False)
+    scalars = interventions.scalars(answers)
     single: dict[str, Any] = {
         "labels": judged.labels[interventions.numbers].tolist(),
         "correct": correct[interventions.numbers].int().tolist(),

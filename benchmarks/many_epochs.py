@@ -83,7 +83,7 @@ def is_accused(interventions: Interventions, right: Tensor) -> bool:
         assert isinstance(swap, SwapTest) and swap.gap is not None and swap.gap_interval is not None
         if points_to_background(swap.gap, swap.gap_interval[0]) and is_confirmed(history, in_part, epoch, MASKS):
             return True
-        history.append({"epoch": epoch, "step": epoch, **interventions.scalars(found, split_by_class=False)})
+        history.append({"epoch": epoch, "step": epoch, **interventions.scalars(found)})
         in_part.append(found.in_part)
     return False
 

@@ -161,10 +161,13 @@ def few_images(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
     This makes most tests with a Trainer several times as fast.
     """
-    if request.node.get_closest_marker("sixteen_images") is None:
-        monkeypatch.setattr("gradcam_callback.trainers.data.AUTO_IMAGES", 6)
-    if request.node.get_closest_marker("judges_more") is None:
-        monkeypatch.setattr("gradcam_callback.trainers.data.VERDICT_TIMES", 1)
+    watches_all = request.node.get_closest_marker("sixteen_images") is not None
+    judges_more = request.node.get_closest_marker("judges_more") is not None
+    watched, times = 16 if watches_all else 6, 4 if judges_more else 1
+    monkeypatch.setattr("gradcam_callback.trainers.data.AUTO_IMAGES", watched)
+    monkeypatch.setattr("gradcam_callback.trainers.data.VERDICT_IMAGES", times * watched)
+    if not judges_more:
+        monkeypatch.setattr("gradcam_callback.trainers.data.VERDICT_LEAST", 1)
 
 
 @pytest.fixture

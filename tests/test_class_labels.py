@@ -10,7 +10,7 @@ from PIL import Image
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 
 from gradcam_callback import GradCAMCallback, GradCAMWarning, ProbeSet
-from gradcam_callback.probes import Feed, choose_from_batches
+from gradcam_callback.probes import Feed, Quota, choose_from_batches
 from gradcam_callback.probes.transforms import to_tensor
 
 LAYER = "block5_conv3"
@@ -42,7 +42,7 @@ def test_classes_of_minus_one_and_one_are_told_apart_from_images_without_a_class
         ProbeSet.from_dataset(data)
     assert ("make them 0 and 1: (label + 1) // 2" in str(caught[0].message)) == (one == 1)
     with pytest.warns(GradCAMWarning, match="4 of 8 images have the label -1, which is no class") as caught:
-        choose_from_batches(DataLoader(data, 4), Feed(), 8, 99, lambda sample: 3)
+        choose_from_batches(DataLoader(data, 4), Feed(), Quota(None, 8), 99, lambda sample: 3)
     assert ("make them 0 and 1: (label + 1) // 2" in str(caught[0].message)) == (one == 1)
     with pytest.raises(ValueError, match="class indices from 0, but got -1") as refused:
         ProbeSet(torch.rand(2, 3, 8, 8), [-1, one])

@@ -12,7 +12,7 @@ from torchvision import transforms
 from watched_data import Reads
 
 from gradcam_callback import GradCAMWarning
-from gradcam_callback.probes import Feed, choose_items, from_boxes
+from gradcam_callback.probes import Feed, Quota, choose_items, from_boxes
 
 SIDE = 32
 TO_TENSOR = transforms.Compose([transforms.Resize(40), transforms.CenterCrop(SIDE), transforms.ToTensor()])
@@ -37,7 +37,7 @@ def collate(items, transform=TO_TENSOR):
 
 
 def masks_of(data, collate=collate):
-    return [item.mask for item in choose_items(data, Feed(collate=collate), 2, 0, None, None).items]
+    return [item.mask for item in choose_items(data, Feed(collate=collate), Quota(2, None), 0, None).items]
 
 
 @pytest.mark.parametrize("name", ["mask", "segmentation"])

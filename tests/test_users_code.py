@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, default_colla
 
 from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet, is_watching
 from gradcam_callback.exceptions import UserCodeError
+from gradcam_callback.probes import Quota
 from gradcam_callback.probes.datasets import choose_items
 from gradcam_callback.probes.feed import Feed
 
@@ -199,7 +200,7 @@ def test_generators_that_functions_draw_from_are_as_they_were(toys, make, place)
     expected = make()(0.0)
     draw = make()
     data, collate = data_with(toys, draw, place)
-    choose_items(data, Feed(collate=collate), None, 0, 4, None)
+    choose_items(data, Feed(collate=collate), Quota(None, 4), 0, None)
     assert draw(0.0) == expected
 
 

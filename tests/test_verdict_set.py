@@ -1,16 +1,17 @@
 """The verdict rests on more images than have maps, and each of its figures says on how many."""
 
 import json
+from collections import Counter
 
 import pytest
 import torch
-from conftest import Toys
+from conftest import ThinVGG, Toys
 from test_suspicion import AlwaysTheSame, ReadsTheGround
 from test_turns import Takes
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet
-from gradcam_callback.probes import choose_per_class
+from gradcam_callback.probes import Quota, choose_per_class
 from gradcam_callback.probes.datasets import choose_items
 from gradcam_callback.probes.feed import Feed
 from gradcam_callback.run import Evaluator, RunLogger, RunState, Tags
@@ -211,14 +212,23 @@ def test_places_are_told_apart_if_some_images_take_no_part(large):
 
 
 @pytest.mark.parametrize("labels", [[0] * 6 + [1] * 6, [0] * 7 + [1] * 5])
-def test_without_a_watched_object_of_each_class_every_turn_asks_everything(large, labels):
-    """Every scalar of a class is there at every entry, so that something may wait for it."""
+def test_without_watched_objects_of_two_classes_every_turn_asks_everything(large, labels):
     masks = large.masks[:12].clone()
     probe = ProbeSet(large.images[:12], labels, masks).watch(8)
     probe.verdict_set.masks[4:8] = True  # of the second class no watched image takes part
     with pytest.warns(GradCAMWarning, match="take no part"):
         interventions = Interventions(probe, seed=0)
     assert len(asked(interventions, OTHER_CLASS, Turn(1))) == len(interventions.counterfactuals.other_class)
+
+
+@pytest.mark.parametrize("by_class", [False, True])
+def test_scalars_of_a_class_without_a_watched_object_are_there_at_every_turn(large, by_class):
+    """Something may wait for them. Otherwise a quick turn asks about the watched objects, whatever their classes."""
+    probe = ProbeSet(large.images[:16], [i // 2 for i in range(16)], large.masks[:16]).watch(6)
+    interventions = Interventions(probe, seed=0, split_by_class=by_class)
+    assert len(interventions.numbers) == 16 and len(probe.labels.unique()) == 6
+    objects = interventions.numbers_of(OTHER_CLASS)[asked(interventions, OTHER_CLASS, Turn(1))]
+    assert len(objects.unique()) == (16 if by_class else 6)
 
 
 @pytest.mark.parametrize("turn", [None, Turn(1), Turn(1, thorough=True)])
@@ -295,9 +305,27 @@ def test_a_score_without_classes_needs_no_more_images(fit, thin, many):
 def test_of_many_classes_those_with_enough_images_are_chosen():
     labels = [0, 1, 1, 1, 1, 2, 3, 3, 3, 3, 4, 5, 5, 5, 5]
     pairs = list(enumerate(labels))
-    assert {label for _, label in choose_per_class(pairs, None, 3, spare=4)} == {1, 3, 5}
-    assert [label for _, label in choose_per_class(pairs, None, 3)] == [0, 2, 5], "without need, evenly over all"
-    assert {label for _, label in choose_per_class(pairs, None, 4, spare=4)} == {1, 2, 3, 5}, "too few have enough"
+    assert {label for _, label in choose_per_class(pairs, Quota(None, 12, least=4))} == {1, 3, 5}
+    assert {label for _, label in choose_per_class(pairs, Quota(None, 3), spare=4)} == {1, 3, 5}
+    assert [label for _, label in choose_per_class(pairs, Quota(None, 3))] == [0, 2, 5], "without need, evenly over all"
+    assert {label for _, label in choose_per_class(pairs, Quota(None, 4), spare=4)} == {1, 2, 3, 5}, (
+        "too few have enough"
+    )
+
+
+@pytest.mark.sixteen_images
+@pytest.mark.judges_more
+@pytest.mark.parametrize(("n_classes", "tested", "each"), [(2, 2, 32), (20, 20, 3), (60, 32, 2)])
+def test_the_verdict_tests_as_many_classes_as_have_a_control(fit, n_classes, tested, each):
+    """An image that is alone in its class cannot be put on a background of its own class."""
+    torch.manual_seed(0)
+    labels = torch.arange(max(64, 3 * n_classes)) % n_classes
+    data = TensorDataset(torch.rand(len(labels), 3, 32, 32), labels)
+    callback = GradCAMCallback(target_layers="block5_conv3")
+    fit(ThinVGG(n_classes), callback, train_data=data, val_data=data, max_epochs=1)
+    judged, watched = callback.probe_set.verdict_set.labels.tolist(), callback.probe_set.labels.tolist()
+    assert Counter(judged) == dict.fromkeys(set(judged), each) and len(set(judged)) == tested
+    assert len(watched) == 16 and len(set(watched)) == min(16, n_classes)
 
 
 @pytest.mark.parametrize("frequent", ["first", "last"])
@@ -322,7 +350,7 @@ def test_classes_are_chosen_evenly_whichever_are_frequent(frequent, stores):
             return torch.zeros(3, 4, 4), self.labels[index]
 
     read = []
-    items = choose_items(Many(), Feed(), None, 0, 16, None, lambda _: n_classes, times=4).items
+    items = choose_items(Many(), Feed(), Quota(None, 64, least=4), 0, None, lambda _: n_classes).items
     chosen = sorted({item.label for item in items})
     assert len(chosen) == 16 and all(abs(chosen[i] - i * 59 / 15) < 4 for i in range(16))
     assert stores or len(read) < sum(counts), "and no more is read than that takes"

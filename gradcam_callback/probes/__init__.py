@@ -18,12 +18,13 @@ from gradcam_callback.probes.datasets import choose_items
 from gradcam_callback.probes.feed import Feed, Sample, fill_row
 from gradcam_callback.probes.folders import read_folder
 from gradcam_callback.probes.image_files import open_image
-from gradcam_callback.probes.items import CountClasses, Item, choose_per_class
+from gradcam_callback.probes.items import Item
 from gradcam_callback.probes.labels import to_classes
 from gradcam_callback.probes.lookup import ClassNames, find_class_names, find_loader, find_transform, set_apart
 from gradcam_callback.probes.masks import cut_out, from_boxes, from_image
 from gradcam_callback.probes.names import make_unique
 from gradcam_callback.probes.probe_set import ProbeSet, make_probe_set
+from gradcam_callback.probes.quotas import CountClasses, Quota, choose_per_class
 from gradcam_callback.probes.streams import Collector, NoImagesError, choose_from_batches
 from gradcam_callback.probes.transforms import Transform
 from gradcam_callback.probes.yolo import NAME_FILES
@@ -41,6 +42,7 @@ __all__ = [
     "PHOTOGRAPH_SUFFIXES",
     "Photograph",
     "ProbeSet",
+    "Quota",
     "SPARE",
     "Sample",
     "Transform",

@@ -15,9 +15,10 @@ from tqdm import tqdm
 
 from gradcam_callback.exceptions import GradCAMWarning
 from gradcam_callback.formatting import name_some
-from gradcam_callback.probes.items import Item, choose_per_class
+from gradcam_callback.probes.items import Item
 from gradcam_callback.probes.masks import is_box, to_corners
 from gradcam_callback.probes.prompts import refine_boxes
+from gradcam_callback.probes.quotas import Quota, choose_per_class
 from gradcam_callback.probes.transforms import MaskTransformError, Transform, mask_to_image, transform_mask
 from gradcam_callback.random_state import preserved_random_state
 from gradcam_callback.saliency import Proposal, SaliencyNetwork, doubt_size
@@ -163,14 +164,7 @@ class Make(Protocol):
     def __call__(self, items: Sequence[Item], *, automatic: bool) -> ProbeSet: ...
 
 
-def choose_masked(
-    items: Sequence[Item],
-    per_class: int | None,
-    max_images: int | None,
-    make: Make,
-    times: int = 1,
-    shows_progress: bool = True,
-) -> ProbeSet:
+def choose_masked(items: Sequence[Item], quota: Quota, make: Make, shows_progress: bool = True) -> ProbeSet:
     """Make a probe set of some of the items per class, with a good automatic mask if there are enough of them.
 
     An item whose mask looks doubtful gives way to another one of its class. Only items that would be chosen are tried,
@@ -178,10 +172,8 @@ def choose_masked(
 
     Args:
         items: more than are kept, see `SPARE`. Earlier items are preferred.
-        per_class: as in `choose_per_class`.
-        max_images: the same.
+        quota: how many are kept.
         make: makes a probe set of items.
-        times: so many times as many images are kept of each class.
         shows_progress: False shows no bar.
     """
     unmasked = make(items, automatic=False)
@@ -192,7 +184,7 @@ def choose_masked(
         # The sort is stable and keeps the order otherwise.
         order = sorted(range(len(items)), key=doubtful.__contains__)
         pairs = [(i, items[i].label) for i in order]
-        chosen = [i for i, _ in choose_per_class(pairs, per_class, max_images, times)]
+        chosen = [i for i, _ in choose_per_class(pairs, quota)]
         new = [i for i in chosen if i not in tried]
         if not new:
             break

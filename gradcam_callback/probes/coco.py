@@ -17,9 +17,10 @@ from torch import Tensor
 from gradcam_callback.probes.annotations import complain, hint_of_size, to_numbers
 from gradcam_callback.probes.checks import check_count, check_seed
 from gradcam_callback.probes.image_files import open_image
-from gradcam_callback.probes.items import Item, choose_per_class
+from gradcam_callback.probes.items import Item
 from gradcam_callback.probes.masks import from_boxes
 from gradcam_callback.probes.names import compose, decompose
+from gradcam_callback.probes.quotas import Quota, choose_per_class
 from gradcam_callback.probes.transforms import (
     Transform,
     mask_to_image,
@@ -67,7 +68,7 @@ def read_coco(
     pairs = [(image_id, classes.index(objects[image_id][0])) for image_id in order]
     items = []
     with preserved_random_state():
-        for image_id, label in choose_per_class(pairs, per_class, None):
+        for image_id, label in choose_per_class(pairs, Quota(per_class, None)):
             path, shown = coco.find_image(image_id), objects[image_id][1]
             pixels = read_transformed(path, transform or to_tensor)
             size, stored = open_image(path, "RGB").size, coco.size(image_id)

@@ -19,11 +19,12 @@ from gradcam_callback.probes.checks import check_count, check_seed
 from gradcam_callback.probes.columns import find_second_label
 from gradcam_callback.probes.feed import Feed, Sample
 from gradcam_callback.probes.item_masks import Found, find_mask, propose_mask, warn_of_unread
-from gradcam_callback.probes.items import ClassCount, CountClasses, Item, choose_per_class, without_empty_masks
+from gradcam_callback.probes.items import Item, without_empty_masks
 from gradcam_callback.probes.labels import all_classes, stored_labels, to_classes, warn_of_negative
 from gradcam_callback.probes.lookup import find_class_names, unwrap
 from gradcam_callback.probes.masks import is_box, looks_inverted, warn_of_inverted
 from gradcam_callback.probes.origins import Origin, keeps_files_by_index
+from gradcam_callback.probes.quotas import ClassCount, CountClasses, Quota, choose_per_class
 from gradcam_callback.probes.transforms import MaskTransformError
 from gradcam_callback.random_state import hash_random_state, preserved_generators, preserved_random_state
 
@@ -49,25 +50,23 @@ class Choice(NamedTuple):
 def choose_items(
     dataset: Any,
     feed: Feed,
-    per_class: int | None,
+    quota: Quota,
     seed: int,
-    max_images: int | None,
     max_scanned: int | None,
     count_classes: CountClasses | None = None,
     automatic: bool = False,
-    times: int = 1,
 ) -> Choice:
     """Choose items of a map-style dataset, see `ProbeSet.from_dataset`.
 
     Args:
         feed: the way of the items to the model.
-        per_class: the number of images of each class; None fills ``max_images`` evenly.
+        quota: how many are wanted.
         count_classes: with it, labels are read only until every class has its images.
         automatic: True chooses `SPARE` times as many items. Those without a mask can make one of their file, if the
             dataset names the files of its images.
-        times: so many times as many items are chosen of each class, if they have labels.
     """
-    for name, number in {"per_class": per_class, "max_images": max_images, "max_scanned": max_scanned}.items():
+    numbers = {"per_class": quota.per_class, "max_images": quota.max_images, "max_scanned": max_scanned}
+    for name, number in numbers.items():
         check_count(name, 1 if number is None else number)
     seed = check_seed(seed)
     if not isinstance(dataset, Sized) or not hasattr(dataset, "__getitem__"):
@@ -82,10 +81,9 @@ def choose_items(
         # Datasets are often sorted, and neighbours are often alike.
         order = random.Random(seed).sample(range(len(dataset)), len(dataset))
         if not feed.needs_labels:
-            some = sorted(order[: spare * (max_images or per_class or 1)])
+            some = sorted(order[: spare * (quota.max_images or quota.per_class or 1)])
             loaded = _load(dataset, feed, [(index, 0) for index in some], seed)
             return Choice(_make_items(dataset, feed, loaded, automatic), None)
-        spare *= times
         stored = stored_labels(dataset)
 
         def are_stored(items: Sequence[Item], loaded: Sequence[_Loaded]) -> bool:
@@ -95,14 +93,14 @@ def choose_items(
         if stored is not None and not _transforms_labels(dataset):
             pairs = [(index, int(stored[index])) for index in order]
             warn_of_negative([label for _, label in pairs])
-            chosen = choose_per_class(pairs, per_class, max_images, spare)
+            chosen = choose_per_class(pairs, quota, spare)
             loaded = _load(dataset, feed, chosen, seed)
             items = [item._replace(present=None) for item in _make_items(dataset, feed, loaded, automatic)]
             if are_stored(items, loaded):
                 return Choice(items, _names_of(dataset, items, loaded))
-        count = ClassCount(per_class, max_images, spare)
+        count = ClassCount(quota, spare)
         pairs, one_hot = _scan(dataset, feed, order[:max_scanned], seed, count, count_classes)
-        chosen = choose_per_class(pairs, per_class, max_images, spare)
+        chosen = choose_per_class(pairs, quota, spare)
         loaded = _load(dataset, feed, chosen, seed)
         items = _make_items(dataset, feed, loaded, automatic)
         if one_hot:

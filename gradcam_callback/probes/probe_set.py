@@ -33,10 +33,11 @@ from gradcam_callback.probes.coco import read_coco
 from gradcam_callback.probes.datasets import choose_items
 from gradcam_callback.probes.feed import Feed
 from gradcam_callback.probes.folders import read_folder
-from gradcam_callback.probes.items import Item, choose_per_class
+from gradcam_callback.probes.items import Item
 from gradcam_callback.probes.lookup import set_apart, undoing, white_of
 from gradcam_callback.probes.masks import is_box
 from gradcam_callback.probes.names import make_storable, make_unique, name_image
+from gradcam_callback.probes.quotas import Quota, choose_per_class
 from gradcam_callback.probes.transforms import Transform
 from gradcam_callback.saliency import Proposal
 
@@ -211,9 +212,8 @@ class ProbeSet:
         masked_first = sorted(range(len(whole)), key=lambda i: not whole.has_mask[i])
         # Two images are the same pair only if they are the same photograph given twice.
         places = {(photographs[i], labels[i]): i for i in reversed(masked_first)}
-        numbers = [
-            places[pair] for pair in choose_per_class([(photographs[i], labels[i]) for i in masked_first], None, n)
-        ]
+        pairs = [(photographs[i], labels[i]) for i in masked_first]
+        numbers = [places[pair] for pair in choose_per_class(pairs, Quota(None, n))]
         others = sorted(set(range(len(whole))) - set(numbers))
         watched = whole._select(numbers)
         watched._verdict_set = whole._select([*numbers, *others]) if others else None
@@ -351,9 +351,10 @@ class ProbeSet:
         """
         automatic = wants_automatic(masks, "Give each mask in its item, as (image, label, mask).")
         feed = Feed(collate=default_collate if batch_transform else None, batch_transform=batch_transform)
-        chosen = choose_items(set_apart(dataset), feed, per_class, seed, max_images, max_scanned, automatic=automatic)
+        quota = Quota(per_class, max_images)
+        chosen = choose_items(set_apart(dataset), feed, quota, seed, max_scanned, automatic=automatic)
         make = partial(make_probe_set, class_names=chosen.class_names, sources=[dataset])
-        return choose_masked(chosen.items, per_class, max_images, make) if automatic else make(chosen.items)
+        return choose_masked(chosen.items, quota, make) if automatic else make(chosen.items)
 
     @classmethod
     def from_folder(

@@ -11,8 +11,9 @@ from tqdm import tqdm
 from gradcam_callback.exceptions import blame
 from gradcam_callback.probes.batches import file_name
 from gradcam_callback.probes.feed import Feed, Sample
-from gradcam_callback.probes.items import ClassCount, CountClasses, Item, choose_per_class, without_empty_masks
+from gradcam_callback.probes.items import Item, without_empty_masks
 from gradcam_callback.probes.labels import all_classes, to_classes, warn_of_negative
+from gradcam_callback.probes.quotas import ClassCount, CountClasses, Quota, choose_per_class
 from gradcam_callback.random_state import preserved_random_state
 
 _END = object()
@@ -29,14 +30,16 @@ class Collector:
 
     Args:
         feed: tells images, labels and masks apart.
-        max_images: the largest number of images in the end.
+        quota: how many are wanted in the end. It names a largest number.
         count_classes: of the network.
         spare: as in `choose_per_class`.
     """
 
-    def __init__(self, feed: Feed, max_images: int, count_classes: CountClasses, spare: int = 1) -> None:
-        self._feed, self._max_images, self._count_classes, self._spare = feed, max_images, count_classes, spare
-        self._count = ClassCount(None, max_images, spare)
+    def __init__(self, feed: Feed, quota: Quota, count_classes: CountClasses, spare: int = 1) -> None:
+        assert quota.max_images is not None  # a stream may have no end
+        self._feed, self._quota, self._count_classes, self._spare = feed, quota, count_classes, spare
+        self._max_images = quota.max_images
+        self._count = ClassCount(quota, spare)
         self._samples: list[Sample] = []
         self._pairs: list[tuple[int, int]] = []
         self._labels: list[int] = []
@@ -82,7 +85,7 @@ class Collector:
         warn_of_negative(self._labels)
         one_hot = len(self._pairs) == len(self._samples)
         items = []
-        for index, label in choose_per_class(self._pairs, None, self._max_images, self._spare):
+        for index, label in choose_per_class(self._pairs, self._quota, self._spare):
             sample = self._samples[index]
             present = all_classes(sample.label) if self._feed.needs_labels else None
             mask = sample.mask
@@ -95,14 +98,14 @@ class Collector:
 
 
 def choose_from_batches(
-    batches: Iterable[Any], feed: Feed, max_images: int, max_scanned: int, count_classes: CountClasses, spare: int = 1
+    batches: Iterable[Any], feed: Feed, quota: Quota, max_scanned: int, count_classes: CountClasses, spare: int = 1
 ) -> list[Item]:
     """Choose images from the first batches of a loader, evenly over the classes as far as they go.
 
     Args:
         batches: as the loader gives them, before the Trainer's hooks.
         feed: the way of the batches to the model.
-        max_images: the largest number of images.
+        quota: how many are wanted. It names a largest number.
         max_scanned: the number of images after which no further batch is read.
         count_classes: of the network.
         spare: as in `choose_per_class`.
@@ -110,7 +113,7 @@ def choose_from_batches(
     Raises:
         ValueError: there is no batch, or images and labels cannot be told for certain.
     """
-    collector = Collector(feed, max_images, count_classes, spare)
+    collector = Collector(feed, quota, count_classes, spare)
     with preserved_random_state():
         # Slow data would look like a hang. The bar appears after two seconds only.
         bar = {"desc": f"GradCAM: reading {feed.name}", "disable": not feed.shows_progress}

@@ -28,7 +28,7 @@ from gradcam_callback.drawing import (
 )
 from gradcam_callback.maps import predicted_class
 from gradcam_callback.measures import Verdict, mask_area
-from gradcam_callback.probes import ProbeSet, choose_per_class
+from gradcam_callback.probes import ProbeSet, Quota, choose_per_class
 from gradcam_callback.run import tags
 from gradcam_callback.run.captions import OWN_TARGET, caption_maps
 from gradcam_callback.run.counterfactual_sheets import CounterfactualSheets
@@ -182,7 +182,7 @@ class Album:
 
 def choose_shown(probe: ProbeSet) -> list[int]:
     """Return the numbers of the images of the overview, evenly over the classes. They stay the same over a run."""
-    return [i for i, _ in choose_per_class(list(enumerate(probe.labels.tolist())), None, MOST_IMAGES)]
+    return [i for i, _ in choose_per_class(list(enumerate(probe.labels.tolist())), Quota(None, MOST_IMAGES))]
 
 
 def is_suspected(verdict: Verdict | None) -> bool | None:

@@ -131,7 +131,7 @@ class Evaluator:
         self.interventions: Interventions | None = None
         if self._has_accuracy:
             # Once per run: painting objects out takes longer than a forward, and the images stay comparable.
-            self.interventions = Interventions(probe, int(seed))
+            self.interventions = Interventions(probe, int(seed), self._by_class)
 
     @property
     def layers(self) -> list[str]:
@@ -142,7 +142,7 @@ class Evaluator:
         """Return the name of every scalar that an evaluation may have, in the order of the layers."""
         names = [tags.PROBE_ACCURACY] if self._has_accuracy else []
         if self.interventions is not None:
-            names += self.interventions.scalar_names(self._by_class)
+            names += self.interventions.scalar_names()
         if self._check:
             tag = CHECKS[self._check][0]
             names += [tag, *(join(by_image(tag), name) for name in self.probe.names)]
@@ -203,7 +203,7 @@ class Evaluator:
         answers = None
         if self.interventions is not None and self._has_accuracy:
             answers = self.interventions.judge(cams.logits, [shard.answers for shard in shards], shards[0].turn)
-            scalars |= self.interventions.scalars(answers, self._by_class)
+            scalars |= self.interventions.scalars(answers)
         return Evaluation(cams, _defined(scalars), foci, answers, rivals)
 
     def _compute_maps(self, images: Tensor, own: Tensor) -> CAMs:

@@ -102,6 +102,7 @@ class Interventions:
     Args:
         probe: a probe set with labels.
         seed: chooses the backgrounds, or frames, that objects are put on.
+        split_by_class: True adds the swap accuracy of each class to the scalars.
 
     Attributes:
         probe: the verdict set of the probe set. All numbers are of its images.
@@ -112,8 +113,9 @@ class Interventions:
         counterfactuals: of the images that take part; None if there are none.
     """
 
-    def __init__(self, probe: ProbeSet, seed: int) -> None:
+    def __init__(self, probe: ProbeSet, seed: int, split_by_class: bool = False) -> None:
         self.n_watched = len(probe)
+        self._split_by_class = split_by_class
         self.probe = probe = probe.verdict_set
         self.sets = SETS if probe.masks is not None else (SAME_CLASS, OTHER_CLASS)
         if len(probe) > self.n_watched:
@@ -167,8 +169,10 @@ class Interventions:
             else:
                 schedules[name] = Schedule.of_swaps(numbers, thorough_turns)
         watched = self._labels[self._is_watched]
-        # Also if a class has no watched image, since its scalars are to be there at every turn.
-        always_thorough = len(watched) < FEW or set(watched.tolist()) != set(self._labels.tolist())
+        # The scalars of a class are to be there at every turn, so that something may wait for them.
+        loses_scalars = self._split_by_class and set(watched.tolist()) != set(self._labels.tolist())
+        # A quick turn on one class alone would say nothing of the others.
+        always_thorough = len(watched) < FEW or len(watched.unique()) < 2 or loses_scalars
         return Turns(schedules, self.n_watched, always_thorough)
 
     @property
@@ -318,7 +322,7 @@ class Interventions:
             sets.photographs,
         )
 
-    def scalar_names(self, split_by_class: bool) -> list[str]:
+    def scalar_names(self) -> list[str]:
         """Return the name of every scalar that the answers may have."""
         sets = self.counterfactuals
         if sets is None:
@@ -329,17 +333,12 @@ class Interventions:
             names += (tags.FRAME_ACCURACY, tags.FRAME_DROP) if frame else tags.SWAP_SCALARS
             if len(sets.same_class):
                 names += [tags.FRAME_CONTROL_ACCURACY, *tags.FRAME_GAPS] if frame else tags.CONTROL_SCALARS
-            if split_by_class:
+            if self._split_by_class:
                 names += [self._of_class(label) for label in sorted(set(self._labels.tolist()))]
         return names
 
-    def scalars(self, answers: Answers, split_by_class: bool) -> dict[str, float]:
-        """Return the accuracies under their names.
-
-        Args:
-            answers: of one validation.
-            split_by_class: True adds the swap accuracy of each class.
-        """
+    def scalars(self, answers: Answers) -> dict[str, float]:
+        """Return the accuracies of one validation under their names."""
         if self.counterfactuals is None:
             return {}
         scalars: dict[str, float | None] = {}
@@ -348,7 +347,7 @@ class Interventions:
             scalars[tags.FOREGROUND_ACCURACY] = mean(answers.correct[FOREGROUND])
         if not isinstance(answers.swap, str):
             scalars |= self._swap_scalars(answers.swap)
-            if split_by_class:
+            if self._split_by_class:
                 scalars |= self._swap_by_class(answers)
         return {name: value for name, value in scalars.items() if value is not None}
 

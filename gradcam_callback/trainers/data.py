@@ -27,6 +27,7 @@ from gradcam_callback.probes import (
     Item,
     NoImagesError,
     ProbeSet,
+    Quota,
     Sample,
     choose_from_batches,
     choose_items,
@@ -49,8 +50,10 @@ from gradcam_callback.trainers.samplers import drawn_indices
 from gradcam_callback.trainers.trainer import gather, validating
 
 # The automatic probe set: images at most, and images at most that are read for their labels, from a dataset by index or
-# from the batches of a loader. The verdict rests on so many times as many images of the same classes.
-AUTO_IMAGES, AUTO_SCANNED, AUTO_STREAMED, VERDICT_TIMES = 16, 2048, 512, 4
+# from the batches of a loader.
+AUTO_IMAGES, AUTO_SCANNED, AUTO_STREAMED = 16, 2048, 512
+# The verdict rests on so many images at most. Each class has two at least, as one has no control.
+VERDICT_IMAGES, VERDICT_LEAST = 64, 2
 # Items that tell what the images and labels of the data are like.
 EXAMPLES = 16
 # Images look normalised otherwise if a channel's mean is off by so many deviations, or its deviation by this factor.
@@ -121,7 +124,7 @@ class ValidationData:
         return ValidationData(self._trainer, self._module, self.feed.batch_transform, False, self._automatic)
 
     def take_probe_set(self, cam: GradCAM, forward: BatchForward | None, seed: int) -> ProbeSet:
-        """Choose up to 16 images evenly over the classes, and more of the same classes for the verdict.
+        """Choose up to 64 images evenly over the classes, of which up to 16 are watched.
 
         Raises:
             ValueError: images and labels cannot be told for certain.
@@ -134,23 +137,13 @@ class ValidationData:
         def read_batches() -> ProbeSet:
             with untouched(self.loader):
                 items = choose_from_batches(
-                    self.loader, self.feed, AUTO_IMAGES, AUTO_STREAMED, count_classes, self._spare
+                    self.loader, self.feed, self._quota, AUTO_STREAMED, count_classes, self._spare
                 )
             return self._choose(items, self._certain_names())
 
         if not self.can_be_indexed:
             return self._share(read_batches)
-        chosen = choose_items(
-            self.dataset,
-            self.feed,
-            None,
-            seed,
-            AUTO_IMAGES,
-            AUTO_SCANNED,
-            count_classes,
-            automatic=self._automatic,
-            times=VERDICT_TIMES,
-        )
+        chosen = choose_items(self.dataset, self.feed, self._quota, seed, AUTO_SCANNED, count_classes, self._automatic)
         names = chosen.class_names
         if names or chosen.second_label:
             first = chosen.items[0]
@@ -167,7 +160,7 @@ class ValidationData:
 
     def collector(self, cam: GradCAM, forward: BatchForward | None) -> Collector:
         """Return a collector for batches that pass by."""
-        return Collector(self.feed, AUTO_IMAGES, lambda sample: _count_classes(cam, forward, sample), self._spare)
+        return Collector(self.feed, self._quota, lambda sample: _count_classes(cam, forward, sample), self._spare)
 
     def finish(self, collector: Collector, error: Exception | None) -> ProbeSet:
         """Return the probe set of a collector, or raise the error that ended it."""
@@ -299,19 +292,19 @@ class ValidationData:
 
     @property
     def _spare(self) -> int:
-        """Return how many times as many images are read from batches as are watched."""
-        return (SPARE if self._automatic else 1) * self._times
+        """Return how many times as many images are read from batches as are wanted."""
+        return SPARE if self._automatic else 1
 
     @property
-    def _times(self) -> int:
+    def _quota(self) -> Quota:
         # Without labels there is no verdict.
-        return VERDICT_TIMES if self.feed.needs_labels else 1
+        return Quota(None, VERDICT_IMAGES, VERDICT_LEAST) if self.feed.needs_labels else Quota(None, AUTO_IMAGES)
 
     def _choose(self, items: list[Item], class_names: list[str] | None) -> ProbeSet:
         """Make a probe set of items; with automatic masks, of those with a good mask if there are enough."""
         make = partial(self._make, class_names=class_names)
         if self._automatic:
-            everything = choose_masked(items, None, AUTO_IMAGES, make, self._times, self.feed.shows_progress)
+            everything = choose_masked(items, self._quota, make, self.feed.shows_progress)
         else:
             everything = make(items, automatic=False)
         return everything.watch(AUTO_IMAGES)
