@@ -5,8 +5,10 @@
 Sixteen photographs go through the 13 layers of a VGG16, as at each validation of a training with all defaults, and 64
 are there for the verdict. The first look asks all of them. The network shows no sign of a shortcut, so from the second
 look on it is asked by turns. Each round makes one look, and the maps alone right after it. The ratios are medians over
-the rounds, but for the first look. Then the same network is trained for some steps. From their time per image follows
-that of an epoch, with data that are ready and without a validation. Nothing else should run.
+the rounds, but for the first look. With frozen blocks there are twice as many rounds, and each look is printed: images
+that are asked for the first time cost more, and these are most of the first three looks. Then the same network is
+trained for some steps. From their time per image follows that of an epoch, with data that are ready and without a
+validation. Nothing else should run.
 """
 
 from __future__ import annotations
@@ -78,7 +80,7 @@ def measure(network: VGG16, size: int, masked: bool, frozen: int, precision: str
         masked: True gives each image a disc as its mask; False asks by the frame.
         frozen: the number of blocks that are frozen.
         precision: that of the look and of the training.
-        rounds: the number of looks.
+        rounds: the number of looks after the first one.
     """
     device = next(network.parameters()).device
     network.eval()
@@ -117,6 +119,8 @@ def measure(network: VGG16, size: int, masked: bool, frozen: int, precision: str
                 for part, taken in parts.items():
                     seconds.setdefault(part, []).append(taken / maps)
                 seconds.setdefault(SECONDS, []).append(maps)
+    if frozen:
+        print("each look:", ", ".join(f"{ratio:.2f}" for ratio in seconds[WHOLE]), flush=True)
     found = {part: statistics.median(values) for part, values in seconds.items()}
     look = found[WHOLE] * found[SECONDS]
     step = seconds_per_image(network.train(), few.to(device), precision, rounds)
@@ -171,7 +175,8 @@ def main() -> None:
         what = f"{size} px, {'masks' if masked else 'no masks'}" + (f", blocks 1-{frozen} frozen" if frozen else "")
         what += f", {precision}" if precision == "bf16" else ""
         network = for_finetuning(args.weights, 4).to(args.device)
-        found[what] = values = measure(network, size, masked, frozen, precision, args.rounds)
+        rounds = 2 * args.rounds if frozen else args.rounds
+        found[what] = values = measure(network, size, masked, frozen, precision, rounds)
         shares = [values[WHOLE] * values[SECONDS] / (values[STEP] * images) for images in EPOCHS]
         drawn = values[MEASURED] + values[DRAWN]
         rows.append(
