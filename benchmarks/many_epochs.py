@@ -81,7 +81,8 @@ def is_accused(interventions: Interventions, right: Tensor) -> bool:
         found = interventions.judge(answer(watched, watched), [shard], turn)
         swap = found.swap
         assert isinstance(swap, SwapTest) and swap.gap is not None and swap.gap_interval is not None
-        if points_to_background(swap.gap, swap.gap_interval[0]) and is_confirmed(history, in_part, epoch, MASKS):
+        points = points_to_background(swap.gap, swap.gap_interval[0], MASKS, swap.n_controlled)
+        if points and is_confirmed(history, in_part, epoch, MASKS, n=swap.n_controlled):
             return True
         history.append({"epoch": epoch, "step": epoch, **interventions.scalars(found)})
         in_part.append(found.in_part)

@@ -182,7 +182,8 @@ def auc(rows: list[Row], metric: str) -> float | None:
     truth = [has_shortcut(row) for row in rows]
     if len(set(truth)) < 2:
         return None
-    return float(roc_auc_score(truth, [METRICS[metric] * row[metric] for row in rows]))
+    # Gaps are differences of shares: without rounding, equal ones would differ by the last bit.
+    return float(roc_auc_score(truth, [round(METRICS[metric] * row[metric], 9) for row in rows]))
 
 
 def count(rows: Iterable[Row], hit: Callable[[Row], bool], among: Callable[[Row], bool]) -> tuple[int, int]:
@@ -215,8 +216,9 @@ def judge_all(rows: list[Row]) -> None:
     gaps = {key(row): row["background_gap"] for row in rows}
     for row in rows:
         row["gap_before"] = gaps.get(key({**row, "epoch": row["epoch"] - 1}), 0.0)
-        points = points_to_background(row["background_gap"], row["background_gap_low"], row["basis"])
-        row["suspected"] = points and confirms(row["gap_before"], 0.0, row["basis"])
+        of = row["basis"], row["in the test"]
+        points = points_to_background(row["background_gap"], row["background_gap_low"], *of)
+        row["suspected"] = points and confirms(row["gap_before"], 0.0, *of)
 
 
 def key(row: Row) -> tuple[object, ...]:
@@ -326,7 +328,7 @@ def limits(page: Page, final: list[Row]) -> str:
     rows = []
     for basis, n_images in product(NAMES, PROBES):
         best = best_thresholds(of(final, basis, n_images, page.choosing))
-        used = BASES[basis].gap
+        used = BASES[basis].gap_of(FEW if n_images == FEW else MANY)
         rows.append(
             [NAMES[basis], n_images]
             + [

@@ -49,6 +49,7 @@ def judge_networks(out: Path, basis: str) -> Iterator[Judged]:
         if not all(entry.get(name, [[]])[0] for entry in (before, last) for name in (SAME_CLASS, OTHER_CLASS)):
             continue  # too few masks for a swap or a control
         all_before, all_last, first = _test(before), _test(last), _test(before, 1)
+        n = len(last["labels"])
         # The callback asks all of the next epoch if this epoch has a sign. This one then stands for the one after, too.
         asks_all = has_sign(first[0], 0.0, basis)
         last_by_turns = all_last if asks_all else _test(last, 2)
@@ -56,8 +57,8 @@ def judge_networks(out: Path, basis: str) -> Iterator[Judged]:
             last,
             (all_last[0], last_by_turns[0]),
             (
-                points_to_background(*all_last, basis) and confirms(all_before[0], 0.0, basis),
-                points_to_background(*last_by_turns, basis) and asks_all,
+                points_to_background(*all_last, basis, n) and confirms(all_before[0], 0.0, basis, n),
+                points_to_background(*last_by_turns, basis, n) and asks_all,
             ),
             1.0 if asks_all else _share(last, 2),
         )

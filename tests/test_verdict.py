@@ -287,6 +287,22 @@ def test_significance_comes_first_and_size_second():
     assert not points_to_background(GAP.size - 0.01, GAP.sure + 0.01)
 
 
+@pytest.mark.parametrize(("n", "limit"), [(64, GAP.size), (16, 3 / 16), (8, 3 / 8), (4, 0.5), (1, 0.5)])
+def test_of_few_images_a_gap_counts_from_three_of_them_on(n, limit):
+    """Of 16 images, some are wrong by chance, and in the next epoch the same ones."""
+    assert points_to_background(limit + 0.01, GAP.sure + 0.01, n=n)
+    assert not points_to_background(limit - 0.01, GAP.sure + 0.01, n=n)
+    assert confirms(limit + 0.01, 0.0, n=n) and not confirms(limit - 0.01, 1.0, n=n)
+
+
+def test_a_gap_of_few_images_that_does_not_count_is_explained():
+    swap = found(0.98, 0.98, 0.82, low=0.02, n=16, n_controlled=16)
+    verdict = judge(swap, [FOCUS], confirmed=True)
+    assert verdict.headline.startswith("UNCLEAR, so few images may also say so by chance: ") and not verdict.suspected
+    assert "Of so few images, only a gap of more than 19 points counts." in verdict.evidence
+    assert judge(replace(swap, n=64, n_controlled=64), [FOCUS], confirmed=True).suspected
+
+
 def test_without_a_control_only_a_larger_fall_counts():
     assert drop_points_to_background(DROP.size + 0.01, DROP.sure + 0.01)
     assert not drop_points_to_background(DROP.size, DROP.sure + 0.01)

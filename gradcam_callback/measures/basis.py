@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 MASKS, AUTOMATIC_MASKS, FRAME = "masks", "automatic masks", "frame"
 # Masks of which some are plain boxes. A verdict calls this basis masks, too.
 BOXES = "boxes"
+# A gap has to be larger than so many of the images that it is measured on, but never than this share of them. Of 16
+# images, some are wrong by chance, and the same ones may be so in two epochs: docs/study.md.
+FEW_IMAGES, LARGEST_LIMIT = 3, 0.5
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,12 @@ class Basis:
     caution: str
     doubt: str = ""
     acquits: bool = False
+
+    def gap_of(self, n: int | None) -> Limits:
+        """Return the limits for a gap that is measured on n images; None takes many."""
+        if n is None:
+            return self.gap
+        return replace(self.gap, size=max(self.gap.size, min(FEW_IMAGES / max(n, 1), LARGEST_LIMIT)))
 
 
 # Said wherever a verdict by the frame stands, and when a training begins.

@@ -128,6 +128,9 @@ class Reading:
             sentences.append(
                 f"{words.what_decides} decides {_points(swap.gap)} ({_range(swap.gap_interval)}), measured on {images}"
             )
+            limits = words.gap_of(swap.n_controlled)
+            if swap.gap_interval[0] > limits.sure and words.gap.size < swap.gap <= limits.size:
+                sentences.append(f"Of so few images, only a gap of more than {_points(limits.size)} counts.")
         if self.points and self.confirmed:
             before = "" if self.alone else "The epoch before points the same way: "
             sentences.append(f"{before}{'a' if before else 'A'} shortcut is suspected.")

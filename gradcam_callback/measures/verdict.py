@@ -90,15 +90,16 @@ class Verdict:
         return f"{self.headline}\n\n{self.evidence}"
 
 
-def points_to_background(gap: float, low: float, basis: str = MASKS) -> bool:
+def points_to_background(gap: float, low: float, basis: str = MASKS, n: int | None = None) -> bool:
     """Return True if a background gap says that the background decides: significance comes first, and size second.
 
     Args:
         gap: -1..1.
         low: the lower bound of its interval.
         basis: what tells the object from the background.
+        n: the number of images that the gap is measured on. Of few, only a larger gap counts. None takes many.
     """
-    limits = BASES[basis].gap
+    limits = BASES[basis].gap_of(n)
     return low > limits.sure and gap > limits.size
 
 
@@ -108,16 +109,17 @@ def drop_points_to_background(drop: float, low: float, basis: str = MASKS) -> bo
     return low > limits.sure and drop > limits.size
 
 
-def confirms(previous_gap: float | None, previous_drop: float, basis: str = MASKS) -> bool:
+def confirms(previous_gap: float | None, previous_drop: float, basis: str = MASKS, n: int | None = None) -> bool:
     """Return True if the previous epoch confirms what this epoch says: its fall is as large, if not as certain.
 
     Args:
         previous_gap: the gap of the previous epoch; None without a control.
         previous_drop: its drop, which counts if there is no control.
         basis: what tells the object from the background.
+        n: as in `points_to_background`.
     """
     of = BASES[basis]
-    return previous_drop > of.drop.size if previous_gap is None else previous_gap > of.gap.size
+    return previous_drop > of.drop.size if previous_gap is None else previous_gap > of.gap_of(n).size
 
 
 def has_sign(gap: float | None, drop: float, basis: str = MASKS) -> bool:
@@ -159,7 +161,7 @@ def judge(
     if swap.gap is None or swap.gap_interval is None:
         points = drop_points_to_background(swap.drop, swap.drop_interval[0], basis)
     else:
-        points = points_to_background(swap.gap, swap.gap_interval[0], basis)
+        points = points_to_background(swap.gap, swap.gap_interval[0], basis, swap.n_controlled)
     suspected = points and confirmed
     guessing, said_yes = 1 / swap.classes if guessing is None else guessing, ""
     enough = guessing + min(ABOVE_GUESSING, (1 - guessing) / 2)

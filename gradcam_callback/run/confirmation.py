@@ -13,7 +13,12 @@ BEFORE_TRAINING = -1
 
 
 def is_confirmed(
-    history: Sequence[Entry], in_part: Sequence[bool], epoch: float, basis: str, step: int | None = None
+    history: Sequence[Entry],
+    in_part: Sequence[bool],
+    epoch: float,
+    basis: str,
+    step: int | None = None,
+    n: int | None = None,
 ) -> bool:
     """Return True if the last epoch before this one points to the background, and asked most.
 
@@ -29,12 +34,13 @@ def is_confirmed(
         epoch: of this one.
         basis: what tells the object from the background.
         step: of this one if the training has no epochs.
+        n: the number of images that the gap is measured on; None takes many.
     """
 
     for entry, asked_a_part in zip(reversed(history), reversed(in_part), strict=True):
         is_other = entry["epoch"] != epoch or (step is not None and entry["step"] != step)
         if is_other and entry["epoch"] != BEFORE_TRAINING:
-            return not asked_a_part and confirms(*_falls(entry, basis), basis)
+            return not asked_a_part and confirms(*_falls(entry, basis), basis, n)
     return False
 
 

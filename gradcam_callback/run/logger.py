@@ -206,7 +206,7 @@ class RunLogger:
         if isinstance(answers.swap, str):
             return judge_without_swap(answers.accuracy, answers.swap, foci, answers.basis)
         confirmed = standalone or is_confirmed(
-            history, in_part, epoch, answers.basis, None if self._has_epochs else step
+            history, in_part, epoch, answers.basis, None if self._has_epochs else step, answers.swap.n_controlled
         )
         present = self._probe.present
         false_yes = math.nan if present is None else false_yes_rate(evaluation.cams.logits, present)
