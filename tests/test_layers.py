@@ -59,7 +59,84 @@ def test_nested_cut_and_frozen_vggs_keep_their_names():
 
 def test_an_adapter_in_front_and_a_convolution_behind_do_not_shift_the_names():
     head = nn.Sequential(nn.Conv2d(24, 8, 3), nn.ReLU())
-    assert names(nn.Sequential(nn.Conv2d(1, 3, 3), make_layers(THIN), head)) == VGG16_NAMES
+    adapter = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU())
+    for front in (adapter[:1], adapter, nn.MaxPool2d(2), nn.Sequential(*adapter, nn.MaxPool2d(2))):
+        for features in (make_layers(THIN), make_layers(THIN)[:-1]):
+            layers = resolve_layers(nn.Sequential(front, features, head))
+            assert [layer.name for layer in layers] == VGG16_NAMES
+            assert layers[0].module is features[1] and layers[-1].module is features[29]
+
+
+class Attention(nn.Module):
+    """A squeeze and excitation block. Its convolutions belong to no block of a VGG."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.scale = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, 2, 1), nn.ReLU(), nn.Conv2d(2, channels, 1), nn.Sigmoid()
+        )
+
+
+@pytest.mark.parametrize("place", [5, 10, 17, 24])
+@pytest.mark.parametrize("what", ["attention", "group norm", "average pooling", "strided convolution"])
+def test_other_modules_between_the_blocks_do_not_shift_the_names(place, what):
+    features = make_layers(THIN)
+    channels = features[place - 3].out_channels
+    pooling = {
+        "attention": [features[place - 1], Attention(channels)],
+        "group norm": [features[place - 1], nn.GroupNorm(1, channels)],
+        "average pooling": [nn.AvgPool2d(2)],
+        "strided convolution": [nn.Conv2d(channels, channels, 3, stride=2), nn.ReLU()],
+    }[what]
+    changed = nn.Sequential(*features[: place - 1], *pooling, *features[place:])
+    layers = resolve_layers(nn.Sequential(changed, nn.Flatten()))
+    assert {layer.name: layer.module for layer in layers} == {
+        layer.name: layer.module for layer in resolve_layers(nn.Sequential(features, nn.Flatten()))
+    }
+
+
+def test_reparametrized_convolutions_are_convolutions_of_a_vgg():
+    model = thin_vgg()
+    nn.utils.parametrizations.weight_norm(model[0][0])
+    nn.utils.parametrizations.spectral_norm(model[0][28])
+    assert names(model) == VGG16_NAMES
+
+
+def test_stages_that_are_registered_in_another_order_are_found_as_they_run():
+    features = make_layers(THIN)
+    model = nn.ModuleDict({"top": features[17:], "bottom": features[:17]})
+    layers = resolve_layers(model)
+    assert [layer.name for layer in layers] == VGG16_NAMES
+    relus = [module for module in features if isinstance(module, nn.ReLU)]
+    assert [layer.module for layer in layers] == relus
+
+
+class Other(nn.Module):
+    """A convolution with another activation, so that its place in a block is not certain."""
+
+    def __init__(self, convolution):
+        super().__init__()
+        self.convolution, self.activation = convolution, nn.GELU()
+
+
+@pytest.mark.parametrize("place", [2, 5, 12, 28])
+def test_a_stack_whose_names_are_not_certain_is_no_vgg(place):
+    features = make_layers(THIN)
+    changed = nn.Sequential(*features[:place], Other(features[place]), *features[place + 2 :])
+    with pytest.raises(ValueError, match="contains no VGG"):
+        names(nn.Sequential(changed, nn.Flatten()))
+
+
+def test_a_decoder_is_no_part_of_the_encoder_in_front():
+    def double(before, after):
+        return nn.Sequential(nn.Conv2d(before, after, 3), nn.ReLU(), nn.Conv2d(after, after, 3), nn.ReLU())
+
+    widths = (3, 8, 16, 24, 32, 48)
+    for enlarge in (lambda: nn.ConvTranspose2d(8, 4, 2), nn.Identity):
+        encoder = [part for i in range(4) for part in (double(*widths[i : i + 2]), nn.MaxPool2d(2))]
+        decoder = [part for i in range(5, 1, -1) for part in (enlarge(), double(widths[i], widths[i - 1]))]
+        found = names(nn.Sequential(nn.ModuleList(encoder), double(32, 48), nn.ModuleList(decoder)))
+        assert found == [f"block{b}_conv{c}" for b in range(1, 6) for c in (1, 2)]
 
 
 def test_blocks_layers_and_sequences_are_found_in_the_networks_order():
@@ -264,6 +341,8 @@ def test_the_choices_are_layers_and_no_parts_of_one(change):
     for i, module in enumerate(features):
         if isinstance(module, nn.Conv2d):
             features[i] = change(module)
+        elif isinstance(module, nn.ReLU):
+            features[i] = nn.Tanh()  # so that it is no VGG
     model = nn.Module()
     model.features, model.net = features, nn.Module()
     # A network that has no modules for its activations.

@@ -353,11 +353,11 @@ def test_monitors_of_every_nth_epoch_are_said(trainer, toys, caplog):
 
 @pytest.mark.parametrize(("layers", "said"), [("all", True), ("last", True), ("block3", False), (["all"], True)])
 def test_a_vgg_that_ends_early_is_said(trainer, toys, caplog, layers, said):
-    """An attention block is no part of a VGG, so the convolutions behind it have no names as in Keras."""
+    """What stands behind the third block is no part of a VGG."""
     caplog.set_level("INFO", logger="pytorch_lightning.utilities.rank_zero")
     module, loader = ThinVGG(), DataLoader(toys, 6)
     third = [i for i, each in enumerate(module.features) if isinstance(each, nn.MaxPool2d)][2]
-    module.features.insert(third + 1, nn.Conv2d(16, 16, 1))
+    module.features = module.features[: third + 1].append(nn.Conv2d(16, 24, 1))
     trainer(GradCAMCallback(target_layers=layers), max_epochs=1).fit(module, loader, loader)
     assert ("the VGG of this model ends with block3_conv3" in caplog.text) == said
 

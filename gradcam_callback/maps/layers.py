@@ -86,8 +86,10 @@ def resolve_layers(
             target = without_compile_wrapper(last)
         for layer in _resolve_target(model, target, vggs, modules):
             layers.setdefault(layer.name, layer)
-    # Models register their modules in the order of execution, as a rule.
+    # Models register their modules in the order of execution, as a rule. The stages of a VGG may be an exception.
     depth = {module: i for i, module in enumerate(model.modules())}
+    for relus in vggs.values():
+        depth |= zip(relus.values(), sorted(depth[relu] for relu in relus.values()), strict=True)
     return sorted(layers.values(), key=lambda layer: depth[layer.module])
 
 

@@ -3,56 +3,96 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from gradcam_callback.layer_names import block_of
 
 LAST = "last"
-# Modules of a VGG's feature stack. Containers do not matter, as only leaf modules are compared.
-_STACK_MODULES = (
-    nn.Conv2d,
-    nn.BatchNorm2d,
-    nn.SyncBatchNorm,
-    nn.ReLU,
-    nn.MaxPool2d,
-    nn.Dropout,
-    nn.Dropout2d,
-    nn.Identity,
-)
-# A VGG ends with its fifth pooling. With fewer than three poolings, a few 3 x 3 convolutions do not count as a VGG.
-_MAX_POOLINGS, _MIN_POOLINGS = 5, 3
+# The numbers of convolutions in the blocks of a VGG11, 13, 16 and 19.
+_KNOWN = ((1, 1, 2, 2, 2), (2, 2, 2, 2, 2), (2, 2, 3, 3, 3), (2, 2, 4, 4, 4))
+_BLOCKS = 5
+# With fewer poolings, a few 3 x 3 convolutions do not count as a VGG.
+_MIN_POOLINGS = 3
+# What may stand between a convolution and its ReLU.
+_BEFORE_RELU = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm, nn.Dropout, nn.Dropout2d, nn.Identity)
+# What begins a decoder, which is no part of the VGG in front of it.
+_DECODES = (nn.ConvTranspose2d, nn.Upsample, nn.PixelShuffle)
+
+
+class _Convolution(NamedTuple):
+    """A convolution with its dotted name, and the ReLU after it."""
+
+    name: str
+    module: nn.Conv2d
+    relu: nn.ReLU
+
+
+@dataclass(eq=False)
+class _Chain:
+    """Convolutions, each of which takes as many channels as the one before gives.
+
+    Attributes:
+        blocks: of convolutions, between poolings.
+        channels: of the last output.
+        follows: True if another convolution gives the channels that the first one takes.
+        interrupted: True if another module stands behind the last convolution, or behind the last pooling.
+        has_gaps: True if other modules stand between the convolutions.
+    """
+
+    blocks: list[list[_Convolution]] = field(default_factory=lambda: [[]])
+    channels: int = 0
+    follows: bool = False
+    interrupted: bool = False
+    has_gaps: bool = False
+
+    def add(self, convolution: _Convolution) -> None:
+        """Add a convolution to the last block."""
+        self._go_on(convolution.module.out_channels)
+        self.blocks[-1].append(convolution)
+
+    def pool(self, channels: int) -> None:
+        """Begin another block."""
+        self._go_on(channels)
+        if self.blocks[-1]:
+            self.blocks.append([])
+
+    def _go_on(self, channels: int) -> None:
+        self.has_gaps |= self.interrupted
+        self.interrupted, self.channels = False, channels
 
 
 def find_vggs(model: nn.Module) -> dict[str, dict[str, nn.Module]]:
     """Find every VGG feature stack in a model.
 
-    A stack is a run of neighbouring leaf modules: 3 x 3 convolutions, each followed by a ReLU (a batch norm may stand
-    between), cut into blocks by max poolings. The runs follow the order in which the modules are registered.
+    A stack is a chain of 3 x 3 convolutions, each followed by a ReLU (a norm may stand between), cut into blocks by
+    poolings, or by convolutions with a stride in their place. The chain follows the order in which modules are
+    registered, unless two stages make a whole VGG only the other way round.
+
+    Some stacks have to have the blocks of a VGG11, 13, 16 or 19, as the names would not be certain otherwise: those
+    with other modules between the convolutions, such as attention, and those behind another convolution. An adapter of
+    the channels in front and a head behind do not count.
 
     Returns:
         The dotted name of each stack -> {``"block<b>_conv<c>"``: the ReLU after that convolution}.
     """
     stacks: dict[str, dict[str, nn.Module]] = {}
-    for run in _stack_candidates(model):
-        relus: dict[str, nn.Module] = {}
-        names: list[str] = []
-        block, convolution, awaits_relu = 1, 0, False
-        for name, module in run:
-            if isinstance(module, nn.Conv2d):
-                # A convolution without a ReLU, such as an adapter in front of the VGG: the stack starts only here.
-                if awaits_relu:
-                    relus, names, block, convolution = {}, [], 1, 0
-                convolution, awaits_relu = convolution + 1, True
-                names.append(name)
-            elif isinstance(module, nn.ReLU) and awaits_relu:
-                relus[f"block{block}_conv{convolution}"] = module
-                awaits_relu = False
-            elif isinstance(module, nn.MaxPool2d) and relus:
-                block, convolution = block + 1, 0
-        # The block number starts at 1 and grows with each pooling.
-        if block > _MIN_POOLINGS and not awaits_relu:
-            stacks[_common_parent(names)] = relus
+    for chain in _in_order(_find_chains(model)):
+        blocks = _cut_to_known(chain.blocks)
+        if chain.has_gaps or chain.follows:
+            is_vgg = blocks is not None and _counts(blocks) in _KNOWN
+        else:
+            is_vgg = len(chain.blocks) > _MIN_POOLINGS
+        if is_vgg:
+            blocks = blocks or [block for block in chain.blocks if block][:_BLOCKS]
+            stacks[_common_parent([convolution.name for block in blocks for convolution in block])] = {
+                f"block{b}_conv{c}": convolution.relu
+                for b, block in enumerate(blocks, 1)
+                for c, convolution in enumerate(block, 1)
+            }
     return stacks
 
 
@@ -91,22 +131,133 @@ def without_compile_wrapper(name: str) -> str:
     return ".".join(part for part in name.split(".") if part != "_orig_mod")
 
 
-def _stack_candidates(model: nn.Module) -> Iterator[list[tuple[str, nn.Module]]]:
-    """Yield runs of neighbouring leaf modules that may form a VGG, cut after the fifth pooling."""
-    run: list[tuple[str, nn.Module]] = []
-    poolings = 0
-    for name, module in model.named_modules():
-        if list(module.children()):
+def _find_chains(model: nn.Module) -> list[_Chain]:
+    """Return all chains, in the order in which they begin."""
+    chains: list[_Chain] = []
+    open_chains: list[_Chain] = []  # the one that went on last is the last one
+    outputs: set[int] = set()  # the channels that convolutions have given so far
+    waiting: tuple[str, nn.Conv2d] | None = None  # a convolution whose ReLU has not come yet
+    for name, module in _leaves(model):
+        if isinstance(module, _BEFORE_RELU):
             continue
-        other_kernel = isinstance(module, nn.Conv2d) and module.kernel_size != (3, 3)
-        fits = isinstance(module, _STACK_MODULES) and not other_kernel
-        if not fits or poolings == _MAX_POOLINGS:
-            yield run
-            run, poolings = [], 0
-        if fits:
-            run.append((without_compile_wrapper(name), module))
-            poolings += isinstance(module, nn.MaxPool2d)
-    yield run
+        if isinstance(module, nn.ReLU):
+            if waiting is not None:
+                chain = _take(open_chains, waiting[1].in_channels)
+                if chain is None:
+                    # An adapter gives the three channels of an image.
+                    chain = _Chain(follows=waiting[1].in_channels in outputs - {3})
+                    chains.append(chain)
+                chain.add(_Convolution(*waiting, module))
+                open_chains.append(chain)
+                outputs.add(chain.channels)
+                waiting = None
+            continue
+        if waiting is not None:
+            _interrupt(open_chains)
+            outputs.add(waiting[1].out_channels)
+            waiting = None
+        if isinstance(module, nn.MaxPool2d) or (isinstance(module, nn.AvgPool2d) and _has_stride(module)):
+            if open_chains:
+                open_chains[-1].pool(open_chains[-1].channels)
+        elif isinstance(module, nn.Conv2d):
+            chain = _take(open_chains, module.in_channels) if _has_stride(module) else None
+            if chain is not None:
+                chain.pool(module.out_channels)
+                open_chains.append(chain)
+            elif module.kernel_size == (3, 3) and module.groups == 1:
+                waiting = name, module
+            else:
+                _interrupt(open_chains)
+                outputs.add(module.out_channels)
+        else:
+            _interrupt(open_chains)
+            if isinstance(module, _DECODES):
+                open_chains.clear()
+    return chains
+
+
+def _leaves(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield modules without parts, each with its dotted name. Parametrizations are no parts of a convolution."""
+    inside: set[nn.Module] = set()
+    for name, module in model.named_modules():
+        is_convolution = isinstance(module, nn.Conv2d)
+        if module not in inside and (is_convolution or not list(module.children())):
+            inside |= set(module.modules())
+            yield without_compile_wrapper(name), module
+
+
+def _has_stride(module: nn.Conv2d | nn.AvgPool2d) -> bool:
+    stride = module.stride if isinstance(module.stride, tuple) else (module.stride,)
+    return min(stride) > 1
+
+
+def _take(chains: list[_Chain], channels: int) -> _Chain | None:
+    """Remove and return the chain that went on last among those that give so many channels; None if there is none."""
+    for i in reversed(range(len(chains))):
+        if chains[i].channels == channels:
+            return chains.pop(i)
+    return None
+
+
+def _interrupt(chains: Sequence[_Chain]) -> None:
+    for chain in chains:
+        chain.interrupted = True
+
+
+def _in_order(chains: Sequence[_Chain]) -> list[_Chain]:
+    """Join stages that are registered in another order than they run, if they make a whole VGG."""
+    left = list(chains)
+    for late in chains:
+        for early in chains:
+            if late in left and early in left and early.blocks[0][0].module.in_channels == late.channels:
+                blocks = [*late.blocks[:-1], late.blocks[-1] + early.blocks[0], *early.blocks[1:]]
+                if early is not late and _counts(blocks) in _KNOWN:
+                    left[left.index(early)] = _Chain(blocks, early.channels)
+                    left.remove(late)
+    return left
+
+
+def _cut_to_known(blocks: Sequence[list[_Convolution]]) -> list[list[_Convolution]] | None:
+    """Leave out convolutions in front and behind until the blocks are those of a known VGG, or of its first blocks.
+
+    Returns:
+        As many convolutions as possible; None if they are no VGG's.
+    """
+    blocks = [block for block in blocks if block]
+    found = []
+    for start in range(max(1, len(blocks) - _BLOCKS + 1)):
+        for known in _KNOWN:
+            cut = _cut_to(known, blocks[start : start + _BLOCKS], is_whole=start > 0)
+            if cut is not None:
+                found.append(cut)
+    return max(found, key=lambda cut: sum(_counts(cut)), default=None)
+
+
+def _cut_to(
+    known: Sequence[int], blocks: Sequence[list[_Convolution]], is_whole: bool
+) -> list[list[_Convolution]] | None:
+    """Return the blocks without an adapter in front and a head behind; None if the others are not those of this VGG."""
+    first, *others = blocks
+    # An adapter makes three channels of others, for a VGG that was trained on colour images.
+    if len(first) > known[0] and first[-known[0]].module.in_channels == 3:
+        first = first[-known[0] :]
+    cut = [first, *others]
+    last, wanted = cut[-1], known[len(cut) - 1]
+    own = last[:wanted]
+    if len(last) > wanted and all(_parent(one.name) != _parent(own[-1].name) for one in last[wanted:]):
+        cut[-1] = own
+    counts = _counts(cut)
+    # A VGG that ends early has fewer convolutions in its last block.
+    fits = counts[:-1] == tuple(known[: len(cut) - 1]) and counts[-1] <= wanted
+    return cut if fits and (counts == tuple(known) or not is_whole) else None
+
+
+def _counts(blocks: Sequence[list[_Convolution]]) -> tuple[int, ...]:
+    return tuple(len(block) for block in blocks if block)
+
+
+def _parent(name: str) -> str:
+    return name.rpartition(".")[0]
 
 
 def _matching(convolutions: Mapping[str, nn.Module], short: str) -> list[str]:
