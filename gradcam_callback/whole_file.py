@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from pathlib import Path
 
 
@@ -17,9 +18,11 @@ def write_whole(path: Path, content: bytes, *, synced: bool = False) -> None:
     Raises:
         OSError: the file could not be written, and is as it was.
     """
-    # Hidden, so that no reader of the folder takes it for an image while it grows.
-    partial = path.with_name(f".{os.urandom(6).hex()}.partial")
+    # Hidden, so that no reader of the folder takes it for an image while it grows. The name is short, and always the
+    # same, so that what a killed process has left is written again.
+    partial = path.with_name(f".{zlib.crc32(os.fsencode(path.name)):08x}.partial")
     try:
+        partial.unlink(missing_ok=True)
         with open(partial, "xb") as file:
             file.write(content)
             if synced:
