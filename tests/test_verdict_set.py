@@ -250,13 +250,13 @@ def test_all_figures_of_a_verdict_are_of_the_same_objects(probe):
         return torch.nn.functional.one_hot(answer, 3).float()
 
     right = torch.nn.functional.one_hot(interventions.probe.labels[:9], 3).float()
-    every = interventions.judge(right, [interventions.ask(predict)])
+    every = interventions.compare_with_labels(right, [interventions.ask(predict)])
     assert every.swap.n == every.swap.n_controlled == every.n_all == MANY
     assert every.accuracy == every.swap.probe_accuracy == every.swap.swap_accuracy == pytest.approx(20 / MANY)
     assert every.swap.gap == every.swap.drop == every.swap.pasting_cost == 0
-    wide = interventions.judge(right, [interventions.ask(predict, turn=Turn(1, True))], Turn(1, True))
+    wide = interventions.compare_with_labels(right, [interventions.ask(predict, turn=Turn(1, True))], Turn(1, True))
     assert (wide.swap.n, wide.swap.n_controlled, wide.swap.probe_accuracy) == (MANY, MANY, pytest.approx(20 / MANY))
-    some = interventions.judge(right, [interventions.ask(predict, turn=Turn(1))], Turn(1))
+    some = interventions.compare_with_labels(right, [interventions.ask(predict, turn=Turn(1))], Turn(1))
     assert (some.swap.n, some.swap.n_controlled, some.n_all) == (9, 9, MANY) and some.swap.probe_accuracy == 1.0
     assert some.swap.gap == some.swap.drop == 0 and some.swap.classes == 3
 

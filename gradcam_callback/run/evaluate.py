@@ -202,7 +202,9 @@ class Evaluator:
             rivals = {i: maps for shard in shards for i, maps in shard.rivals.items()}
         answers = None
         if self.interventions is not None and self._has_accuracy:
-            answers = self.interventions.judge(cams.logits, [shard.answers for shard in shards], shards[0].turn)
+            answers = self.interventions.compare_with_labels(
+                cams.logits, [shard.answers for shard in shards], shards[0].turn
+            )
             scalars |= self.interventions.scalars(answers)
         return Evaluation(cams, _defined(scalars), foci, answers, rivals)
 
