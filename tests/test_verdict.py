@@ -253,8 +253,8 @@ def test_what_to_do_fits_the_conclusion(n_all):
 
 def test_a_single_validation_does_not_speak_of_two_epochs():
     assert "The epoch before" in judge(SHORTCUT, [], True).evidence
-    alone = judge(SHORTCUT, [], True, alone=True)
-    assert alone.suspected and "A shortcut is suspected." in alone.evidence and "epoch" not in alone.evidence
+    single = judge(SHORTCUT, [], True, standalone=True)
+    assert single.suspected and "A shortcut is suspected." in single.evidence and "epoch" not in single.evidence
 
 
 @pytest.mark.parametrize("basis", BASES)

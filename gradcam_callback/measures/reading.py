@@ -52,7 +52,7 @@ class Reading:
         confirmed: True if the previous epoch points the same way.
         n_all: the number of images that take part, of which this validation may have asked some.
         in_part: True if this validation asked a part of the counterfactuals, and another one will ask the others.
-        alone: True if no epoch belongs before this one.
+        standalone: True if no epoch belongs before this one.
         enough: 0..1, the accuracy from which on the network knows the classes.
         name_class: takes a label, and returns the name of the class.
         n_classes: the number of classes that the network knows.
@@ -64,7 +64,7 @@ class Reading:
     confirmed: bool
     n_all: int
     in_part: bool
-    alone: bool
+    standalone: bool
     enough: float
     name_class: Callable[[int], str]
     n_classes: int
@@ -172,7 +172,7 @@ class Reading:
                 f"{basis.what_decides} decides {_points(swap.gap)} ({_range(swap.gap_interval)}), measured on {images}"
             )
         if self.conclusion is Conclusion.SUSPECTED:
-            before = "" if self.alone else "The epoch before points the same way: "
+            before = "" if self.standalone else "The epoch before points the same way: "
             sentences.append(f"{before}{'a' if before else 'A'} shortcut is suspected.")
         elif self.conclusion is Conclusion.SINGLE_EPOCH:
             sentences.append("A single epoch is no suspicion yet. Another epoch, or trainer.validate, tells.")
