@@ -91,8 +91,8 @@ def resolve_layers(
     return sorted(layers.values(), key=lambda layer: depth[layer.module])
 
 
-def find_places(model: nn.Module, layers: Sequence[Layer]) -> dict[str, str]:
-    """Return layer name -> the dotted name of its module."""
+def find_paths(model: nn.Module, layers: Sequence[Layer]) -> dict[str, str]:
+    """Return layer name -> the dotted name of its module, the path to it."""
     names = {module: without_compile_wrapper(name) for name, module in model.named_modules()}
     return {layer.name: names[layer.module] for layer in layers}
 
@@ -102,14 +102,14 @@ def follow_layers(
     target_layers: Sequence[str | nn.Module],
     last: str | None,
     layers: Sequence[Layer],
-    places: Mapping[str, str],
+    paths: Mapping[str, str],
 ) -> list[Layer]:
     """Find layers again whose modules may have been replaced by others in the same places.
 
     Args:
         model: this and the next two as in `resolve_layers`.
         layers: as they were found before.
-        places: of these layers at that time, see `find_places`.
+        paths: of these layers at that time, see `find_paths`.
 
     Raises:
         MapError: a module is gone, and the targets do not choose the same layers any more.
@@ -122,11 +122,11 @@ def follow_layers(
         found = resolve_layers(model, target_layers, last)
     except ValueError:
         found = []
-    now = find_places(model, found)
-    # If a VGG ends elsewhere, its names may mean other layers. So the place counts, and not the name alone.
+    now = find_paths(model, found)
+    # If a VGG ends elsewhere, its names may mean other layers. So the path counts, and not the name alone.
     stay = [layer.module for layer in layers if layer.name not in gone]
-    moved = [name for name in gone if not f"{now.get(name)}.".startswith(f"{places[name]}.")]
-    if list(now) != list(places) or moved or stay != [layer.module for layer in found if layer.name not in gone]:
+    moved = [name for name in gone if not f"{now.get(name)}.".startswith(f"{paths[name]}.")]
+    if list(now) != list(paths) or moved or stay != [layer.module for layer in found if layer.name not in gone]:
         raise MapError(
             f"Expected the target layers to stay in the model, but it lost the modules of {gone}, and `target_layers` "
             "does not choose the same layers any more. Replace a layer by one of its kind, and choose it by its name; "

@@ -277,7 +277,7 @@ class Evaluator:
         """Return what `GradCAM` explains for the probe images with these numbers."""
         target = self.target
         if callable(target):
-            return lambda outputs, places: target(outputs, own[places])
+            return lambda outputs, indices: target(outputs, own[indices])
         if isinstance(target, int):
             return target
         if target == "predicted":
@@ -291,7 +291,7 @@ class Evaluator:
         forward, rows = self._forward, self.probe.verdict_set.rows
         if forward is None or rows is None:
             return None
-        return lambda model, images, places: forward(model, fill_row(rows[int(own[places])], images))
+        return lambda model, images, indices: forward(model, fill_row(rows[int(own[indices])], images))
 
     def _faithfulness_of(self, images: Tensor, own: Tensor, cams: CAMs) -> Tensor:
         assert self._check is not None
