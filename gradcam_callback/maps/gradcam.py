@@ -410,9 +410,9 @@ class GradCAM:
                 if is_out_of_memory(error):
                     raise
             else:
-                if not activations.overwritten():
+                if not activations.were_overwritten():
                     return activations, outputs
-        with self._hooks([replace(layer, overwritten=True) for layer in layers]) as activations:
+        with self._hooks([replace(layer, needs_copy=True) for layer in layers]) as activations:
             outputs = self._detached_forward(images, indices, forward)
         # Only now: if the safe path failed as well, the cause is another.
         self._fast_path = False

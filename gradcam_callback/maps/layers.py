@@ -20,13 +20,14 @@ class Layer:
     Attributes:
         name: the key of its maps.
         module: the module whose output is the activation.
-        overwritten: True if the next module may write into this output in place. False after the ReLU of a VGG: a
-            convolution or a pooling follows, and neither writes into its input.
+        needs_copy: True if the forward pass goes on with a copy of this output, since the next module may write into
+            it in place. False after the ReLU of a VGG: a convolution or a pooling follows, and neither writes into its
+            input.
     """
 
     name: str
     module: nn.Module
-    overwritten: bool
+    needs_copy: bool
 
 
 def resolve_layers(
@@ -151,7 +152,7 @@ def _resolve_target(
 ) -> list[Layer]:
     if isinstance(target, nn.Module):
         name = _name_of(model, target)
-        return [Layer(name, modules[name], overwritten=True)]
+        return [Layer(name, modules[name], needs_copy=True)]
     if not isinstance(target, str):
         raise ValueError(
             f"Expected `target_layers` to hold names and modules, but got {target!r} of type {type(target).__name__}. "
@@ -159,11 +160,11 @@ def _resolve_target(
         )
     convolutions = select_convolutions(vggs, target)
     if convolutions:
-        return [Layer(name, relu, overwritten=False) for name, relu in convolutions.items()]
+        return [Layer(name, relu, needs_copy=False) for name, relu in convolutions.items()]
     name = without_compile_wrapper(target)
     if name not in modules:
         raise ValueError(_describe_unknown(target, vggs, modules))
-    return [Layer(target, modules[name], overwritten=True)]
+    return [Layer(target, modules[name], needs_copy=True)]
 
 
 def _name_of(model: nn.Module, target: nn.Module) -> str:
