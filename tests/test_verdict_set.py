@@ -225,7 +225,7 @@ def test_without_watched_objects_of_two_classes_every_turn_asks_everything(large
 def test_scalars_of_a_class_without_a_watched_object_are_there_at_every_turn(large, by_class):
     """Something may wait for them. Otherwise a quick turn asks about the watched objects, whatever their classes."""
     probe = ProbeSet(large.images[:16], [i // 2 for i in range(16)], large.masks[:16]).watch(6)
-    interventions = Interventions(probe, seed=0, split_by_class=by_class)
+    interventions = Interventions(probe, seed=0, by_class=by_class)
     assert len(interventions.numbers) == 16 and len(probe.labels.unique()) == 6
     objects = interventions.numbers_of(OTHER_CLASS)[asked(interventions, OTHER_CLASS, Turn(1))]
     assert len(objects.unique()) == (16 if by_class else 6)

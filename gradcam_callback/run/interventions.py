@@ -28,7 +28,7 @@ from gradcam_callback.measures import (
 )
 from gradcam_callback.probes import ProbeSet, make_unique
 from gradcam_callback.run import tags
-from gradcam_callback.run.tags import by_class, join
+from gradcam_callback.run.tags import join, name_by_class
 from gradcam_callback.run.turns import N_TURNS, Schedule, Turn, Turns
 
 # The sets of images, in the order in which they are drawn. A frame test has the first two.
@@ -103,7 +103,7 @@ class Interventions:
     Args:
         probe: a probe set with labels.
         seed: chooses the backgrounds, or frames, that objects are put on.
-        split_by_class: True adds the swap accuracy of each class to the scalars.
+        by_class: True adds the swap accuracy of each class to the scalars.
 
     Attributes:
         probe: the verdict set of the probe set. All numbers are of its images.
@@ -114,9 +114,9 @@ class Interventions:
         counterfactuals: of the images that take part; None if there are none.
     """
 
-    def __init__(self, probe: ProbeSet, seed: int, split_by_class: bool = False) -> None:
+    def __init__(self, probe: ProbeSet, seed: int, by_class: bool = False) -> None:
         self.n_watched = len(probe)
-        self._split_by_class = split_by_class
+        self._by_class = by_class
         self.probe = probe = probe.verdict_set
         self.sets = SETS if probe.masks is not None else (SAME_CLASS, OTHER_CLASS)
         if len(probe) > self.n_watched:
@@ -171,7 +171,7 @@ class Interventions:
                 schedules[name] = Schedule.of_swaps(numbers, thorough_turns)
         watched = self._labels[self._is_watched]
         # The scalars of a class are to be there at every turn, so that something may wait for them.
-        loses_scalars = self._split_by_class and set(watched.tolist()) != set(self._labels.tolist())
+        loses_scalars = self._by_class and set(watched.tolist()) != set(self._labels.tolist())
         # A quick turn on one class alone would say nothing of the others.
         always_thorough = len(watched) < FEW or len(watched.unique()) < 2 or loses_scalars
         return Turns(schedules, self.n_watched, always_thorough)
@@ -354,7 +354,7 @@ class Interventions:
             names += (tags.FRAME_ACCURACY, tags.FRAME_DROP) if frame else tags.SWAP_SCALARS
             if len(counterfactuals.same_class):
                 names += [tags.FRAME_CONTROL_ACCURACY, *tags.FRAME_GAPS] if frame else tags.CONTROL_SCALARS
-            if self._split_by_class:
+            if self._by_class:
                 names += [self._of_class(label) for label in sorted(set(self._labels.tolist()))]
         return names
 
@@ -368,7 +368,7 @@ class Interventions:
             scalars[tags.FOREGROUND_ACCURACY] = mean(answers.correct[FOREGROUND])
         if not isinstance(answers.swap, str):
             scalars |= self._swap_scalars(answers.swap)
-            if self._split_by_class:
+            if self._by_class:
                 scalars |= self._swap_by_class(answers)
         return {name: value for name, value in scalars.items() if value is not None}
 
@@ -403,7 +403,7 @@ class Interventions:
 
     def _of_class(self, label: int) -> str:
         name = tags.FRAME_ACCURACY if self.basis == FRAME else tags.SWAP_ACCURACY
-        return join(by_class(name), self._class_tags[label])
+        return join(name_by_class(name), self._class_tags[label])
 
 
 def tag_classes(probe: ProbeSet) -> dict[int, str]:

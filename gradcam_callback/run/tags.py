@@ -67,12 +67,12 @@ _UNWRITABLE = re.compile(
 )
 
 
-def by_class(name: str) -> str:
+def name_by_class(name: str) -> str:
     """Return the name of a metric that is logged for each class."""
     return f"{name}_by_class"
 
 
-def by_image(name: str) -> str:
+def name_by_image(name: str) -> str:
     """Return the name of a metric that is logged for each probe image."""
     return f"{name}_by_image"
 
