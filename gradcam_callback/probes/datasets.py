@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import warnings
 from collections.abc import Sequence, Sized
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -76,39 +77,77 @@ def choose_items(
         )
     if not len(dataset):
         raise ValueError("Expected `dataset` to hold at least one item (image, label), but it is empty.")
-    spare = SPARE if automatic else 1
+    chooser = _Chooser(dataset, feed, quota, seed, automatic)
     with preserved_random_state(), preserved_generators([*unwrap(dataset), feed.collate]):
         # Datasets are often sorted, and neighbours are often alike.
         order = random.Random(seed).sample(range(len(dataset)), len(dataset))
         if not feed.needs_labels:
-            some = sorted(order[: spare * (quota.max_images or quota.per_class or 1)])
-            loaded = _load(dataset, feed, [(index, 0) for index in some], seed)
-            return Choice(_make_items(dataset, feed, loaded, automatic), None)
+            return chooser.choose_unlabelled(order)
         stored = stored_labels(dataset)
-
-        def are_stored(items: Sequence[Item], loaded: Sequence[_Loaded]) -> bool:
-            pairs = zip(items, loaded, strict=True)
-            return stored is None or all(item.label == int(stored[one.origin.index]) for item, one in pairs)
-
         if stored is not None and not _transforms_labels(dataset):
-            pairs = [(index, int(stored[index])) for index in order]
-            warn_of_negative([label for _, label in pairs])
-            chosen = choose_per_class(pairs, quota, spare)
-            loaded = _load(dataset, feed, chosen, seed)
-            items = [item._replace(present=None) for item in _make_items(dataset, feed, loaded, automatic)]
-            if are_stored(items, loaded):
-                return Choice(items, _names_of(dataset, items, loaded))
-        count = ClassCount(quota, spare)
-        pairs, one_hot = _scan(dataset, feed, order[:max_scanned], seed, count, count_classes)
-        chosen = choose_per_class(pairs, quota, spare)
-        loaded = _load(dataset, feed, chosen, seed)
-        items = _make_items(dataset, feed, loaded, automatic)
+            choice = chooser.choose_by_stored_labels(order, stored)
+            if choice is not None:
+                return choice
+        return chooser.choose_by_own_labels(order[:max_scanned], stored, count_classes)
+
+
+@dataclass(frozen=True)
+class _Chooser:
+    """The items of a dataset, and how many of them are wanted.
+
+    Attributes:
+        dataset: this and the others as in `choose_items`.
+    """
+
+    dataset: Any
+    feed: Feed
+    quota: Quota
+    seed: int
+    automatic: bool
+
+    @property
+    def _spare(self) -> int:
+        return SPARE if self.automatic else 1
+
+    def choose_unlabelled(self, order: Sequence[int]) -> Choice:
+        """Choose the first items in this order."""
+        n = self._spare * (self.quota.max_images or self.quota.per_class or 1)
+        items, _ = self._read([(index, 0) for index in sorted(order[:n])])
+        return Choice(items, None)
+
+    def choose_by_stored_labels(self, order: Sequence[int], stored: Any) -> Choice | None:
+        """Choose items of each class by the labels that the dataset stores; None if the items have others."""
+        pairs = [(index, int(stored[index])) for index in order]
+        warn_of_negative([label for _, label in pairs])
+        items, loaded = self._read(choose_per_class(pairs, self.quota, self._spare))
+        items = [item._replace(present=None) for item in items]
+        if not _are_stored(stored, items, loaded):
+            return None
+        return Choice(items, _names_of(self.dataset, items, loaded))
+
+    def choose_by_own_labels(
+        self, order: Sequence[int], stored: Any | None, count_classes: CountClasses | None
+    ) -> Choice:
+        """Choose items of each class by the labels of the items, read in this order."""
+        count = ClassCount(self.quota, self._spare)
+        pairs, one_hot = _scan(self.dataset, self.feed, order, self.seed, count, count_classes)
+        items, loaded = self._read(choose_per_class(pairs, self.quota, self._spare))
         if one_hot:
             items = [item._replace(present=None) for item in items]
-        fits = are_stored(items, loaded)
-        is_certain = feed.batch_transform is not None or (fits and stored is not None)
-        names = _names_of(dataset, items, loaded) if fits else None
+        fits = stored is None or _are_stored(stored, items, loaded)
+        names = _names_of(self.dataset, items, loaded) if fits else None
+        is_certain = self.feed.batch_transform is not None or (fits and stored is not None)
         return Choice(items, names, None if is_certain else find_second_label([one.item for one in loaded]))
+
+    def _read(self, chosen: Sequence[tuple[int, int]]) -> tuple[list[Item], list[_Loaded]]:
+        """Load the chosen pairs of index and label, and make items of them."""
+        loaded = _load(self.dataset, self.feed, chosen, self.seed)
+        return _make_items(self.dataset, self.feed, loaded, self.automatic), loaded
+
+
+def _are_stored(stored: Any, items: Sequence[Item], loaded: Sequence[_Loaded]) -> bool:
+    """Return True if the items have the labels that their dataset stores."""
+    return all(item.label == int(stored[one.origin.index]) for item, one in zip(items, loaded, strict=True))
 
 
 def _names_of(dataset: Any, items: Sequence[Item], loaded: Sequence[_Loaded]) -> list[str] | None:
