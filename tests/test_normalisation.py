@@ -15,7 +15,7 @@ from watched_data import LAYER, MEAN, NORMALISE, STD, AfterTransfer, Reads, asse
 from gradcam_callback import GradCAMCallback, GradCAMWarning, ProbeSet
 from gradcam_callback.probes.feed import Feed
 from gradcam_callback.probes.lookup import find_normalisations, undoing
-from gradcam_callback.trainers import find_difference
+from gradcam_callback.trainers.differences import find_difference
 
 pytestmark = pytest.mark.sixteen_images
 
