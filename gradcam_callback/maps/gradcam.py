@@ -217,7 +217,7 @@ class GradCAM:
             logits, classes, nonfinite, *maps = compute_in_chunks(
                 lambda chunk: self._compute_chunk(images[chunk], _indices(chunk), rows_of(given, chunk), forward),
                 images,
-                self._chunk_size(forward),
+                self._largest_chunk(forward),
             )
         if not callable(given):
             self._warn_of_probabilities(logits)
@@ -246,7 +246,7 @@ class GradCAM:
             (logits,) = compute_in_chunks(
                 lambda chunk: [to_logits(self._logits(images[chunk], _indices(chunk), forward), kind)],
                 images,
-                self._chunk_size(forward),
+                self._largest_chunk(forward),
             )
         return logits
 
@@ -268,12 +268,12 @@ class GradCAM:
         check_layers({layer.name: layer.module for layer in layers})
         self.layers, self._paths = layers, find_paths(self.model, layers)
 
-    def _chunk_size(self, forward: Forward | None) -> int | None:
+    def _largest_chunk(self, forward: Forward | None) -> int | None:
         return 1 if forward is not None or mixes_images(self.model) else self.chunk_size
 
     def _logits(self, images: Tensor, indices: Tensor, forward: Forward | None) -> Tensor:
         _, outputs = self._forward(_detached(images), indices, [], forward)
-        return self._check_logits(outputs, len(images))
+        return self._accept_logits(outputs, len(images))
 
     def _kind_of_ending(self, images: Tensor, forward: Forward | None) -> str:
         """Return how the model ends. Only a graph tells, so one image goes through with gradients once."""
@@ -281,7 +281,7 @@ class GradCAM:
             with self._hooks([]):
                 image = _detached(images[:1]).requires_grad_()
                 outputs = self._detached_forward(image, _indices(slice(0, 1)), forward)
-            self._ending = find_ending(self._check_logits(outputs, 1)).kind
+            self._ending = find_ending(self._accept_logits(outputs, 1)).kind
         return self._ending
 
     def _resolve_last(self, image: Tensor, forward: Forward | None) -> None:
@@ -331,7 +331,7 @@ class GradCAM:
         self, outputs: Any, targets: Tensor | Contrast | None, n: int
     ) -> tuple[Tensor, Tensor, Tensor, Root]:
         """Return logits, classes and scores, and the start of the backward pass: before a sigmoid or softmax."""
-        returned = self._check_logits(outputs, n)
+        returned = self._accept_logits(outputs, n)
         ending = find_ending(returned) if returned.requires_grad else Ending(UNKNOWN)
         if returned.requires_grad:
             self._ending = ending.kind
@@ -436,7 +436,8 @@ class GradCAM:
         with blame("`output_transform` to return logits (N, K)", hint):
             return self.output_transform(outputs)
 
-    def _check_logits(self, outputs: Any, n: int) -> Tensor:
+    def _accept_logits(self, outputs: Any, n: int) -> Tensor:
+        """Check logits, and remember their number for `check_labels`."""
         check_logits(outputs, n, "the model's forward" if self.output_transform is None else "`output_transform`")
         logits: Tensor = outputs
         self._n_logits = logits.shape[1]

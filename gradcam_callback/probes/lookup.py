@@ -48,7 +48,7 @@ def narrow(dataset: Any, index: int) -> tuple[Any, int]:
     return dataset, index
 
 
-def undoing(
+def find_fitting_normalisations(
     images: Tensor, sources: Sequence[Any], others: Sequence[Any] = ()
 ) -> Iterator[tuple[list[float], list[float]]]:
     """Yield each mean and std in the sources that bring images back into 0..1 or 0..255.

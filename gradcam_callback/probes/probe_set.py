@@ -34,7 +34,7 @@ from gradcam_callback.probes.datasets import choose_items
 from gradcam_callback.probes.feed import Feed
 from gradcam_callback.probes.folders import read_folder
 from gradcam_callback.probes.items import Item
-from gradcam_callback.probes.lookup import set_apart, undoing, white_of
+from gradcam_callback.probes.lookup import find_fitting_normalisations, set_apart, white_of
 from gradcam_callback.probes.masks import is_box
 from gradcam_callback.probes.names import make_storable, make_unique, name_image
 from gradcam_callback.probes.quotas import Quota, choose_per_class
@@ -506,7 +506,7 @@ def make_probe_set(
     Args:
         class_names: as in `ProbeSet`; left out if they do not name every label.
         sources: datasets, transforms or functions that may hold the normalisation of the images.
-        other_sources: the same, as ``others`` of `undoing`.
+        other_sources: the same, as ``others`` of `find_fitting_normalisations`.
         labelled: False leaves the labels out.
         mean: as in `ProbeSet`.
         std: as in `ProbeSet`.
@@ -539,7 +539,7 @@ def make_probe_set(
     if class_names is not None and (labels is None or max(labels) >= len(class_names)):
         class_names = None
     if mean is None and std is None:
-        mean, std = next(undoing(images, sources, other_sources), (None, None))
+        mean, std = next(find_fitting_normalisations(images, sources, other_sources), (None, None))
     # A batch transform says what the images are, also if they look like (H, W, C).
     probe = ProbeSet.__new__(ProbeSet)
     probe._fill(images, labels, [item.mask for item in items], None, class_names, mean, std)
