@@ -80,6 +80,9 @@ class ProbeSet:
         class_names: the names of the classes, or None.
         mean: ``(C,)``, or None.
         std: ``(C,)``, or None.
+        rows: with each image, the batch of this image alone, for a `forward` that takes more than the image. None if
+            the images are no part of batches.
+        sources: where each image comes from, for warnings: its file, or its number in the dataset, or else its name.
 
     Raises:
         ImportError: ``masks="auto"`` without onnxruntime.
@@ -150,12 +153,10 @@ class ProbeSet:
             self.class_names = [name or f"class {label}" for label, name in enumerate(class_names)]
         words = [self.class_name(label) if self.has_labels else "image" for label in self.labels.tolist()]
         self.names = check_names(names, words)
-        # With each image, the batch of this image alone, for a `forward` that takes more than the image.
         self.rows: list[Any] | None = None
         self.mean, self.std = check_normalisation(mean, std, self.images.shape[1])
         self.proposals: dict[int, Proposal] | None = None
         self.replaced: list[Replaced] = []
-        # Where each image comes from, for warnings: its file, or its number in the dataset, or else its name.
         self.sources = list(self.names)
         self._verdict_set: ProbeSet | None = None
         if automatic:
