@@ -126,7 +126,7 @@ def test_a_network_that_reads_the_frame_is_suspected_in_its_second_epoch(fit, da
     assert (verdict.background_gap, verdict.gap_interval[1]) == (1, 1) and 0.4 < verdict.gap_interval[0] < 1
     assert verdict.lift is None and verdict.layer is None
     assert "The choice of the background" not in verdict.text, "the frame is all that was tried"
-    assert "The choice of the frame around the centre of the picture decides 100 points" in verdict.evidence
+    assert "The choice of the frame around the centre of the image decides 100 points" in verdict.evidence
     assert "No masks: whether the background decides is known from the frame only." in verdict.evidence
     assert callback.history[-1]["gradcam/frame_gap"] == 1
     logged = events().Tags()
@@ -182,7 +182,7 @@ def test_another_frame_alone_may_confuse_the_network():
     swap = swap_test(right, images % 2, other, ~right, same, ~right)
     verdict = judge(swap, [], confirmed=True, basis=FRAME)
     assert not verdict.suspected and verdict.headline.startswith("UNCLEAR, since another frame alone confuses")
-    assert "Another frame alone costs 100 points: the network needs more of the picture than its centre" in verdict.text
+    assert "Another frame alone costs 100 points: the network needs more of the image than its centre" in verdict.text
 
 
 def test_a_frame_gap_can_be_monitored(fit, data):

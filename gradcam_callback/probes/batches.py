@@ -361,7 +361,7 @@ def _complain(lacking: str, batch: Any, what: str, lead: int, *, lacks_label: bo
     shape, hint, leaves = "(N, C, H, W)" if lead else "(C, H, W)", "", _leaves(batch)
     tensors = [value for value in leaves if isinstance(value, Tensor)]
     if any(isinstance(value, Image.Image) for value in leaves):
-        hint = " A picture becomes a tensor by a transform such as torchvision's ToTensor()."
+        hint = " A PIL.Image becomes a tensor by a transform such as torchvision's ToTensor()."
     elif any(value.dtype == torch.uint8 and value.ndim == 3 + lead for value in tensors):
         hint = " Images of uint8 become floating point by a transform such as torchvision's ToDtype."
     elif any(is_image(value, lead) and is_channels_last(value) for value in tensors):

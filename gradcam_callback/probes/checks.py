@@ -221,8 +221,8 @@ def check_mask(mask: Any, size: tuple[int, ...], argument: str) -> Tensor:
         given = torch.as_tensor(mask if isinstance(mask, Tensor) else np.asarray(mask)).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
-            f"Expected {argument} to be a mask, a picture, boxes or None, but got {type(mask).__name__} {mask!r:.60}. "
-            "Give a tensor or an array (H, W), True on the object."
+            f"Expected {argument} to be a mask, a PIL.Image, boxes or None, but got {type(mask).__name__} "
+            f"{mask!r:.60}. Give a tensor or an array (H, W), True on the object."
         ) from error
     given = without_channel(given, size)
     if tuple(given.shape) != size:

@@ -113,7 +113,7 @@ def warn_of_unread(found: Sequence[Found], size: Sequence[int], transformed: boo
         through = ", or give it as bool or as a PIL.Image, to go through `dataset.transform`" if transformed else ""
         warnings.warn(
             f"GradCAM: {unread[0]}, is left out as a mask, in {len(unread)} of {len(found)} items. Expected "
-            f"bool, a black and white picture, or 0 and 1, of the image's size {tuple(size)}. Transform it like the "
+            f"bool, a black and white PIL.Image, or 0 and 1, of the image's size {tuple(size)}. Transform it like the "
             f"image{through}. If it is no mask, give it another name, or leave it out.",
             GradCAMWarning,
             stacklevel=2,
