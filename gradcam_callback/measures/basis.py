@@ -16,7 +16,7 @@ class Limits:
     Attributes:
         sure: of the lower bound of its interval.
         size: of the fall itself, and of that of the epoch before, so that a single epoch raises no suspicion.
-        sign: of a fall that lets the next entry ask most.
+        sign: of a smaller fall. It raises no suspicion, but the next entry asks about more images.
     """
 
     sure: float
