@@ -24,7 +24,7 @@ from gradcam_callback.probes.lookup import ClassNames, find_class_names, find_lo
 from gradcam_callback.probes.masks import cut_out, from_boxes, from_image
 from gradcam_callback.probes.names import make_unique
 from gradcam_callback.probes.probe_set import ProbeSet, make_probe_set
-from gradcam_callback.probes.quotas import CountClasses, Quota, choose_per_class
+from gradcam_callback.probes.quotas import Quota, choose_per_class
 from gradcam_callback.probes.streams import Collector, NoImagesError, choose_from_batches
 from gradcam_callback.probes.transforms import Transform
 from gradcam_callback.probes.yolo import NAME_FILES
@@ -33,7 +33,6 @@ __all__ = [
     "BatchTransform",
     "ClassNames",
     "Collector",
-    "CountClasses",
     "Feed",
     "Item",
     "MASK_SUFFIX",
