@@ -5,7 +5,7 @@ functions look up the transform and class names of a dataset, and read single im
 """
 
 from gradcam_callback.probes.automatic import SPARE, choose_masked
-from gradcam_callback.probes.batches import BatchTransform, contains, describe, find_parts, replace
+from gradcam_callback.probes.batches import BatchTransform, find_parts, replace_part
 from gradcam_callback.probes.beside import (
     MASK_SUFFIX,
     PHOTOGRAPH_SUFFIXES,
@@ -49,9 +49,7 @@ __all__ = [
     "choose_items",
     "choose_masked",
     "choose_per_class",
-    "contains",
     "cut_out",
-    "describe",
     "fill_row",
     "find_class_names",
     "find_loader",
@@ -66,7 +64,7 @@ __all__ = [
     "pair_files",
     "read_folder",
     "read_marked",
-    "replace",
+    "replace_part",
     "set_apart",
     "to_classes",
 ]

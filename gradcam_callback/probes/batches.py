@@ -237,7 +237,7 @@ def _is_batched(value: Any, n: int) -> bool:
     return isinstance(value, ImagePlace) or (isinstance(value, Tensor) and value.ndim > 0 and len(value) == n)
 
 
-def replace(batch: Any, old: Any, new: Any) -> Any:
+def replace_part(batch: Any, old: Any, new: Any) -> Any:
     """Return a batch in which one object, known by its identity, is replaced."""
     return transform_leaves(batch, lambda leaf: new if leaf is old else leaf)
 

@@ -19,7 +19,7 @@ from gradcam_callback.probes.batches import file_name
 from gradcam_callback.probes.checks import check_count, check_seed
 from gradcam_callback.probes.columns import find_second_label
 from gradcam_callback.probes.feed import Feed, Sample
-from gradcam_callback.probes.item_masks import Found, find_mask, propose_mask, warn_of_unread
+from gradcam_callback.probes.item_masks import FoundMask, find_mask, propose_mask, warn_of_unread
 from gradcam_callback.probes.items import Item, without_empty_masks
 from gradcam_callback.probes.labels import all_classes, stored_labels, to_classes, warn_of_negative
 from gradcam_callback.probes.lookup import find_class_names, unwrap
@@ -258,7 +258,7 @@ def _make_items(dataset: Any, feed: Feed, loaded: Sequence[_Loaded], automatic: 
     if len({sample.image.shape for sample in samples}) > 1:
         # A collate function may pad images to the largest of their batch.
         samples = _collate(feed, loaded, len(loaded))
-    items, masks = list[Item](), list[Found]()
+    items, masks = list[Item](), list[FoundMask]()
     named_by_index = keeps_files_by_index(dataset, [one.origin for one in loaded], [one.item for one in loaded])
     for one, sample in zip(loaded, samples, strict=True):
         item, found = _to_item(one, sample)
@@ -295,7 +295,7 @@ def _looks_inverted(item: Item) -> bool:
     return looks_inverted(mask.reshape(size) != 0)
 
 
-def _to_item(loaded: _Loaded, sample: Sample) -> tuple[Item, Found]:
+def _to_item(loaded: _Loaded, sample: Sample) -> tuple[Item, FoundMask]:
     (origin, label, item), feed, index = loaded, loaded.origin.feed, loaded.origin.index
     if feed.needs_labels:
         own = to_classes(sample.label, f"the label of item {index}", feed.name)
@@ -306,5 +306,5 @@ def _to_item(loaded: _Loaded, sample: Sample) -> tuple[Item, Found]:
         found = find_mask(origin, label, item, sample, present)
     except MaskTransformError as error:
         warnings.warn(f"GradCAM: masks of {feed.name} are left out. {error}", GradCAMWarning, stacklevel=2)
-        found = Found(None)
+        found = FoundMask(None)
     return Item(sample.image, label, found.mask, f"item {index}", present, file_name(item), sample.row), found

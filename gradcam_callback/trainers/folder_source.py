@@ -21,7 +21,7 @@ from gradcam_callback.probes import (
     find_transform,
     make_probe_set,
     read_folder,
-    replace,
+    replace_part,
 )
 from gradcam_callback.random_state import preserved_generators, preserved_random_state
 from gradcam_callback.run import BatchForward
@@ -94,7 +94,7 @@ def _send(probe: ProbeSet, data: ValidationData) -> ProbeSet:
     # The images take the place of one in an item, as nobody else knows the form of the items.
     item = data.feed.load(data.dataset, 0, seed=0)
     own = find_parts(item, f"item 0 of {data.feed.name}", batched=False, needs_labels=False).images
-    samples = data.feed.samples([replace(item, own, image) for image in probe.images], range(len(probe)))
+    samples = data.feed.samples([replace_part(item, own, image) for image in probe.images], range(len(probe)))
     items = []
     for i, sample in enumerate(samples):
         name, proposal = probe.names[i], (probe.proposals or {}).get(i)
