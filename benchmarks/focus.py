@@ -123,7 +123,7 @@ def measure(address: str, epochs: int) -> None:
         frame = next(frame for frame in page.frames if "plugin_entry" in frame.url)
         while not drawn(frame, epochs - 1):
             page.wait_for_timeout(5)
-        print(f"all first pictures after the tab is opened: {time.perf_counter() - start:.2f} s")
+        print(f"all first images after the tab is opened: {time.perf_counter() - start:.2f} s")
         page.wait_for_timeout(8000)  # the other layers are read in the meantime
         # In the page itself, since a question from outside takes as long as a move.
         script = """async count => {

@@ -181,7 +181,7 @@ def ask(probe_set: ProbeSet, predict: Predict, turn: Turn | None = None) -> tupl
     logits = predict(judged.images, torch.arange(len(judged)))
     correct = logits.argmax(dim=1) == judged.labels
     shard = interventions.ask(predict, turn=turn)
-    answers = interventions.judge(logits[: len(probe_set)], [shard], turn)
+    answers = interventions.compare_with_labels(logits[: len(probe_set)], [shard], turn)
     scalars = interventions.scalars(answers)
     single: dict[str, Any] = {
         "labels": judged.labels[interventions.numbers].tolist(),

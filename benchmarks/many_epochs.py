@@ -81,7 +81,7 @@ def is_accused(interventions: Interventions, right: Tensor) -> bool:
                 for part in interventions.asked(name, turn)
             ]
         watched = torch.arange(interventions.n_watched)
-        found = interventions.judge(answer(watched, watched), [shard], turn)
+        found = interventions.compare_with_labels(answer(watched, watched), [shard], turn)
         swap = found.swap
         assert isinstance(swap, SwapTest) and swap.gap is not None and swap.gap_interval is not None
         points = points_to_background(swap.gap, swap.gap_interval[0], MASKS, swap.n_controlled)

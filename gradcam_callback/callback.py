@@ -108,7 +108,7 @@ class GradCAMCallback(Callback):
         **options: Unpack[GradCAMOptions],
     ) -> None:
         arguments = {**locals(), **options}  # first, while there are no other names
-        trainers.check_arguments(probe, masks, every_n_epochs, check_faithfulness, on_shortcut, options, arguments)
+        trainers.check_arguments(arguments, options)
         self.probe = probe
         self.target_layers = target_layers
         self.target = check_target(target)

@@ -10,10 +10,10 @@ class EncodedImage:
     """An image as the bytes of a file.
 
     Attributes:
-        data: Content of the file.
-        suffix: Kind of the file, ``"jpg"`` or ``"gif"``.
-        width: Width in pixels.
-        height: Height in pixels.
+        data: content of the file.
+        suffix: kind of the file, ``"jpg"`` or ``"gif"``.
+        width: width in pixels.
+        height: height in pixels.
     """
 
     data: bytes

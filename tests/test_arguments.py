@@ -103,7 +103,7 @@ def test_probe_sets_of_a_wrong_type_are_refused_in_words(arguments, message):
         (lambda: ProbeSet(IMAGES, [0, 1, 1], mean=["a"] * 3, std=[1] * 3), "Expected `mean` to hold one finite number"),
         (
             lambda: ProbeSet(IMAGES, [0, 1, 1], masks=[object()] * 3),
-            r"Expected `masks\[0\]` to be a mask, a picture, b",
+            r"Expected `masks\[0\]` to be a mask, a PIL.Image, b",
         ),
         (lambda: ProbeSet(IMAGES, [0, 1, 1], masks=[None, "ab", {1: 2}]), r"`masks\[1\]` to be a mask or None"),
         (lambda: ProbeSet(IMAGES, [0, 1, 1], masks=[None, None, {1: 2}]), r"`masks\[2\]` to be .* but got dict"),

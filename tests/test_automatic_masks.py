@@ -174,6 +174,7 @@ def test_images_with_a_doubtful_mask_give_way_to_others_of_their_class(bright):
     probe = ProbeSet.from_dataset(data, per_class=3, masks="auto")
     assert plain.labels.tolist() == probe.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert probe.has_mask.all()
+    assert probe.replaced
     assert all(image.proposal.doubt.startswith("the object fills 0 %") for image in probe.replaced)
     assert len(bright.seen) == 6 + len(probe.replaced) < 12, "only as many as needed"
     # The first choice is that without masks; only doubtful ones are others.

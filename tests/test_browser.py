@@ -471,7 +471,8 @@ def test_answers_that_are_not_finite_are_neither_right_nor_wrong(browser, descri
     with page_of(browser, tmp_path / "focus.html", described) as tab:
         tab.choose(epoch=0)
         assert tab.frame.locator(".card .answer.right, .card .answer.wrong").count() == 0
-        assert all(text.startswith("no answer (NaN); map of ") for text in tab.texts(".card .answer"))
+        answers = tab.texts(".card .answer")
+        assert answers and all(text.startswith("no answer (NaN); map of ") for text in answers)
         shares = [text.splitlines()[-1] for text in tab.texts(".interventions th")]
         assert shares == ["no answer"] * 4 + ["100 % of 1 image right"]
         assert tab.frame.locator(".tile.wrong").count() == 0 and tab.frame.locator(".tile.right").count() == 1

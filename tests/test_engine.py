@@ -15,7 +15,6 @@ from torch import nn
 from torch.nn import functional
 
 from gradcam_callback import GradCAM, GradCAMWarning
-from gradcam_callback.maps import chunks
 from gradcam_callback.maps.chunks import compute_in_chunks
 
 
@@ -188,10 +187,19 @@ def test_an_unknown_precision_is_an_error(thin):
         GradCAM(thin, precision="fp8")
 
 
-def test_memory_that_is_not_used_goes_back_to_a_gpu_only(monkeypatch):
+@pytest.mark.parametrize("name", ["cpu", "cuda"])
+def test_memory_of_a_failed_attempt_goes_back_to_a_gpu_only(monkeypatch, name):
+    class OnDevice(torch.Tensor):
+        device = torch.device(name)
+
     released = []
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: released.append(True))
-    chunks._release_memory(torch.device("cpu"))
-    assert not released
-    chunks._release_memory(torch.device("cuda"))
-    assert released
+
+    def compute(chunk):
+        if chunk.stop - chunk.start > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return [torch.zeros(chunk.stop - chunk.start)]
+
+    with pytest.warns(GradCAMWarning, match="ran out of memory with 4 images per chunk and continues with 2"):
+        compute_in_chunks(compute, torch.zeros(4, 3, 8, 8).as_subclass(OnDevice), 4)
+    assert len(released) == (name == "cuda")

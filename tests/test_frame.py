@@ -46,10 +46,10 @@ def data():
     return list(zip(draw(LABELS, LABELS), LABELS, strict=True))
 
 
-@pytest.mark.parametrize(("kept", "shape"), [(0.5, (32, 48)), (0.7, (60, 20)), (0.3, (33, 33))])
-def test_the_centre_is_a_rectangle_of_the_given_share(kept, shape):
-    (mask,) = centre_masks(torch.zeros(1, 3, *shape), kept)
-    assert float(mask.double().mean()) == pytest.approx(kept, abs=0.03)
+@pytest.mark.parametrize("shape", [(32, 48), (60, 20), (33, 33)])
+def test_the_centre_is_a_rectangle_of_half_the_image(shape):
+    (mask,) = centre_masks(torch.zeros(1, 3, *shape))
+    assert float(mask.double().mean()) == pytest.approx(KEPT_CENTRE, abs=0.03) and KEPT_CENTRE == 0.5
     rows, columns = mask.any(dim=1).nonzero()[:, 0], mask.any(dim=0).nonzero()[:, 0]
     for places, side in ((rows, shape[0]), (columns, shape[1])):
         assert places.diff().eq(1).all() and abs(int(places[0]) - (side - 1 - int(places[-1]))) <= 1, "in the middle"
@@ -61,7 +61,7 @@ def test_the_centre_stays_and_the_frame_is_that_of_the_right_class():
     tested = Interventions(ProbeSet(images, LABELS), seed=0)
     assert tested.basis == FRAME and tested.sets == (SAME_CLASS, OTHER_CLASS)
     assert tested.numbers.tolist() == list(range(len(LABELS))), "all images take part"
-    inside = centre_masks(images[:1], KEPT_CENTRE)[0]
+    inside = centre_masks(images[:1])[0]
     for name, same in ((SAME_CLASS, True), (OTHER_CLASS, False)):
         pasted, owners = tested.images_of(name), tested.numbers_of(name)
         assert len(pasted) == 3 * len(images)
@@ -126,7 +126,7 @@ def test_a_network_that_reads_the_frame_is_suspected_in_its_second_epoch(fit, da
     assert (verdict.background_gap, verdict.gap_interval[1]) == (1, 1) and 0.4 < verdict.gap_interval[0] < 1
     assert verdict.lift is None and verdict.layer is None
     assert "The choice of the background" not in verdict.text, "the frame is all that was tried"
-    assert "The choice of the frame around the centre of the picture decides 100 points" in verdict.evidence
+    assert "The choice of the frame around the centre of the image decides 100 points" in verdict.evidence
     assert "No masks: whether the background decides is known from the frame only." in verdict.evidence
     assert callback.history[-1]["gradcam/frame_gap"] == 1
     logged = events().Tags()
@@ -182,7 +182,7 @@ def test_another_frame_alone_may_confuse_the_network():
     swap = swap_test(right, images % 2, other, ~right, same, ~right)
     verdict = judge(swap, [], confirmed=True, basis=FRAME)
     assert not verdict.suspected and verdict.headline.startswith("UNCLEAR, since another frame alone confuses")
-    assert "Another frame alone costs 100 points: the network needs more of the picture than its centre" in verdict.text
+    assert "Another frame alone costs 100 points: the network needs more of the image than its centre" in verdict.text
 
 
 def test_a_frame_gap_can_be_monitored(fit, data):

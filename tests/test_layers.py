@@ -256,9 +256,9 @@ def test_a_partly_nested_vgg_has_the_name_of_its_outer_container():
     assert names(both, "student.all") == [f"student.{layer}" for layer in VGG16_NAMES]
 
 
-def test_only_layers_by_dotted_name_count_as_overwritten():
+def test_only_layers_by_dotted_name_need_a_copy():
     layers = resolve_layers(thin_vgg(), ["block5_conv3", "0.28"])
-    assert {layer.name: layer.overwritten for layer in layers} == {"0.28": True, "block5_conv3": False}
+    assert {layer.name: layer.needs_copy for layer in layers} == {"0.28": True, "block5_conv3": False}
 
 
 def test_last_is_the_last_convolution_of_a_vgg_and_the_given_layer_of_other_models():
@@ -277,7 +277,7 @@ def test_last_is_the_last_convolution_of_a_vgg_and_the_given_layer_of_other_mode
 def test_a_module_resolves_to_its_dotted_name():
     model = thin_vgg()
     (layer,) = resolve_layers(model, model[0][29])
-    assert (layer.name, layer.module, layer.overwritten) == ("0.29", model[0][29], True)
+    assert (layer.name, layer.module, layer.needs_copy) == ("0.29", model[0][29], True)
     assert [layer.module for layer in resolve_layers(model, "block5_conv3")] == [layer.module]
     assert names(model, model[0]) == ["0"], "a Sequential is iterable, but one target"
     assert names(model, [model[1], "block5", model[0][3], "0.3"]) == [

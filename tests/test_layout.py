@@ -223,7 +223,9 @@ def test_long_names_of_layers_are_never_cut(drawn, kind, count, cell):
     shown = {"layer": layers[-1:], "animation": layers[-6:]}.get(kind, layers)
     assert all(layer in written for layer in shown)
     broken = [w.text for w in texts if "layer" in w.text or "conv2" in w.text]
-    assert all(text.endswith((".", "relu")) for text in broken), "lines break behind dots, however small the cells"
+    assert broken and all(text.endswith((".", "relu")) for text in broken), (
+        "lines break behind dots, however small the cells"
+    )
 
 
 @pytest.mark.parametrize("cell", [16, 76])
@@ -293,7 +295,7 @@ def test_maps_are_stretched_to_their_own_maximum_or_to_the_runs(drawn, kind, fad
     _, (_, *cells), _ = split(drawn)
     brightness = [int(cell.pixels.sum(axis=2, dtype=int).max()) for cell in cells]
     strong, weak = brightness[: len(cells) // 2], brightness[len(cells) // 2 :]
-    assert all(w < s / 2 if fading else w == s for s, w in zip(strong, weak, strict=True))
+    assert strong and all(w < s / 2 if fading else w == s for s, w in zip(strong, weak, strict=True))
 
 
 @pytest.mark.parametrize("kind", ["probe", "layer", "strip", "animation"])

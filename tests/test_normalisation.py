@@ -14,8 +14,8 @@ from watched_data import LAYER, MEAN, NORMALISE, STD, AfterTransfer, Reads, asse
 
 from gradcam_callback import GradCAMCallback, GradCAMWarning, ProbeSet
 from gradcam_callback.probes.feed import Feed
-from gradcam_callback.probes.lookup import find_normalisations, undoing
-from gradcam_callback.trainers import find_difference
+from gradcam_callback.probes.lookup import find_fitting_normalisations, find_normalisations
+from gradcam_callback.trainers.differences import find_difference
 
 pytestmark = pytest.mark.sixteen_images
 
@@ -95,9 +95,9 @@ def test_a_normalisation_in_the_forward_is_not_undone_in_images_that_never_had_i
 def test_the_normalisation_of_a_dataset_is_undone_also_if_its_images_then_look_like_pixels():
     """Normalised images of bright photographs may lie in 0..1."""
     bright, half = 0.5 + 0.5 * torch.rand(2, 3, 8, 8), transforms.Normalize([0.5] * 3, [0.5] * 3)
-    assert next(undoing(half(bright), [half])) == ([0.5] * 3, [0.5] * 3)
-    assert next(undoing(half(bright), [], [half]), None) is None
-    assert next(undoing(half(bright - 0.4), [], [half])) == ([0.5] * 3, [0.5] * 3)
+    assert next(find_fitting_normalisations(half(bright), [half])) == ([0.5] * 3, [0.5] * 3)
+    assert next(find_fitting_normalisations(half(bright), [], [half]), None) is None
+    assert next(find_fitting_normalisations(half(bright - 0.4), [], [half])) == ([0.5] * 3, [0.5] * 3)
 
 
 def test_training_is_the_same_with_hooks_that_draw_random_numbers(toys, trainer):
@@ -170,8 +170,10 @@ def test_a_name_without_a_value_hides_no_normalisation():
 
     own = transforms.Normalize(MEAN, STD)
     assert next(find_normalisations(normalises))[0] == pytest.approx(MEAN)
-    assert next(undoing(torch.rand(2, 1, 8, 8), [own]), None) is None, "of three channels"
-    assert next(undoing(-100 * torch.rand(2, 3, 8, 8), [own]), None) is None, "the pixels would be no pixels"
+    assert next(find_fitting_normalisations(torch.rand(2, 1, 8, 8), [own]), None) is None, "of three channels"
+    assert next(find_fitting_normalisations(-100 * torch.rand(2, 3, 8, 8), [own]), None) is None, (
+        "the pixels would be no pixels"
+    )
 
 
 GENERATORS = {

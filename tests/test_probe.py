@@ -286,7 +286,7 @@ class Stream(IterableDataset):
         ),
         (
             Odd((Image.new("RGB", (8, 8)), 0)),
-            r"one tensor of images in \(Image RGB 8 x 8, int\). A picture becomes a tensor",
+            r"one tensor of images in \(Image RGB 8 x 8, int\). A PIL.Image becomes a tensor",
         ),
         (
             Odd((torch.rand(3, 8, 8), torch.tensor([0.5, 0.5]))),

@@ -215,7 +215,8 @@ def test_without_labels_there_is_no_verdict(thin, fit, tmp_path, probe):
     (run,) = read_runs(tmp_path / "run")
     assert run.start["labels"] is None and run.start["sets"] == {}
     assert [entry["verdict"] for entry in run.entries.values()] == [None, None]
-    assert all(correct is None for entry in run.entries.values() for _, _, correct, _ in entry["predictions"])
+    for entry in run.entries.values():
+        assert [correct for _, _, correct, _ in entry["predictions"]] == [None] * len(probe)
 
 
 def test_records_that_are_no_part_of_the_history_are_not_shown(run, tmp_path):

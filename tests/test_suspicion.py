@@ -112,6 +112,7 @@ def test_outputs_that_are_not_finite_are_no_answers_and_confirm_nothing(fit, toy
     assert [answer[:3] == ["no answer (NaN)", None, None] for answer in broken["predictions"]] == [
         label in classes for label in callback.probe_set.labels
     ]
+    assert broken["answers"]
     assert all("no answer (NaN)" in json.dumps(answers) for answers in broken["answers"].values())
     assert "no answer" not in json.dumps([entries[0], entries[2]])
     assert broken["verdict"]["tone"] == "unknown" and broken["verdict"]["probe_accuracy"] is None

@@ -126,11 +126,11 @@ def test_where_chance_cannot_be_excluded_more_images_are_asked_for(basis, advice
 
 
 def test_a_verdict_on_a_part_of_the_images_acquits_nobody():
-    for swap, opening in ((found(0.98, 0.97, 0.97), "NO SIGN OF A SHORTCUT in 16 of 64 images"),):
-        part = judge(replace(swap, n=16), [FOCUS], True, n_all=64)
-        assert part.headline.split(": ")[0] == opening and not part.acquits
-        assert part.evidence.endswith("The last validation asks all 64 images, and so does trainer.validate.")
-        assert judge(replace(swap, n=64), [FOCUS], True, n_all=64).acquits
+    swap = found(0.98, 0.97, 0.97)
+    part = judge(replace(swap, n=16), [FOCUS], True, n_all=64)
+    assert part.headline.split(": ")[0] == "NO SIGN OF A SHORTCUT in 16 of 64 images" and not part.acquits
+    assert part.evidence.endswith("The last validation asks all 64 images, and so does trainer.validate.")
+    assert judge(replace(swap, n=64), [FOCUS], True, n_all=64).acquits
 
 
 @pytest.mark.parametrize("basis", BASES)
@@ -253,8 +253,8 @@ def test_what_to_do_fits_the_conclusion(n_all):
 
 def test_a_single_validation_does_not_speak_of_two_epochs():
     assert "The epoch before" in judge(SHORTCUT, [], True).evidence
-    alone = judge(SHORTCUT, [], True, alone=True)
-    assert alone.suspected and "A shortcut is suspected." in alone.evidence and "epoch" not in alone.evidence
+    single = judge(SHORTCUT, [], True, standalone=True)
+    assert single.suspected and "A shortcut is suspected." in single.evidence and "epoch" not in single.evidence
 
 
 @pytest.mark.parametrize("basis", BASES)

@@ -225,7 +225,7 @@ def test_without_watched_objects_of_two_classes_every_turn_asks_everything(large
 def test_scalars_of_a_class_without_a_watched_object_are_there_at_every_turn(large, by_class):
     """Something may wait for them. Otherwise a quick turn asks about the watched objects, whatever their classes."""
     probe = ProbeSet(large.images[:16], [i // 2 for i in range(16)], large.masks[:16]).watch(6)
-    interventions = Interventions(probe, seed=0, split_by_class=by_class)
+    interventions = Interventions(probe, seed=0, by_class=by_class)
     assert len(interventions.numbers) == 16 and len(probe.labels.unique()) == 6
     objects = interventions.numbers_of(OTHER_CLASS)[asked(interventions, OTHER_CLASS, Turn(1))]
     assert len(objects.unique()) == (16 if by_class else 6)
@@ -250,13 +250,13 @@ def test_all_figures_of_a_verdict_are_of_the_same_objects(probe):
         return torch.nn.functional.one_hot(answer, 3).float()
 
     right = torch.nn.functional.one_hot(interventions.probe.labels[:9], 3).float()
-    every = interventions.judge(right, [interventions.ask(predict)])
+    every = interventions.compare_with_labels(right, [interventions.ask(predict)])
     assert every.swap.n == every.swap.n_controlled == every.n_all == MANY
     assert every.accuracy == every.swap.probe_accuracy == every.swap.swap_accuracy == pytest.approx(20 / MANY)
     assert every.swap.gap == every.swap.drop == every.swap.pasting_cost == 0
-    wide = interventions.judge(right, [interventions.ask(predict, turn=Turn(1, True))], Turn(1, True))
+    wide = interventions.compare_with_labels(right, [interventions.ask(predict, turn=Turn(1, True))], Turn(1, True))
     assert (wide.swap.n, wide.swap.n_controlled, wide.swap.probe_accuracy) == (MANY, MANY, pytest.approx(20 / MANY))
-    some = interventions.judge(right, [interventions.ask(predict, turn=Turn(1))], Turn(1))
+    some = interventions.compare_with_labels(right, [interventions.ask(predict, turn=Turn(1))], Turn(1))
     assert (some.swap.n, some.swap.n_controlled, some.n_all) == (9, 9, MANY) and some.swap.probe_accuracy == 1.0
     assert some.swap.gap == some.swap.drop == 0 and some.swap.classes == 3
 

@@ -4,7 +4,6 @@
 imports torch.
 """
 
-from gradcam_callback.drawing.canvas import label_if_empty
 from gradcam_callback.drawing.caption import Caption
 from gradcam_callback.drawing.encoding import encode_gif, encode_jpeg
 from gradcam_callback.drawing.heatmap import Map, Pixels, blend, paint, scale
@@ -40,7 +39,6 @@ __all__ = [
     "dim_outside",
     "encode_gif",
     "encode_jpeg",
-    "label_if_empty",
     "mask_sheet",
     "overlay",
     "paint",

@@ -19,13 +19,13 @@ class Caption:
     """The text beside one image.
 
     Attributes:
-        name: Name of the image.
-        label: Name of its class, None if unknown.
-        prediction: Name of the predicted class, or the score if the network predicts no class.
+        name: name of the image.
+        label: name of its class, None if unknown.
+        prediction: name of the predicted class, or the score if the network predicts no class.
         correct: True if the prediction is the label, None if the label is unknown.
-        probability: Probability of the prediction, 0..1; None for a score.
-        explained: Name of what the map explains, mostly a class.
-        explained_probability: Probability of that class, 0..1; None for anything else.
+        probability: probability of the prediction, 0..1; None for a score.
+        explained: name of what the map explains, mostly a class.
+        explained_probability: probability of that class, 0..1; None for anything else.
     """
 
     name: str

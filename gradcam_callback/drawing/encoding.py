@@ -32,7 +32,7 @@ def encode_gif(frames: Sequence[Image.Image], seconds: float) -> EncodedImage:
 
     Args:
         frames: RGB.
-        seconds: Duration of a frame. The last frame stays three times as long.
+        seconds: duration of a frame. The last frame stays three times as long.
     """
     # One palette for all frames: parts that stay the same neither flicker nor take bytes.
     palette = stack(frames).quantize(PALETTE_SIZE, dither=Image.Dither.NONE)

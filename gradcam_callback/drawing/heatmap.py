@@ -32,12 +32,12 @@ def scale(raw: Map, width: int, height: int, *, smooth: bool, vmax: float | None
     A cell is an area, so the outer cells reach the edges of the image, as they do in the network.
 
     Args:
-        raw: Maps ``(..., h, w)``. Values below zero count as zero.
-        width: Width of the result in pixels.
-        height: Height of the result in pixels.
-        smooth: Interpolate between the centres of the cells if a map has fewer cells than pixels; otherwise cells
-            stay visible as squares. If a map has more cells than pixels, each pixel is the mean of its cells anyway.
-        vmax: Raw value of the hottest colour. Larger values become as hot. None takes the maximum of each
+        raw: maps ``(..., h, w)``. Values below zero count as zero.
+        width: width of the result in pixels.
+        height: height of the result in pixels.
+        smooth: True interpolates between the centres of the cells if a map has fewer cells than pixels. False keeps
+            cells visible as squares. If a map has more cells than pixels, each pixel is the mean of its cells anyway.
+        vmax: raw value of the hottest colour. Larger values become as hot. None takes the maximum of each
             resampled map.
 
     Returns:
@@ -64,9 +64,9 @@ def blend(grey: Pixels, values: Map, colormap: str) -> Pixels:
     that its white does not look hot, and its black does not hide heat.
 
     Args:
-        grey: Image ``(H, W)``.
-        values: Maps ``(..., H, W)`` in 0..1.
-        colormap: Name of a matplotlib colour map.
+        grey: image ``(H, W)``.
+        values: maps ``(..., H, W)`` in 0..1.
+        colormap: name of a matplotlib colour map.
 
     Returns:
         Overlays ``(..., H, W, 3)`` uint8.

@@ -33,8 +33,8 @@ def least_column(names: Iterable[str], least: int) -> int:
     """Return the width of a column in which names break behind their dots only, in pixels.
 
     Args:
-        names: Names of layers.
-        least: The smallest width.
+        names: names of layers.
+        least: the smallest width.
     """
     longest = max(line_width(part, LABEL) for name in names for part in _parts(name))
     return max(least, min(MOST_COLUMN, on_grid(longest + GAP) - GAP))
@@ -52,10 +52,10 @@ def place_columns(
     Blocks that do not fit into one line go on in further lines: as few as possible, and as even as possible.
 
     Args:
-        layers: Names in order. A layer without a block is a block of its own.
-        left: Left end of each line, in pixels.
-        width: Width of a column.
-        max_width: Width of the whole panel. None keeps all columns in one line.
+        layers: names in order. A layer without a block is a block of its own.
+        left: left end of each line, in pixels.
+        width: width of a column.
+        max_width: width of the whole panel. None keeps all columns in one line.
 
     Returns:
         Number of its line and left edge for each layer, and the right end of the longest line.

@@ -20,12 +20,12 @@ def overlay(image: Any, map: Any, colormap: str = "inferno", smooth: bool = True
     Without heat the image is grey. The maximum of the map has the hottest colour. An empty map leaves the image grey.
 
     Args:
-        image: Tensor ``(C, H, W)`` with 1 or 3 channels on any device, PIL image, or array ``(H, W)`` or ``(H, W, 3)``.
+        image: tensor ``(C, H, W)`` with 1 or 3 channels on any device, PIL image, or array ``(H, W)`` or ``(H, W, 3)``.
             Integers of 8 bits and floating values in 0..1 are drawn as they are. Other values, such as those of a
             normalised image, are stretched from their minimum to their maximum.
-        map: Raw map ``(h, w)`` of any size, tensor or array. Values below zero are drawn as zero.
-        colormap: Name of a matplotlib colour map.
-        smooth: Interpolate between the cells of the map. False draws them as squares.
+        map: raw map ``(h, w)`` of any size, tensor or array. Values below zero are drawn as zero.
+        colormap: name of a matplotlib colour map.
+        smooth: True interpolates between the cells of the map. False draws them as squares.
 
     Returns:
         Overlay ``(H, W, 3)`` uint8, for ``PIL.Image.fromarray`` or ``matplotlib.pyplot.imshow``.

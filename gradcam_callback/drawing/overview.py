@@ -60,13 +60,13 @@ class Overview:
     """A few images through the last layer of each block, below the verdict.
 
     Args:
-        images: At most `MOST_IMAGES`, of one shape.
-        layers: Names from input to output. A few of them are drawn, see `pick_layers`.
-        style: Its colours. The size is always the same.
+        images: at most `MOST_IMAGES`, of one shape.
+        layers: names from input to output. A few of them are drawn, see `pick_layers`.
+        style: its colours. The size is always the same.
         judged: True leaves room for the headline of a verdict.
 
     Attributes:
-        layers: The names of those that are drawn.
+        layers: the names of those that are drawn.
     """
 
     def __init__(self, images: Sequence[InputImage], layers: Sequence[str], style: Style, judged: bool) -> None:
@@ -104,12 +104,12 @@ class Overview:
         """Draw the overview of one entry.
 
         Args:
-            maps: Layer -> raw maps ``(N, h, w)`` of the images.
+            maps: layer -> raw maps ``(N, h, w)`` of the images.
             captions: N texts.
-            title: The headline of a verdict, or a short text. What stands before its first colon is written large.
-            note: A line below the images.
+            title: the headline of a verdict, or a short text. What stands before its first colon is written large.
+            note: a line below the images.
             suspected: True writes the judgement in red, False in green, None in grey.
-            vmax: Layer -> raw value of the hottest colour. None takes the maximum of each map.
+            vmax: layer -> raw value of the hottest colour. None takes the maximum of each map.
         """
         canvas = self._base.copy()
         for i, (image, caption, (left, top)) in enumerate(zip(self._images, captions, self._places, strict=True)):
@@ -200,8 +200,8 @@ def _head(shown: Sequence[str], layers: Sequence[str], width: int) -> list[list[
     """Return the lines of the heading of each layer that is shown, of a width in pixels. No two of them are the same.
 
     Args:
-        shown: Some of the layers.
-        layers: All of them, which number those whose names are too long to be told apart.
+        shown: some of the layers.
+        layers: all of them, which number those whose names are too long to be told apart.
     """
     names = [_spell_block(layer) for layer in shown]
     headings = [_break_name(name, width) for name in names]

@@ -61,10 +61,10 @@ class ProbePanel:
     """One image through all layers: the input at the left, then a column per layer, heatmap above overlay.
 
     Args:
-        images: All images of the run, of one shape.
-        layers: Names in the order of the columns.
-        style: Size and colours.
-        max_width: Width in pixels. Blocks that do not fit go on below. None keeps all columns in one line.
+        images: all images of the run, of one shape.
+        layers: names in the order of the columns.
+        style: size and colours.
+        max_width: width in pixels. Blocks that do not fit go on below. None keeps all columns in one line.
     """
 
     def __init__(
@@ -107,10 +107,10 @@ class ProbePanel:
         """Draw the panel of image ``i``.
 
         Args:
-            i: Index of the image.
-            maps: Layer -> raw map ``(h, w)``.
-            caption: Text above the panel.
-            vmax: Layer -> raw value of the hottest colour. None takes the maximum of each map.
+            i: index of the image.
+            maps: layer -> raw map ``(h, w)``.
+            caption: text above the panel.
+            vmax: layer -> raw value of the hottest colour. None takes the maximum of each map.
         """
         canvas, image = self._base.copy(), self._images[i]
         # All pixels come before all text: text is written on a PIL image, and converting back and forth costs time.
@@ -167,8 +167,8 @@ def _name_columns(layers: Sequence[str], width: int) -> dict[str, list[tuple[str
     """Return the lines of text above the column of each layer, with their colours.
 
     Args:
-        layers: Names in the order of the columns.
-        width: Width of a column in pixels.
+        layers: names in the order of the columns.
+        width: width of a column in pixels.
     """
     names: dict[str, list[tuple[str, Colour]]] = {}
     for block, group in groupby(layers, key=block_of):
@@ -188,8 +188,8 @@ class LayerPanel:
 
     Args:
         images: N images of one shape.
-        style: Size and colours.
-        texts: Texts that may stand below an image. Long texts move the images apart.
+        style: size and colours.
+        texts: texts that may stand below an image. Long texts move the images apart.
     """
 
     def __init__(self, images: Sequence[InputImage], style: Style, texts: Sequence[str] = ()) -> None:
@@ -231,10 +231,10 @@ class LayerPanel:
         """Draw the panel of one layer.
 
         Args:
-            layer: Name of the layer.
-            maps: Raw maps ``(N, h, w)``.
+            layer: name of the layer.
+            maps: raw maps ``(N, h, w)``.
             captions: N texts.
-            vmax: Layer -> raw value of the hottest colour. None takes the maximum of each map.
+            vmax: layer -> raw value of the hottest colour. None takes the maximum of each map.
         """
         canvas, (width, height) = self._base.copy(), self._cell
         name = cut(layer, TITLE, max(canvas.shape[1], PANEL_WIDTH) - 2 * MARGIN)

@@ -27,10 +27,10 @@ class Profile:
     """One metric over the layers.
 
     Attributes:
-        title: Text above the plot.
-        now: A value per layer, NaN if undefined.
-        first: A value per layer at the first entry of the run, None if this is the first entry.
-        chance: Value of maps that are the same everywhere.
+        title: text above the plot.
+        now: a value per layer, NaN if undefined.
+        first: a value per layer at the first entry of the run, None if this is the first entry.
+        chance: value of maps that are the same everywhere.
         share: True if the values are shares, 0..1.
     """
 
@@ -45,8 +45,8 @@ def depth_profile(layers: Sequence[str], profiles: Sequence[Profile]) -> Image.I
     """Plot metrics over the layers, one below the other, to show the depth at which the object takes over.
 
     Args:
-        layers: Names from input to output.
-        profiles: One per metric.
+        layers: names from input to output.
+        profiles: one per metric.
     """
     # The names of the layers stand at an angle, and the first of them reaches to the left of the plot.
     longest = max(line_width(name, SIZE) for name in layers)

@@ -42,9 +42,9 @@ class MaskCell:
     """An image with its automatic mask.
 
     Attributes:
-        name: Name of the image.
-        image: The image and the mask.
-        doubt: Reason why the mask was left out, or None.
+        name: name of the image.
+        image: the image and the mask.
+        doubt: reason why the mask was left out, or None.
         replaced: True if another image is watched in its place.
     """
 
@@ -55,7 +55,7 @@ class MaskCell:
 
     @property
     def fate(self) -> str:
-        """The use of the mask, or the reason why it is not used, as the sheet says it."""
+        """Return the use of the mask, or the reason why it is not used, as the sheet says it."""
         if self.doubt is None:
             return "used"
         return f"{'replaced' if self.replaced else 'left out'}: {self.doubt}"
@@ -65,9 +65,9 @@ def mask_sheet(title: str, note: str, cells: Sequence[MaskCell]) -> Image.Image:
     """Draw images in rows. What lies outside of the mask is dim, and a frame says if the mask is used.
 
     Args:
-        title: Text above the images.
-        note: A smaller line below the title.
-        cells: All images have one shape.
+        title: text above the images.
+        note: a smaller line below the title.
+        cells: all images have one shape.
     """
     side = _CELL if len(cells) <= _MANY else _SMALL_CELL
     width, height = cells[0].image.fit(side)

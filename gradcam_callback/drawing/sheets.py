@@ -52,9 +52,9 @@ class Group:
     """Neighbouring columns of an answer sheet, under one heading.
 
     Attributes:
-        heading: Text above the columns, in as many lines as it needs.
-        remark: A fainter line below the heading.
-        columns: Number of columns. A row may have fewer images.
+        heading: text above the columns, in as many lines as it needs.
+        remark: a fainter line below the heading.
+        columns: number of columns. A row may have fewer images.
     """
 
     heading: str
@@ -67,10 +67,10 @@ class AnswerRow:
     """A row of an answer sheet: variants of one image, each with the network's answer.
 
     Attributes:
-        name: Name of the image.
-        label: Name of its class.
-        images: Images of each group of columns, ``(h, w, 3)`` uint8.
-        answers: What the network says of each of these images.
+        name: name of the image.
+        label: name of its class.
+        images: images of each group of columns, ``(h, w, 3)`` uint8.
+        answers: what the network says of each of these images.
     """
 
     name: str
@@ -85,11 +85,11 @@ def answer_sheet(
     """Draw a table of images. Each has a green or red frame and the network's answer below it.
 
     Args:
-        headline: Text above the table, in as many lines as it needs.
+        headline: text above the table, in as many lines as it needs.
         is_alarm: True writes the headline in red.
-        note: Smaller text below the headline.
-        groups: Columns, from left to right.
-        rows: All images have one shape. They are drawn as large as they are.
+        note: smaller text below the headline.
+        groups: columns, from left to right.
+        rows: all images have one shape. They are drawn as large as they are.
     """
     height, width = rows[0].images[0][0].shape[:2]
     width = max(width, LEAST_COLUMN)

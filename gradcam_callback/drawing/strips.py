@@ -48,9 +48,9 @@ class EvolutionStrip:
     """One image over the training: the input, then a row per layer and a column per entry, all overlays.
 
     Args:
-        images: All images of the run, of one shape.
-        layers: Names in the order of the rows.
-        style: Size and colours.
+        images: all images of the run, of one shape.
+        layers: names in the order of the rows.
+        style: size and colours.
     """
 
     def __init__(self, images: Sequence[InputImage], layers: Sequence[str], style: Style) -> None:
@@ -86,13 +86,13 @@ class EvolutionStrip:
         """Draw the strip of image ``i`` over T entries.
 
         Args:
-            i: Index of the image.
-            name: Name of the image.
-            explained: Name of the class that the maps explain.
+            i: index of the image.
+            name: name of the image.
+            explained: name of the class that the maps explain.
             headings: T texts above the columns, such as the epochs.
             probabilities: T probabilities of the explained class, 0..1.
-            maps: Layer -> raw maps ``(T, h, w)``.
-            vmax: Layer -> raw value of the hottest colour. None takes the maximum of each map.
+            maps: layer -> raw maps ``(T, h, w)``.
+            vmax: layer -> raw value of the hottest colour. None takes the maximum of each map.
         """
         bar_width = colour_bar_width(self._style)
         lefts = [MARGIN + self._names + column * (self._column + GAP) for column in range(len(headings))]
@@ -153,9 +153,9 @@ class Animation:
     """One image over the training as frames: the input, and the overlays of the last layer of each block.
 
     Args:
-        images: All images of the run, of one shape.
-        layers: Names from input to output. Only the six deepest blocks are drawn.
-        style: Size and colours.
+        images: all images of the run, of one shape.
+        layers: names from input to output. Only the six deepest blocks are drawn.
+        style: size and colours.
     """
 
     def __init__(self, images: Sequence[InputImage], layers: Sequence[str], style: Style) -> None:

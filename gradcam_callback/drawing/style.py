@@ -19,14 +19,14 @@ class Style:
     """The style of all panels, strips and animations of a callback.
 
     Attributes:
-        cell: Longer side of one heatmap in a panel, in pixels, 16 or more. Strips and animations follow this size.
+        cell: longer side of one heatmap in a panel, in pixels, 16 or more. Strips and animations follow this size.
             None, the default, is 76, and up to 156 in panels of few layers or few images. A size that is given stays.
-        colormap: Name of a matplotlib colour map. Perceptually uniform colour maps, such as ``"inferno"`` and
+        colormap: name of a matplotlib colour map. Perceptually uniform colour maps, such as ``"inferno"`` and
             ``"viridis"``, show no edges that are not in the map; ``"jet"`` does.
-        scaling: The value of the hottest colour. ``"map"`` takes the maximum of each map, which shows the shape of
+        scaling: the value of the hottest colour. ``"map"`` takes the maximum of each map, which shows the shape of
             the focus. ``"run"`` takes the maximum of the layer in the run so far, which also shows the strength.
-        jpeg_quality: Quality of the JPEG files, 1..95.
-        focus_cells: Longer side of a map in the Focus tab and the report, in cells, 4 or more. Larger maps are averaged
+        jpeg_quality: quality of the JPEG files, 1..95.
+        focus_cells: longer side of a map in the Focus tab and the report, in cells, 4 or more. Larger maps are averaged
             over areas. 56 cells show the first two blocks more finely, and take about three times the room of 28.
 
     Raises:
@@ -82,7 +82,7 @@ class Style:
         """Return ``cell``, or if it is None, the largest size that fits into a panel.
 
         Args:
-            fits: Tells if cells of a size fit. The default size is taken if no larger one fits.
+            fits: tells if cells of a size fit. The default size is taken if no larger one fits.
         """
         larger = range(LARGEST, USUAL, -STEP) if self.cell is None else ()
         return next((size for size in larger if fits(size)), self.cell_size)

@@ -32,8 +32,8 @@ class Face:
     """A font in one size.
 
     Attributes:
-        font: The font as Pillow loads it.
-        scale: Factor for its glyphs, below 1 for a font that exists in a larger size only.
+        font: the font as Pillow loads it.
+        scale: factor for its glyphs, below 1 for a font that exists in a larger size only.
     """
 
     font: ImageFont.FreeTypeFont
@@ -51,8 +51,8 @@ def typeset(text: str, size: int) -> list[tuple[str, Face]]:
     font to install, once per font.
 
     Args:
-        text: One line.
-        size: Size of the text in pixels.
+        text: one line.
+        size: size of the text in pixels.
 
     Returns:
         Pieces in order, each with its font.
@@ -88,9 +88,9 @@ def write_line(image: Image.Image, text: str, place: tuple[int, int], size: int,
 
     Args:
         image: RGB or L image, which is changed.
-        text: One line.
-        place: Left and top in pixels.
-        size: Size of the text in pixels.
+        text: one line.
+        place: left and top in pixels.
+        size: size of the text in pixels.
         colour: RGB, 0..255.
     """
     letters, left, top = _render(text, size)

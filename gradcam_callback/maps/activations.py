@@ -50,7 +50,7 @@ class Activations:
         self._versions[name] = output._version
         return output
 
-    def overwritten(self) -> bool:
+    def were_overwritten(self) -> bool:
         """Return True if a later operation wrote into a recorded activation in place."""
         return any(self._versions[name] != output._version for name, output in self.by_layer.items())
 
@@ -89,7 +89,7 @@ def recorded_activations(model: nn.Module, layers: Sequence[Layer]) -> Iterator[
         _check_output(layer.name, output)
         activation = activations.record(layer.name, output)
         # The next module may write into its input: let it write into a copy.
-        return activation.clone() if layer.overwritten else activation
+        return activation.clone() if layer.needs_copy else activation
 
     def enable_grad(_module: nn.Module, _inputs: Any) -> None:
         # Many transfer-learning models run their frozen features under no_grad inside forward.

@@ -31,32 +31,33 @@ def compute_in_chunks(compute: Callable[[slice], list[Tensor]], images: Tensor, 
     start = 0
     while start < len(images):
         count = _even_count(len(images) - start, size)
+        rows: list[Tensor] | None = None
         try:
             rows = compute(slice(start, start + count))
         except (RuntimeError, MemoryError) as error:
             if count == 1 or not is_out_of_memory(error):
                 raise
+        if rows is None:
+            # Free memory outside the handler, since the exception holds the tensors of the failed attempt.
+            _release_memory(images.device)
             size = count // 2
-        else:
-            if count == len(images):
-                return rows
-            # One tensor for all chunks: small results between the large temporary tensors of each chunk would leave
-            # holes in the heap, which are too small for later chunks.
-            results = results or [part.new_empty((len(images), *part.shape[1:])) for part in rows]
-            for result in results:
-                # Popping frees each part before the next chunk needs the memory.
-                result[start : start + count] = rows.pop(0)
-            start += count
-            interrupt.deliver()
+            warnings.warn(
+                f"GradCAM ran out of memory with {count} images per chunk and continues with {size}. No map is lost. "
+                f"Pass chunk_size={size} to avoid the failed attempt.",
+                GradCAMWarning,
+                stacklevel=3,
+            )
             continue
-        # Free memory outside the handler, since the exception holds the tensors of the failed attempt.
-        _release_memory(images.device)
-        warnings.warn(
-            f"GradCAM ran out of memory with {count} images per chunk and continues with {size}. No map is lost. Pass "
-            f"chunk_size={size} to avoid the failed attempt.",
-            GradCAMWarning,
-            stacklevel=3,
-        )
+        if count == len(images):
+            return rows
+        # One tensor for all chunks: small results between the large temporary tensors of each chunk would leave holes
+        # in the heap, which are too small for later chunks.
+        results = results or [part.new_empty((len(images), *part.shape[1:])) for part in rows]
+        for result in results:
+            # Popping frees each part before the next chunk needs the memory.
+            result[start : start + count] = rows.pop(0)
+        start += count
+        interrupt.deliver()
     return results
 
 

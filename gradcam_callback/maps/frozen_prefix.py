@@ -111,20 +111,20 @@ class FrozenPrefix:
             output = _run(modules[:spared], images) if known is None else known.tensor.clone()
             self._keep(prefix, seen, _SPARED, output, float("inf"))
         with ExitStack() as stack:
-            places = count()
+            next_place = count()
             for convolution in convolutions:
-                convolve = partial(self._convolve, prefix, seen, places, convolution)
+                convolve = partial(self._convolve, prefix, seen, next_place, convolution)
                 convolution.__dict__["forward"] = convolve
                 stack.callback(convolution.__dict__.pop, "forward")
             output = _run(modules[spared:frozen], output)
-        prefix.count_refusals(seen)
+        prefix.make_way_for(seen)
         return _run(modules[frozen:], output)
 
     def _convolve(
-        self, prefix: _CachedPrefix, seen: _Seen, places: Iterator[int], convolution: nn.Conv2d, inputs: Tensor
+        self, prefix: _CachedPrefix, seen: _Seen, next_place: Iterator[int], convolution: nn.Conv2d, inputs: Tensor
     ) -> Tensor:
         """Run a frozen convolution, or reuse its output. The order of the calls tells which output it is."""
-        place = next(places)
+        place = next(next_place)
         known = seen.outputs.get(place)
         if known is not None:
             reused: Tensor = _KnownConvolution.apply(inputs, convolution.weight, known.tensor, _options(convolution))
@@ -148,7 +148,6 @@ class FrozenPrefix:
         missing = self.bytes_held + needed - self.limit
         if missing <= 0:
             return True
-        dropped = []
         less = [
             (known.worth, prefix, seen, place)
             for prefix in self._prefixes.values()
@@ -156,14 +155,17 @@ class FrozenPrefix:
             for place, known in seen.outputs.items()
             if known.worth < worth
         ]
+        dropped = []
         for _, prefix, seen, place in sorted(less, key=lambda each: each[0]):
+            if missing <= 0:
+                break
             dropped.append((prefix, seen, place))
             missing -= seen.outputs[place].tensor.nbytes
-            if missing <= 0:
-                for each, images, one in dropped:
-                    each.drop(images, one)
-                return True
-        return False
+        if missing > 0:
+            return False
+        for prefix, seen, place in dropped:
+            prefix.drop(seen, place)
+        return True
 
 
 # The place of the output of the spared modules; those of convolutions are 0, 1, 2 and so on.
@@ -241,8 +243,8 @@ class _CachedPrefix:
         if not seen.outputs:
             del self.seen[seen.key]
 
-    def count_refusals(self, seen: _Seen) -> None:
-        """Make room for new images: if for a whole round no held image was asked for, drop them all."""
+    def make_way_for(self, seen: _Seen) -> None:
+        """Drop all that is held if nothing of these images fits, and no held image was asked for in a whole round."""
         if not seen.outputs:
             self._n_refused += 1
             if self._n_refused > len(self.seen):

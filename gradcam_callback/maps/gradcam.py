@@ -27,7 +27,7 @@ from gradcam_callback.maps.checks import (
 from gradcam_callback.maps.chunks import compute_in_chunks, is_out_of_memory
 from gradcam_callback.maps.frozen_prefix import FrozenPrefix
 from gradcam_callback.maps.last_layer import find_last_layer
-from gradcam_callback.maps.layers import Layer, find_places, follow_layers, list_targets, resolve_layers
+from gradcam_callback.maps.layers import Layer, find_paths, follow_layers, list_targets, resolve_layers
 from gradcam_callback.maps.methods import METHODS
 from gradcam_callback.maps.probabilities import (
     PROBABILITIES,
@@ -186,9 +186,9 @@ class GradCAM:
                 of each image. ``"contrast"`` explains why the predicted class and not another: its logit minus the
                 strongest other one. A callable ``(outputs, index) -> (N,)`` explains any score, such as a number of a
                 regression: ``outputs`` is what the model or its ``output_transform`` returns for some of the images,
-                ``index`` holds their places in ``images``, ``(N,)`` int64 on the CPU.
+                ``index`` holds their indices in ``images``, ``(N,)`` int64 on the CPU.
             forward: runs the model on images in another way than ``model(images)``, one image at a time. It is called
-                with the model, the image ``(1, C, H, W)`` and its place in ``images``, ``(1,)``.
+                with the model, the image ``(1, C, H, W)`` and its index in ``images``, ``(1,)``.
 
         Raises:
             ValueError: images that are not ``(N, C, H, W)``, outputs that are not logits ``(N, K)``, targets outside
@@ -211,13 +211,13 @@ class GradCAM:
         check_images(images)
         with borrowed(self.model, PRECISIONS[self.precision]):
             given = read_targets(targets, len(images))
-            self._take_layers(follow_layers(self.model, self.target_layers, self._last, self.layers, self._places))
+            self._take_layers(follow_layers(self.model, self.target_layers, self._last, self.layers, self._paths))
             if not self._last_is_resolved:
                 self._resolve_last(images[:1], forward)
             logits, classes, nonfinite, *maps = compute_in_chunks(
-                lambda chunk: self._compute_chunk(images[chunk], _places(chunk), rows_of(given, chunk), forward),
+                lambda chunk: self._compute_chunk(images[chunk], _indices(chunk), rows_of(given, chunk), forward),
                 images,
-                self._chunk_size(forward),
+                self._largest_chunk(forward),
             )
         if not callable(given):
             self._warn_of_probabilities(logits)
@@ -244,9 +244,9 @@ class GradCAM:
         with borrowed(self.model, PRECISIONS[self.precision]):
             kind = self._kind_of_ending(images, forward)
             (logits,) = compute_in_chunks(
-                lambda chunk: [to_logits(self._logits(images[chunk], _places(chunk), forward), kind)],
+                lambda chunk: [to_logits(self._logits(images[chunk], _indices(chunk), forward), kind)],
                 images,
-                self._chunk_size(forward),
+                self._largest_chunk(forward),
             )
         return logits
 
@@ -266,29 +266,29 @@ class GradCAM:
 
     def _take_layers(self, layers: list[Layer]) -> None:
         check_layers({layer.name: layer.module for layer in layers})
-        self.layers, self._places = layers, find_places(self.model, layers)
+        self.layers, self._paths = layers, find_paths(self.model, layers)
 
-    def _chunk_size(self, forward: Forward | None) -> int | None:
+    def _largest_chunk(self, forward: Forward | None) -> int | None:
         return 1 if forward is not None or mixes_images(self.model) else self.chunk_size
 
-    def _logits(self, images: Tensor, places: Tensor, forward: Forward | None) -> Tensor:
-        _, outputs = self._forward(_detached(images), places, [], forward)
-        return self._check_logits(outputs, len(images))
+    def _logits(self, images: Tensor, indices: Tensor, forward: Forward | None) -> Tensor:
+        _, outputs = self._forward(_detached(images), indices, [], forward)
+        return self._accept_logits(outputs, len(images))
 
     def _kind_of_ending(self, images: Tensor, forward: Forward | None) -> str:
         """Return how the model ends. Only a graph tells, so one image goes through with gradients once."""
         if self._ending is None:
             with self._hooks([]):
                 image = _detached(images[:1]).requires_grad_()
-                outputs = self._detached_forward(image, _places(slice(0, 1)), forward)
-            self._ending = find_ending(self._check_logits(outputs, 1)).kind
+                outputs = self._detached_forward(image, _indices(slice(0, 1)), forward)
+            self._ending = find_ending(self._accept_logits(outputs, 1)).kind
         return self._ending
 
     def _resolve_last(self, image: Tensor, forward: Forward | None) -> None:
-        size, places = (image.shape[2], image.shape[3]), _places(slice(0, 1))
+        size, indices = (image.shape[2], image.shape[3]), _indices(slice(0, 1))
         with torch.no_grad():
             self._last = find_last_layer(
-                self.model, lambda: self._detached_forward(_detached(image), places, forward), size
+                self.model, lambda: self._detached_forward(_detached(image), indices, forward), size
             )
         self._take_layers(resolve_layers(self.model, self.target_layers, self._last))
         self._last_is_resolved = True
@@ -296,20 +296,20 @@ class GradCAM:
     def _compute_chunk(
         self,
         images: Tensor,
-        places: Tensor,
+        indices: Tensor,
         targets: ReadTargets,
         forward: Forward | None,
     ) -> list[Tensor]:
         """Return logits, targets, nonfinite, and the maps of each layer."""
-        activations, outputs = self._forward(_detached(images), places, self.layers, forward)
+        activations, outputs = self._forward(_detached(images), indices, self.layers, forward)
         reshape = self._reshape_for(images)
         for layer in self.layers:
             activations.check(layer, len(images), reshape)
         if targets is None or isinstance(targets, (Tensor, Contrast)):
             logits, classes, scores, root = self._start_at_logits(outputs, targets, len(images))
         else:
-            scores = call_score_function(targets, outputs, places)
-            logits, classes = scores.detach()[:, None], torch.full_like(places, -1, device=scores.device)
+            scores = call_score_function(targets, outputs, indices)
+            logits, classes = scores.detach()[:, None], torch.full_like(indices, -1, device=scores.device)
             root = Root(scores, torch.ones_like(scores))
         if isinstance(root.at, Tensor) and not leads_back(root.at):
             raise self._refuse_unreached(list(activations.by_layer), callable(targets) and has_graph(outputs))
@@ -331,7 +331,7 @@ class GradCAM:
         self, outputs: Any, targets: Tensor | Contrast | None, n: int
     ) -> tuple[Tensor, Tensor, Tensor, Root]:
         """Return logits, classes and scores, and the start of the backward pass: before a sigmoid or softmax."""
-        returned = self._check_logits(outputs, n)
+        returned = self._accept_logits(outputs, n)
         ending = find_ending(returned) if returned.requires_grad else Ending(UNKNOWN)
         if returned.requires_grad:
             self._ending = ending.kind
@@ -391,7 +391,7 @@ class GradCAM:
         return transform or (lambda output: output)
 
     def _forward(
-        self, images: Tensor, places: Tensor, layers: Sequence[Layer], forward: Forward | None
+        self, images: Tensor, indices: Tensor, layers: Sequence[Layer], forward: Forward | None
     ) -> tuple[Activations, Any]:
         """Run the model on the fast path; if it does not support this, use the safe path from then on.
 
@@ -404,25 +404,25 @@ class GradCAM:
             fast = images.contiguous(memory_format=torch.channels_last)
             try:
                 with self._hooks(layers) as activations:
-                    outputs = self._detached_forward(fast, places, forward)
+                    outputs = self._detached_forward(fast, indices, forward)
             except RuntimeError as error:
                 # Out of memory says nothing about the model: smaller chunks may still take the fast path.
                 if is_out_of_memory(error):
                     raise
             else:
-                if not activations.overwritten():
+                if not activations.were_overwritten():
                     return activations, outputs
-        with self._hooks([replace(layer, overwritten=True) for layer in layers]) as activations:
-            outputs = self._detached_forward(images, places, forward)
+        with self._hooks([replace(layer, needs_copy=True) for layer in layers]) as activations:
+            outputs = self._detached_forward(images, indices, forward)
         # Only now: if the safe path failed as well, the cause is another.
         self._fast_path = False
         return activations, outputs
 
-    def _detached_forward(self, images: Tensor, places: Tensor, forward: Forward | None) -> Any:
+    def _detached_forward(self, images: Tensor, indices: Tensor, forward: Forward | None) -> Any:
         """Run the model on detached parameters, which no gradient can reach, and on copies of the buffers."""
         called = self.model
         if forward is not None:
-            called = _Call(self.model, lambda model, images: forward(model, images, places))
+            called = _Call(self.model, lambda model, images: forward(model, images, indices))
         # functional_call swaps the tensors in for this one call, so the model keeps its own.
         state = {name: _detached(parameter) for name, parameter in called.named_parameters()}
         state |= {name: buffer.clone() for name, buffer in called.named_buffers()}
@@ -436,7 +436,8 @@ class GradCAM:
         with blame("`output_transform` to return logits (N, K)", hint):
             return self.output_transform(outputs)
 
-    def _check_logits(self, outputs: Any, n: int) -> Tensor:
+    def _accept_logits(self, outputs: Any, n: int) -> Tensor:
+        """Check logits, and remember their number for `check_labels`."""
         check_logits(outputs, n, "the model's forward" if self.output_transform is None else "`output_transform`")
         logits: Tensor = outputs
         self._n_logits = logits.shape[1]
@@ -455,6 +456,6 @@ def _detached(tensor: Tensor) -> Tensor:
     return tensor.clone() if tensor.is_inference() else tensor.detach()
 
 
-def _places(chunk: slice) -> Tensor:
-    """Return the places of a chunk's images, ``(N,)`` int64."""
+def _indices(chunk: slice) -> Tensor:
+    """Return the indices of a chunk's images, ``(N,)`` int64."""
     return torch.arange(chunk.start, chunk.stop)

@@ -20,13 +20,14 @@ class Layer:
     Attributes:
         name: the key of its maps.
         module: the module whose output is the activation.
-        overwritten: True if the next module may write into this output in place. False after the ReLU of a VGG: a
-            convolution or a pooling follows, and neither writes into its input.
+        needs_copy: True if the forward pass goes on with a copy of this output, since the next module may write into
+            it in place. False after the ReLU of a VGG: a convolution or a pooling follows, and neither writes into its
+            input.
     """
 
     name: str
     module: nn.Module
-    overwritten: bool
+    needs_copy: bool
 
 
 def resolve_layers(
@@ -93,8 +94,8 @@ def resolve_layers(
     return sorted(layers.values(), key=lambda layer: depth[layer.module])
 
 
-def find_places(model: nn.Module, layers: Sequence[Layer]) -> dict[str, str]:
-    """Return layer name -> the dotted name of its module."""
+def find_paths(model: nn.Module, layers: Sequence[Layer]) -> dict[str, str]:
+    """Return layer name -> the dotted name of its module, the path to it."""
     names = {module: without_compile_wrapper(name) for name, module in model.named_modules()}
     return {layer.name: names[layer.module] for layer in layers}
 
@@ -104,14 +105,14 @@ def follow_layers(
     target_layers: Sequence[str | nn.Module],
     last: str | None,
     layers: Sequence[Layer],
-    places: Mapping[str, str],
+    paths: Mapping[str, str],
 ) -> list[Layer]:
     """Find layers again whose modules may have been replaced by others in the same places.
 
     Args:
         model: this and the next two as in `resolve_layers`.
         layers: as they were found before.
-        places: of these layers at that time, see `find_places`.
+        paths: of these layers at that time, see `find_paths`.
 
     Raises:
         MapError: a module is gone, and the targets do not choose the same layers any more.
@@ -124,11 +125,11 @@ def follow_layers(
         found = resolve_layers(model, target_layers, last)
     except ValueError:
         found = []
-    now = find_places(model, found)
-    # If a VGG ends elsewhere, its names may mean other layers. So the place counts, and not the name alone.
+    now = find_paths(model, found)
+    # If a VGG ends elsewhere, its names may mean other layers. So the path counts, and not the name alone.
     stay = [layer.module for layer in layers if layer.name not in gone]
-    moved = [name for name in gone if not f"{now.get(name)}.".startswith(f"{places[name]}.")]
-    if list(now) != list(places) or moved or stay != [layer.module for layer in found if layer.name not in gone]:
+    moved = [name for name in gone if not f"{now.get(name)}.".startswith(f"{paths[name]}.")]
+    if list(now) != list(paths) or moved or stay != [layer.module for layer in found if layer.name not in gone]:
         raise MapError(
             f"Expected the target layers to stay in the model, but it lost the modules of {gone}, and `target_layers` "
             "does not choose the same layers any more. Replace a layer by one of its kind, and choose it by its name; "
@@ -153,7 +154,7 @@ def _resolve_target(
 ) -> list[Layer]:
     if isinstance(target, nn.Module):
         name = _name_of(model, target)
-        return [Layer(name, modules[name], overwritten=True)]
+        return [Layer(name, modules[name], needs_copy=True)]
     if not isinstance(target, str):
         raise ValueError(
             f"Expected `target_layers` to hold names and modules, but got {target!r} of type {type(target).__name__}. "
@@ -161,11 +162,11 @@ def _resolve_target(
         )
     convolutions = select_convolutions(vggs, target)
     if convolutions:
-        return [Layer(name, relu, overwritten=False) for name, relu in convolutions.items()]
+        return [Layer(name, relu, needs_copy=False) for name, relu in convolutions.items()]
     name = without_compile_wrapper(target)
     if name not in modules:
         raise ValueError(_describe_unknown(target, vggs, modules))
-    return [Layer(target, modules[name], overwritten=True)]
+    return [Layer(target, modules[name], needs_copy=True)]
 
 
 def _name_of(model: nn.Module, target: nn.Module) -> str:

@@ -15,10 +15,10 @@ class PhotographToMask(NamedTuple):
     """A photograph to mask.
 
     Attributes:
-        path: Its file.
-        class_name: The name of its folder, or "" in a folder without classes.
-        mask_path: Where its mask lies, or will lie.
-        other: A mask of another name or an annotation beside it, which counts if there is no mask. None if there is
+        path: its file.
+        class_name: the name of its folder, or "" in a folder without classes.
+        mask_path: where its mask lies, or will lie.
+        other: a mask of another name or an annotation beside it, which counts if there is no mask. None if there is
             none.
     """
 

@@ -37,10 +37,10 @@ class Progress:
     """The progress of a photograph.
 
     Attributes:
-        status: How far it is.
-        reason: Why its proposal is doubtful, why it cannot be read, or what but a mask marks its object.
-        proposal: The mask of the network as PNG.
-        version: It changes whenever the photograph looks different.
+        status: how far it is.
+        reason: why its proposal is doubtful, why it cannot be read, or what but a mask marks its object.
+        proposal: the mask of the network as PNG.
+        version: it changes whenever the photograph looks different.
     """
 
     status: Status = Status.WAITING

@@ -19,7 +19,7 @@ class Limits:
     Attributes:
         sure: of the lower bound of its interval.
         size: of the fall itself, and of that of the epoch before, so that a single epoch raises no suspicion.
-        sign: of a fall that lets the next entry ask most.
+        sign: of a smaller fall. It raises no suspicion, but the next entry asks about more images.
     """
 
     sure: float
@@ -122,9 +122,9 @@ BASES = {
         no_sign_yet="NOT KNOWN, only the frame of the picture was tried, and in a part",
         of_same_class="in other frames of their class",
         of_other_class="in frames of other classes",
-        what_decides="The choice of the frame around the centre of the picture",
+        what_decides="The choice of the frame around the centre of the image",
         pasting="Another frame alone",
-        look_first="the network needs more of the picture than its centre, so little is known",
+        look_first="the network needs more of the image than its centre, so little is known",
         two_images="two probe images",
         more_images="More images decide it: probe=ProbeSet.from_dataset(val_dataset, per_class={}).watch(16).",
         acquits=False,

@@ -187,15 +187,16 @@ def _fingerprint(image: Tensor) -> bytes:
     return hashlib.sha256(image.contiguous().view(torch.uint8).numpy().tobytes()).digest()
 
 
-def centre_masks(images: Tensor, kept: float = KEPT_CENTRE) -> Tensor:
+def centre_masks(images: Tensor) -> Tensor:
     """Return ``(N, H, W)`` bool, True in a rectangle around the centre of each image, with the shape of the image.
+
+    It fills `KEPT_CENTRE` of the image.
 
     Args:
         images: ``(N, C, H, W)``.
-        kept: the share of the image that the rectangle fills, 0..1.
     """
     masks = torch.zeros(len(images), *images.shape[2:], dtype=torch.bool)
-    height, width = (max(1, round(side * kept**0.5)) for side in images.shape[2:])
+    height, width = (max(1, round(side * KEPT_CENTRE**0.5)) for side in images.shape[2:])
     top, left = (images.shape[2] - height) // 2, (images.shape[3] - width) // 2
     masks[:, top : top + height, left : left + width] = True
     return masks

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from functools import cached_property
 
 from gradcam_callback.formatting import name_some, percent
@@ -21,8 +22,23 @@ CLASS_GAP = 0.3
 ENOUGH_IMAGES = 64
 # Nobody has images for more classes at hand.
 MANY_CLASSES = 5
-# The conclusion if no gap was found, and the images are too few to find one.
-TOO_FEW = "UNCLEAR, so few images cannot exclude a shortcut"
+
+
+class Conclusion(Enum):
+    """What the accuracies of one validation say. The last five are of accuracies that show no fall."""
+
+    SUSPECTED = auto()
+    SINGLE_EPOCH = auto()  # it points to the background, and no earlier epoch confirms it
+    MAY_BE_CHANCE = auto()  # a large fall that is not certain
+    REVERSED = auto()
+    CONFUSED = auto()  # by pasting alone
+    TOO_EARLY = auto()
+    ONE_CLASS = auto()
+    IMAGES_LEFT = auto()  # some are not asked yet
+    SWAPS_LEFT = auto()  # too few to find a large fall, but others will be asked
+    TOO_FEW = auto()
+    CLASSES_LEFT = auto()  # some cannot be tested
+    NO_SIGN = auto()
 
 
 @dataclass(frozen=True)
@@ -31,24 +47,24 @@ class Reading:
 
     Attributes:
         swap: the accuracies.
-        words: those of what tells the object from the background.
+        basis: the limits and the words of what tells the object from the background.
         points: True if the accuracies say that the background decides.
         confirmed: True if the previous epoch points the same way.
         n_all: the number of images that take part, of which this validation may have asked some.
         in_part: True if this validation asked a part of the counterfactuals, and another one will ask the others.
-        alone: True if no epoch belongs before this one.
+        standalone: True if no epoch belongs before this one.
         enough: 0..1, the accuracy from which on the network knows the classes.
         name_class: takes a label, and returns the name of the class.
         n_classes: the number of classes that the network knows.
     """
 
     swap: SwapTest
-    words: Basis
+    basis: Basis
     points: bool
     confirmed: bool
     n_all: int
     in_part: bool
-    alone: bool
+    standalone: bool
     enough: float
     name_class: Callable[[int], str]
     n_classes: int
@@ -69,52 +85,79 @@ class Reading:
         return [label for label in range(self.n_classes) if label not in self.swap.tested]
 
     @cached_property
-    def conclusion(self) -> str:
-        """Return the judgement, the first words of the headline."""
-        swap, words = self.swap, self.words
+    def conclusion(self) -> Conclusion:
+        """Return the judgement."""
+        swap = self.swap
         if self.points:
-            return words.suspicion if self.confirmed else "POSSIBLE SHORTCUT, said by a single epoch so far"
+            return Conclusion.SUSPECTED if self.confirmed else Conclusion.SINGLE_EPOCH
         if self._is_large:
-            return "UNCLEAR, so few images may also say so by chance"
+            return Conclusion.MAY_BE_CHANCE
         if self._is_reversed:
-            return f"UNCLEAR, the network is right more often {words.of_other_class}"
+            return Conclusion.REVERSED
         # Near the accuracy of guessing there is nothing to lose, so the absence of a gap means nothing.
         pasted = swap.probe_accuracy if swap.control_accuracy is None else swap.control_accuracy
         if min(swap.probe_accuracy, pasted) < self.enough:
-            if swap.probe_accuracy >= self.enough and (swap.pasting_cost or 0.0) > LARGE_COST:
-                return f"UNCLEAR, since {words.pasting[0].lower()}{words.pasting[1:]} confuses the network"
-            return "TOO EARLY, the network hardly knows the classes yet"
+            is_confused = swap.probe_accuracy >= self.enough and (swap.pasting_cost or 0.0) > LARGE_COST
+            return Conclusion.CONFUSED if is_confused else Conclusion.TOO_EARLY
         if self.falling is not None:
-            return "UNCLEAR, one class falls more than the others"
+            return Conclusion.ONE_CLASS
         if self.n_all > swap.n:
-            # The words of the other bases are long, and a headline has to fit into the overview.
-            return f"{words.no_sign} in {swap.n} of {self.n_all} images" if words.acquits else words.no_sign_yet
+            return Conclusion.IMAGES_LEFT
         if self._is_too_wide:
-            return words.no_sign_yet if self.in_part else TOO_FEW
-        if self.untested and words.acquits:
-            return f"{words.no_sign} in {self.n_classes - len(self.untested)} of {self.n_classes} classes"
-        return words.no_sign
+            return Conclusion.SWAPS_LEFT if self.in_part else Conclusion.TOO_FEW
+        return Conclusion.CLASSES_LEFT if self.untested else Conclusion.NO_SIGN
+
+    @property
+    def _opening(self) -> str:
+        """Return the conclusion in words, the first of the headline."""
+        basis = self.basis
+        match self.conclusion:
+            case Conclusion.SUSPECTED:
+                return basis.suspicion
+            case Conclusion.SINGLE_EPOCH:
+                return "POSSIBLE SHORTCUT, said by a single epoch so far"
+            case Conclusion.MAY_BE_CHANCE:
+                return "UNCLEAR, so few images may also say so by chance"
+            case Conclusion.REVERSED:
+                return f"UNCLEAR, the network is right more often {basis.of_other_class}"
+            case Conclusion.CONFUSED:
+                return f"UNCLEAR, since {basis.pasting[0].lower()}{basis.pasting[1:]} confuses the network"
+            case Conclusion.TOO_EARLY:
+                return "TOO EARLY, the network hardly knows the classes yet"
+            case Conclusion.ONE_CLASS:
+                return "UNCLEAR, one class falls more than the others"
+            case Conclusion.TOO_FEW:
+                return "UNCLEAR, so few images cannot exclude a shortcut"
+            # The words of the other bases are long, and a headline has to fit into the overview.
+            case Conclusion.IMAGES_LEFT if basis.acquits:
+                return f"{basis.no_sign} in {self.swap.n} of {self.n_all} images"
+            case Conclusion.CLASSES_LEFT if basis.acquits:
+                return f"{basis.no_sign} in {self.n_classes - len(self.untested)} of {self.n_classes} classes"
+            case Conclusion.IMAGES_LEFT | Conclusion.SWAPS_LEFT:
+                return basis.no_sign_yet
+            case Conclusion.CLASSES_LEFT | Conclusion.NO_SIGN:
+                return basis.no_sign
 
     @property
     def acquits(self) -> bool:
         """Return True if nothing speaks for a shortcut, and enough was asked to say so."""
-        return self.words.acquits and self.conclusion == self.words.no_sign
+        return self.basis.acquits and self.conclusion is Conclusion.NO_SIGN
 
     @property
     def headline(self) -> str:
         """Return the conclusion and the accuracies."""
-        swap, words, control = self.swap, self.words, ""
+        swap, basis, control = self.swap, self.basis, ""
         if swap.control_accuracy is not None:
-            control = f"{percent(swap.control_accuracy)} {words.of_same_class}, "
-        swapped = f"{percent(swap.swap_accuracy)} {words.of_other_class}"
-        return f"{self.conclusion}: right in {percent(swap.probe_accuracy)} as they are, {control}{swapped}."
+            control = f"{percent(swap.control_accuracy)} {basis.of_same_class}, "
+        swapped = f"{percent(swap.swap_accuracy)} {basis.of_other_class}"
+        return f"{self._opening}: right in {percent(swap.probe_accuracy)} as they are, {control}{swapped}."
 
     def say_how_sure(self) -> list[str]:
         """Say how large the gap is, how certain, and what confirms it."""
-        swap, words, sentences = self.swap, self.words, []
+        swap, basis, sentences = self.swap, self.basis, []
         if swap.gap is None or swap.gap_interval is None:
             sentences.append(
-                f"The accuracy of these {swap.n} images {words.of_other_class} falls by {_points(swap.drop)} "
+                f"The accuracy of these {swap.n} images {basis.of_other_class} falls by {_points(swap.drop)} "
                 f"({_range(swap.drop_interval)}). No class has a second image, so there is no control: a part of the "
                 "fall is the cutting and pasting itself, and only a large one counts."
             )
@@ -126,26 +169,26 @@ class Reading:
                     missing += f"{' or ' if missing else ''}no image without their class"
                 images = f"{swap.n_controlled} of {swap.n} images; for the others there is {missing}."
             sentences.append(
-                f"{words.what_decides} decides {_points(swap.gap)} ({_range(swap.gap_interval)}), measured on {images}"
+                f"{basis.what_decides} decides {_points(swap.gap)} ({_range(swap.gap_interval)}), measured on {images}"
             )
-            limits = words.gap_of(swap.n_controlled)
-            if swap.gap_interval[0] > limits.sure and words.gap.size < swap.gap <= limits.size:
+            limits = basis.gap_of(swap.n_controlled)
+            if swap.gap_interval[0] > limits.sure and basis.gap.size < swap.gap <= limits.size:
                 sentences.append(f"Of so few images, only a gap of more than {_points(limits.size)} counts.")
-        if self.points and self.confirmed:
-            before = "" if self.alone else "The epoch before points the same way: "
+        if self.conclusion is Conclusion.SUSPECTED:
+            before = "" if self.standalone else "The epoch before points the same way: "
             sentences.append(f"{before}{'a' if before else 'A'} shortcut is suspected.")
-        elif self.points:
+        elif self.conclusion is Conclusion.SINGLE_EPOCH:
             sentences.append("A single epoch is no suspicion yet. Another epoch, or trainer.validate, tells.")
         return sentences
 
     def say_which_classes(self) -> list[str]:
         """Name the class that falls most, and the classes that are not tested."""
-        sentences, words = [], self.words
+        sentences, basis = [], self.basis
         if self.falling is not None:
             sentences.append(
                 f"The class {self.name_class(self.falling.label)!r} falls most: right in "
-                f"{percent(self.falling.control_accuracy)} {words.of_same_class}, "
-                f"{percent(self.falling.swap_accuracy)} {words.of_other_class}."
+                f"{percent(self.falling.control_accuracy)} {basis.of_same_class}, "
+                f"{percent(self.falling.swap_accuracy)} {basis.of_other_class}."
             )
         if self.untested:
             names = name_some([repr(self.name_class(label)) for label in self.untested])
@@ -154,17 +197,17 @@ class Reading:
 
     def say_what_to_do(self) -> list[str]:
         """Say what a reader may do next."""
-        swap, words, sentences = self.swap, self.words, []
+        swap, basis, sentences = self.swap, self.basis, []
         if swap.pasting_cost is not None and swap.pasting_cost > LARGE_COST:
-            sentences.append(f"{words.pasting} costs {_points(swap.pasting_cost)}: {words.look_first}.")
-        elif self.points and self.confirmed:
+            sentences.append(f"{basis.pasting} costs {_points(swap.pasting_cost)}: {basis.look_first}.")
+        elif self.conclusion is Conclusion.SUSPECTED:
             sentences.append("Look at the counterfactuals, then train with images of each class on other backgrounds.")
-        if self._is_large and not self.points and swap.n < self.n_all:
+        if self.conclusion is Conclusion.MAY_BE_CHANCE and swap.n < self.n_all:
             sentences.append(f"The next validation asks {self.n_all} images, and so does the end of the training.")
-        elif (self._is_large and not self.points) or self.conclusion == TOO_FEW:
+        elif self.conclusion in (Conclusion.MAY_BE_CHANCE, Conclusion.TOO_FEW):
             wanted = max(ENOUGH_IMAGES, 2 * swap.n)
-            sentences.append(words.more_images.format(math.ceil(wanted / swap.classes)))
-        elif self._is_reversed:
+            sentences.append(basis.more_images.format(math.ceil(wanted / swap.classes)))
+        elif self.conclusion is Conclusion.REVERSED:
             sentences.append(
                 "Images that contradict a shortcut give such a result: choose probe images as they come, or look at "
                 "the counterfactuals."
@@ -175,31 +218,31 @@ class Reading:
         elif swap.n < self.n_all and not self.points:
             sentences.append(f"The last validation asks all {self.n_all} images, and so does trainer.validate.")
         if len(self.untested) > MANY_CLASSES:
-            sentences.append(f"To test more classes, give each of them {words.two_images} or more.")
+            sentences.append(f"To test more classes, give each of them {basis.two_images} or more.")
         elif swap.n_without_same or self.untested:
-            sentences.append(f"Give each class {words.two_images} or more.")
+            sentences.append(f"Give each class {basis.two_images} or more.")
         if swap.n_without_other:
             sentences.append("Add images without the classes that all images hold.")
-        return [*sentences, words.doubt if self.points else "", words.caution]
+        return [*sentences, basis.doubt if self.points else "", basis.caution]
 
     @property
     def _is_large(self) -> bool:
         """Return True if the fall of the accuracy is large, whether or not it may be chance."""
-        swap, words = self.swap, self.words
-        return swap.drop > words.drop.size if swap.gap is None else swap.gap > words.gap.size
+        swap, basis = self.swap, self.basis
+        return swap.drop > basis.drop.size if swap.gap is None else swap.gap > basis.gap.size
 
     @property
     def _is_too_wide(self) -> bool:
         """Return True if so few images cannot tell a large fall from none."""
         if self.swap.gap_interval is None:
-            return self.swap.drop_interval[1] >= self.words.drop.size
+            return self.swap.drop_interval[1] >= self.basis.drop.size
         return self.swap.gap_interval[1] >= TOO_WIDE
 
     @property
     def _is_reversed(self) -> bool:
         """Return True if the accuracy is clearly larger on backgrounds of other classes."""
         gap, interval = self.swap.gap, self.swap.gap_interval
-        return gap is not None and interval is not None and gap < -self.words.gap.size and interval[1] < 0
+        return gap is not None and interval is not None and gap < -self.basis.gap.size and interval[1] < 0
 
 
 def join(sentences: Sequence[str]) -> str:

@@ -133,9 +133,10 @@ def judge(
     foci: Sequence[Focus],
     confirmed: bool,
     basis: str = MASKS,
+    *,
     n_all: int | None = None,
     in_part: bool = False,
-    alone: bool = False,
+    standalone: bool = False,
     guessing: float | None = None,
     false_yes: float = math.nan,
     name_class: Callable[[int], str] = str,
@@ -150,7 +151,7 @@ def judge(
         basis: what tells the object from the background: a key of `gradcam_callback.measures.basis.BASES`.
         n_all: the number of images that take part, of which this validation may have asked some; None if it asked all.
         in_part: True if this validation asked a part of the counterfactuals, and another one will ask the others.
-        alone: True if no epoch belongs before this one, so that nothing confirms it.
+        standalone: True if no epoch belongs before this one, so that nothing confirms it.
         guessing: 0..1, how often predictions like these would be right by chance. None takes 1 / the number of classes.
         false_yes: 0..1, if an image may have several labels: how often the network says yes to a class that the image
             does not hold. NaN otherwise.
@@ -169,7 +170,16 @@ def judge(
         enough = false_yes + ABOVE_GUESSING
         said_yes = f"The network says yes to {percent(false_yes)} of the classes that an image does not hold."
     reading = Reading(
-        swap, BASES[basis], points, confirmed, n_all or swap.n, in_part, alone, enough, name_class, n_classes
+        swap,
+        BASES[basis],
+        points=points,
+        confirmed=confirmed,
+        n_all=n_all or swap.n,
+        in_part=in_part,
+        standalone=standalone,
+        enough=enough,
+        name_class=name_class,
+        n_classes=n_classes,
     )
     named = _lost_most(foci) if suspected else None
     found = [*_say_where(foci, named), *reading.say_how_sure(), said_yes, *reading.say_which_classes()]

@@ -189,7 +189,7 @@ def watch_checkpoints(
 def format_table(results: Sequence[CheckpointResult]) -> str:
     """Format a line per checkpoint: its accuracies, and with masks its lift.
 
-    The backgrounds or frames are those of other images of the own class, the control, and those of other classes.
+    Own backgrounds or frames come from other images of the object's class, and other ones from images of other classes.
     """
     layer, names = results[0].layer, Tags()
     columns: list[tuple[str, str, Callable[[float], str]]] = [

@@ -5,7 +5,7 @@ functions look up the transform and class names of a dataset, and read single im
 """
 
 from gradcam_callback.probes.automatic import SPARE, choose_masked
-from gradcam_callback.probes.batches import BatchTransform, contains, describe, find_parts, replace
+from gradcam_callback.probes.batches import BatchTransform, find_parts, replace_part
 from gradcam_callback.probes.beside import (
     MASK_SUFFIX,
     PHOTOGRAPH_SUFFIXES,
@@ -24,7 +24,7 @@ from gradcam_callback.probes.lookup import ClassNames, find_class_names, find_lo
 from gradcam_callback.probes.masks import cut_out, from_boxes, from_image
 from gradcam_callback.probes.names import make_unique
 from gradcam_callback.probes.probe_set import ProbeSet, make_probe_set
-from gradcam_callback.probes.quotas import CountClasses, Quota, choose_per_class
+from gradcam_callback.probes.quotas import Quota, choose_per_class
 from gradcam_callback.probes.streams import Collector, NoImagesError, choose_from_batches
 from gradcam_callback.probes.transforms import Transform
 from gradcam_callback.probes.yolo import NAME_FILES
@@ -33,7 +33,6 @@ __all__ = [
     "BatchTransform",
     "ClassNames",
     "Collector",
-    "CountClasses",
     "Feed",
     "Item",
     "MASK_SUFFIX",
@@ -50,9 +49,7 @@ __all__ = [
     "choose_items",
     "choose_masked",
     "choose_per_class",
-    "contains",
     "cut_out",
-    "describe",
     "fill_row",
     "find_class_names",
     "find_loader",
@@ -67,7 +64,7 @@ __all__ = [
     "pair_files",
     "read_folder",
     "read_marked",
-    "replace",
+    "replace_part",
     "set_apart",
     "to_classes",
 ]

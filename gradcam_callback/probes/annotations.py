@@ -43,7 +43,7 @@ class Annotation(NamedTuple):
         outlined: ``(H, W)`` bool, True on the objects whose outline is known.
         boxes: those of which only the box is known.
         holes: ``(H, W)`` bool, True on what is cut out of all objects; None without any.
-        others: the names of the objects if they have names, but none has that of the class, so that all count.
+        others: the names of the objects if none of them is that of the class. All objects count then.
     """
 
     outlined: Tensor

@@ -158,13 +158,13 @@ class Replaced(NamedTuple):
     proposal: Proposal
 
 
-class Make(Protocol):
+class MakeProbeSet(Protocol):
     """A function that makes a probe set of items, with or without automatic masks."""
 
     def __call__(self, items: Sequence[Item], *, automatic: bool) -> ProbeSet: ...
 
 
-def choose_masked(items: Sequence[Item], quota: Quota, make: Make, shows_progress: bool = True) -> ProbeSet:
+def choose_masked(items: Sequence[Item], quota: Quota, make: MakeProbeSet, shows_progress: bool = True) -> ProbeSet:
     """Make a probe set of some of the items per class, with a good automatic mask if there are enough of them.
 
     An item whose mask looks doubtful gives way to another one of its class. Only items that would be chosen are tried,

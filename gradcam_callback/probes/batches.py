@@ -64,14 +64,14 @@ def find_parts(batch: Any, what: str, *, batched: bool = True, needs_labels: boo
     lead = int(batched)
     found = _find_images(batch, lead)
     if found is None or is_channels_last(found[0]):
-        raise ValueError(_complain("one tensor of images", batch, what, lead))
+        raise ValueError(_complain("one tensor of images", batch, what, lead, lacks_label=False))
     images, after = found
     labels, masks = _find_labels(batch, images, after, lead)
     if labels is None and hasattr(batch, "_fields"):
         # The names of the fields say nothing, so their order counts, as in other tuples.
         return find_parts(tuple(batch), what, batched=batched, needs_labels=needs_labels)
     if labels is None and needs_labels:
-        raise ValueError(_complain("one value that is certainly the label", batch, what, lead))
+        raise ValueError(_complain("one value that is certainly the label", batch, what, lead, lacks_label=True))
     return Parts(images, labels, masks)
 
 
@@ -237,7 +237,7 @@ def _is_batched(value: Any, n: int) -> bool:
     return isinstance(value, ImagePlace) or (isinstance(value, Tensor) and value.ndim > 0 and len(value) == n)
 
 
-def replace(batch: Any, old: Any, new: Any) -> Any:
+def replace_part(batch: Any, old: Any, new: Any) -> Any:
     """Return a batch in which one object, known by its identity, is replaced."""
     return transform_leaves(batch, lambda leaf: new if leaf is old else leaf)
 
@@ -357,16 +357,16 @@ def _enclose(left: str, parts: Sequence[str], total: int, right: str) -> str:
     return left + ", ".join([*parts, *more]) + right
 
 
-def _complain(lacking: str, batch: Any, what: str, lead: int) -> str:
+def _complain(lacking: str, batch: Any, what: str, lead: int, *, lacks_label: bool) -> str:
     shape, hint, leaves = "(N, C, H, W)" if lead else "(C, H, W)", "", _leaves(batch)
     tensors = [value for value in leaves if isinstance(value, Tensor)]
     if any(isinstance(value, Image.Image) for value in leaves):
-        hint = " A picture becomes a tensor by a transform such as torchvision's ToTensor()."
+        hint = " A PIL.Image becomes a tensor by a transform such as torchvision's ToTensor()."
     elif any(value.dtype == torch.uint8 and value.ndim == 3 + lead for value in tensors):
         hint = " Images of uint8 become floating point by a transform such as torchvision's ToDtype."
     elif any(is_image(value, lead) and is_channels_last(value) for value in tensors):
         hint = " Images (H, W, C) become (C, H, W) by image.permute(2, 0, 1) in the dataset, no longer in forward."
-    elif "label" in lacking and any(isinstance(value, str) for value in leaves):
+    elif lacks_label and any(isinstance(value, str) for value in leaves):
         hint = " A class given as text has to become its index."
     return (
         f"Expected {what} to hold images {shape} of floating point and their labels, but cannot find {lacking} in "

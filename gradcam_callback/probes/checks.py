@@ -28,7 +28,7 @@ def check_count(argument: str, count: Any) -> None:
             f"Expected `{argument}` to be a whole number, but got {type(count).__name__} {count!r}. Give 1 or more."
         )
     if count < 1:
-        raise ValueError(f"Expected `{argument}` to be 1 or more, but got {count}.")
+        raise ValueError(f"Expected `{argument}` to be 1 or more, but got {count}. Give a larger number.")
 
 
 def check_seed(seed: Any) -> int:
@@ -53,7 +53,7 @@ def check_images(images: Any) -> Tensor:
             "one pixel or more."
         )
     if not len(images):
-        raise ValueError("Expected `images` to hold at least one image, but the probe set is empty.")
+        raise ValueError("Expected `images` to hold at least one image, but the probe set is empty. Give one or more.")
     if not images.is_floating_point():
         raise ValueError(
             f"Expected `images` to be floating point, but got {images.dtype}. Apply the validation transform first."
@@ -139,11 +139,14 @@ def repeat_per_class(
         values = f"values {given.min()} to {given.max()}" if given.numel() else "no values"
         raise ValueError(
             f"Expected `labels` to be one class per image, ({n},), or ({n}, K) of 0 and 1 with at least one 1, but got "
-            f"shape {tuple(given.shape)} with {values}."
+            f"shape {tuple(given.shape)} with {values}. Give each image its class, or leave out images without one."
         )
     for argument, per_image in (("masks", masks), ("names", names)):
         if per_image is not None and len(per_image) != n:
-            raise ValueError(f"Expected `{argument}` to have one entry per image ({n}), but got {len(per_image)}.")
+            raise ValueError(
+                f"Expected `{argument}` to have one entry per image ({n}), but got {len(per_image)}. Give them in the "
+                "order of the images."
+            )
     rows, classes = given.nonzero(as_tuple=True)
     pairs = list(zip(rows.tolist(), classes.tolist(), strict=True))
     if masks is not None:
@@ -162,9 +165,15 @@ def check_labels(labels: Any, n: int, class_names: Sequence[str] | None) -> Tens
     """Return a copy of the labels ``(n,)``, int64 and on the CPU."""
     given = torch.as_tensor(labels).detach().cpu()
     if given.is_floating_point() or given.is_complex() or given.dtype == torch.bool:
-        raise ValueError(f"Expected `labels` to be integers, one class per image, but got {given.dtype}.")
+        raise ValueError(
+            f"Expected `labels` to be integers, one class per image, but got {given.dtype}. Give each class as its "
+            "index."
+        )
     if given.shape != (n,):
-        raise ValueError(f"Expected `labels` to have one entry per image, ({n},), but got shape {tuple(given.shape)}.")
+        raise ValueError(
+            f"Expected `labels` to have one entry per image, ({n},), but got shape {tuple(given.shape)}. Give them in "
+            "the order of the images."
+        )
     if int(given.min()) < 0:
         raise ValueError(
             f"Expected `labels` to be class indices from 0, but got {int(given.min())}. Leave out images "
@@ -173,7 +182,7 @@ def check_labels(labels: Any, n: int, class_names: Sequence[str] | None) -> Tens
     if class_names is not None and int(given.max()) >= len(class_names):
         raise ValueError(
             f"Expected `class_names` to name every class, but got {len(class_names)} names for labels up to "
-            f"{int(given.max())}."
+            f"{int(given.max())}. Name all classes in the order of their labels, also those without an image."
         )
     return given.long().clone()
 
@@ -221,8 +230,8 @@ def check_mask(mask: Any, size: tuple[int, ...], argument: str) -> Tensor:
         given = torch.as_tensor(mask if isinstance(mask, Tensor) else np.asarray(mask)).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
-            f"Expected {argument} to be a mask, a picture, boxes or None, but got {type(mask).__name__} {mask!r:.60}. "
-            "Give a tensor or an array (H, W), True on the object."
+            f"Expected {argument} to be a mask, a PIL.Image, boxes or None, but got {type(mask).__name__} "
+            f"{mask!r:.60}. Give a tensor or an array (H, W), True on the object."
         ) from error
     given = without_channel(given, size)
     if tuple(given.shape) != size:
@@ -256,20 +265,31 @@ def check_names(names: Sequence[str] | None, class_per_image: Sequence[str]) -> 
         return number_by_class(class_per_image)
     n = len(class_per_image)
     if len(names) != n:
-        raise ValueError(f"Expected `names` to have one entry per image ({n}), but got {len(names)}.")
+        raise ValueError(
+            f"Expected `names` to have one entry per image ({n}), but got {len(names)}. Leave `names` out to number "
+            "the images."
+        )
     if "" in names:
-        raise ValueError("Expected each of `names` to have a character or more, but one is empty.")
+        raise ValueError(
+            "Expected each of `names` to have a character or more, but one is empty. Leave `names` out to number the "
+            "images."
+        )
     repeated = sorted({repr(name) for name in names if names.count(name) > 1})
     if repeated:
         # Names become tags and files, so one of the images would overwrite the other.
-        raise ValueError(f"Expected `names` to be unique, but got [{name_some(repeated)}] more than once.")
+        raise ValueError(
+            f"Expected `names` to be unique, but got [{name_some(repeated)}] more than once. Number equal names, or "
+            "leave `names` out."
+        )
     return list(names)
 
 
 def check_normalisation(mean: Any, std: Any, channels: int) -> tuple[Tensor | None, Tensor | None]:
     """Return mean and std as tensors ``(C,)``, or None for both."""
     if (mean is None) != (std is None):
-        raise ValueError("Expected both `mean` and `std`, or neither, but got only one of them.")
+        raise ValueError(
+            "Expected both `mean` and `std`, or neither, but got only one of them. Give both as the transform has them."
+        )
     if mean is None:
         return None, None
     pair = []
@@ -280,10 +300,11 @@ def check_normalisation(mean: Any, std: Any, channels: int) -> tuple[Tensor | No
             given = torch.empty(0)
         if len(given) not in (1, channels) or not bool(given.isfinite().all()):
             raise ValueError(
-                f"Expected `{argument}` to hold one finite number per channel ({channels}), but got {values!r}."
+                f"Expected `{argument}` to hold one finite number per channel ({channels}), but got {values!r}. Give "
+                "it as the transform has it."
             )
         # A single number stands for all channels, as in torchvision's Normalize.
         pair.append(given.expand(channels).clone())
     if bool((pair[1] == 0).any()):
-        raise ValueError(f"Expected `std` to hold no 0, but got {std!r}.")
+        raise ValueError(f"Expected `std` to hold no 0, but got {std!r}. Give it as the transform has it.")
     return pair[0], pair[1]

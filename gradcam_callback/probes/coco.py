@@ -55,7 +55,10 @@ def read_coco(
     classes = names if categories is None else [compose(name) for name in categories]
     unknown = sorted(set(classes) - set(names))
     if unknown:
-        raise ValueError(f"Expected `categories` to be among {names}, as in {str(annotations)!r}, but got {unknown}.")
+        raise ValueError(
+            f"Expected `categories` to be among {names}, as in {str(annotations)!r}, but got {unknown}. Correct the "
+            "names."
+        )
     objects = {}
     # Sorted, so that the order in the file does not change the choice.
     for image_id in _sort(coco.images):
@@ -63,7 +66,10 @@ def read_coco(
         if found is not None:
             objects[image_id] = found
     if not objects:
-        raise ValueError(f"Expected objects of {classes} in {str(annotations)!r}, but there are none.")
+        raise ValueError(
+            f"Expected objects of {classes} in {str(annotations)!r}, but there are none. Choose other categories, or "
+            "another file of annotations."
+        )
     order = random.Random(seed).sample(list(objects), len(objects))
     pairs = [(image_id, classes.index(objects[image_id][0])) for image_id in order]
     items = []

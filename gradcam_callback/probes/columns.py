@@ -26,7 +26,7 @@ from gradcam_callback.probes.batches import (
     to_numeric,
 )
 from gradcam_callback.probes.masks import from_boxes
-from gradcam_callback.probes.transforms import Open, Transform, mask_to_image, transform_mask
+from gradcam_callback.probes.transforms import OpenPhotograph, Transform, mask_to_image, transform_mask
 
 # More names of masks. They are asked for only if the item has no mask under a usual name.
 _MASK_COLUMNS = ("segmentation", "label_mask")
@@ -167,7 +167,7 @@ def find_boxes(item: Any, class_name: str) -> Boxes | None:
 
 
 def fit_boxes(
-    boxes: Boxes, image: Tensor, transform: Transform | None, seed: int, open_photograph: Open | None = None
+    boxes: Boxes, image: Tensor, transform: Transform | None, seed: int, open_photograph: OpenPhotograph | None = None
 ) -> Tensor | None:
     """Bring boxes into the pixels of the transformed image.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import warnings
 from collections.abc import Sequence, Sized
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from gradcam_callback.probes.batches import file_name
 from gradcam_callback.probes.checks import check_count, check_seed
 from gradcam_callback.probes.columns import find_second_label
 from gradcam_callback.probes.feed import Feed, Sample
-from gradcam_callback.probes.item_masks import Found, find_mask, propose_mask, warn_of_unread
+from gradcam_callback.probes.item_masks import FoundMask, find_mask, propose_mask, warn_of_unread
 from gradcam_callback.probes.items import Item, without_empty_masks
 from gradcam_callback.probes.labels import all_classes, stored_labels, to_classes, warn_of_negative
 from gradcam_callback.probes.lookup import find_class_names, unwrap
@@ -76,39 +77,77 @@ def choose_items(
         )
     if not len(dataset):
         raise ValueError("Expected `dataset` to hold at least one item (image, label), but it is empty.")
-    spare = SPARE if automatic else 1
+    chooser = _Chooser(dataset, feed, quota, seed, automatic)
     with preserved_random_state(), preserved_generators([*unwrap(dataset), feed.collate]):
         # Datasets are often sorted, and neighbours are often alike.
         order = random.Random(seed).sample(range(len(dataset)), len(dataset))
         if not feed.needs_labels:
-            some = sorted(order[: spare * (quota.max_images or quota.per_class or 1)])
-            loaded = _load(dataset, feed, [(index, 0) for index in some], seed)
-            return Choice(_make_items(dataset, feed, loaded, automatic), None)
+            return chooser.choose_unlabelled(order)
         stored = stored_labels(dataset)
-
-        def are_stored(items: Sequence[Item], loaded: Sequence[_Loaded]) -> bool:
-            pairs = zip(items, loaded, strict=True)
-            return stored is None or all(item.label == int(stored[one.origin.index]) for item, one in pairs)
-
         if stored is not None and not _transforms_labels(dataset):
-            pairs = [(index, int(stored[index])) for index in order]
-            warn_of_negative([label for _, label in pairs])
-            chosen = choose_per_class(pairs, quota, spare)
-            loaded = _load(dataset, feed, chosen, seed)
-            items = [item._replace(present=None) for item in _make_items(dataset, feed, loaded, automatic)]
-            if are_stored(items, loaded):
-                return Choice(items, _names_of(dataset, items, loaded))
-        count = ClassCount(quota, spare)
-        pairs, one_hot = _scan(dataset, feed, order[:max_scanned], seed, count, count_classes)
-        chosen = choose_per_class(pairs, quota, spare)
-        loaded = _load(dataset, feed, chosen, seed)
-        items = _make_items(dataset, feed, loaded, automatic)
+            choice = chooser.choose_by_stored_labels(order, stored)
+            if choice is not None:
+                return choice
+        return chooser.choose_by_own_labels(order[:max_scanned], stored, count_classes)
+
+
+@dataclass(frozen=True)
+class _Chooser:
+    """The items of a dataset, and how many of them are wanted.
+
+    Attributes:
+        dataset: this and the others as in `choose_items`.
+    """
+
+    dataset: Any
+    feed: Feed
+    quota: Quota
+    seed: int
+    automatic: bool
+
+    @property
+    def _spare(self) -> int:
+        return SPARE if self.automatic else 1
+
+    def choose_unlabelled(self, order: Sequence[int]) -> Choice:
+        """Choose the first items in this order."""
+        n = self._spare * (self.quota.max_images or self.quota.per_class or 1)
+        items, _ = self._read([(index, 0) for index in sorted(order[:n])])
+        return Choice(items, None)
+
+    def choose_by_stored_labels(self, order: Sequence[int], stored: Any) -> Choice | None:
+        """Choose items of each class by the labels that the dataset stores; None if the items have others."""
+        pairs = [(index, int(stored[index])) for index in order]
+        warn_of_negative([label for _, label in pairs])
+        items, loaded = self._read(choose_per_class(pairs, self.quota, self._spare))
+        items = [item._replace(present=None) for item in items]
+        if not _are_stored(stored, items, loaded):
+            return None
+        return Choice(items, _names_of(self.dataset, items, loaded))
+
+    def choose_by_own_labels(
+        self, order: Sequence[int], stored: Any | None, count_classes: CountClasses | None
+    ) -> Choice:
+        """Choose items of each class by the labels of the items, read in this order."""
+        count = ClassCount(self.quota, self._spare)
+        pairs, one_hot = _scan(self.dataset, self.feed, order, self.seed, count, count_classes)
+        items, loaded = self._read(choose_per_class(pairs, self.quota, self._spare))
         if one_hot:
             items = [item._replace(present=None) for item in items]
-        fits = are_stored(items, loaded)
-        is_certain = feed.batch_transform is not None or (fits and stored is not None)
-        names = _names_of(dataset, items, loaded) if fits else None
+        fits = stored is None or _are_stored(stored, items, loaded)
+        names = _names_of(self.dataset, items, loaded) if fits else None
+        is_certain = self.feed.batch_transform is not None or (fits and stored is not None)
         return Choice(items, names, None if is_certain else find_second_label([one.item for one in loaded]))
+
+    def _read(self, chosen: Sequence[tuple[int, int]]) -> tuple[list[Item], list[_Loaded]]:
+        """Load the chosen pairs of index and label, and make items of them."""
+        loaded = _load(self.dataset, self.feed, chosen, self.seed)
+        return _make_items(self.dataset, self.feed, loaded, self.automatic), loaded
+
+
+def _are_stored(stored: Any, items: Sequence[Item], loaded: Sequence[_Loaded]) -> bool:
+    """Return True if the items have the labels that their dataset stores."""
+    return all(item.label == int(stored[one.origin.index]) for item, one in zip(items, loaded, strict=True))
 
 
 def _names_of(dataset: Any, items: Sequence[Item], loaded: Sequence[_Loaded]) -> list[str] | None:
@@ -219,7 +258,7 @@ def _make_items(dataset: Any, feed: Feed, loaded: Sequence[_Loaded], automatic: 
     if len({sample.image.shape for sample in samples}) > 1:
         # A collate function may pad images to the largest of their batch.
         samples = _collate(feed, loaded, len(loaded))
-    items, masks = list[Item](), list[Found]()
+    items, masks = list[Item](), list[FoundMask]()
     named_by_index = keeps_files_by_index(dataset, [one.origin for one in loaded], [one.item for one in loaded])
     for one, sample in zip(loaded, samples, strict=True):
         item, found = _to_item(one, sample)
@@ -256,7 +295,7 @@ def _looks_inverted(item: Item) -> bool:
     return looks_inverted(mask.reshape(size) != 0)
 
 
-def _to_item(loaded: _Loaded, sample: Sample) -> tuple[Item, Found]:
+def _to_item(loaded: _Loaded, sample: Sample) -> tuple[Item, FoundMask]:
     (origin, label, item), feed, index = loaded, loaded.origin.feed, loaded.origin.index
     if feed.needs_labels:
         own = to_classes(sample.label, f"the label of item {index}", feed.name)
@@ -267,5 +306,5 @@ def _to_item(loaded: _Loaded, sample: Sample) -> tuple[Item, Found]:
         found = find_mask(origin, label, item, sample, present)
     except MaskTransformError as error:
         warnings.warn(f"GradCAM: masks of {feed.name} are left out. {error}", GradCAMWarning, stacklevel=2)
-        found = Found(None)
+        found = FoundMask(None)
     return Item(sample.image, label, found.mask, f"item {index}", present, file_name(item), sample.row), found

@@ -19,7 +19,7 @@ from gradcam_callback.probes.batches import (
     contains,
     describe,
     find_parts,
-    replace,
+    replace_part,
     row_of,
     take_parts,
     transform_leaves,
@@ -149,7 +149,7 @@ class Feed:
                 "collate_fn or the batch hooks, or pass probe=ProbeSet(...)."
             )
         # A batch_transform may make images that are no part of the batch. Then nothing can go with them.
-        whole = replace(batch, parts.images, IMAGE) if contains(batch, parts.images) else None
+        whole = replace_part(batch, parts.images, IMAGE) if contains(batch, parts.images) else None
         return [
             Sample(
                 _to_cpu(parts.images[i]),

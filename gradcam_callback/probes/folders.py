@@ -80,15 +80,11 @@ def read_folder(
     others, painted = dict[Path, tuple[str, ...]](), list[str]()
     with preserved_random_state():
         for photograph in photographs:
-            marked, picture = read_marked(photograph), read_picture(photograph.path, loader)
-            image = read_transformed(photograph.path, transform or to_tensor, picture)
+            marked, label = read_marked(photograph), of_folder[photograph.path.parent]
+            assert label is not None
+            items.append(_read_one(photograph, marked, label, transform or to_tensor, loader, automatic))
             if mark_of(photograph.path) is not None and _looks_painted(photograph.path):
                 painted.append(str(photograph.path))
-            label = of_folder[photograph.path.parent]
-            assert label is not None
-            item = Item(image, label, None, str(photograph.path), name=photograph.path.stem)
-            if automatic and (marked is None or marked.is_boxed):
-                item = item._replace(propose=partial(_propose, photograph, marked, transform or to_tensor, loader))
             if marked is not None:
                 other = sources.setdefault(marked.source, photograph.path)
                 if other != photograph.path:
@@ -96,18 +92,34 @@ def read_folder(
                         f"Expected a mask of its own for each image, but {str(other)!r} and {photograph.path.name!r} "
                         f"share {marked.source.name!r}. Rename one of them, and give it a mask of its own."
                     )
-                drawn = lay_on(mask_to_image(marked.mask), photograph.path, picture)
-                as_rgb = partial(picture.convert, "RGB")
-                mask = transform_mask_of_file(drawn, transform or to_tensor, as_rgb, marked.source)
-                item = item._replace(mask=mask, boxed=marked.is_boxed)
                 inverted += [str(marked.source)] if not marked.is_boxed and looks_inverted(marked.mask) else []
                 if marked.annotation is not None and marked.annotation.others:
                     others[marked.source] = marked.annotation.others
-            items.append(item)
     warn_of_inverted(inverted)
     _warn_of_others(others)
     _warn_of_painted(painted)
     return items, classes
+
+
+def _read_one(
+    photograph: Photograph,
+    marked: Marked | None,
+    label: int,
+    transform: Transform,
+    loader: Loader | None,
+    automatic: bool,
+) -> Item:
+    """Read a photograph, and bring its mask where the transform brings the photograph."""
+    picture = read_picture(photograph.path, loader)
+    image = read_transformed(photograph.path, transform, picture)
+    item = Item(image, label, None, str(photograph.path), name=photograph.path.stem)
+    if automatic and (marked is None or marked.is_boxed):
+        item = item._replace(propose=partial(_propose, photograph, marked, transform, loader))
+    if marked is None:
+        return item
+    drawn = lay_on(mask_to_image(marked.mask), photograph.path, picture)
+    mask = transform_mask_of_file(drawn, transform, partial(picture.convert, "RGB"), marked.source)
+    return item._replace(mask=mask, boxed=marked.is_boxed)
 
 
 def _propose(

@@ -14,7 +14,7 @@ from torchvision import tv_tensors
 
 from gradcam_callback.exceptions import GradCAMWarning, UserCodeError
 from gradcam_callback.probes.automatic import propose_of_file
-from gradcam_callback.probes.batches import describe, find_parts, replace, to_numeric
+from gradcam_callback.probes.batches import describe, find_parts, replace_part, to_numeric
 from gradcam_callback.probes.checks import check_mask
 from gradcam_callback.probes.columns import (
     Boxes,
@@ -37,7 +37,7 @@ from gradcam_callback.saliency import Proposal, SaliencyNetwork
 _LEAST_SIZE = 4
 
 
-class Found(NamedTuple):
+class FoundMask(NamedTuple):
     """The mask of an item.
 
     Attributes:
@@ -49,7 +49,7 @@ class Found(NamedTuple):
     unread: str | None = None
 
 
-def find_mask(origin: Origin, label: int, item: Any, sample: Sample, present: Tensor | None) -> Found:
+def find_mask(origin: Origin, label: int, item: Any, sample: Sample, present: Tensor | None) -> FoundMask:
     """Find the mask of an item.
 
     Raises:
@@ -58,7 +58,7 @@ def find_mask(origin: Origin, label: int, item: Any, sample: Sample, present: Te
             without it, so it is left unread.
     """
     if sample.mask is not None or origin.feed.batch_transform is not None:
-        return Found(_read_mask(origin, sample.mask, sample.image, label, present))
+        return FoundMask(_read_mask(origin, sample.mask, sample.image, label, present))
     # Masks of many sizes, or pictures, are left out by most collate functions.
     origin, mask = _find_in_item(origin, item, sample.image)
     place, form = ("item['objects']", "boxes") if mask is None else (name_place(item, mask), describe(mask))
@@ -73,8 +73,8 @@ def find_mask(origin: Origin, label: int, item: Any, sample: Sample, present: Te
     except ValueError:
         if origin.feed.collate is None:
             raise
-        return Found(None, f"{place}, {form}")
-    return _find_untransformed(origin, item, sample.image) if read is None else Found(read)
+        return FoundMask(None, f"{place}, {form}")
+    return _find_untransformed(origin, item, sample.image) if read is None else FoundMask(read)
 
 
 def _find_in_item(origin: Origin, item: Any, image: Tensor) -> tuple[Origin, Any]:
@@ -84,7 +84,7 @@ def _find_in_item(origin: Origin, item: Any, image: Tensor) -> tuple[Origin, Any
         origin = PictureOrigin(**vars(origin), item=item, picture=picture, image=image)
         # A tensor of its size stands for the picture.
         image = torch.zeros(3, picture.height, picture.width)
-        item = replace(item, picture, image)
+        item = replace_part(item, picture, image)
     try:
         mask = find_parts(item, "", batched=False, needs_labels=False).masks
     except ValueError:
@@ -100,7 +100,7 @@ def propose_mask(origin: Origin, item: Any, network: SaliencyNetwork) -> Proposa
     return propose_of_file(network, photograph.convert("RGB"), transform, origin.seed)
 
 
-def warn_of_unread(found: Sequence[Found], size: Sequence[int], transformed: bool) -> None:
+def warn_of_unread(found: Sequence[FoundMask], size: Sequence[int], transformed: bool) -> None:
     """Warn of values that look like masks, but are none for certain.
 
     Args:
@@ -113,14 +113,14 @@ def warn_of_unread(found: Sequence[Found], size: Sequence[int], transformed: boo
         through = ", or give it as bool or as a PIL.Image, to go through `dataset.transform`" if transformed else ""
         warnings.warn(
             f"GradCAM: {unread[0]}, is left out as a mask, in {len(unread)} of {len(found)} items. Expected "
-            f"bool, a black and white picture, or 0 and 1, of the image's size {tuple(size)}. Transform it like the "
+            f"bool, a black and white PIL.Image, or 0 and 1, of the image's size {tuple(size)}. Transform it like the "
             f"image{through}. If it is no mask, give it another name, or leave it out.",
             GradCAMWarning,
             stacklevel=2,
         )
 
 
-def _find_untransformed(origin: Origin, item: Any, image: Tensor) -> Found:
+def _find_untransformed(origin: Origin, item: Any, image: Tensor) -> FoundMask:
     """Find a mask that has not gone through the transform, and whose type does not tell that it is one.
 
     It holds two values, and has the size of the photograph. If this is not known, the mask is called one, or is black
@@ -140,14 +140,14 @@ def _find_untransformed(origin: Origin, item: Any, image: Tensor) -> Found:
         is_certain = has_size if photograph is not None else is_named or (is_black_and_white and bool(given.any()))
         if has_two_values and is_certain and tuple(given.shape) != size and origin.transform is not None:
             try:
-                return Found(_follow(origin, given))
+                return FoundMask(_follow(origin, given))
             except UserCodeError:
                 pass  # the user's transform may need more than an image
         # A small table of 0 and 1 is no picture.
         is_picture = has_two_values and bool(given.any()) and min(given.shape) * _LEAST_SIZE >= min(size)
         if is_named or has_size or is_picture or tuple(given.shape[-2:]) == size:
             unread = unread or name
-    return Found(None, unread)
+    return FoundMask(None, unread)
 
 
 def _has_two_values(values: Tensor, white: int) -> bool:

@@ -48,7 +48,7 @@ def narrow(dataset: Any, index: int) -> tuple[Any, int]:
     return dataset, index
 
 
-def undoing(
+def find_fitting_normalisations(
     images: Tensor, sources: Sequence[Any], others: Sequence[Any] = ()
 ) -> Iterator[tuple[list[float], list[float]]]:
     """Yield each mean and std in the sources that bring images back into 0..1 or 0..255.
@@ -117,8 +117,8 @@ class ClassNames(NamedTuple):
 
     Attributes:
         names: by class index.
-        labels: None if the names are the dataset's own. If they are those of a dataset inside of it, the labels there,
-            one per item. An item whose label there is None has names of its own.
+        labels: one per item, the label that its name belongs to, if the names are those of a dataset inside. None, for
+            an item or for all, if the names are the dataset's own.
     """
 
     names: list[str]
@@ -133,8 +133,8 @@ class ClassNames(NamedTuple):
 def find_class_names(dataset: Any, depth: int = 0) -> ClassNames | None:
     """Return the names of the classes of a dataset, or None if it has none.
 
-    A dataset around the one with the names may give its items other labels. So these names count only together with the
-    labels there, which the items should have.
+    A dataset around the one with the names may give its items other labels. So the labels of the inner dataset come
+    along: its names are only those of items with these labels.
     """
     names = _own_names(dataset)
     if names or dataset is None or depth > _MAX_DEPTH:

@@ -17,7 +17,7 @@ from torchvision.datasets import DatasetFolder
 from torchvision.datasets.folder import default_loader
 
 from gradcam_callback.exceptions import UserCodeError
-from gradcam_callback.probes.batches import find_parts, replace
+from gradcam_callback.probes.batches import find_parts, replace_part
 from gradcam_callback.probes.beside import PHOTOGRAPH_SUFFIXES
 from gradcam_callback.probes.feed import Feed
 from gradcam_callback.probes.loaders import Loader, read_picture
@@ -167,7 +167,7 @@ class PictureOrigin(Origin):
 
     def _send(self, picture: Image.Image) -> Tensor:
         given = picture.convert(self.picture.mode)
-        return self.feed.samples([replace(self.item, self.picture, given)], [self.index])[0].image
+        return self.feed.samples([replace_part(self.item, self.picture, given)], [self.index])[0].image
 
 
 def keeps_files_by_index(dataset: Any, origins: Sequence[Origin], items: Sequence[Any]) -> bool:

@@ -34,7 +34,7 @@ from gradcam_callback.probes.datasets import choose_items
 from gradcam_callback.probes.feed import Feed
 from gradcam_callback.probes.folders import read_folder
 from gradcam_callback.probes.items import Item
-from gradcam_callback.probes.lookup import set_apart, undoing, white_of
+from gradcam_callback.probes.lookup import find_fitting_normalisations, set_apart, white_of
 from gradcam_callback.probes.masks import is_box
 from gradcam_callback.probes.names import make_storable, make_unique, name_image
 from gradcam_callback.probes.quotas import Quota, choose_per_class
@@ -80,6 +80,9 @@ class ProbeSet:
         class_names: the names of the classes, or None.
         mean: ``(C,)``, or None.
         std: ``(C,)``, or None.
+        rows: with each image, the batch of this image alone, for a `forward` that takes more than the image. None if
+            the images are no part of batches.
+        sources: where each image comes from, for warnings: its file, or its number in the dataset, or else its name.
 
     Raises:
         ImportError: ``masks="auto"`` without onnxruntime.
@@ -150,12 +153,10 @@ class ProbeSet:
             self.class_names = [name or f"class {label}" for label, name in enumerate(class_names)]
         words = [self.class_name(label) if self.has_labels else "image" for label in self.labels.tolist()]
         self.names = check_names(names, words)
-        # With each image, the batch of this image alone, for a `forward` that takes more than the image.
         self.rows: list[Any] | None = None
         self.mean, self.std = check_normalisation(mean, std, self.images.shape[1])
         self.proposals: dict[int, Proposal] | None = None
         self.replaced: list[Replaced] = []
-        # Where each image comes from, for warnings: its file, or its number in the dataset, or else its name.
         self.sources = list(self.names)
         self._verdict_set: ProbeSet | None = None
         if automatic:
@@ -506,7 +507,7 @@ def make_probe_set(
     Args:
         class_names: as in `ProbeSet`; left out if they do not name every label.
         sources: datasets, transforms or functions that may hold the normalisation of the images.
-        other_sources: the same, as ``others`` of `undoing`.
+        other_sources: the same, as ``others`` of `find_fitting_normalisations`.
         labelled: False leaves the labels out.
         mean: as in `ProbeSet`.
         std: as in `ProbeSet`.
@@ -539,7 +540,7 @@ def make_probe_set(
     if class_names is not None and (labels is None or max(labels) >= len(class_names)):
         class_names = None
     if mean is None and std is None:
-        mean, std = next(undoing(images, sources, other_sources), (None, None))
+        mean, std = next(find_fitting_normalisations(images, sources, other_sources), (None, None))
     # A batch transform says what the images are, also if they look like (H, W, C).
     probe = ProbeSet.__new__(ProbeSet)
     probe._fill(images, labels, [item.mask for item in items], None, class_names, mean, std)

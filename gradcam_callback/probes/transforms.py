@@ -21,7 +21,7 @@ from gradcam_callback.random_state import seed_everything
 # Turns an RGB image into a tensor (C, H, W), as the model takes it.
 Transform = Callable[[Image.Image], Tensor]
 # Opens an untransformed image in RGB, or returns None if it is not known.
-Open = Callable[[], Image.Image | None]
+OpenPhotograph = Callable[[], Image.Image | None]
 
 # The stripes across a picture. Their edges blur, and a pixel with less of the largest contrast than this tells nothing.
 _STRIPES, _LEAST_CONTRAST = 8, 0.25
@@ -76,7 +76,7 @@ def mask_to_image(mask: Tensor) -> Image.Image:
 
 
 def transform_mask(
-    mask: Image.Image, transform: Transform, seed: int = 0, open_photograph: Open | None = None
+    mask: Image.Image, transform: Transform, seed: int = 0, open_photograph: OpenPhotograph | None = None
 ) -> Tensor:
     """Apply the geometry of a transform, such as its resizing and cropping, to a mask.
 
@@ -125,7 +125,9 @@ def transform_mask(
     return found.mask
 
 
-def transform_mask_of_file(mask: Image.Image, transform: Transform, open_photograph: Open, source: Path) -> Tensor:
+def transform_mask_of_file(
+    mask: Image.Image, transform: Transform, open_photograph: OpenPhotograph, source: Path
+) -> Tensor:
     """Apply the geometry of a transform to the mask of an image file, see `transform_mask`.
 
     Args:

@@ -10,8 +10,8 @@ from pathlib import Path
 from gradcam_callback.probes.annotations import Annotation, Shape, collect, complain, read_bytes, to_numbers
 from gradcam_callback.probes.outlines import fill_polygon
 
-# Programs list the names of the classes in one of these files, one a line. The second is CVAT's.
-# What names the classes, beside the annotations or one folder above.
+# Programs list the names of the classes in one of these files, one a line, beside the annotations or one folder above.
+# The second is CVAT's.
 NAME_FILES = ("classes.txt", "obj.names")
 # Rounding leaves 0..1 by this much.
 _SLACK = 0.01

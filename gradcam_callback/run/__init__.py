@@ -11,7 +11,6 @@ from gradcam_callback.run.evaluate import (
     BatchForward,
     Evaluation,
     Evaluator,
-    Shard,
     Target,
     blame_forward,
     check_target,
@@ -21,7 +20,7 @@ from gradcam_callback.run.identity import closest_keys, identify
 from gradcam_callback.run.logger import RunLogger
 from gradcam_callback.run.memory import Memory
 from gradcam_callback.run.session import Session, warn_lost
-from gradcam_callback.run.state import RunState, epoch_heading
+from gradcam_callback.run.state import RunState
 from gradcam_callback.run.tags import Tags
 
 __all__ = [
@@ -33,7 +32,6 @@ __all__ = [
     "RunLogger",
     "RunState",
     "Session",
-    "Shard",
     "TARGETS",
     "Tags",
     "Target",
@@ -42,7 +40,6 @@ __all__ = [
     "check_target",
     "choose_check",
     "closest_keys",
-    "epoch_heading",
     "identify",
     "input_images",
     "tags",

@@ -52,8 +52,8 @@ class CounterfactualSheets:
         self._probe, self._interventions, self._cell = interventions.probe, interventions, cell
         self._numbers = interventions.numbers.tolist()
         self._thumbnails: dict[str, dict[int, Pixels]] = defaultdict(dict)
-        # Which images of each set belong to which row: object, background or unchanged image.
         self._headings = FRAME_HEADINGS if interventions.basis == FRAME else HEADINGS
+        # Which images of each set belong to which row: object, background or unchanged image.
         self._places = {
             name: [(self._owners(name) == number).nonzero()[:, 0].tolist() for number in self._numbers]
             for name in self._headings

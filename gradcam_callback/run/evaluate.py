@@ -31,7 +31,7 @@ from gradcam_callback.measures import Focus, faithfulness, metrics, road
 from gradcam_callback.probes import ProbeSet, fill_row
 from gradcam_callback.run import tags
 from gradcam_callback.run.interventions import Answers, Interventions, mean, tag_classes
-from gradcam_callback.run.tags import by_class, by_image, join
+from gradcam_callback.run.tags import join, name_by_class, name_by_image
 from gradcam_callback.run.turns import Turn
 
 TARGETS = ("label", "predicted", CONTRAST)
@@ -145,13 +145,13 @@ class Evaluator:
             names += self.interventions.scalar_names()
         if self._check:
             tag = CHECKS[self._check][0]
-            names += [tag, *(join(by_image(tag), name) for name in self.probe.names)]
+            names += [tag, *(join(name_by_image(tag), name) for name in self.probe.names)]
         names += tags.names_by_layer(self.layers, self.probe.masks is not None)
         if self._masks is not None:
             classes = [self._class_tags[label] for label in self._masked_classes()]
             for layer in self.layers if self._by_class else self.layers[-1:]:
                 for metric in tags.MASK_METRICS if self._by_class else (tags.LIFT,):
-                    names += [join(by_class(metric), layer, name) for name in classes]
+                    names += [join(name_by_class(metric), layer, name) for name in classes]
         return names
 
     def evaluate(self, previous: Mapping[str, Tensor] | None = None) -> Evaluation:
@@ -201,8 +201,10 @@ class Evaluator:
         if self.target == CONTRAST:
             rivals = {i: maps for shard in shards for i, maps in shard.rivals.items()}
         answers = None
-        if self.interventions is not None and self._has_accuracy:
-            answers = self.interventions.judge(cams.logits, [shard.answers for shard in shards], shards[0].turn)
+        if self.interventions is not None:
+            answers = self.interventions.compare_with_labels(
+                cams.logits, [shard.answers for shard in shards], shards[0].turn
+            )
             scalars |= self.interventions.scalars(answers)
         return Evaluation(cams, _defined(scalars), foci, answers, rivals)
 
@@ -265,7 +267,7 @@ class Evaluator:
                 of_class = self._labels == label
                 values = _mask_metrics_of(masked[of_class], self._masks[of_class])
                 for metric in tags.MASK_METRICS if self._by_class else (tags.LIFT,):
-                    scalars[join(by_class(metric), layer, self._class_tags[label])] = values[metric]
+                    scalars[join(name_by_class(metric), layer, self._class_tags[label])] = values[metric]
         return scalars
 
     def _masked_classes(self) -> list[int]:
@@ -275,7 +277,7 @@ class Evaluator:
         """Return what `GradCAM` explains for the probe images with these numbers."""
         target = self.target
         if callable(target):
-            return lambda outputs, places: target(outputs, own[places])
+            return lambda outputs, indices: target(outputs, own[indices])
         if isinstance(target, int):
             return target
         if target == "predicted":
@@ -289,7 +291,7 @@ class Evaluator:
         forward, rows = self._forward, self.probe.verdict_set.rows
         if forward is None or rows is None:
             return None
-        return lambda model, images, places: forward(model, fill_row(rows[int(own[places])], images))
+        return lambda model, images, indices: forward(model, fill_row(rows[int(own[indices])], images))
 
     def _faithfulness_of(self, images: Tensor, own: Tensor, cams: CAMs) -> Tensor:
         assert self._check is not None
@@ -303,7 +305,7 @@ class Evaluator:
     def _name_faithfulness(self, check: str, values: Tensor) -> dict[str, float]:
         tag, _ = CHECKS[check]
         each = zip(self.probe.names, values.tolist(), strict=True)
-        return {tag: metrics.mean_of_defined(values), **{join(by_image(tag), name): value for name, value in each}}
+        return {tag: metrics.mean_of_defined(values), **{join(name_by_image(tag), name): value for name, value in each}}
 
     def _predict(self, images: Tensor, own: Tensor) -> Tensor:
         """Return logits ``(N, K)`` on the CPU."""

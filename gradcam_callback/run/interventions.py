@@ -20,6 +20,7 @@ from gradcam_callback.measures import (
     LARGEST_OBJECT,
     MASKS,
     Counterfactuals,
+    Swaps,
     SwapTest,
     centre_masks,
     mask_area,
@@ -27,7 +28,7 @@ from gradcam_callback.measures import (
 )
 from gradcam_callback.probes import ProbeSet, make_unique
 from gradcam_callback.run import tags
-from gradcam_callback.run.tags import by_class, join
+from gradcam_callback.run.tags import join, name_by_class
 from gradcam_callback.run.turns import N_TURNS, Schedule, Turn, Turns
 
 # The sets of images, in the order in which they are drawn. A frame test has the first two.
@@ -102,7 +103,7 @@ class Interventions:
     Args:
         probe: a probe set with labels.
         seed: chooses the backgrounds, or frames, that objects are put on.
-        split_by_class: True adds the swap accuracy of each class to the scalars.
+        by_class: True adds the swap accuracy of each class to the scalars.
 
     Attributes:
         probe: the verdict set of the probe set. All numbers are of its images.
@@ -113,9 +114,9 @@ class Interventions:
         counterfactuals: of the images that take part; None if there are none.
     """
 
-    def __init__(self, probe: ProbeSet, seed: int, split_by_class: bool = False) -> None:
+    def __init__(self, probe: ProbeSet, seed: int, by_class: bool = False) -> None:
         self.n_watched = len(probe)
-        self._split_by_class = split_by_class
+        self._by_class = by_class
         self.probe = probe = probe.verdict_set
         self.sets = SETS if probe.masks is not None else (SAME_CLASS, OTHER_CLASS)
         if len(probe) > self.n_watched:
@@ -170,7 +171,7 @@ class Interventions:
                 schedules[name] = Schedule.of_swaps(numbers, thorough_turns)
         watched = self._labels[self._is_watched]
         # The scalars of a class are to be there at every turn, so that something may wait for them.
-        loses_scalars = self._split_by_class and set(watched.tolist()) != set(self._labels.tolist())
+        loses_scalars = self._by_class and set(watched.tolist()) != set(self._labels.tolist())
         # A quick turn on one class alone would say nothing of the others.
         always_thorough = len(watched) < FEW or len(watched.unique()) < 2 or loses_scalars
         return Turns(schedules, self.n_watched, always_thorough)
@@ -185,12 +186,11 @@ class Interventions:
         Args:
             name: one of `SETS`, or `UNCHANGED`.
         """
-        sets = self.counterfactuals
         if name == UNCHANGED:
             return self.numbers[~self._is_watched]
-        if sets is None or name in (BACKGROUND, FOREGROUND):
+        if self.counterfactuals is None or name in (BACKGROUND, FOREGROUND):
             return self.numbers[self._is_watched]
-        return self.numbers[(sets.same_class if name == SAME_CLASS else sets.other_class).objects]
+        return self.numbers[_swaps_of(self.counterfactuals, name).objects]
 
     def asked(self, name: str, turn: Turn | None) -> list[Tensor]:
         """Return the parts of a set that are asked: each ``(n,)``, places in the set.
@@ -208,15 +208,15 @@ class Interventions:
             name: one of `SETS`, or `UNCHANGED`.
             places: ``(n,)``, which of them; None returns all.
         """
-        sets = self.counterfactuals
-        assert sets is not None  # without images nobody asks for some
+        counterfactuals = self.counterfactuals
+        assert counterfactuals is not None  # without images nobody asks for some
         places = torch.arange(len(self.numbers_of(name))) if places is None else places
         if name == UNCHANGED:
             return self.probe.images[self.numbers_of(name)[places]]
         if name in (BACKGROUND, FOREGROUND):
             places = self._is_watched.nonzero()[:, 0][places]
-            return sets.remove(places) if name == BACKGROUND else sets.isolate(places)
-        return sets.paste((sets.same_class if name == SAME_CLASS else sets.other_class)[places])
+            return counterfactuals.remove(places) if name == BACKGROUND else counterfactuals.isolate(places)
+        return counterfactuals.paste(_swaps_of(counterfactuals, name)[places])
 
     def ask(
         self, predict: Predict, rank: int = 0, world_size: int = 1, turn: Turn | None = None
@@ -246,7 +246,9 @@ class Interventions:
             ]
         return logits
 
-    def judge(self, watched: Tensor, shards: Sequence[Mapping[str, list[Tensor]]], turn: Turn | None = None) -> Answers:
+    def compare_with_labels(
+        self, watched: Tensor, shards: Sequence[Mapping[str, list[Tensor]]], turn: Turn | None = None
+    ) -> Answers:
         """Compare the answers with the labels.
 
         Args:
@@ -254,56 +256,75 @@ class Interventions:
             shards: the logits of all processes by rank, as `ask` returns them.
             turn: of `ask`.
         """
-        places, logits, right = {}, {}, {}
+        probe = self.probe
+        places, logits, correct = {}, {}, {}
         for name in self.sets:
-            parts = self.asked(name, turn)
-            found = [
-                each for part in zip(*(shard[name] for shard in shards), strict=True) for each in part if len(each)
-            ]
-            asked = torch.cat(parts) if parts else torch.empty(0, dtype=torch.long)
-            places[name], order = asked.sort()
-            logits[name] = torch.cat(found)[order] if found else torch.empty(0, 1)
-            labels = self.probe.labels[self.numbers_of(name)[places[name]]]
-            right[name] = is_correct(logits[name], labels, self.probe.multi_label) if found else labels.double()
-        # Of the verdict set as it is. NaN and -1 stand for an image that was not asked.
-        unchanged = torch.full((len(self.probe),), math.nan, dtype=torch.float64)
-        predicted = torch.full((len(self.probe),), -1)
-        own = self.probe.labels[: self.n_watched]
-        unchanged[: self.n_watched] = is_correct(watched, own, self.probe.multi_label)
-        predicted[: self.n_watched] = predicted_class(watched)
-        if UNCHANGED in self.sets and len(places[UNCHANGED]):
-            others = self.numbers_of(UNCHANGED)[places[UNCHANGED]]
-            unchanged[others], predicted[others] = right[UNCHANGED], predicted_class(logits[UNCHANGED])
-        own = unchanged[self.numbers] if len(self.numbers) else unchanged[self.probe.has_mask]
-        n_asked = int(own.isfinite().sum())
-        accuracy = float(own.nanmean() if n_asked else unchanged.nanmean())
-        asked = self.numbers[own.isfinite()] if n_asked and len(self.numbers) else unchanged.isfinite().nonzero()[:, 0]
-        lost = torch.cat([unchanged[self.numbers[self._is_watched]], *right.values()]).isnan()
-        # Accuracies of the others alone would be those of chosen images.
-        swap = _say_lost(int(lost.sum()), len(lost)) if lost.any() else self._test(own, places, right)
-        accuracy = math.nan if lost.any() else accuracy
+            places[name], logits[name] = self._gather(name, [shard[name] for shard in shards], turn)
+            labels = probe.labels[self.numbers_of(name)[places[name]]]
+            correct[name] = is_correct(logits[name], labels, probe.multi_label)
+        unchanged = self._unchanged_logits(watched, places, logits)
+        unchanged_correct = is_correct(unchanged, probe.labels, probe.multi_label)
+        taking_part = self.numbers if len(self.numbers) else probe.has_mask.nonzero()[:, 0]
+        asked = taking_part[unchanged_correct[taking_part].isfinite()]
+        # If none of these has an answer, the others are better than nothing.
+        counted = asked if len(asked) else unchanged_correct.isfinite().nonzero()[:, 0]
+        needed = torch.cat([unchanged_correct[self.numbers[self._is_watched]], *correct.values()])
+        lost = int(needed.isnan().sum())
         return Answers(
-            places,
-            logits,
-            right,
-            accuracy,
-            agreement_by_chance(self.probe.labels[asked], predicted[asked]),
-            swap,
-            self.basis,
-            len(self.numbers),
-            n_asked,
-            self._turns.is_partial(turn),
+            places=places,
+            logits=logits,
+            correct=correct,
+            # Accuracies of the others alone would be those of chosen images.
+            accuracy=math.nan if lost else mean(unchanged_correct[counted]),
+            guessing=agreement_by_chance(probe.labels[counted], predicted_class(unchanged[counted])),
+            swap=_say_lost(lost, len(needed)) if lost else self._test(unchanged_correct, places, correct),
+            basis=self.basis,
+            n_all=len(self.numbers),
+            n_asked=len(asked),
+            in_part=self._turns.is_partial(turn),
         )
 
-    def _test(self, correct: Tensor, places: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> SwapTest | str:
-        """Return the swap test, or the reason why there is none; ``correct`` is NaN for images that were not asked."""
-        sets = self.counterfactuals
-        if sets is None:
+    def _gather(self, name: str, shards: Sequence[Sequence[Tensor]], turn: Turn | None) -> tuple[Tensor, Tensor]:
+        """Return the places ``(n,)`` in a set that were asked, in ascending order, and their logits ``(n, K)``.
+
+        Args:
+            name: of the set.
+            shards: by rank, the logits of each part that was asked.
+            turn: of `ask`.
+        """
+        parts = self.asked(name, turn)
+        logits = [each for part in zip(*shards, strict=True) for each in part if len(each)]
+        if not logits:
+            return torch.empty(0, dtype=torch.long), torch.empty(0, 1)
+        places, order = torch.cat(parts).sort()
+        return places, torch.cat(logits)[order]
+
+    def _unchanged_logits(self, watched: Tensor, places: Mapping[str, Tensor], logits: Mapping[str, Tensor]) -> Tensor:
+        """Return ``(V, K)``, the logits of the verdict set as it is; NaN for an image that was not asked."""
+        unchanged = watched.new_full((len(self.probe), watched.shape[1]), math.nan)
+        unchanged[: self.n_watched] = watched
+        if UNCHANGED in self.sets and len(places[UNCHANGED]):
+            unchanged[self.numbers_of(UNCHANGED)[places[UNCHANGED]]] = logits[UNCHANGED]
+        return unchanged
+
+    def _test(
+        self, unchanged_correct: Tensor, places: Mapping[str, Tensor], correct: Mapping[str, Tensor]
+    ) -> SwapTest | str:
+        """Return the swap test, or the reason why there is none.
+
+        Args:
+            unchanged_correct: ``(V,)``, 1 if the prediction on an image of the verdict set is correct, else 0; NaN for
+                an image that was not asked.
+            places: as in `Answers`.
+            correct: as in `Answers`.
+        """
+        counterfactuals = self.counterfactuals
+        if counterfactuals is None:
             return (
                 f"All objects fill more than {percent(LARGEST_OBJECT)} of their image, so too little background is "
                 "left to put other objects on. Choose probe images that show more of it."
             )
-        if not len(sets.other_class):
+        if not len(counterfactuals.other_class):
             no_swap = "so no object could be put on another class's background"
             if len(self.probe.labels.unique()) > 1:
                 of = self._class_tags[int(self._labels[0])]
@@ -313,27 +334,27 @@ class Interventions:
                 )
             return f"The objects are all of one class, {no_swap}. Choose probe images of several classes."
         return swap_test(
-            correct,
+            unchanged_correct[self.numbers],
             self._labels,
-            sets.other_class[places[OTHER_CLASS]],
-            right[OTHER_CLASS],
-            sets.same_class[places[SAME_CLASS]],
-            right[SAME_CLASS],
-            sets.photographs,
+            counterfactuals.other_class[places[OTHER_CLASS]],
+            correct[OTHER_CLASS],
+            counterfactuals.same_class[places[SAME_CLASS]],
+            correct[SAME_CLASS],
+            counterfactuals.photographs,
         )
 
     def scalar_names(self) -> list[str]:
         """Return the name of every scalar that the answers may have."""
-        sets = self.counterfactuals
-        if sets is None:
+        counterfactuals = self.counterfactuals
+        if counterfactuals is None:
             return []
         frame = self.basis == FRAME
         names = [] if frame else [tags.BACKGROUND_ACCURACY, tags.FOREGROUND_ACCURACY]
-        if len(sets.other_class):
+        if len(counterfactuals.other_class):
             names += (tags.FRAME_ACCURACY, tags.FRAME_DROP) if frame else tags.SWAP_SCALARS
-            if len(sets.same_class):
+            if len(counterfactuals.same_class):
                 names += [tags.FRAME_CONTROL_ACCURACY, *tags.FRAME_GAPS] if frame else tags.CONTROL_SCALARS
-            if self._split_by_class:
+            if self._by_class:
                 names += [self._of_class(label) for label in sorted(set(self._labels.tolist()))]
         return names
 
@@ -347,7 +368,7 @@ class Interventions:
             scalars[tags.FOREGROUND_ACCURACY] = mean(answers.correct[FOREGROUND])
         if not isinstance(answers.swap, str):
             scalars |= self._swap_scalars(answers.swap)
-            if self._split_by_class:
+            if self._by_class:
                 scalars |= self._swap_by_class(answers)
         return {name: value for name, value in scalars.items() if value is not None}
 
@@ -382,13 +403,18 @@ class Interventions:
 
     def _of_class(self, label: int) -> str:
         name = tags.FRAME_ACCURACY if self.basis == FRAME else tags.SWAP_ACCURACY
-        return join(by_class(name), self._class_tags[label])
+        return join(name_by_class(name), self._class_tags[label])
 
 
 def tag_classes(probe: ProbeSet) -> dict[int, str]:
     """Return what each class is called in tags: its name, with a number if several classes have the same name."""
     labels = sorted({*range(len(probe.class_names or [])), *probe.verdict_set.labels.tolist()})
     return dict(zip(labels, make_unique([probe.class_name(label) for label in labels]), strict=True))
+
+
+def _swaps_of(counterfactuals: Counterfactuals, name: str) -> Swaps:
+    """Return the swaps of the set ``"same_class"`` or ``"other_class"``."""
+    return counterfactuals.same_class if name == SAME_CLASS else counterfactuals.other_class
 
 
 def _basis_of(probe: ProbeSet, numbers: Tensor) -> str:

@@ -215,14 +215,14 @@ class RunLogger:
             foci,
             confirmed,
             answers.basis,
-            answers.n_all,
-            answers.in_part,
-            standalone,
-            answers.guessing,
-            false_yes,
-            self._probe.class_name,
+            n_all=answers.n_all,
+            in_part=answers.in_part,
+            standalone=standalone,
+            guessing=answers.guessing,
+            false_yes=false_yes,
+            name_class=self._probe.class_name,
             # A single logit stands for two classes.
-            max(2, evaluation.cams.logits.shape[1]),
+            n_classes=max(2, evaluation.cams.logits.shape[1]),
         )
 
     def _write_entry(self, evaluation: Evaluation, first: Mapping[str, float] | None) -> None:

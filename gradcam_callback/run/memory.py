@@ -21,7 +21,9 @@ class Memory:
     def __init__(self) -> None:
         self.state = RunState()
         self.probe_set: ProbeSet | None = None
+        # The stage that has chosen the probe set.
         self._chosen_in: str | None = None
+        # Whether the state is of a fit, was given by the user for the next stage, and was lent by a checkpoint.
         self._is_of_fit = self._is_given = self._is_lent = False
         # The Trainer of the last fit, and what the fits of others have left, as long as these Trainers are there.
         self._trainer: ref[object] | None = None
@@ -49,22 +51,42 @@ class Memory:
         Returns:
             True if no more than a validation has been forgotten, so that its files may be overwritten.
         """
-        left, is_others = None, False
-        if stage == "fit":
-            is_others = self._trainer is not None and self._trainer() is not trainer
-            if is_others and not self._is_given:
-                self._set_aside()
-            left, self._trainer = self._others.pop(trainer, None), ref(trainer)
-        forgets = is_new or is_others if stage == "fit" else stage == "validate" and not self._is_of_fit
-        forgets, self._is_given = forgets and not self._is_given, False
         is_of_validation = bool(self.state.history) and not self._is_of_fit
-        if forgets:
-            begun = None if is_new else left
-            self.state, self.probe_set, self._chosen_in = begun or (RunState(), None, None)
-            self._is_of_fit, self._is_lent = stage == "fit", False
-        elif is_others or (stage != "test" and self._chosen_in == "test"):
-            self.probe_set = None
+        forgets = False
+        if stage == "fit":
+            forgets = self._begin_fit(trainer, is_new)
+        elif stage == "validate":
+            forgets = self._begin_validation()
+        self._is_given = False
         return forgets and is_of_validation
+
+    def _begin_fit(self, trainer: object, is_new: bool) -> bool:
+        """Begin a fit, and return True if it starts anew, or goes on with what its Trainer has left."""
+        is_others = self._trainer is not None and self._trainer() is not trainer
+        if is_others and not self._is_given:
+            self._set_aside()
+        left, self._trainer = self._others.pop(trainer, None), ref(trainer)
+        if (is_new or is_others) and not self._is_given:
+            self._start_from(None if is_new else left)
+            self._is_of_fit = True
+            return True
+        if is_others or self._chosen_in == "test":
+            self.probe_set = None
+        return False
+
+    def _begin_validation(self) -> bool:
+        """Begin a validation outside of a fit, and return True if it starts anew."""
+        if not self._is_of_fit and not self._is_given:
+            self._start_from(None)
+            return True
+        if self._chosen_in == "test":
+            self.probe_set = None
+        return False
+
+    def _start_from(self, left: tuple[RunState, ProbeSet | None, str | None] | None) -> None:
+        """Go on with what an earlier fit has left; None starts anew."""
+        self.state, self.probe_set, self._chosen_in = left or (RunState(), None, None)
+        self._is_lent = False
 
     def choose(self, probe: ProbeSet, stage: str | None) -> None:
         """Remember the probe set of a stage. A later stage that uses the same one has not chosen it."""

@@ -32,12 +32,13 @@ BORDER_MASS, CENTRE_DISTANCE = "border_mass", "centre_distance"
 # The accuracies that a verdict compares, with masks or without, and the gap with its interval.
 FRAME_ACCURACIES = (FRAME_CONTROL_ACCURACY, FRAME_ACCURACY)
 ACCURACIES = (PROBE_ACCURACY, SWAP_CONTROL_ACCURACY, SWAP_ACCURACY, *FRAME_ACCURACIES)
-GAP, FRAME_GAPS = (BACKGROUND_GAP, BACKGROUND_GAP_LOW, BACKGROUND_GAP_HIGH), (FRAME_GAP, FRAME_GAP_LOW, FRAME_GAP_HIGH)
+BACKGROUND_GAPS = (BACKGROUND_GAP, BACKGROUND_GAP_LOW, BACKGROUND_GAP_HIGH)
+FRAME_GAPS = (FRAME_GAP, FRAME_GAP_LOW, FRAME_GAP_HIGH)
 MASK_METRICS = (RELEVANCE_MASS, LIFT, POINTING_GAME)
 MASKLESS_METRICS = (BORDER_MASS, CENTRE_DISTANCE)
 MAP_METRICS = (ENTROPY, STRENGTH, EMPTY, DRIFT)
 SWAP_SCALARS = (SWAP_ACCURACY, SWAP_ACCURACY_LOW, SWAP_ACCURACY_HIGH, SWAP_DROP)
-CONTROL_SCALARS = (SWAP_CONTROL_ACCURACY, *GAP, PASTING_COST)
+CONTROL_SCALARS = (SWAP_CONTROL_ACCURACY, *BACKGROUND_GAPS, PASTING_COST)
 FRAME_SCALARS = (*FRAME_ACCURACIES, FRAME_DROP, *FRAME_GAPS)
 NEED_MASKS = (*MASK_METRICS, BACKGROUND_ACCURACY, FOREGROUND_ACCURACY, *SWAP_SCALARS, *CONTROL_SCALARS)
 
@@ -67,12 +68,12 @@ _UNWRITABLE = re.compile(
 )
 
 
-def by_class(name: str) -> str:
+def name_by_class(name: str) -> str:
     """Return the name of a metric that is logged for each class."""
     return f"{name}_by_class"
 
 
-def by_image(name: str) -> str:
+def name_by_image(name: str) -> str:
     """Return the name of a metric that is logged for each probe image."""
     return f"{name}_by_image"
 
@@ -136,7 +137,7 @@ class Tags:
             # Runs with and without masks may be shown together, and have no lines in common but the first.
             by_frames = any(name in loggable for name in FRAME_ACCURACIES)
             charts["accuracies by frames" if by_frames else "accuracies"] = ("Multiline", accuracies)
-        for gap in (GAP, FRAME_GAPS):
+        for gap in (BACKGROUND_GAPS, FRAME_GAPS):
             if gap[0] in loggable:
                 charts[f"{gap[0].replace('_', ' ')} with its 95 % interval"] = ("Margin", [self(name) for name in gap])
         for metric in (LIFT, BORDER_MASS, DRIFT):

@@ -5,7 +5,6 @@ Only this sub-package, the callback and `offline.checkpoints` know Lightning.
 
 from gradcam_callback.trainers.announcements import OnShortcut, announce_verdict
 from gradcam_callback.trainers.arguments import check_arguments, resolve_precision
-from gradcam_callback.trainers.data import find_difference
 from gradcam_callback.trainers.evaluation import (
     compute_shard,
     log_before_training,
@@ -35,7 +34,6 @@ __all__ = [
     "check_arguments",
     "check_validation",
     "compute_shard",
-    "find_difference",
     "find_other_state",
     "has_begun",
     "is_fitting",

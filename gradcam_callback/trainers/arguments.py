@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pytorch_lightning import Trainer
@@ -26,34 +27,28 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
-def check_arguments(
-    probe: object,
-    masks: str | None,
-    every_n_epochs: int,
-    check_faithfulness: bool | str,
-    on_shortcut: object,
-    options: GradCAMOptions,
-    others: Mapping[str, object],
-) -> None:
+def check_arguments(arguments: Mapping[str, Any], options: GradCAMOptions) -> None:
     """Check arguments of `GradCAMCallback` before the Trainer is known.
 
     Args:
-        others: all arguments by name, of which only the type is checked here.
+        arguments: by name.
+        options: of `GradCAM`.
 
     Raises:
         TypeError: an unknown option.
         ValueError: a wrong value.
     """
+    probe, masks, on_shortcut = arguments["probe"], arguments["masks"], arguments["on_shortcut"]
     _check_probe(probe)
     for name, types in _TYPES.items():
-        value = others[name]
+        value = arguments[name]
         if not isinstance(value, types) or isinstance(value, bool):
             expected = " or ".join("None" if each is type(None) else each.__name__ for each in types)
             raise ValueError(
                 f"Expected `{name}` to be of type {expected}, but got {type(value).__name__} {value!r:.60}. Leave it "
                 "out for the default."
             )
-    if others["save_dir"] == "":
+    if arguments["save_dir"] == "":
         raise ValueError(
             "Expected `save_dir` to be a folder or None, but got an empty text. Use '.' for the working directory."
         )
@@ -68,9 +63,11 @@ def check_arguments(
             "to the ProbeSet instead."
         )
     _check_options(options)
-    if every_n_epochs < 1:
-        raise ValueError(f"Expected `every_n_epochs` to be 1 or more, but got {every_n_epochs}. Use 1 to log each.")
-    choose_check(check_faithfulness)
+    if arguments["every_n_epochs"] < 1:
+        raise ValueError(
+            f"Expected `every_n_epochs` to be 1 or more, but got {arguments['every_n_epochs']}. Use 1 to log each."
+        )
+    choose_check(arguments["check_faithfulness"])
     if not (on_shortcut in ("warn", "stop") or callable(on_shortcut)):
         raise ValueError(
             f"Expected `on_shortcut` to be 'warn', 'stop' or a callable, but got {on_shortcut!r}. Use 'warn' to only "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence, Sized
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +15,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from gradcam_callback.exceptions import UserCodeError
-from gradcam_callback.formatting import name_some
 from gradcam_callback.maps import GradCAM, as_input, borrowed
 from gradcam_callback.probes import (
     SPARE,
@@ -34,12 +32,7 @@ from gradcam_callback.probes import (
     choose_masked,
     fill_row,
     find_class_names,
-    find_loader,
-    find_parts,
-    find_transform,
     make_probe_set,
-    read_folder,
-    replace,
     set_apart,
     to_classes,
 )
@@ -56,9 +49,6 @@ AUTO_IMAGES, AUTO_SCANNED, AUTO_STREAMED = 16, 2048, 512
 VERDICT_IMAGES, VERDICT_LEAST = 64, 2
 # Items that tell what the images and labels of the data are like.
 EXAMPLES = 16
-# Images look normalised otherwise if a channel's mean is off by so many deviations, or its deviation by this factor.
-# Between images that are both normalised, more is needed by the third factor.
-FAR_MEAN, FAR_DEVIATION, LENIENT = 1.0, 1.9, 4.0
 
 
 class ValidationData:
@@ -72,7 +62,11 @@ class ValidationData:
         automatic_masks: True gives images without a mask an automatic one.
 
     Attributes:
-        has_several: True if there are more loaders than the first, which alone is looked at.
+        loader: the first of the Trainer's loaders.
+        has_several: True if there are others, which are not looked at.
+        dataset: of the loader, in the order in which it draws the items.
+        feed: the way of the items to the model.
+        automatic_masks: as given.
     """
 
     def __init__(
@@ -83,7 +77,7 @@ class ValidationData:
         needs_labels: bool,
         automatic_masks: bool = False,
     ) -> None:
-        self._trainer, self._module, self._automatic = trainer, module, automatic_masks
+        self._trainer, self._module, self.automatic_masks = trainer, module, automatic_masks
         is_test = trainer.state.fn == TrainerFn.TESTING
         loaders = trainer.test_dataloaders if is_test else trainer.val_dataloaders
         self.loader, self.has_several = _first(loaders), _are_several(loaders)
@@ -121,7 +115,7 @@ class ValidationData:
 
     def without_labels(self) -> ValidationData:
         """Return the same data, of which no labels are needed."""
-        return ValidationData(self._trainer, self._module, self.feed.batch_transform, False, self._automatic)
+        return ValidationData(self._trainer, self._module, self.feed.batch_transform, False, self.automatic_masks)
 
     def take_probe_set(self, cam: GradCAM, forward: BatchForward | None, seed: int) -> ProbeSet:
         """Choose up to 64 images evenly over the classes, of which up to 16 are watched.
@@ -130,24 +124,20 @@ class ValidationData:
             ValueError: images and labels cannot be told for certain.
             UserCodeError: the dataset, the collate function, a hook or ``batch_transform`` failed.
         """
-
-        def count_classes(sample: Sample) -> int:
-            return _count_classes(cam, forward, sample)
+        count = partial(count_classes, cam, forward)
 
         def read_batches() -> ProbeSet:
             with untouched(self.loader):
-                items = choose_from_batches(
-                    self.loader, self.feed, self._quota, AUTO_STREAMED, count_classes, self._spare
-                )
+                items = choose_from_batches(self.loader, self.feed, self._quota, AUTO_STREAMED, count, self._spare)
             return self._choose(items, self._certain_names())
 
         if not self.can_be_indexed:
             return self._share(read_batches)
-        chosen = choose_items(self.dataset, self.feed, self._quota, seed, AUTO_SCANNED, count_classes, self._automatic)
+        chosen = choose_items(self.dataset, self.feed, self._quota, seed, AUTO_SCANNED, count, self.automatic_masks)
         names = chosen.class_names
         if names or chosen.second_label:
             first = chosen.items[0]
-            n_classes = count_classes(Sample(first.image, None, None, first.row))
+            n_classes = count(Sample(first.image, None, None, first.row))
             if names and len(names) != n_classes:
                 names = None  # a dataset around this one may give other labels
             # A number of the item, or another number that is no class, is mostly larger.
@@ -160,7 +150,7 @@ class ValidationData:
 
     def collector(self, cam: GradCAM, forward: BatchForward | None) -> Collector:
         """Return a collector for batches that pass by."""
-        return Collector(self.feed, self._quota, lambda sample: _count_classes(cam, forward, sample), self._spare)
+        return Collector(self.feed, self._quota, partial(count_classes, cam, forward), self._spare)
 
     def finish(self, collector: Collector, error: Exception | None) -> ProbeSet:
         """Return the probe set of a collector, or raise the error that ended it."""
@@ -172,77 +162,20 @@ class ValidationData:
 
         return self._share(choose)
 
-    def read_folder(
-        self, folder: str | Path, cam: GradCAM, forward: BatchForward | None
-    ) -> tuple[ProbeSet, str | None]:
-        """Read a folder of images with loader and transform of the data, and send them the way of its items.
-
-        Returns:
-            The probe set, and how it differs from the images of the data, see `find_difference`.
-
-        Raises:
-            ValueError: the data have no transform, or its items have a form that no image can be put into; or the
-                classes of the folder cannot be told for certain.
-        """
-        transform = find_transform(self.dataset)
-        if transform is None or not self.can_be_indexed:
-            lacking = "has none" if transform is None else "has no items by index"
-            raise ValueError(
-                f"Expected validation data with a transform, and with items by index, to read the folder "
-                f"probe={str(folder)!r} alike, but {type(self.dataset).__name__} {lacking}. Pass "
-                "GradCAMCallback(probe=ProbeSet.from_folder(folder, transform=...))."
-            )
-        with preserved_random_state(), preserved_generators([self.dataset]):
-            found, examples = find_class_names(self.dataset), self._load_examples()
-            other = self._find_other_label(found, examples) if found and self.feed.needs_labels else None
-            if found is not None and other is not None:
-                raise ValueError(
-                    f"Expected the validation data to have the labels of the classes {name_some(found.names)}, which "
-                    f"the dataset inside of them names, but item {other} has another one. Name all classes in the "
-                    "order of their labels: probe=ProbeSet.from_folder(folder, transform, class_names=[...])."
-                )
-            names, loader = found and found.names, find_loader(self.dataset)
-            items, classes = read_folder(Path(folder), transform, names, self._automatic, loader)
-            probe = self._send(
-                make_probe_set(items, class_names=classes, sources=[transform], automatic=self._automatic)
-            )
-            if names is None:
-                self._refuse_other_classes(probe, cam, forward)
-            return probe, self._compare(probe, examples)
-
-    def _load_examples(self) -> list[tuple[int, Any]]:
+    def load_examples(self) -> list[tuple[int, Any]]:
         """Load a few items, with their numbers."""
         n = len(self.dataset)
         numbers = range(0, n, max(1, math.ceil(n / EXAMPLES)))
         loaded = [(number, self.feed.load(self.dataset, number, seed=number)) for number in numbers]
         return [(number, item) for number, item in loaded if item is not None]
 
-    def _find_other_label(self, found: ClassNames, examples: Sequence[tuple[int, Any]]) -> int | None:
+    def find_other_label(self, found: ClassNames, examples: Sequence[tuple[int, Any]]) -> int | None:
         """Return the number of an item to whose label the names of the classes do not belong; None without any."""
         for number, item in examples if found.labels is not None else ():
             classes = to_classes(self.feed.label_of(item, number), f"the label of item {number}", self.feed.name)
             if not found.fit(number, classes):
                 return number
         return None
-
-    def _compare(self, probe: ProbeSet, examples: Sequence[tuple[int, Any]]) -> str | None:
-        samples = [self.feed.samples([item], [number])[0].image.float() for number, item in examples]
-        # Images of several sizes may be padded to those beside them.
-        if len({image.shape for image in samples}) != 1:
-            return None
-        return _difference(probe.images.float(), torch.stack(samples))
-
-    def _refuse_other_classes(self, probe: ProbeSet, cam: GradCAM, forward: BatchForward | None) -> None:
-        """Refuse a folder that has another number of classes than the network, if their names are not known."""
-        row = None if probe.rows is None else probe.rows[0]
-        n_outputs = _count_classes(cam, forward, Sample(probe.images[0], None, None, row))
-        found = probe.class_names or []
-        if len(found) != n_outputs:
-            raise ValueError(
-                f"Expected a folder for each of the {n_outputs} classes of the model, since the validation data do not "
-                f"name their classes, but got {len(found)}: {name_some(found)}. Name all classes in their order: "
-                "probe=ProbeSet.from_folder(folder, transform, class_names=[...])."
-            )
 
     def warn_of_other_classes(self, probe: ProbeSet) -> None:
         """Warn of a probe set whose classes have other numbers than those of the same names in the data.
@@ -270,30 +203,14 @@ class ValidationData:
             return None
         with preserved_random_state(), preserved_generators([self.dataset]):
             try:
-                return found.names if self._find_other_label(found, self._load_examples()) is None else None
+                return found.names if self.find_other_label(found, self.load_examples()) is None else None
             except ValueError:
                 return None  # the labels of the items cannot be told, and are not needed
-
-    def _send(self, probe: ProbeSet) -> ProbeSet:
-        """Send images that the transform of the data has made through its collate function and the hooks."""
-        # The images take the place of one in an item, as nobody else knows the form of the items.
-        item = self.feed.load(self.dataset, 0, seed=0)
-        own = find_parts(item, f"item 0 of {self.feed.name}", batched=False, needs_labels=False).images
-        samples = self.feed.samples([replace(item, own, image) for image in probe.images], range(len(probe)))
-        items = []
-        for i, sample in enumerate(samples):
-            name, proposal = probe.names[i], (probe.proposals or {}).get(i)
-            drawn = probe.masks is not None and bool(probe.has_mask[i]) and proposal is None
-            mask = probe.masks[i] if probe.masks is not None and drawn else None
-            label, is_box = int(probe.labels[i]), bool(probe.box_masks[i])
-            item = Item(sample.image, label, mask, name, name=name, row=sample.row, proposal=proposal, boxed=is_box)
-            items.append(item)
-        return self._make(items, class_names=probe.class_names, automatic=self._automatic)
 
     @property
     def _spare(self) -> int:
         """Return how many times as many images are read from batches as are wanted."""
-        return SPARE if self._automatic else 1
+        return SPARE if self.automatic_masks else 1
 
     @property
     def _quota(self) -> Quota:
@@ -302,14 +219,15 @@ class ValidationData:
 
     def _choose(self, items: list[Item], class_names: list[str] | None) -> ProbeSet:
         """Make a probe set of items; with automatic masks, of those with a good mask if there are enough."""
-        make = partial(self._make, class_names=class_names)
-        if self._automatic:
+        make = partial(self.make, class_names=class_names)
+        if self.automatic_masks:
             everything = choose_masked(items, self._quota, make, self.feed.shows_progress)
         else:
             everything = make(items, automatic=False)
         return everything.watch(AUTO_IMAGES)
 
-    def _make(self, items: Sequence[Item], *, class_names: list[str] | None, automatic: bool) -> ProbeSet:
+    def make(self, items: Sequence[Item], *, class_names: list[str] | None, automatic: bool) -> ProbeSet:
+        """Make a probe set of items that have gone the way of the data; see `make_probe_set`."""
         data_module = getattr(self._trainer, "datamodule", None)
         return make_probe_set(
             items,
@@ -353,44 +271,11 @@ class ValidationData:
             return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
 
 
-def find_difference(probe: ProbeSet, batch: Any, feed: Feed) -> str | None:
-    """Say how the images of a probe set differ from those of a validation batch, if they are not normalised alike.
-
-    Args:
-        batch: after the Trainer's hooks. If its images cannot be told, nothing is said.
-    """
-    try:
-        images = feed.parts(batch).images
-    except ValueError:
-        return None
-    return _difference(probe.images.float(), images.detach().float().cpu())
-
-
-def _difference(probe: Tensor, batch: Tensor) -> str | None:
-    if probe.shape[1:] != batch.shape[1:]:
-        return f"they have shape {tuple(probe.shape[1:])}, those of the validation {tuple(batch.shape[1:])}"
-    plain, plain_batch = (-0.01 <= float(images.min()) and float(images.max()) <= 1.01 for images in (probe, batch))
-    if plain and plain_batch:
-        return None  # neither is normalised, and photographs may be dark or bright
-    # If both are normalised, the mean of a few photographs still says little.
-    factor = LENIENT if plain == plain_batch else 1.0
-    for channel in range(probe.shape[1]):
-        own, other = probe[:, channel], batch[:, channel]
-        mean, std, mean_of_batch, std_of_batch = (float(x) for x in (own.mean(), own.std(), other.mean(), other.std()))
-        low, high = sorted([std, std_of_batch])
-        if abs(mean - mean_of_batch) > factor * FAR_MEAN * high or high > max(1.0, factor / 2) * FAR_DEVIATION * low:
-            return (
-                f"channel {channel} has mean {mean:.2f} and deviation {std:.2f}, in the validation {mean_of_batch:.2f} "
-                f"and {std_of_batch:.2f}"
-            )
-    return None
-
-
-def _count_classes(cam: GradCAM, forward: BatchForward | None, sample: Sample) -> int:
+def count_classes(cam: GradCAM, forward: BatchForward | None, sample: Sample) -> int:
     """Return the number of classes of a network, from its outputs for one image."""
     image = as_input(cam.model, sample.image[None])
 
-    def run(model: nn.Module, images: Tensor, _places: Tensor) -> Any:
+    def run(model: nn.Module, images: Tensor, _indices: Tensor) -> Any:
         assert forward is not None
         return forward(model, fill_row(sample.row, images))
 

@@ -42,8 +42,13 @@ def log_validation(trainer: Trainer, module: LightningModule, session: Session) 
     evaluation = _merge_shards(trainer, session)
     if evaluation is not None:
         log_scalars(trainer, module, session.tags.tag_all(evaluation.scalars))
-        alone, epochs = not is_fitting(trainer), has_epochs(trainer)
-        session.add(evaluation, trainer.current_epoch, count_steps(trainer), standalone=alone, has_epochs=epochs)
+        session.add(
+            evaluation,
+            trainer.current_epoch,
+            count_steps(trainer),
+            standalone=not is_fitting(trainer),
+            has_epochs=has_epochs(trainer),
+        )
     fill_missing_metrics(trainer, session, logged=evaluation is not None)
 
 

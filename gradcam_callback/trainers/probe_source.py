@@ -14,7 +14,9 @@ from gradcam_callback.exceptions import UserCodeError
 from gradcam_callback.maps import GradCAM
 from gradcam_callback.probes import BatchTransform, Collector, ProbeSet
 from gradcam_callback.run import BatchForward, Target, warn_lost
-from gradcam_callback.trainers.data import ValidationData, find_difference
+from gradcam_callback.trainers.data import ValidationData
+from gradcam_callback.trainers.differences import find_difference
+from gradcam_callback.trainers.folder_source import read_probe_folder
 from gradcam_callback.trainers.trainer import may_still_refuse
 from gradcam_callback.trainers.validation import has_no_validation_data
 
@@ -76,7 +78,7 @@ class ProbeSource:
             return self._probe
         with _saying_which_loader(self._open(trainer, module)) as data:
             if self._probe is not None:
-                probe, self._difference = data.read_folder(self._probe, cam, self._forward)
+                probe, self._difference = read_probe_folder(self._probe, data, cam, self._forward)
                 return probe
             if self.start_collecting(trainer, module, lambda: cam):
                 return None

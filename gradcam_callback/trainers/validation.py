@@ -48,7 +48,7 @@ def check_validation(trainer: Trainer, names: Tags) -> bool:
 
 
 def has_no_validation_data(trainer: Trainer) -> bool:
-    """Return True if there are loaders, but none at all, or none with a batch. They may come later otherwise."""
+    """Return True if the list of loaders is empty, or no loader has a batch. Without a list, loaders may still come."""
     loaders = trainer.val_dataloaders
     if isinstance(loaders, (list, tuple, dict)) and not loaders:
         return True

@@ -8,12 +8,10 @@ from gradcam_callback.writers.base import Entry, Manifest, RunStart, Writer, ima
 from gradcam_callback.writers.folder import (
     HISTORY,
     MANIFEST,
-    MAPS,
     PROBE,
     START,
     FolderWriter,
     holds_run,
-    map_file,
     record_file,
 )
 from gradcam_callback.writers.tensorboard import TensorBoardWriter
@@ -27,7 +25,6 @@ __all__ = [
     "ImageLoggerWriter",
     "LitWriter",
     "MANIFEST",
-    "MAPS",
     "MLflowWriter",
     "Manifest",
     "PROBE",
@@ -38,7 +35,6 @@ __all__ = [
     "Writer",
     "holds_run",
     "image_path",
-    "map_file",
     "places_of",
     "record_file",
 ]

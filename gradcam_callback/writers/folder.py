@@ -24,11 +24,10 @@ START = "focus/start.json"
 class FolderWriter:
     """A folder of plain files.
 
-    ``manifest.json``, ``history.json``, images as ``<tag>/<step>.jpg`` or ``.gif``, the records of the report in
-    ``focus/``, and raw maps. Maps are in
-    ``maps/<step>.npz``, an array ``(N, h, w)`` float32 for each layer. Their images are in ``probe.npz``: ``images``
-    ``(N, H, W, 3)`` uint8, ``masks`` ``(N, H, W)`` bool. An entry whose step an earlier one has is named by its place
-    in place of the step, see `places_of`.
+    The folder holds ``manifest.json`` and ``history.json``. Images are in ``<tag>/<step>.jpg`` or ``.gif``, and the
+    records of the report in ``focus/``. Raw maps are in ``maps/<step>.npz``, an array ``(N, h, w)`` float32 for each
+    layer. The images of the maps are in ``probe.npz``: ``images`` ``(N, H, W, 3)`` uint8, ``masks`` ``(N, H, W)`` bool.
+    If an earlier entry has the same step, the file has another number than the step, see `places_of`.
 
     Args:
         folder: made if it does not exist.
