@@ -78,6 +78,24 @@ def test_labels_may_be_of_any_integer_type(dtype):
             assert probe.labels.tolist() == [0, 1] and probe.has_mask.all()
 
 
+# What torch itself refuses: the bytes of another machine, as FITS and TIFF hold them, views, long numbers.
+@pytest.mark.parametrize("form", [">i2", ">f8", np.longdouble, "backwards"])
+def test_numbers_may_have_any_form_that_numpy_has(form):
+    def bring(values):
+        return np.array(values[::-1])[::-1] if form == "backwards" else np.array(values).astype(form)
+
+    upper = bring(np.arange(8)[:, None].repeat(8, 1) < 4)
+    dataset = list(zip(IMAGES, bring([0, 1, 1]), [upper] * 3, strict=True))
+    probe = ProbeSet.from_dataset(dataset, 1)
+    assert probe.labels.tolist() == [0, 1] and probe.masks[:, :4].all() and not probe.masks[:, 4:].any()
+    mean, std = bring([0.0, 1.0, 2.0]), bring([1.0, 2.0, 3.0])
+    masks = [upper, bring([0, 0, 8, 4]), None]
+    labels = bring([0, 1, 1]) if form in (">i2", "backwards") else bring(np.eye(2)[[0, 1, 1]])
+    probe = ProbeSet(IMAGES, labels, masks, mean=mean, std=std)
+    assert probe.labels.tolist() == [0, 1, 1] and torch.equal(probe.masks[0], probe.masks[1])
+    assert probe.mean.tolist() == [0, 1, 2] and probe.masks[0].sum() == 32
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

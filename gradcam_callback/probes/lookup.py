@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, Subset
 
-from gradcam_callback.probes.labels import LABEL_KEYS, known_labels
+from gradcam_callback.probes.labels import LABEL_KEYS, known_labels, tensor_of
 from gradcam_callback.probes.loaders import Loader
 from gradcam_callback.probes.pets import is_pets, pets_class_names
 from gradcam_callback.probes.transforms import Transform
@@ -101,7 +101,7 @@ def find_normalisations(source: Any) -> Iterator[tuple[list[float], list[float]]
 def _to_floats(values: Any) -> list[float]:
     """Return numbers, or no number at all for anything else."""
     try:
-        return [float(value) for value in torch.as_tensor(values).detach().cpu().flatten().tolist()]
+        return [float(value) for value in tensor_of(values).detach().cpu().flatten().tolist()]
     except (TypeError, ValueError, RuntimeError):
         return []
 
@@ -160,12 +160,16 @@ def find_class_names(dataset: Any, depth: int = 0) -> ClassNames | None:
 
 
 def _own_names(dataset: Any) -> list[str]:
-    names = pets_class_names(dataset) if is_pets(dataset) else getattr(dataset, "classes", None)
-    if names is None or not len(names):
+    names: Any = pets_class_names(dataset) if is_pets(dataset) else getattr(dataset, "classes", None)
+    if not _is_sequence(names) or not len(names):
         names = _feature_names(dataset)
-    # NumPy and pandas have sequences of their own, which have no truth value.
-    is_sequence = isinstance(names, (list, tuple)) or getattr(names, "ndim", 0) == 1
-    return [str(name) for name in names] if is_sequence else []
+    return [str(name) for name in names] if _is_sequence(names) else []
+
+
+def _is_sequence(names: Any) -> bool:
+    # NumPy and pandas have sequences of their own, which have no truth value. A dataset may call anything "classes",
+    # such as their number.
+    return isinstance(names, (list, tuple)) or getattr(names, "ndim", 0) == 1
 
 
 def _feature_names(dataset: Any) -> Any:
