@@ -7,7 +7,7 @@ from conftest import ThinVGG
 from torch import nn
 from torch.utils.data import DataLoader
 
-from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet
+from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet, Style
 from gradcam_callback.probes.batches import take_parts
 
 LAYER = "block5_conv3"
@@ -34,6 +34,28 @@ STORED = list(zip(IMAGES, [0, 1, 1], strict=True))
 def test_arguments_of_a_wrong_type_are_refused_at_once(arguments, message):
     with pytest.raises(ValueError, match=f"Expected {message}"):
         GradCAMCallback(**arguments)
+
+
+@pytest.mark.parametrize("value", [np.zeros(2), torch.zeros(2), ["gradcam"], {"a": 1}, 0.5])
+@pytest.mark.parametrize(
+    "name",
+    ["target", "masks", "views", "check_faithfulness", "on_shortcut", "method", "precision", "reshape_transform"],
+)
+def test_what_is_no_word_is_refused_in_words(name, value):
+    """A list cannot be looked up in a set, and an array is neither equal to a word nor not."""
+    with pytest.raises(ValueError, match=f"Expected `{name}` to be "):
+        GradCAMCallback(**{name: value})
+
+
+@pytest.mark.parametrize("value", [np.zeros(2), ["map"], {"a": 1}])
+@pytest.mark.parametrize("name", ["colormap", "scaling"])
+def test_what_is_no_word_is_refused_by_a_style(name, value):
+    with pytest.raises(ValueError, match=f"Expected `Style.{name}` to be "):
+        Style(**{name: value})
+
+
+def test_views_may_stand_in_an_array():
+    assert GradCAMCallback(views=np.array(["overview", "probe"])).views == ("overview", "probe")
 
 
 def test_numbers_of_numpy_are_numbers():

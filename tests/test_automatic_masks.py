@@ -359,7 +359,7 @@ def test_the_network_marks_the_objects_inside_of_boxes(network, large_toys):
 def test_another_word_or_a_second_place_is_refused(toys):
     with pytest.raises(ValueError, match="Expected `masks` to be 'auto' or masks, but got 'automatic'"):
         ProbeSet(torch.rand(1, 3, 8, 8), [0], "automatic")
-    with pytest.raises(ValueError, match="Expected `masks` to be None or 'auto', but got bool True"):
+    with pytest.raises(ValueError, match="Expected `masks` to be None or 'auto', but got True"):
         GradCAMCallback(masks=True)
     with pytest.raises(ValueError, match="Pass masks='auto' to the ProbeSet instead"):
         GradCAMCallback(ProbeSet(torch.rand(1, 3, 8, 8), [0]), masks="auto")

@@ -4,7 +4,7 @@
 functions look up the transform and class names of a dataset, and read single images.
 """
 
-from gradcam_callback.probes.automatic import SPARE, choose_masked
+from gradcam_callback.probes.automatic import SPARE, choose_masked, wants_automatic
 from gradcam_callback.probes.batches import BatchTransform, contains, describe, find_parts, replace
 from gradcam_callback.probes.beside import (
     MASK_SUFFIX,
@@ -70,4 +70,5 @@ __all__ = [
     "replace",
     "set_apart",
     "to_classes",
+    "wants_automatic",
 ]

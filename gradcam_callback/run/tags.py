@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 
+from gradcam_callback.formatting import is_word
 from gradcam_callback.layer_names import pick_layers
 
 DEFAULT_PREFIX = "gradcam"
@@ -185,8 +186,8 @@ def resolve_views(views: str | Sequence[str]) -> tuple[str, ...]:
     Raises:
         ValueError: an unknown view.
     """
-    chosen = VIEWS if views == "all" else (views,) if isinstance(views, str) else tuple(views)
-    if not set(chosen) <= set(VIEWS):
+    chosen = VIEWS if is_word(views, ["all"]) else (views,) if isinstance(views, str) else tuple(views)
+    if not all(is_word(view, VIEWS) for view in chosen):
         choices = ", ".join(map(repr, VIEWS))
         raise ValueError(f"Expected `views` to be 'all' or some of {choices}, but got {views!r}. Correct the name.")
     return chosen
