@@ -130,6 +130,10 @@ def test_border_mass_counts_cells_by_the_part_that_lies_in_the_border():
     # A cell is a fifth of a side wide, and the border half a cell: a quarter of the corner cell lies inside.
     assert metrics.border_mass(corner).item() == pytest.approx(0.75)
     assert metrics.border_mass(torch.zeros(1, 5, 5)).isnan().item()
+    assert [metrics.border_mass(even, width).item() for width in (0, 0.5)] == [0, 1]
+    for width in (-0.1, 0.6, math.nan):
+        with pytest.raises(ValueError, match=f"Expected `width` to be a share of 0 to 0.5, but got {width}"):
+            metrics.border_mass(even, width)
 
 
 def test_centre_distance_runs_from_the_centre_to_the_corner():

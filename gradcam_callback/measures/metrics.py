@@ -153,6 +153,9 @@ def border_mass(maps: Tensor, width: float = 0.1) -> Tensor:
         ``(N,)``, 0..1; NaN for an empty map. A map with equal values everywhere has ``1 - (1 - 2 * width) ** 2``,
         which is 0.36 by default.
 
+    Raises:
+        ValueError: another width.
+
     Examples:
         Of 16 equal cells the outer 12 form the border.
 
@@ -161,6 +164,8 @@ def border_mass(maps: Tensor, width: float = 0.1) -> Tensor:
         >>> border_mass(torch.ones(1, 4, 4), width=0.25)
         tensor([0.7500], dtype=torch.float64)
     """
+    if not 0 <= width <= 0.5:
+        raise ValueError(f"Expected `width` to be a share of 0 to 0.5, but got {width!r}. Leave it out for 0.1.")
     inside = maps = _scaled(maps)
     for axis in (1, 2):
         # A cell counts by the part of it that lies between the borders, as in `coverage`. That part is a product of one
