@@ -288,12 +288,6 @@ def drift(maps: Tensor, previous: Tensor) -> Tensor:
     return (1 - similarity).clamp(0, 1)
 
 
-def mean_of_defined(values: Tensor) -> float:
-    """Return the mean of the values that are not NaN; NaN if all are."""
-    # The mean of no values is NaN.
-    return float(values[~values.isnan()].mean())
-
-
 def is_empty(maps: Tensor) -> Tensor:
     """Return True for each map that is zero everywhere: ``(N, h, w)`` -> ``(N,)`` bool."""
     # Maps are not negative, so a sum of 0 means that every cell is 0.
