@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from gradcam_callback.formatting import is_word
 from gradcam_callback.layer_names import pick_layers
+from gradcam_callback.writers import Charts
 
 DEFAULT_PREFIX = "gradcam"
 
@@ -56,9 +57,6 @@ OVER_EPOCHS = (EVOLUTION, ANIMATION)
 
 # The text of the verdict.
 VERDICT = "verdict"
-
-# TensorBoard's Custom Scalars: title -> kind of chart and its tags.
-Charts = dict[str, tuple[str, list[str]]]
 
 # Control characters and halves of surrogate pairs. Quotes and backslashes: TensorBoard's data server fails on any key
 # that JSON writes with a backslash. Parts that a path would lose: ``.``, ``..`` and empty ones. The start of an escape.
