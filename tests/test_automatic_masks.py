@@ -18,7 +18,7 @@ from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet
 from gradcam_callback.drawing import InputImage, MaskCell, mask_sheet
 from gradcam_callback.drawing.canvas import CORRECT, WRONG
 from gradcam_callback.measures import AUTOMATIC_MASKS, Swaps, judge, swap_test
-from gradcam_callback.probes import Item, automatic, datasets, from_boxes, make_probe_set, read_folder, streams
+from gradcam_callback.probes import Item, from_boxes, make_probe_set, progress, read_folder
 from gradcam_callback.probes.prompts import refine_boxes
 from gradcam_callback.run import Evaluator
 from gradcam_callback.run.album import mask_cells
@@ -418,8 +418,7 @@ def test_bars_are_shown_if_the_trainer_shows_its_own(monkeypatch, trainer, thin,
         bars[options["desc"]] = not options["disable"]
         return items
 
-    for module in (automatic, datasets, streams):
-        monkeypatch.setattr(module, "tqdm", record)
+    monkeypatch.setattr(progress, "tqdm", record)
     data = photographs([True] * 4)
     source = DataLoader(Stream(data), 2) if streamed else DataLoader(data, 2)
     callback = GradCAMCallback(target_layers="block5_conv3", masks="auto", views="layer")
