@@ -307,6 +307,7 @@ def test_the_command_line_of_each_package_takes_callables_by_their_path(
 ):
     monkeypatch.setitem(sys.modules, "test_trainers", sys.modules[__name__])
     monkeypatch.setattr(sys, "argv", ["train.py"])
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")  # without a seed, the command line warns
     boring = importlib.import_module(f"{package}.demos.boring_classes")
     inside = "" if package == "pytorch_lightning" else ".lightning"
     arguments = ["--trainer.callbacks+", f"gradcam_callback{inside}.GradCAMCallback"]
