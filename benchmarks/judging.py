@@ -205,12 +205,12 @@ def maps_alone(networks: Finetuning, probe_set: ProbeSet) -> dict[str, float]:
         defined = ~mass.isnan()
         scalars |= {
             f"lift/{layer}": float(metrics.lift(mass[defined], area[defined])),
-            f"relevance_mass/{layer}": metrics.mean_of_defined(mass),
+            f"relevance_mass/{layer}": float(mass.nanmean()),
             f"pointing_game/{layer}": float(metrics.pointing_game(maps, probe_set.masks).mean()),
-            f"entropy/{layer}": metrics.mean_of_defined(metrics.entropy(maps)),
+            f"entropy/{layer}": float(metrics.entropy(maps).nanmean()),
             f"strength/{layer}": float(metrics.strength(maps).mean()),
-            f"border_mass/{layer}": metrics.mean_of_defined(metrics.border_mass(maps)),
-            f"centre_distance/{layer}": metrics.mean_of_defined(metrics.centre_distance(maps)),
+            f"border_mass/{layer}": float(metrics.border_mass(maps).nanmean()),
+            f"centre_distance/{layer}": float(metrics.centre_distance(maps).nanmean()),
         }
     # A metric is undefined if all maps of its layer are empty.
     return {name: value for name, value in scalars.items() if not math.isnan(value)}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import matplotlib
 
-from gradcam_callback.drawing import Style, encode_jpeg
+from gradcam_callback.drawing import Style
 from gradcam_callback.maps import RESHAPES, find_vggs
 from gradcam_callback.masking import copy_photographs, mask_automatically, mask_by_hand
 from gradcam_callback.offline import (
@@ -80,9 +80,9 @@ def panel(args: argparse.Namespace) -> None:
     model = load_model(args.model, args.checkpoint)
     style = Style(CELL, args.colormap, jpeg_quality=QUALITY)
     all_layers, last, at_last = draw_sheets(model, photographs, args.layers, args.target, style, args.reshape)
-    for path, sheet in ((args.out, all_layers), (args.out.with_name(f"{args.out.stem}.{last}.jpg"), at_last)):
+    for path, sheet in ((args.out, all_layers), (args.out.with_stem(f"{args.out.stem}.{last}"), at_last)):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encode_jpeg(sheet, style.jpeg_quality).data)
+        sheet.save(path, quality=style.jpeg_quality, optimize=True)
         print(path)
 
 
@@ -161,9 +161,10 @@ def parse() -> argparse.Namespace:
     command.add_argument(
         "-o",
         "--out",
-        type=Path,
+        type=_read_sheet,
         default=Path("panel.jpg"),
-        help="the sheet of all layers; <out>.<last layer>.jpg beside it shows all photographs at the last layer",
+        help="the sheet of all layers, as JPEG or PNG; <out>.<last layer> beside it shows all photographs at the "
+        "last layer",
     )
     command.set_defaults(run_command=panel)
 
@@ -222,7 +223,10 @@ def parse() -> argparse.Namespace:
     )
     command.add_argument("-o", "--out", type=Path, default=Path("focus.html"))
     command.add_argument(
-        "--epochs", type=int, default=12, help="how many epochs to show maps of, evenly spread; more make a larger page"
+        "--epochs",
+        type=_read_count,
+        default=12,
+        help="how many epochs to show maps of, evenly spread; more make a larger page",
     )
     command.add_argument("--prefix", help="the tag_prefix of the callback, if several logged (default: all)")
     command.set_defaults(run_command=report)
@@ -299,7 +303,7 @@ def _image_arguments() -> argparse.ArgumentParser:
     )
     parent.add_argument(
         "--size",
-        type=_read_size,
+        type=_read_count,
         help=f"side of the model's input in pixels (default: as the checkpoint says, else {SIZE})",
     )
     parent.add_argument(
@@ -314,10 +318,16 @@ def _image_arguments() -> argparse.ArgumentParser:
     return parent
 
 
-def _read_size(text: str) -> int:
+def _read_count(text: str) -> int:
     if text.isdecimal() and int(text) > 0:
         return int(text)
-    raise argparse.ArgumentTypeError(f"expected a side of 1 or more pixels, but got {text!r}; correct it")
+    raise argparse.ArgumentTypeError(f"expected a whole number from 1, but got {text!r}; correct it")
+
+
+def _read_sheet(text: str) -> Path:
+    if Path(text).suffix.lower() in (".jpg", ".jpeg", ".png"):
+        return Path(text)
+    raise argparse.ArgumentTypeError(f"expected a file that ends in .jpg or .png, but got {text!r}; correct it")
 
 
 def _read_target(text: str) -> str | int:

@@ -71,6 +71,13 @@ class UserCodeError(ValueError):
     """
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return True if an error says that a device or the host ran out of memory."""
+    # torch is not imported here. For the host's memory it raises a plain RuntimeError; only the text tells.
+    is_of_torch = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    return isinstance(error, MemoryError) or is_of_torch
+
+
 @contextmanager
 def blame(expected: str, hint: str) -> Iterator[None]:
     """Turn any error of the block into a `UserCodeError` that names the code and says what to do.
@@ -86,11 +93,10 @@ def blame(expected: str, hint: str) -> Iterator[None]:
     """
     try:
         yield
-    except (MemoryError, MapError, UserCodeError):
+    except (MapError, UserCodeError):
         raise
     except Exception as error:
-        # torch raises a plain RuntimeError for the host's memory.
-        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+        if is_out_of_memory(error):
             raise
         text = str(error).strip().rstrip(".")
         raised = f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,8 +1,9 @@
-"""Format numbers and lists of names the same way in images, plots and sentences."""
+"""Format numbers and lists of names the same way in images, plots and sentences, and compare words."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Container, Sequence
 
 # A sentence names at most so many of many.
 _MOST_NAMES = 5
@@ -27,3 +28,16 @@ def name_some(names: Sequence[str], separator: str = ", ") -> str:
     """List the first names and count the others: ``"a, b, c, d, e and 55 more"``."""
     others = len(names) - _MOST_NAMES
     return separator.join(names[:_MOST_NAMES]) + (f" and {others} more" if others > 0 else "")
+
+
+def is_word(value: object, words: Container[str]) -> bool:
+    """Return True if a value is one of some words. Lists cannot be looked up, and arrays are neither equal nor not."""
+    return isinstance(value, str) and value in words
+
+
+def mark_words(text: str) -> str:
+    """Enclose each word, number and sign of a text in marks, so that no part of a word is found in it.
+
+    ``mark_words("cat")`` is in ``mark_words("cat_3")``, and not in that of ``"caterpillar"``.
+    """
+    return re.sub(r"\d+|[^\W\d_]+|[\W_]", "\0\\g<0>\0", text)

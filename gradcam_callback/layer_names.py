@@ -16,6 +16,13 @@ def block_of(layer: str) -> str:
     return match[1] if match else ""
 
 
+def last_of_blocks(layers: Sequence[str]) -> list[str]:
+    """Return the last layer of each block, from input to output. A layer without a block stands for itself."""
+    # Later layers of a block replace earlier ones.
+    ends = {block_of(layer) or layer: layer for layer in layers}.values()
+    return [layer for layer in layers if layer in ends]
+
+
 def pick_layers(layers: Sequence[str]) -> list[str]:
     """Pick the few layers that stand for all of them, where there is no room for more.
 
@@ -23,12 +30,10 @@ def pick_layers(layers: Sequence[str]) -> list[str]:
         layers: names from input to output.
 
     Returns:
-        The last layer of each block; a layer without a block stands for itself. If these are more than `MOST_PICKED`,
-        so many of them, evenly spread, the first and the last among them.
+        Those of `last_of_blocks`. If these are more than `MOST_PICKED`, so many of them, evenly spread, the first and
+        the last among them.
     """
-    # Later layers of a block replace earlier ones.
-    ends = {block_of(layer) or layer: layer for layer in layers}.values()
-    picked = [layer for layer in layers if layer in ends]
+    picked = last_of_blocks(layers)
     if len(picked) <= MOST_PICKED:
         return picked
     return [picked[round(i * (len(picked) - 1) / (MOST_PICKED - 1))] for i in range(MOST_PICKED)]

@@ -18,7 +18,7 @@ import torch
 # checkpointing, the compiler, the handler of Ctrl-C. Two threads at once would leave what one of them had set.
 PROCESS_LOCK = threading.RLock()
 # How deep generators and others are looked for, as in dataset.augment.steps[0].rng, and in lists of what length.
-DEPTH, MOST_VALUES = 6, 64
+_DEEPEST, _LONGEST = 6, 64
 _GENERATORS = (torch.Generator, random.Random, np.random.RandomState, np.random.Generator)
 _WITHOUT_GENERATORS = (str, bytes, int, float, type(None), type, ModuleType, torch.Tensor, np.ndarray)
 # Objects of Lightning lead to everything else there is. Layers of torch hold no generator, and there are many.
@@ -74,7 +74,7 @@ def find_inside(holders: Iterable[Any], kinds: tuple[type, ...]) -> list[Any]:
     seen: set[int] = set()
     # Kept, so that no number of an object is used again.
     level, kept = list(holders), []
-    for _ in range(DEPTH):
+    for _ in range(_DEEPEST):
         inside: list[Any] = []
         for each in level:
             if id(each) in seen or isinstance(each, _WITHOUT_GENERATORS):
@@ -84,9 +84,9 @@ def find_inside(holders: Iterable[Any], kinds: tuple[type, ...]) -> list[Any]:
             if isinstance(each, kinds):
                 found.append(each)
             if isinstance(each, dict):
-                inside += each.values() if len(each) <= MOST_VALUES else ()
+                inside += each.values() if len(each) <= _LONGEST else ()
             elif isinstance(each, (list, tuple)):
-                inside += each if len(each) <= MOST_VALUES else ()
+                inside += each if len(each) <= _LONGEST else ()
             elif isinstance(each, MethodType):
                 inside += each.__self__, each.__func__
             elif isinstance(each, FunctionType):
@@ -107,9 +107,13 @@ def _variables(function: FunctionType) -> list[Any]:
     names = function.__code__.co_names
     of_module = [function.__globals__[name] for name in names if name in function.__globals__]
     defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    return [*closure_values(function), *defaults, *of_module]
+
+
+def closure_values(function: FunctionType) -> list[Any]:
+    """Return the values of the variables around a function that it uses."""
     # A cell is empty until its variable has a value.
-    cells = [cell.cell_contents for cell in function.__closure__ or () if cell != CellType()]
-    return [*cells, *defaults, *of_module]
+    return [cell.cell_contents for cell in function.__closure__ or () if cell != CellType()]
 
 
 def _is_of_user(definition: type | FunctionType) -> bool:

@@ -10,6 +10,8 @@ from typing import Any
 
 from tensorboard.plugins.base_plugin import TBLoader
 
+from gradcam_focus.records import PLUGIN
+
 # How many entries of a run TensorBoard keeps. Without it, it keeps ten.
 ENTRIES = 1000
 
@@ -21,7 +23,7 @@ class FocusLoader(TBLoader):
         """Keep all entries, unless ``--samples_per_plugin`` says something else."""
         samples = getattr(flags, "samples_per_plugin", None)
         if isinstance(samples, dict):
-            samples.setdefault("gradcam_focus", ENTRIES)
+            samples.setdefault(PLUGIN, ENTRIES)
 
     def load(self, context: Any) -> Any:
         """Return the plugin; None, which leaves the tab out, if it cannot be loaded."""

@@ -45,8 +45,7 @@ class Record(NamedTuple):
 
 def newest(found: Iterable[Record]) -> dict[int, Record]:
     """Return step -> record, sorted by step. A resumed run logs some steps again; the last writer of a step wins."""
-    by_time = sorted(found, key=lambda record: record.time)
-    return dict(sorted((record.step, record) for record in by_time))
+    return {record.step: record for record in sorted(found, key=lambda record: (record.step, record.time))}
 
 
 def latest(found: Iterable[Record]) -> Record | None:

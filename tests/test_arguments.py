@@ -7,7 +7,7 @@ from conftest import ThinVGG
 from torch import nn
 from torch.utils.data import DataLoader
 
-from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet
+from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet, Style
 from gradcam_callback.probes.batches import take_parts
 
 LAYER = "block5_conv3"
@@ -34,6 +34,28 @@ STORED = list(zip(IMAGES, [0, 1, 1], strict=True))
 def test_arguments_of_a_wrong_type_are_refused_at_once(arguments, message):
     with pytest.raises(ValueError, match=f"Expected {message}"):
         GradCAMCallback(**arguments)
+
+
+@pytest.mark.parametrize("value", [np.zeros(2), torch.zeros(2), ["gradcam"], {"a": 1}, 0.5])
+@pytest.mark.parametrize(
+    "name",
+    ["target", "masks", "views", "check_faithfulness", "on_shortcut", "method", "precision", "reshape_transform"],
+)
+def test_what_is_no_word_is_refused_in_words(name, value):
+    """A list cannot be looked up in a set, and an array is neither equal to a word nor not."""
+    with pytest.raises(ValueError, match=f"Expected `{name}` to be "):
+        GradCAMCallback(**{name: value})
+
+
+@pytest.mark.parametrize("value", [np.zeros(2), ["map"], {"a": 1}])
+@pytest.mark.parametrize("name", ["colormap", "scaling"])
+def test_what_is_no_word_is_refused_by_a_style(name, value):
+    with pytest.raises(ValueError, match=f"Expected `Style.{name}` to be "):
+        Style(**{name: value})
+
+
+def test_views_may_stand_in_an_array():
+    assert GradCAMCallback(views=np.array(["overview", "probe"])).views == ("overview", "probe")
 
 
 def test_numbers_of_numpy_are_numbers():
@@ -76,6 +98,24 @@ def test_labels_may_be_of_any_integer_type(dtype):
             dataset = list(zip(IMAGES, given, masks, strict=True))
             probe = ProbeSet.from_dataset(dataset, 1, batch_transform=transform)
             assert probe.labels.tolist() == [0, 1] and probe.has_mask.all()
+
+
+# What torch itself refuses: the bytes of another machine, as FITS and TIFF hold them, views, long numbers.
+@pytest.mark.parametrize("form", [">i2", ">f8", np.longdouble, "backwards"])
+def test_numbers_may_have_any_form_that_numpy_has(form):
+    def bring(values):
+        return np.array(values[::-1])[::-1] if form == "backwards" else np.array(values).astype(form)
+
+    upper = bring(np.arange(8)[:, None].repeat(8, 1) < 4)
+    dataset = list(zip(IMAGES, bring([0, 1, 1]), [upper] * 3, strict=True))
+    probe = ProbeSet.from_dataset(dataset, 1)
+    assert probe.labels.tolist() == [0, 1] and probe.masks[:, :4].all() and not probe.masks[:, 4:].any()
+    mean, std = bring([0.0, 1.0, 2.0]), bring([1.0, 2.0, 3.0])
+    masks = [upper, bring([0, 0, 8, 4]), None]
+    labels = bring([0, 1, 1]) if form in (">i2", "backwards") else bring(np.eye(2)[[0, 1, 1]])
+    probe = ProbeSet(IMAGES, labels, masks, mean=mean, std=std)
+    assert probe.labels.tolist() == [0, 1, 1] and torch.equal(probe.masks[0], probe.masks[1])
+    assert probe.mean.tolist() == [0, 1, 2] and probe.masks[0].sum() == 32
 
 
 @pytest.mark.parametrize(

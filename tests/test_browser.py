@@ -38,7 +38,8 @@ from torch.nn.functional import adaptive_avg_pool2d
 from gradcam_callback import border_mass, write_report
 from gradcam_callback.drawing import scale
 from gradcam_callback.offline.logged_run import read_runs
-from gradcam_callback.run.recording import pack_maps, tone_of
+from gradcam_callback.run.album import tone_of
+from gradcam_callback.run.recording import pack_maps
 from gradcam_focus.frozen import frozen_page
 
 # The most cells a side that a map has on the page.

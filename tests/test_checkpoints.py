@@ -118,6 +118,16 @@ def test_state_dicts_are_counted_in_the_order_of_the_numbers_in_their_names(tmp_
     assert [one.path.name for one in found] == ["epoch1.pth", "epoch9.pt", "epoch10.pt"]
     assert [(one.epoch, one.step) for one in found] == [(0, 0), (1, 1), (2, 2)]
     assert len(find_checkpoints([tmp_path, tmp_path / "epoch9.pt"])) == 3, "each file once"
+    for path in (tmp_path, str(tmp_path)):
+        assert find_checkpoints(path) == found
+    (one,) = find_checkpoints(tmp_path / "epoch9.pt")
+    assert one.path.name == "epoch9.pt"
+
+
+def test_signs_that_only_look_like_digits_are_no_numbers(tmp_path):
+    for name in ("epoch1²2.pt", "epoch١٢.pt", "epoch2.pt"):
+        torch.save({"weight": torch.zeros(1)}, tmp_path / name)
+    assert [one.path.name for one in find_checkpoints(tmp_path)] == ["epoch1²2.pt", "epoch2.pt", "epoch١٢.pt"]
 
 
 def test_files_of_two_trainings_are_not_taken_for_copies(tmp_path):

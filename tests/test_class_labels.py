@@ -134,6 +134,41 @@ def test_names_may_stand_in_any_sequence(toys, sequence):
     assert ProbeSet.from_dataset(toys).class_names is None
 
 
+@pytest.mark.parametrize(
+    "classes", [3, np.array(3), torch.tensor(3), (name for name in "abc"), {"star", "moon"}, {"star": 0}, "star", None]
+)
+def test_what_a_dataset_calls_its_classes_may_be_anything_else(toys, watch, classes):
+    """A training that runs without the callback must not end."""
+    toys.classes = toys.features = toys.targets = classes
+    assert ProbeSet.from_dataset(toys).class_names is None
+    assert watch(ThinVGG(), DataLoader(toys, 6)).probe_set.class_names is None
+
+
+@pytest.mark.parametrize("bad", [0.5, float("nan"), float("inf"), 2**70, "star"])
+@pytest.mark.parametrize("sequence", [list, np.array, lambda labels: np.array(labels, object)])
+def test_what_a_dataset_stores_as_its_targets_may_be_no_labels(toys, bad, sequence):
+    toys.targets = sequence([bad] * 18)
+    assert ProbeSet.from_dataset(toys, 1).labels.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("form", [float, object, ">i4", torch.tensor, "list of tensors"])
+def test_stored_labels_of_any_form_spare_the_items(toys, form):
+    """Only the items of the probe set are read."""
+    labels, read = [label for _, label, _ in toys.items], []
+    if form == "list of tensors":
+        toys.targets = list(torch.tensor(labels))
+    else:
+        toys.targets = form(labels) if form is torch.tensor else np.array(labels, form)
+
+    class Counts(type(toys)):
+        def __getitem__(self, index):
+            read.append(index)
+            return super().__getitem__(index)
+
+    toys.__class__ = Counts
+    assert ProbeSet.from_dataset(toys, 1).labels.tolist() == [0, 1, 2] and len(read) == 3
+
+
 def test_names_that_nothing_proves_are_not_shown(toys):
     nothing_stored, stored = stores(toys, None), stores(toys, "targets")
     other = stores(toys, "targets")

@@ -107,6 +107,33 @@ def test_panel_shows_photographs_through_the_layers_of_a_checkpoint(output_of, c
         assert sheet.width > 300 and sheet.height > 200 and np.ptp(np.asarray(sheet)) > 200
 
 
+@pytest.mark.parametrize(("name", "kind"), [("p.png", "PNG"), ("p.JPEG", "JPEG")])
+def test_sheets_are_what_their_names_say(output_of, photographs, tmp_path, name, kind):
+    arguments = ["--model", f"{__file__}:NoVGG", "--layers", "1", "--size", "32", "-o", tmp_path / name]
+    printed = output_of("panel", photographs[0], *arguments).split()
+    assert printed == [str(tmp_path / name), str(tmp_path / name.replace(".", ".1."))]
+    for path in printed:
+        with Image.open(path) as sheet:
+            assert sheet.format == kind
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["panel", "a.jpg", "-o", "panel.pdf"],
+            "-o/--out: expected a file that ends in .jpg or .png, but got 'panel.pdf'",
+        ),
+        (["panel", "a.jpg", "-o", "panel"], "-o/--out: expected a file that ends in .jpg or .png, but got 'panel'"),
+        (["panel", "a.jpg", "--size", "0"], "--size: expected a whole number from 1, but got '0'"),
+        (["report", "run", "--epochs", "0"], "--epochs: expected a whole number from 1, but got '0'"),
+        (["report", "run", "--epochs", "2.5"], "--epochs: expected a whole number from 1, but got '2.5'"),
+    ],
+)
+def test_a_wrong_option_is_refused_by_its_name(error_of, capsys, arguments, message):
+    assert error_of(*arguments) == "2" and message in capsys.readouterr().err
+
+
 def test_panel_finds_the_last_layer_of_other_networks_and_takes_tokens(output_of, photographs, tmp_path):
     common = ["panel", *photographs, "--size", "32", "-o", tmp_path / "panel.jpg"]
     printed = output_of(*common, "--model", f"{__file__}:NoVGG", "--layers", "last")
@@ -196,7 +223,7 @@ def test_arguments_that_do_not_fit_are_errors(error_of, checkpoint, photographs,
     assert too_small.endswith("Choose their size with --size, and check that --model is the right one.")
     for size in ("0", "-3", "8.5"):
         assert error_of(*common[:-1], size, *saves) == "2"
-        assert f"argument --size: expected a side of 1 or more pixels, but got '{size}'" in capsys.readouterr().err
+        assert f"argument --size: expected a whole number from 1, but got '{size}'" in capsys.readouterr().err
     torch.save([1, 2], tmp_path / "list.pt")
     said = error_of("layers", "--checkpoint", tmp_path / "list.pt")
     assert "list.pt', alone or under one of state_dict, model_state_dict, model, but found none" in said

@@ -340,17 +340,36 @@ def test_a_collate_function_that_takes_no_single_item_is_asked_for_many(toys):
         ["a"],
         np.array(["a"]),
         0.5,
+        float("inf"),
+        2**70,
+        [2**70, 1],
+        np.array(2**64 - 1, np.uint64),
         torch.zeros(2, 2),
         torch.zeros(0),
         torch.tensor([2, 3, 4]),
+        torch.ones(2).to_sparse(),
+        torch.ones(2, device="meta"),
     ],
 )
 def test_what_is_no_label_of_an_item(value):
     assert not is_label(value, 0)
+    # It is no label of an item whose label stands before it, either, and no error.
+    items = [(torch.rand(3, 8, 8), i % 2, value) for i in range(4)]
+    assert ProbeSet.from_dataset(items, 1).labels.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("label", [float("inf"), float("nan"), 2**70, np.array(2**64 - 1, np.uint64)])
+def test_a_label_without_end_is_refused_in_words(label):
+    with pytest.raises(ValueError, match="cannot find one value that is certainly the label"):
+        ProbeSet.from_dataset([(torch.rand(3, 8, 8), label)] * 2)
+    with pytest.raises(ValueError, match="Expected the label of it to be one integer class"):
+        to_classes(label, "the label", "it")
 
 
 @pytest.mark.parametrize(
-    "value", [3, True, 2.0, np.int64(1), torch.tensor(1), torch.tensor([1]), [0, 1, 1], np.eye(3)[0]]
+    "value",
+    [3, True, 2.0, np.int64(1), torch.tensor(1), torch.tensor([1]), [0, 1, 1], np.eye(3)[0], np.eye(3)[0, ::-1]]
+    + [np.array(5, dtype) for dtype in (">i4", np.uint64, np.longdouble)],
 )
 def test_what_is_a_label_of_an_item(value):
     assert is_label(value, 0) and to_classes(value, "the label", "it")

@@ -23,7 +23,7 @@ from werkzeug.test import Client
 from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet, Style
 from gradcam_callback.offline.logged_run import read_runs
 from gradcam_callback.run import Evaluator, RunLogger, RunState, Tags
-from gradcam_callback.run.recording import tone_of
+from gradcam_callback.run.album import tone_of
 from gradcam_callback.writers import TensorBoardWriter
 from gradcam_focus import records
 from gradcam_focus.loader import FocusLoader
@@ -267,3 +267,9 @@ def test_answers_are_json_for_any_browser(logged):
     answer = Client(plugin.get_plugin_apps()["/log"]).get("/log", query_string={"run": "run", "prefix": "gradcam"})
     assert answer.content_type.startswith("application/json")
     json.loads(answer.data, parse_constant=lambda name: pytest.fail(name))
+
+
+def test_of_records_of_one_time_the_last_one_counts():
+    """A clock may be too coarse to tell them apart."""
+    found = [records.Record(step, 5.0, content) for step, content in ((2, b"z"), (1, b"z"), (2, b"a"))]
+    assert [(step, record.content) for step, record in records.newest(found).items()] == [(1, b"z"), (2, b"a")]

@@ -366,6 +366,16 @@ def test_memory_is_bounded_and_old_images_are_dropped(model, convolutions):
     assert len(convolutions) == 2 * 3, "the cache holds the new images, not the old ones"
 
 
+def test_images_with_nan_take_no_memory(model):
+    """They are never found again, as NaN equals nothing."""
+    cam, images = GradCAM(model, "block5"), IMAGES.clone()
+    cam(IMAGES, 1)
+    held = cam._frozen.bytes_held
+    images[0, 0, 0, 0] = torch.nan
+    cam(images, 1)
+    assert cam._frozen.bytes_held == held
+
+
 def test_a_prefix_larger_than_the_limit_is_not_copied(model):
     cam = GradCAM(model, "block5")
     cam._frozen.limit = 1000

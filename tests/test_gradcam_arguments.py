@@ -31,7 +31,10 @@ def test_a_module_of_another_model_is_an_error(thin):
     ("images", "targets", "message"),
     [
         (torch.rand(3, 64, 64), None, r"`images` to be a tensor \(N, C, H, W\) .* but got shape \(3, 64, 64\)"),
-        (torch.rand(0, 3, 64, 64), None, r"with N >= 1, but got shape \(0, 3, 64, 64\)"),
+        (torch.rand(0, 3, 64, 64), None, r"of sizes >= 1, but got shape \(0, 3, 64, 64\) of float32"),
+        (torch.rand(1, 3, 0, 64), None, r"of sizes >= 1, but got shape \(1, 3, 0, 64\) of float32"),
+        (torch.rand(1, 0, 64, 64), None, r"of sizes >= 1, but got shape \(1, 0, 64, 64\) of float32"),
+        (torch.rand(2, 3, 64, 64), lambda logits, _: logits.argmax(1), r"\(2,\) of floating point, .* \(2,\) of int64"),
         ([1, 2], None, "Expected `images` to be a tensor .* but got list"),
         (torch.rand(2, 3, 64, 64), 3, r"classes from 0 to 2 \(the model returns 3 logits\), but got \[3\]"),
         (torch.rand(2, 3, 64, 64), [0, -1], r"from 0 to 2 .* but got \[-1\]"),
@@ -152,6 +155,9 @@ def test_a_single_logit_has_the_classes_0_and_1():
         (lambda logits: logits[:, 0], r"shape \(2,\)"),
         (lambda logits: logits[:, None], r"shape \(2, 1, 3\)"),
         (lambda logits: [logits], r"list"),
+        (lambda logits: logits[:, :0], r"shape \(2, 0\) of float32"),
+        (lambda logits: logits > 0, r"shape \(2, 3\) of bool"),
+        (lambda logits: logits.to(torch.complex64), r"shape \(2, 3\) of complex64"),
     ],
 )
 def test_the_error_of_wrong_logits_names_their_source(thin, change, got):
@@ -165,8 +171,10 @@ def test_the_error_of_wrong_logits_names_their_source(thin, change, got):
 
     with pytest.raises(ValueError, match=f"model's forward to return logits .* with N = 2, but got {got}") as caught:
         GradCAM(Changed())(images)
-    helps = got not in (r"shape \(1, 3\)", r"shape \(4, 3\)")
-    assert ("output_transform" in str(caught.value)) == helps, "nothing helps if images are lost"
+    hopeless = got.startswith((r"shape \(1, 3", r"shape \(4, 3", r"shape \(2, 0", r"shape \(2, 3\)"))
+    assert ("output_transform" in str(caught.value)) != hopeless, "nothing helps if images or numbers are lost"
+    with pytest.raises(ValueError, match="model's forward to return logits"):
+        GradCAM(Changed()).predict(images)
 
 
 def test_an_error_in_output_transform_has_a_class_of_its_own():

@@ -111,13 +111,10 @@ def test_drift_sees_shape_and_not_strength():
     assert metrics.drift(empty, empty).item() == 0 and metrics.drift(left, empty).item() == 1
 
 
-def test_mean_of_defined_leaves_nan_out_and_is_nan_if_nothing_is_defined():
-    assert metrics.mean_of_defined(torch.tensor([1.0, float("nan"), 3.0])) == 2
-    assert math.isnan(metrics.mean_of_defined(torch.tensor([float("nan")])))
-    # An entropy of 0 would be a map of one cell, and a distance of 0 one in the middle.
+def test_empty_maps_have_neither_a_spread_nor_a_place():
+    """An entropy of 0 would be a map of one cell, and a distance of 0 one in the middle."""
     empty = torch.zeros(2, 3, 3)
-    assert math.isnan(metrics.mean_of_defined(metrics.entropy(empty)))
-    assert math.isnan(metrics.mean_of_defined(metrics.centre_distance(empty)))
+    assert metrics.entropy(empty).isnan().all() and metrics.centre_distance(empty).isnan().all()
 
 
 def test_border_mass_counts_cells_by_the_part_that_lies_in_the_border():
@@ -130,6 +127,10 @@ def test_border_mass_counts_cells_by_the_part_that_lies_in_the_border():
     # A cell is a fifth of a side wide, and the border half a cell: a quarter of the corner cell lies inside.
     assert metrics.border_mass(corner).item() == pytest.approx(0.75)
     assert metrics.border_mass(torch.zeros(1, 5, 5)).isnan().item()
+    assert [metrics.border_mass(even, width).item() for width in (0, 0.5)] == [0, 1]
+    for width in (-0.1, 0.6, math.nan):
+        with pytest.raises(ValueError, match=f"Expected `width` to be a share of 0 to 0.5, but got {width}"):
+            metrics.border_mass(even, width)
 
 
 def test_centre_distance_runs_from_the_centre_to_the_corner():

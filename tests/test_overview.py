@@ -19,7 +19,7 @@ from gradcam_callback.layer_names import pick_layers
 from gradcam_callback.measures import judge, judge_without_swap
 from gradcam_callback.measures.basis import BASES, MASKS
 from gradcam_callback.measures.swaps import ClassGap
-from gradcam_callback.run.album import choose_shown, is_suspected
+from gradcam_callback.run.album import choose_shown, tone_of
 
 ALL = [f"block{b}_conv{c}" for b, n in enumerate((2, 2, 3, 3, 3), 1) for c in range(1, n + 1)]
 LAST = ["block1_conv2", "block2_conv2", "block3_conv3", "block4_conv3", "block5_conv3"]
@@ -244,7 +244,7 @@ def test_every_headline_fits_and_has_the_colour_of_its_verdict(seen, basis):
     used = set()
     for verdict in of_basis(basis):
         seen.texts.clear()
-        sizes.add(draw(title=verdict.headline, suspected=is_suspected(verdict)).size)
+        sizes.add(draw(title=verdict.headline, tone=tone_of(verdict)).size)
         written = [(text, colour) for text, _, size, colour in seen.texts if size >= overview.TEXT][6:]
         headline = ""
         while headline != verdict.headline and written:

@@ -114,6 +114,27 @@ def test_title_gives_the_image_its_label_the_prediction_and_the_class_explained(
     assert [w.text for w in texts if w.top == MARGIN] == ["photo"], "no label where there is none"
 
 
+@pytest.mark.parametrize(
+    ("name", "label", "is_said"),
+    [
+        ("star-1", "star", True),
+        ("the star_1", "star", True),
+        ("a red star-2", "red star", True),
+        ("cat007", "cat", True),
+        ("IMG_10", "10", True),
+        ("img_10", "1", False),
+        ("1st", "1", True),
+        ("hotdog_3", "dog", False),
+        ("cats", "cat", False),
+        ("Löwe", "L", False),
+        ("star-1", "moon", False),
+    ],
+)
+def test_a_label_is_left_out_only_if_a_whole_word_of_the_name_says_it(name, label, is_said):
+    caption = Caption(name, label, label, True, 0.9, label, 0.9)
+    assert caption.title == (name if is_said else f"{name} ({label})")
+
+
 @pytest.mark.parametrize("name", ["s", "x" * 300])
 @pytest.mark.parametrize("label", ["s", "y" * 300])
 def test_of_two_texts_on_a_line_neither_takes_more_than_half_from_the_other(drawn, name, label):

@@ -16,6 +16,7 @@ from torchvision.transforms import v2
 
 from gradcam_callback import ProbeSet, UserCodeError
 from gradcam_callback.probes.lookup import find_normalisations
+from gradcam_callback.probes.names import name_image
 from gradcam_callback.random_state import preserved_random_state
 
 IMAGES, LABELS = torch.rand(3, 3, 8, 10), [0, 1, 1]
@@ -81,6 +82,24 @@ def test_single_images_may_have_no_mask():
 def test_names_are_made_from_classes_and_unique():
     assert ProbeSet(IMAGES, LABELS, class_names=["ペンギン", "lion"]).names == ["ペンギン-1", "lion-1", "lion-2"]
     assert ProbeSet(IMAGES, LABELS).names == ["class 0-1", "class 1-1", "class 1-2"]
+
+
+@pytest.mark.parametrize(
+    ("label", "stem", "expected"),
+    [
+        ("husky", "husky_000", "husky_000"),
+        ("husky", "Husky001", "Husky001"),
+        ("star fish", "star fish", "star fish"),
+        ("husky", "000", "husky-000"),
+        ("1", "10_photo", "1-10_photo"),
+        ("1", "1_photo", "1_photo"),
+        ("cat", "caterpillar_3", "cat-caterpillar_3"),
+        ("car", "carpet", "car-carpet"),
+        ("", "000", "000"),
+    ],
+)
+def test_an_image_has_its_class_once_in_its_name(label, stem, expected):
+    assert name_image(label, stem) == expected
 
 
 def test_names_in_any_form_are_taken_as_text():

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet, write_report
 from gradcam_callback.__main__ import main
 from gradcam_callback.offline.logged_run import read_runs
-from gradcam_callback.run.recording import tone_of
+from gradcam_callback.run.album import tone_of
 from gradcam_focus import records
 
 LAYERS = ["block4_conv3", "block5_conv3"]

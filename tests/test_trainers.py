@@ -307,6 +307,9 @@ def test_the_command_line_of_each_package_takes_callables_by_their_path(
 ):
     monkeypatch.setitem(sys.modules, "test_trainers", sys.modules[__name__])
     monkeypatch.setattr(sys, "argv", ["train.py"])
+    # Otherwise the command line warns once that it has no seed, and of its own use of jsonargparse.
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     boring = importlib.import_module(f"{package}.demos.boring_classes")
     inside = "" if package == "pytorch_lightning" else ".lightning"
     arguments = ["--trainer.callbacks+", f"gradcam_callback{inside}.GradCAMCallback"]

@@ -49,16 +49,19 @@ def put(canvas: Pixels, pixels: Pixels, place: Place) -> None:
     canvas[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
 
 
-def label_if_empty(pixels: Pixels, values: Map) -> Pixels:
+def label_if_empty(pixels: Pixels, values: Map, size: int = SMALL) -> Pixels:
     """Return a heatmap or overlay ``(h, w, 3)``, with the word "empty" on it if its map is zero everywhere.
 
     Otherwise a reader might take the empty map for an error.
+
+    Args:
+        size: Size of the word in pixels. The word is cut to the width of the heatmap.
     """
     if values.any():
         return pixels
     sheet = Image.fromarray(pixels)
-    place = (sheet.width - line_width("empty", SMALL)) // 2, sheet.height // 2 - SMALL // 2
-    write_line(sheet, "empty", place, SMALL, PAPER)
+    place = max(0, (sheet.width - line_width("empty", size)) // 2), max(0, (sheet.height - size) // 2)
+    write(sheet, "empty", place, size, PAPER, sheet.width)
     return np.asarray(sheet)
 
 

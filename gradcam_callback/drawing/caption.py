@@ -8,7 +8,7 @@ from PIL import Image
 
 from gradcam_callback.drawing.canvas import CORRECT, FAINT, GRID, INK, LABEL, MARGIN, TITLE, WRONG, Colour, cut, write
 from gradcam_callback.drawing.text import append_left_to_right, line_width, write_line
-from gradcam_callback.formatting import percent
+from gradcam_callback.formatting import mark_words, percent
 
 # Distance of two texts on one line, in pixels.
 TITLE_GAP = 28
@@ -51,8 +51,8 @@ class Caption:
 
     @property
     def title(self) -> str:
-        """Return the name, followed by the label if the name does not contain it."""
-        if self.label is None or self.label in self.name:
+        """Return the name, followed by the label if no word of the name says it."""
+        if self.label is None or mark_words(self.label) in mark_words(self.name):
             return self.name
         return append_left_to_right(self.name, f" ({self.label})")
 

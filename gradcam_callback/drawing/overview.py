@@ -20,13 +20,13 @@ from gradcam_callback.drawing.canvas import (
     GRID,
     INK,
     MARGIN,
-    PAPER,
     WRONG,
     Colour,
     Place,
     blank,
     cut,
     framed,
+    label_if_empty,
     on_grid,
     put,
     write,
@@ -54,6 +54,7 @@ JUDGEMENT, ACCURACIES = 2, 3
 FRAME, THICK = 6, 2
 # What stands between a name and the prediction.
 COLON = ":  "
+_COLOURS = {"unknown": FAINT, "clear": CORRECT, "suspected": WRONG}
 
 
 class Overview:
@@ -98,7 +99,7 @@ class Overview:
         captions: Sequence[Caption],
         title: str,
         note: str,
-        suspected: bool | None = None,
+        tone: str = "unknown",
         vmax: Mapping[str, float] | None = None,
     ) -> Image.Image:
         """Draw the overview of one entry.
@@ -108,7 +109,7 @@ class Overview:
             captions: N texts.
             title: the headline of a verdict, or a short text. What stands before its first colon is written large.
             note: a line below the images.
-            suspected: True writes the judgement in red, False in green, None in grey.
+            tone: ``"suspected"`` writes the judgement in red, ``"clear"`` in green, ``"unknown"`` in grey.
             vmax: layer -> raw value of the hottest colour. None takes the maximum of each map.
         """
         canvas = self._base.copy()
@@ -119,7 +120,7 @@ class Overview:
                 overlay = self._draw_overlay(image, maps[layer][i], (vmax or {}).get(layer))
                 put(canvas, overlay, (left + number * self._pitch, top))
         sheet = Image.fromarray(canvas)
-        _write_title(sheet, title, {None: FAINT, False: CORRECT, True: WRONG}[suspected])
+        _write_title(sheet, title, _COLOURS[tone])
         for caption, place in zip(captions, self._places, strict=True):
             self._write_caption(sheet, caption, place)
         write(sheet, note, (MARGIN, self._note_top), TEXT, FAINT, WIDTH - 2 * MARGIN)
@@ -138,14 +139,7 @@ class Overview:
     def _draw_overlay(self, image: InputImage, raw: Map, vmax: float | None) -> Pixels:
         values = scale(raw, *self._cell, smooth=True, vmax=vmax)
         overlay = image.outline(blend(image.grey(*self._cell), values, self._style.colormap), THICK)
-        if values.any():
-            return overlay
-        # `label_if_empty` writes letters that are too small for a card.
-        sheet = Image.fromarray(overlay)
-        width, height = self._cell
-        place = max(0, (width - line_width("empty", TEXT)) // 2), max(0, (height - LINE) // 2)
-        write(sheet, "empty", place, TEXT, PAPER, width)
-        return np.asarray(sheet)
+        return label_if_empty(overlay, values, TEXT)
 
     def _write_caption(self, sheet: Image.Image, caption: Caption, place: Place) -> None:
         """Write the name of an image and its prediction, on one line or on two."""

@@ -33,7 +33,7 @@ from gradcam_callback.drawing.layout import break_name
 from gradcam_callback.drawing.style import Style
 from gradcam_callback.drawing.text import append_left_to_right, line_width, write_line
 from gradcam_callback.formatting import percent
-from gradcam_callback.layer_names import block_of
+from gradcam_callback.layer_names import block_of, last_of_blocks
 
 # Least width of a strip's column and of an animation's, in pixels: the text above them needs this room.
 STRIP_COLUMN, FRAME_COLUMN = 40, 104
@@ -161,9 +161,7 @@ class Animation:
     def __init__(self, images: Sequence[InputImage], layers: Sequence[str], style: Style) -> None:
         self._images, self._style = images, style
         self._cell = images[0].fit(round(style.cell_size * 1.4))
-        # Later layers of a block replace earlier ones. A layer without a block stands for itself.
-        last_of_block = {block_of(layer) or layer: layer for layer in layers}
-        self._layers = list(last_of_block.values())[-MOST_LAYERS:]
+        self._layers = last_of_blocks(layers)[-MOST_LAYERS:]
         self._column = max(self._cell[0], FRAME_COLUMN)
         self._lefts = [MARGIN + i * (self._column + GAP) for i in range(len(self._layers) + 1)]
         self._headings = [break_name(name, self._column) for name in ("input", *self._layers)]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from numbers import Integral
 
 from gradcam_callback.drawing.heatmap import check_colormap
+from gradcam_callback.formatting import is_word
 
 # The default size of a cell, the largest where few images or layers leave room, and the step between them, in pixels.
 # Cells of these sizes lie on the grid of JPEG's squares, with the gaps between them.
@@ -56,7 +57,7 @@ class Style:
                 "Pass a size in pixels, such as 76."
             )
         check_colormap(self.colormap, "Style.colormap")
-        if self.scaling not in ("map", "run"):
+        if not is_word(self.scaling, ("map", "run")):
             raise ValueError(
                 f"Expected `Style.scaling` to be 'map' or 'run', but got {self.scaling!r}. "
                 "Pass 'map' to see the shape of each map, or 'run' to see its strength, too."

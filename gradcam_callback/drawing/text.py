@@ -13,6 +13,8 @@ from matplotlib import font_manager
 from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont, features
 
+from gradcam_callback.exceptions import GradCAMWarning
+
 # This font comes with matplotlib, so every machine has it. It has Latin, Greek, Cyrillic, Arabic and the signs ✓ ✗ …
 DEFAULT = "DejaVu Sans"
 # Fonts of coloured glyphs, such as emoji, exist in this size only.
@@ -227,8 +229,8 @@ def _warn_of_missing(text: str, default: str) -> None:
 def _warn_once(font: str) -> None:
     """Warn once for each font; the cache remembers the fonts that were named."""
     warnings.warn(
-        "No font on this machine has all characters of the names in the panels, so the missing characters are spelt "
-        f"out. Install {font}.",
-        UserWarning,
+        "GradCAM: no font on this machine has all characters of the names in the panels, so the missing characters are "
+        f"spelt out. Install {font}.",
+        GradCAMWarning,
         stacklevel=2,
     )

@@ -8,7 +8,6 @@
 from gradcam_callback.maps.borrowed import borrowed, is_watching
 from gradcam_callback.maps.cams import CAMs, concatenate
 from gradcam_callback.maps.checks import check_options
-from gradcam_callback.maps.chunks import is_out_of_memory
 from gradcam_callback.maps.gradcam import Forward, GradCAM, GradCAMOptions
 from gradcam_callback.maps.layers import resolve_layers
 from gradcam_callback.maps.logits import (
@@ -17,6 +16,7 @@ from gradcam_callback.maps.logits import (
     false_yes_rate,
     is_correct,
     predicted_class,
+    rival_class,
 )
 from gradcam_callback.maps.probabilities import look_like_probabilities
 from gradcam_callback.maps.reshape import RESHAPES, Reshape, from_channels_last, from_tokens
@@ -45,9 +45,9 @@ __all__ = [
     "from_channels_last",
     "from_tokens",
     "is_correct",
-    "is_out_of_memory",
     "is_watching",
     "look_like_probabilities",
     "predicted_class",
     "resolve_layers",
+    "rival_class",
 ]

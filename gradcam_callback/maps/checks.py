@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gradcam_callback.exceptions import MapError
+from gradcam_callback.formatting import is_word
 from gradcam_callback.maps.methods import METHODS
 from gradcam_callback.maps.reshape import RESHAPES
 
@@ -31,11 +32,11 @@ def check_options(
         ValueError: an unknown method, precision or ``reshape_transform``, a chunk size below 1, or an
             ``output_transform`` that is not callable.
     """
-    if method not in METHODS:
+    if not is_word(method, METHODS):
         raise ValueError(
             f"Expected `method` to be one of {sorted(METHODS)}, but got {method!r}. Leave it out for 'gradcam'."
         )
-    if precision not in PRECISIONS:
+    if not is_word(precision, PRECISIONS):
         raise ValueError(
             f"Expected `precision` to be one of {sorted(PRECISIONS)}, but got {precision!r}. Leave it out for 'full'."
         )
@@ -44,7 +45,7 @@ def check_options(
             f"Expected `chunk_size` to be at least 1 image or None, but got {chunk_size!r}. Leave it out for a size "
             "that suits the device."
         )
-    if not (reshape_transform is None or callable(reshape_transform) or reshape_transform in RESHAPES):
+    if not (reshape_transform is None or callable(reshape_transform) or is_word(reshape_transform, RESHAPES)):
         choices = ", ".join(map(repr, RESHAPES))
         raise ValueError(
             f"Expected `reshape_transform` to be {choices}, a callable or None, but got {reshape_transform!r}. Leave "
@@ -61,11 +62,11 @@ def check_images(images: object) -> None:
     """Check that the images are a tensor ``(N, C, H, W)``.
 
     Raises:
-        MapError: they are not, or N is 0.
+        MapError: they are not, or a size is 0.
     """
-    if not isinstance(images, Tensor) or images.ndim != 4 or not len(images):
+    if not isinstance(images, Tensor) or images.ndim != 4 or not images.numel():
         raise MapError(
-            f"Expected `images` to be a tensor (N, C, H, W) with N >= 1, but got {describe(images)}. Pass a batch: "
+            f"Expected `images` to be a tensor (N, C, H, W) of sizes >= 1, but got {describe(images)}. Pass a batch: "
             "for a single image (C, H, W), image[None]."
         )
 
@@ -79,12 +80,15 @@ def check_logits(logits: Any, n: int, source: str) -> None:
         source: the name of the function that returned them, for the message.
 
     Raises:
-        MapError: another type or shape.
+        MapError: another type, shape or dtype.
     """
-    if isinstance(logits, Tensor) and logits.ndim == 2 and len(logits) == n:
-        return
     hint = "Return one row of logits per image."
-    if isinstance(logits, Tensor) and logits.ndim and len(logits) == n:
+    if isinstance(logits, Tensor) and logits.ndim == 2 and len(logits) == n:
+        # Integers are told later, by what has cut them off from the layers.
+        if logits.shape[1] and not (logits.is_complex() or logits.dtype == torch.bool):
+            return
+        hint = "Return one number or more per image, of floating point."
+    elif isinstance(logits, Tensor) and logits.ndim and len(logits) == n:
         if logits.ndim == 1:
             hint = "For a single logit per image, pass output_transform=lambda outputs: outputs.reshape(-1, 1)."
         elif logits.ndim == 4 and logits.shape[2] * logits.shape[3] > 1:
@@ -155,5 +159,7 @@ def targets_per_image(targets: int | Sequence[int] | Tensor | None, n: int) -> T
 
 
 def describe(value: object) -> str:
-    """Return the shape of a tensor, or the type of anything else."""
-    return f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+    """Return the shape and dtype of a tensor, or the type of anything else."""
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    return f"shape {tuple(value.shape)} of {str(value.dtype).removeprefix('torch.')}"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gradcam_callback.exceptions import GradCAMWarning
+from gradcam_callback.exceptions import GradCAMWarning, is_out_of_memory
 from gradcam_callback.maps.borrowed import interrupt
 
 # Pixels per chunk, by device: 8 images of 224 x 224 on a CPU, where larger chunks are no faster, and 32 on a GPU.
@@ -59,12 +59,6 @@ def compute_in_chunks(compute: Callable[[slice], list[Tensor]], images: Tensor, 
         start += count
         interrupt.deliver()
     return results
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return True if the error says that a device or the host ran out of memory."""
-    # For the host's memory, torch raises a plain RuntimeError; only its text tells.
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
 def _default_chunk_size(images: Tensor) -> int:

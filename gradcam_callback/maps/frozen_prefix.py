@@ -6,6 +6,7 @@ therefore compute the same outputs again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -136,7 +137,8 @@ class FrozenPrefix:
 
     def _keep(self, prefix: _CachedPrefix, seen: _Seen, place: int, output: Tensor, worth: float) -> None:
         """Keep an output if there is room for it, or for less worthy outputs that can make room."""
-        if place in seen.outputs:
+        # Images with NaN are never found again, since NaN equals nothing.
+        if place in seen.outputs or math.isnan(seen.key[-1]):
             return
         needed = output.nbytes + (0 if seen.outputs else seen.images.nbytes)
         if self._make_room(needed, worth):
@@ -170,6 +172,8 @@ class FrozenPrefix:
 
 # The place of the output of the spared modules; those of convolutions are 0, 1, 2 and so on.
 _SPARED = -1
+# The number of spared modules, the precision of autocast and the sum of the images.
+_Key = tuple[int, torch.dtype | None, float]
 
 
 @dataclass(frozen=True)
@@ -190,7 +194,7 @@ class _Seen:
         outputs: those that are kept.
     """
 
-    key: tuple[object, ...]
+    key: _Key
     images: Tensor
     outputs: dict[int, _Known] = field(default_factory=dict)
 
@@ -201,7 +205,7 @@ class _CachedPrefix:
     def __init__(self, frozen: Sequence[nn.Module]) -> None:
         self._modules = repr(frozen)
         self._tensors = [tensor.detach().clone() for tensor in _tensors(frozen)]
-        self.seen: dict[tuple[object, ...], _Seen] = {}
+        self.seen: dict[_Key, _Seen] = {}
         # Calls of which nothing fitted into the cache, since images in it were asked for.
         self._n_refused = 0
 
@@ -334,7 +338,7 @@ def _identical(now: Tensor, then: Tensor) -> bool:
     return alike and torch.equal(now, then)
 
 
-def _fingerprint(images: Tensor) -> tuple[object, ...]:
+def _fingerprint(images: Tensor) -> tuple[torch.dtype | None, float]:
     """Return a cheap key for the images under the current autocast; `_identical` decides among equal keys."""
     device = images.device.type
     autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None

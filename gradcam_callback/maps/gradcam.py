@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor, nn
 
-from gradcam_callback.exceptions import GradCAMWarning, MapError, blame
+from gradcam_callback.exceptions import GradCAMWarning, MapError, blame, is_out_of_memory
 from gradcam_callback.layer_names import block_of
 from gradcam_callback.maps.activations import Activations, recorded_activations
 from gradcam_callback.maps.backward import Root, backward_to_maps
@@ -24,7 +24,7 @@ from gradcam_callback.maps.checks import (
     check_options,
     check_targets,
 )
-from gradcam_callback.maps.chunks import compute_in_chunks, is_out_of_memory
+from gradcam_callback.maps.chunks import compute_in_chunks
 from gradcam_callback.maps.frozen_prefix import FrozenPrefix
 from gradcam_callback.maps.last_layer import find_last_layer
 from gradcam_callback.maps.layers import Layer, find_paths, follow_layers, list_targets, resolve_layers

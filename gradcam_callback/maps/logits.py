@@ -20,6 +20,19 @@ def predicted_class(logits: Tensor) -> Tensor:
     return (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(dim=1)
 
 
+def rival_class(logits: Tensor, classes: Tensor) -> Tensor:
+    """Return the class with the highest logit but for a given one, for each image.
+
+    Args:
+        logits: ``(N, K)``. A single logit (``K = 1``) knows two classes only.
+        classes: ``(N,)`` int64, the given ones.
+
+    Returns:
+        ``(N,)`` int64.
+    """
+    return 1 - classes if logits.shape[1] == 1 else logits.scatter(1, classes[:, None], -torch.inf).argmax(dim=1)
+
+
 def class_probability(logits: Tensor, classes: Tensor, multi_label: bool = False) -> Tensor:
     """Return the probability of one given class per image.
 

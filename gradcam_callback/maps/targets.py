@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from gradcam_callback.exceptions import MapError, blame
 from gradcam_callback.maps.checks import check_targets, describe, targets_per_image
-from gradcam_callback.maps.logits import predicted_class
+from gradcam_callback.maps.logits import predicted_class, rival_class
 
 CONTRAST = "contrast"
 # Takes the outputs of the model and the indices (N,) of their images, and returns scores (N,).
@@ -90,8 +89,7 @@ def select_scores(logits: Tensor, targets: Tensor | Contrast | None) -> tuple[Te
         return logits[:, 0] * (2 * classes - 1), classes
     own = logits.gather(1, classes[:, None])[:, 0]
     if isinstance(targets, Contrast):
-        others = logits.scatter(1, classes[:, None], -torch.inf)
-        return own - others.max(dim=1).values, classes
+        return own - logits.gather(1, rival_class(logits, classes)[:, None])[:, 0], classes
     return own, classes
 
 

@@ -79,6 +79,6 @@ def _draw_cell(session: MaskingSession, index: int) -> MaskCell:
     """Return a photograph with its proposal in a square, since all cells of a sheet have one shape."""
     photograph, mask = session.read(index), session.mask(index)
     found = np.zeros(photograph.size[::-1], bool) if mask is None else mask
-    white = Image.fromarray(found.astype(np.uint8) * 255)
+    white = Image.fromarray(found).convert("L")
     squares = np.asarray(pad_to_square(photograph, SMALL)), np.asarray(pad_to_square(white, SMALL)) > 127
     return MaskCell(session.photographs[index].key, InputImage(*squares), session.progress(index).reason)

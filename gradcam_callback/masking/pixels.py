@@ -26,7 +26,7 @@ def resize_mask(mask: Mask, size: tuple[int, int]) -> Mask:
     """Return a mask in another width and height, True where more than half of a pixel is object."""
     if size == mask.shape[::-1]:
         return mask
-    levels = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BOX)
+    levels = Image.fromarray(mask).convert("L").resize(size, Image.Resampling.BOX)
     resized: Mask = np.asarray(levels) > 127
     return resized
 
@@ -44,7 +44,7 @@ def draw_small(photograph: Image.Image, mask: Mask | None) -> Image.Image:
     small = photograph.resize(size, Image.Resampling.LANCZOS)
     if mask is None:
         return small
-    inside = Image.fromarray(resize_mask(mask, size).astype(np.uint8) * 255)
+    inside = Image.fromarray(resize_mask(mask, size)).convert("L")
     ring = ImageChops.subtract(inside.filter(ImageFilter.MaxFilter(2 * _WIDTH + 1)), inside)
     drawn = Image.composite(small, ImageEnhance.Brightness(small).enhance(_DIM), inside)
     drawn.paste(_OUTLINE, mask=ring)

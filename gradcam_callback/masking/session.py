@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Container, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -263,9 +263,7 @@ class MaskingSession:
     def _remember(self, index: int) -> _Before:
         photograph = self.photographs[index]
         there = photograph.mask_path.read_bytes() if photograph.mask_path.exists() else None
-        progress = self._progress[index]
-        kept = Progress(progress.status, progress.reason, progress.proposal, progress.version)
-        return _Before(index, there, photograph in self._record, kept)
+        return _Before(index, there, photograph in self._record, replace(self._progress[index]))
 
     def _write(self, index: int, mask: bytes | None, shows_nothing: bool) -> None:
         photograph = self.photographs[index]

@@ -153,6 +153,9 @@ def border_mass(maps: Tensor, width: float = 0.1) -> Tensor:
         ``(N,)``, 0..1; NaN for an empty map. A map with equal values everywhere has ``1 - (1 - 2 * width) ** 2``,
         which is 0.36 by default.
 
+    Raises:
+        ValueError: another width.
+
     Examples:
         Of 16 equal cells the outer 12 form the border.
 
@@ -161,6 +164,8 @@ def border_mass(maps: Tensor, width: float = 0.1) -> Tensor:
         >>> border_mass(torch.ones(1, 4, 4), width=0.25)
         tensor([0.7500], dtype=torch.float64)
     """
+    if not 0 <= width <= 0.5:
+        raise ValueError(f"Expected `width` to be a share of 0 to 0.5, but got {width!r}. Leave it out for 0.1.")
     inside = maps = _scaled(maps)
     for axis in (1, 2):
         # A cell counts by the part of it that lies between the borders, as in `coverage`. That part is a product of one
@@ -281,12 +286,6 @@ def drift(maps: Tensor, previous: Tensor) -> Tensor:
     similarity = similarity.masked_fill(is_empty(maps) & is_empty(previous), 1.0)
     # Rounding may take the similarity of equal maps above 1.
     return (1 - similarity).clamp(0, 1)
-
-
-def mean_of_defined(values: Tensor) -> float:
-    """Return the mean of the values that are not NaN; NaN if all are."""
-    # The mean of no values is NaN.
-    return float(values[~values.isnan()].mean())
 
 
 def is_empty(maps: Tensor) -> Tensor:

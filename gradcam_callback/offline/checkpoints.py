@@ -52,7 +52,7 @@ class CheckpointResult:
     verdict: Verdict | None
 
 
-def find_checkpoints(paths: Sequence[str | Path]) -> list[Checkpoint]:
+def find_checkpoints(paths: str | Path | Sequence[str | Path]) -> list[Checkpoint]:
     """Find the checkpoints of a training and sort them by their step. A copy, such as ``last.ckpt``, counts once.
 
     Lightning's checkpoints hold their epoch and step; the step is one more than that of the logged scalars. State dicts
@@ -60,7 +60,7 @@ def find_checkpoints(paths: Sequence[str | Path]) -> list[Checkpoint]:
     ``epoch10.pt``.
 
     Args:
-        paths: files, and folders that hold files anywhere below them.
+        paths: files, and folders that hold files anywhere below them; or one of these.
 
     Raises:
         ValueError: no checkpoint is found, a file cannot be read, only some of the files hold their step, or two with
@@ -77,7 +77,7 @@ def find_checkpoints(paths: Sequence[str | Path]) -> list[Checkpoint]:
         >>> [(found.path.name, found.step) for found in find_checkpoints([folder])]
         [('epoch9.pt', 0), ('epoch10.pt', 1)]
     """
-    files = _find_files([Path(path) for path in paths])
+    files = _find_files([Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)])
     progress = [read_progress(file) for file in tqdm(files, "reading", disable=None)]
     if all(found is None for found in progress):
         return [Checkpoint(file, place, place) for place, file in enumerate(files)]
@@ -221,7 +221,7 @@ def _find_files(paths: Sequence[Path]) -> list[Path]:
                 f"Expected checkpoints ({', '.join(SUFFIXES)}) in {str(path)!r}, but found none. Check the folder."
             )
         files += [file for file in found if file not in files]
-    return sorted(files, key=lambda file: [int(s) if s.isdigit() else s for s in re.split(r"(\d+)", str(file))])
+    return sorted(files, key=lambda file: [int(s) if s.isdecimal() else s for s in re.split(r"(\d+)", str(file))])
 
 
 def _fail(writer: str, error: Exception) -> None:

@@ -85,7 +85,7 @@ def read_runs(folder: Path, tag_prefix: str | None = None) -> list[LoggedRun]:
         ValueError: the folder holds no run of this package, or one of another version.
     """
     if (folder / HISTORY).exists():
-        found = [_read_folder(folder)]
+        found = _read_folder(folder)
     elif any(folder.glob("events.out.tfevents.*")):
         found = _read_events(folder)
     else:
@@ -115,12 +115,9 @@ def read_runs(folder: Path, tag_prefix: str | None = None) -> list[LoggedRun]:
     return chosen
 
 
-def _read_folder(folder: Path) -> LoggedRun:
+def _read_folder(folder: Path) -> list[LoggedRun]:
     if not (folder / START).exists():
-        raise ValueError(
-            f"Expected records of a GradCAMCallback, but {str(folder)!r} holds none. Choose the folder of a run that "
-            "this version of the callback logged."
-        )
+        return []
     start = json.loads((folder / START).read_text(encoding="utf-8"))
     records.check_version(start)
     history = json.loads((folder / HISTORY).read_text(encoding="utf-8"))["history"]
@@ -134,7 +131,7 @@ def _read_folder(folder: Path) -> LoggedRun:
             entries[step] = saved["entry"]
             for layer, packed in saved["maps"].items():
                 maps[layer][step] = base64.b64decode(packed)
-    return LoggedRun(folder, start["prefix"], start, entries, maps)
+    return [LoggedRun(folder, start["prefix"], start, entries, maps)]
 
 
 def _read_events(folder: Path) -> list[LoggedRun]:

@@ -4,7 +4,7 @@
 functions look up the transform and class names of a dataset, and read single images.
 """
 
-from gradcam_callback.probes.automatic import SPARE, choose_masked
+from gradcam_callback.probes.automatic import SPARE, choose_masked, wants_automatic
 from gradcam_callback.probes.batches import BatchTransform, find_parts, replace_part
 from gradcam_callback.probes.beside import (
     MASK_SUFFIX,
@@ -67,4 +67,5 @@ __all__ = [
     "replace_part",
     "set_apart",
     "to_classes",
+    "wants_automatic",
 ]

@@ -17,9 +17,7 @@ from torch import Tensor
 
 from gradcam_callback.probes.masks import from_boxes
 from gradcam_callback.probes.names import compose
-
-# x1, y1, x2, y2 in pixels.
-Box = tuple[float, float, float, float]
+from gradcam_callback.saliency import Box
 
 
 class Shape(NamedTuple):

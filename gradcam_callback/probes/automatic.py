@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from gradcam_callback.exceptions import GradCAMWarning
 from gradcam_callback.formatting import name_some
 from gradcam_callback.probes.items import Item
 from gradcam_callback.probes.masks import is_box, to_corners
+from gradcam_callback.probes.progress import show_progress
 from gradcam_callback.probes.prompts import refine_boxes
 from gradcam_callback.probes.quotas import Quota, choose_per_class
 from gradcam_callback.probes.transforms import MaskTransformError, Transform, mask_to_image, transform_mask
@@ -188,8 +188,7 @@ def choose_masked(items: Sequence[Item], quota: Quota, make: MakeProbeSet, shows
         new = [i for i in chosen if i not in tried]
         if not new:
             break
-        # Many masks would look like a hang. The bar appears after two seconds only.
-        for i in tqdm(new, desc="GradCAM: making automatic masks", delay=2, leave=False, disable=not shows_progress):
+        for i in show_progress(new, "making automatic masks", is_shown=shows_progress):
             proposal = proposer.propose(i)
             if proposal is None:
                 # Boxes become a mask, so that the network is not asked about them again.

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
 
-from gradcam_callback.probes.labels import LABEL_KEYS, label_tensor
+from gradcam_callback.probes.labels import LABEL_KEYS, native_copy, whole_numbers
 
 # The usual names, in lower case; a plural counts, too.
 IMAGE_KEYS = ("image", "img", "pixel_values", "x", "input")
@@ -121,9 +121,8 @@ def is_label(value: Any, lead: int) -> bool:
             return False
     if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind not in "biuf":
         return False
-    given = label_tensor(value)
-    given = given.int() if given.dtype == torch.bool else given
-    if given.is_complex() or not given.numel() or not bool((given == given.floor()).all()):
+    given = whole_numbers(value)
+    if given is None or not given.numel():
         return False
     shape = given.shape[lead:]
     # (N, 1) is a column of classes, as binary losses take them.
@@ -157,10 +156,12 @@ def to_numeric(value: Any) -> Tensor | None:
     if isinstance(value, np.ndarray):
         if value.dtype.kind not in "biuf":
             return None
-        # torch knows few operations on the larger unsigned integers, and warns of an array that cannot be written, such
-        # as one of a picture. So it gets a copy.
-        return torch.tensor(value.astype(np.int64) if value.dtype.kind == "u" and value.itemsize > 1 else value)
-    return value if isinstance(value, Tensor) else None
+        # torch knows few operations on the larger unsigned integers.
+        is_large = value.dtype.kind == "u" and value.itemsize > 1
+        return torch.from_numpy(value.astype(np.int64) if is_large else native_copy(value))
+    # Sparse and nested tensors, and those without values, cannot be compared with an image.
+    is_dense = isinstance(value, Tensor) and value.layout == torch.strided and not (value.is_meta or value.is_nested)
+    return value if is_dense else None
 
 
 def file_name(item: Any) -> str | None:

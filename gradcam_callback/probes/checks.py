@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gradcam_callback.formatting import name_some
 from gradcam_callback.probes.batches import is_channels_last
-from gradcam_callback.probes.labels import hint_at_signs
+from gradcam_callback.probes.labels import hint_at_signs, native_copy, tensor_of
 from gradcam_callback.probes.masks import from_boxes, from_image, is_box, without_channel
 from gradcam_callback.probes.names import make_storable, make_unique, number_by_class
 
@@ -80,7 +80,7 @@ def refuse_channels_last(images: Any) -> None:
 def read_labels(labels: Any) -> Tensor:
     """Return labels in any form as a tensor on the CPU."""
     try:
-        given = torch.as_tensor(labels).detach().cpu()
+        given = tensor_of(labels).detach().cpu()
         # torch knows few operations on the larger unsigned integers.
         return given.long() if given.dtype in (torch.uint16, torch.uint32, torch.uint64) else given
     except (TypeError, ValueError, RuntimeError) as error:
@@ -218,6 +218,7 @@ def check_mask(mask: Any, size: tuple[int, ...], argument: str) -> Tensor:
             f"Expected {argument} to be a mask or None, but got the text {str(mask)!r}. Open the file: "
             f"PIL.Image.open({str(mask)!r})."
         )
+    mask = native_copy(mask) if isinstance(mask, np.ndarray) else mask
     try:
         if isinstance(mask, Image.Image):
             mask = from_image(mask)
@@ -295,7 +296,7 @@ def check_normalisation(mean: Any, std: Any, channels: int) -> tuple[Tensor | No
     pair = []
     for argument, values in (("mean", mean), ("std", std)):
         try:
-            given = torch.as_tensor(values, dtype=torch.float32).flatten()
+            given = tensor_of(values).float().flatten()
         except (TypeError, ValueError, RuntimeError):
             given = torch.empty(0)
         if len(given) not in (1, channels) or not bool(given.isfinite().all()):

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gradcam_callback.probes.annotations import Box, is_same_class, to_numbers
+from gradcam_callback.probes.annotations import is_same_class, to_numbers
 from gradcam_callback.probes.batches import (
     IMAGE_KEYS,
     MASK_KEYS,
@@ -27,6 +27,7 @@ from gradcam_callback.probes.batches import (
 )
 from gradcam_callback.probes.masks import from_boxes
 from gradcam_callback.probes.transforms import OpenPhotograph, Transform, mask_to_image, transform_mask
+from gradcam_callback.saliency import Box
 
 # More names of masks. They are asked for only if the item has no mask under a usual name.
 _MASK_COLUMNS = ("segmentation", "label_mask")

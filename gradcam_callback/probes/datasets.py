@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from torch import Tensor
-from tqdm import tqdm
 
 from gradcam_callback.exceptions import GradCAMWarning
 from gradcam_callback.formatting import name_some
@@ -25,6 +24,7 @@ from gradcam_callback.probes.labels import all_classes, stored_labels, to_classe
 from gradcam_callback.probes.lookup import find_class_names, unwrap
 from gradcam_callback.probes.masks import is_box, looks_inverted, warn_of_inverted
 from gradcam_callback.probes.origins import Origin, keeps_files_by_index
+from gradcam_callback.probes.progress import show_progress
 from gradcam_callback.probes.quotas import ClassCount, CountClasses, Quota, choose_per_class
 from gradcam_callback.probes.transforms import MaskTransformError
 from gradcam_callback.random_state import hash_random_state, preserved_generators, preserved_random_state
@@ -183,9 +183,7 @@ def _scan(
     """
     pairs: list[tuple[int, int]] = []
     one_hot = True
-    # Slow data would look like a hang. The bar appears after two seconds only.
-    bar = {"desc": f"GradCAM: reading labels of {feed.name}", "disable": not feed.shows_progress}
-    for index in tqdm(order, delay=2, leave=False, **bar):
+    for index in show_progress(order, f"reading labels of {feed.name}", is_shown=feed.shows_progress):
         item = feed.load(dataset, index, seed + index)
         if item is None:
             continue
@@ -225,10 +223,8 @@ def _load(dataset: Any, feed: Feed, chosen: Sequence[tuple[int, int]], seed: int
 
     A dataset gives None for a broken file, if its collate function leaves it out.
     """
-    # Slow data would look like a hang. The bar appears after two seconds only.
-    shown = tqdm(chosen, desc="GradCAM: reading images", delay=2, leave=False, disable=not feed.shows_progress)
     loaded = []
-    for index, label in shown:
+    for index, label in show_progress(chosen, "reading images", is_shown=feed.shows_progress):
         # The seed belongs to the item, so a random transform gives the same image every time.
         item = feed.load(dataset, index, seed + index)
         loaded.append(_Loaded(Origin(dataset, feed, index, seed + index, hash_random_state()), label, item))

@@ -32,14 +32,34 @@ def stored_labels(dataset: Any) -> Any:
     return None
 
 
-def label_tensor(label: Any) -> Tensor:
-    """Return a label in any form as a tensor.
+def tensor_of(numbers: Any) -> Tensor:
+    """Return a number, or numbers in any form, as a tensor.
 
     Raises:
-        TypeError, ValueError, RuntimeError: it is no number, or several numbers of no common form.
+        TypeError, ValueError, RuntimeError: they are no numbers, or of no common form.
     """
-    # torch does not take every number of NumPy, but every array. It warns of one that cannot be written.
-    return torch.as_tensor(np.array(label) if isinstance(label, (np.generic, np.ndarray)) else label)
+    return torch.as_tensor(native_copy(numbers) if isinstance(numbers, (np.generic, np.ndarray)) else numbers)
+
+
+def native_copy(numbers: np.ndarray[Any, Any] | np.generic) -> np.ndarray[Any, Any]:
+    """Return numbers of NumPy as an array that torch takes.
+
+    torch refuses scalars, views that run backwards, the bytes of another machine, as FITS and TIFF hold them, and
+    floating point above 64 bits. It warns of arrays that cannot be written.
+    """
+    is_longer = numbers.dtype.kind == "f" and numbers.dtype.itemsize > 8
+    return np.array(numbers, np.float64 if is_longer else numbers.dtype.newbyteorder("="), order="C")
+
+
+def whole_numbers(label: Any) -> Tensor | None:
+    """Return a label in any form as int64 on the CPU; None if it holds anything but whole numbers of this range."""
+    try:
+        given = tensor_of(label).detach().cpu()
+        # torch cannot compare the larger unsigned integers with others.
+        is_whole = not given.is_complex() and bool((given.long().double() == given.double()).all())
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        return None  # also a tensor without values, or of a layout for which torch knows few operations
+    return given.long() if is_whole else None
 
 
 def known_labels(dataset: Any) -> list[int] | None:
@@ -66,25 +86,25 @@ def _column(dataset: Any) -> Any:
 
 
 def _are_labels(labels: Any, dataset: Any) -> bool:
-    if not isinstance(labels, (list, tuple, np.ndarray, Tensor)) or len(labels) != len(dataset):
-        return False
+    values = labels.tolist() if isinstance(labels, (np.ndarray, Tensor)) else labels
     # Detection datasets store whole annotations under the name of labels.
-    return all(isinstance(label, (int, np.integer)) or getattr(label, "ndim", 1) == 0 for label in labels)
+    return isinstance(values, (list, tuple)) and len(values) == len(dataset) and all(map(_is_class, values))
+
+
+def _is_class(label: Any) -> bool:
+    if isinstance(label, float):
+        return label.is_integer()
+    return isinstance(label, (int, np.integer)) or (getattr(label, "ndim", 1) == 0 and whole_numbers(label) is not None)
 
 
 def to_classes(label: Any, what: str, name: str) -> list[int]:
     """Return the class, or the several classes, that a label stands for."""
-    try:
-        given = label_tensor(label)
-    except (TypeError, ValueError, RuntimeError):
-        given = torch.tensor(torch.nan)
     # Floating point is allowed, since the binary losses of torch need it.
-    whole = not given.is_complex() and bool((given == given.floor()).all()) if given.dtype != torch.bool else True
-    if whole and given.numel() == 1:
+    given = whole_numbers(label)
+    if given is not None and given.numel() == 1:
         return [int(given)]
-    if whole and given.ndim == 1 and bool(((given == 0) | (given == 1)).all()):
-        # torch finds no places in the larger unsigned integers.
-        return [int(found) for found in given.bool().nonzero()[:, 0]]
+    if given is not None and given.ndim == 1 and bool(((given == 0) | (given == 1)).all()):
+        return [int(found) for found in given.nonzero()[:, 0]]
     raise ValueError(
         f"Expected {what} of {name} to be one integer class, or (K,) of 0 and 1, but got {label!r}. Convert it in the "
         "dataset, or by batch_transform=lambda batch: (images, labels). For a regression, pass target=lambda outputs, "
@@ -114,5 +134,5 @@ def all_classes(label: Any) -> Tensor | None:
     """Return all classes of an image as ``(K,)`` bool if it may hold several, otherwise None."""
     if label is None:
         return None
-    classes = label_tensor(label).detach().cpu()
+    classes = tensor_of(label).detach().cpu()
     return classes.bool() if classes.numel() > 1 else None

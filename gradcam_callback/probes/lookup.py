@@ -6,22 +6,23 @@ import copy
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from functools import partial
-from types import CellType, FunctionType, MethodType
+from types import FunctionType, MethodType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, Subset
 
-from gradcam_callback.probes.labels import LABEL_KEYS, known_labels
+from gradcam_callback.probes.labels import LABEL_KEYS, known_labels, tensor_of
 from gradcam_callback.probes.loaders import Loader
 from gradcam_callback.probes.pets import is_pets, pets_class_names
 from gradcam_callback.probes.transforms import Transform
+from gradcam_callback.random_state import closure_values
 
 # Deeper nesting means that an object refers to itself.
-_MAX_DEPTH = 8
+_DEEPEST = 8
 # Longer lists hold data, not transforms.
-_MAX_PARTS = 50
+_LONGEST = 50
 # Other packages use the names mean and std for something else.
 _PACKAGES = ("torchvision", "timm", "albumentations", "kornia", "monai")
 
@@ -101,7 +102,7 @@ def find_normalisations(source: Any) -> Iterator[tuple[list[float], list[float]]
 def _to_floats(values: Any) -> list[float]:
     """Return numbers, or no number at all for anything else."""
     try:
-        return [float(value) for value in torch.as_tensor(values).detach().cpu().flatten().tolist()]
+        return [float(value) for value in tensor_of(values).detach().cpu().flatten().tolist()]
     except (TypeError, ValueError, RuntimeError):
         return []
 
@@ -137,7 +138,7 @@ def find_class_names(dataset: Any, depth: int = 0) -> ClassNames | None:
     along: its names are only those of items with these labels.
     """
     names = _own_names(dataset)
-    if names or dataset is None or depth > _MAX_DEPTH:
+    if names or dataset is None or depth > _DEEPEST:
         return ClassNames(names, None) if names else None
     if isinstance(dataset, ConcatDataset):
         parts = [find_class_names(part, depth + 1) for part in dataset.datasets]
@@ -160,12 +161,16 @@ def find_class_names(dataset: Any, depth: int = 0) -> ClassNames | None:
 
 
 def _own_names(dataset: Any) -> list[str]:
-    names = pets_class_names(dataset) if is_pets(dataset) else getattr(dataset, "classes", None)
-    if names is None or not len(names):
+    names: Any = pets_class_names(dataset) if is_pets(dataset) else getattr(dataset, "classes", None)
+    if not _is_sequence(names) or not len(names):
         names = _feature_names(dataset)
-    # NumPy and pandas have sequences of their own, which have no truth value.
-    is_sequence = isinstance(names, (list, tuple)) or getattr(names, "ndim", 0) == 1
-    return [str(name) for name in names] if is_sequence else []
+    return [str(name) for name in names] if _is_sequence(names) else []
+
+
+def _is_sequence(names: Any) -> bool:
+    # NumPy and pandas have sequences of their own, which have no truth value. A dataset may call anything "classes",
+    # such as their number.
+    return isinstance(names, (list, tuple)) or getattr(names, "ndim", 0) == 1
 
 
 def _feature_names(dataset: Any) -> Any:
@@ -182,7 +187,7 @@ def set_apart(dataset: Any, depth: int = 0) -> Any:
     A dataset may open its file at the first item. Loaders that start their workers by spawn pickle the dataset, which
     fails if the file is open.
     """
-    if not isinstance(dataset, torch.utils.data.Dataset) or depth > _MAX_DEPTH:
+    if not isinstance(dataset, torch.utils.data.Dataset) or depth > _DEEPEST:
         return dataset
     try:
         copied = copy.copy(dataset)
@@ -199,7 +204,7 @@ def set_apart(dataset: Any, depth: int = 0) -> Any:
 
 def unwrap(source: Any, depth: int = 0) -> Iterator[Any]:
     """Yield a dataset or transform, then everything wrapped in it under the names that torch and torchvision use."""
-    if source is None or depth > _MAX_DEPTH:
+    if source is None or depth > _DEEPEST:
         return
     yield source
     inner: list[Any] = [getattr(source, name, None) for name in ("transform", "dataset")]
@@ -213,7 +218,7 @@ def unwrap(source: Any, depth: int = 0) -> Iterator[Any]:
 
 def _unwrap_everything(source: Any, depth: int = 0) -> Iterator[Any]:
     """Yield what `unwrap` yields, and what modules, functions, containers and MONAI's transforms of dicts hold."""
-    if depth > _MAX_DEPTH:
+    if depth > _DEEPEST:
         return
     for part in unwrap(source):
         yield part
@@ -223,20 +228,13 @@ def _unwrap_everything(source: Any, depth: int = 0) -> Iterator[Any]:
         elif isinstance(part, Mapping):
             inner += part.values()
         elif isinstance(part, (list, tuple)):
-            inner += part[:_MAX_PARTS]
+            inner += part[:_LONGEST]
         elif isinstance(part, partial):
             inner += [part.func, *part.args, *part.keywords.values()]
         elif isinstance(part, FunctionType):
-            inner += [cell.cell_contents for cell in part.__closure__ or () if _is_filled(cell)]
+            inner += closure_values(part)
         elif isinstance(part, MethodType):
             inner.append(part.__self__)
         for one in inner:
             if one is not None and not isinstance(one, (Tensor, str, int, float)):
                 yield from _unwrap_everything(one, depth + 1)
-
-
-def _is_filled(cell: CellType) -> bool:
-    try:
-        return cell.cell_contents is not None
-    except ValueError:  # a name of the function around it that has no value yet
-        return False

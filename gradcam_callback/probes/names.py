@@ -5,6 +5,8 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
+from gradcam_callback.formatting import mark_words
+
 
 def compose(name: str) -> str:
     """Return a name with its accents in one form. ``é`` may be one character or two, as macOS writes it in names."""
@@ -49,7 +51,8 @@ def number_by_class(class_names: Sequence[str]) -> list[str]:
 
 
 def name_image(class_name: str, stem: str) -> str:
-    """Name an image after its class and its file, with the class once: ``"cat-a"``, but ``"husky_000"``."""
+    """Name an image after its class and its file, with the class once: ``"cat-a"``, but ``"cat_000"``."""
     if not class_name:
         return stem
-    return stem if stem.lower().startswith(class_name.lower()) else f"{class_name}-{stem}"
+    begins = mark_words(stem.lower()).startswith(mark_words(class_name.lower()))
+    return stem if begins else f"{class_name}-{stem}"

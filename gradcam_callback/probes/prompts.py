@@ -8,9 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gradcam_callback.probes.annotations import Box
 from gradcam_callback.probes.masks import from_boxes
-from gradcam_callback.saliency import SaliencyNetwork, propose_in_box
+from gradcam_callback.saliency import Box, SaliencyNetwork, propose_in_box
 
 # The share of the box that the object fills at least.
 _LEAST_SHARE = 0.15

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from gradcam_callback.exceptions import blame
 from gradcam_callback.probes.batches import file_name
 from gradcam_callback.probes.feed import Feed, Sample
 from gradcam_callback.probes.items import Item, without_empty_masks
 from gradcam_callback.probes.labels import all_classes, to_classes, warn_of_negative
+from gradcam_callback.probes.progress import show_progress
 from gradcam_callback.probes.quotas import ClassCount, CountClasses, Quota, choose_per_class
 from gradcam_callback.random_state import preserved_random_state
 
@@ -115,9 +115,7 @@ def choose_from_batches(
     """
     collector = Collector(feed, quota, count_classes, spare)
     with preserved_random_state():
-        # Slow data would look like a hang. The bar appears after two seconds only.
-        bar = {"desc": f"GradCAM: reading {feed.name}", "disable": not feed.shows_progress}
-        for batch in tqdm(_read(batches, feed.name), delay=2, leave=False, **bar):
+        for batch in show_progress(_read(batches, feed.name), f"reading {feed.name}", is_shown=feed.shows_progress):
             collector.add(feed.send(batch))
             if collector.is_full or collector.n_seen >= max_scanned:
                 break

@@ -72,7 +72,7 @@ def read_transformed(path: Path, transform: Transform, opened: Image.Image | Non
 
 def mask_to_image(mask: Tensor) -> Image.Image:
     """Return a mask ``(H, W)``, 0 beside the object, as a black and white image."""
-    return Image.fromarray((mask.cpu().numpy() != 0).astype(np.uint8) * 255)
+    return Image.fromarray(mask.cpu().numpy() != 0).convert("L")
 
 
 def transform_mask(
@@ -161,7 +161,7 @@ def blame_transform() -> AbstractContextManager[None]:
 
 
 def _in_white(where: _Array) -> Image.Image:
-    return Image.fromarray(where.astype(np.uint8) * 255)
+    return Image.fromarray(where).convert("L")
 
 
 def _follow(marked: _Array, through: Callable[[_Array], Tensor]) -> _Followed | None:

@@ -140,7 +140,7 @@ class Album:
             note = "Bright: evidence. White line: object"
         if verdict is not None:
             title, note = verdict.headline, f"{title}. {note}"
-        return self._overview.draw(own, [texts[i] for i in shown], title, note, is_suspected(verdict), vmax)
+        return self._overview.draw(own, [texts[i] for i in shown], title, note, tone_of(verdict), vmax)
 
     def _draw_rival(self, evaluation: Evaluation, i: int) -> Image.Image:
         """Draw why the predicted class and not another, below the panel of a wrong prediction."""
@@ -185,11 +185,11 @@ def choose_shown(probe: ProbeSet) -> list[int]:
     return [i for i, _ in choose_per_class(list(enumerate(probe.labels.tolist())), Quota(None, MOST_IMAGES))]
 
 
-def is_suspected(verdict: Verdict | None) -> bool | None:
-    """Return True if a verdict suspects a shortcut, False if given masks acquit the network, and None otherwise."""
+def tone_of(verdict: Verdict | None) -> str:
+    """Return how a verdict is coloured: ``"suspected"``, ``"clear"`` if true masks show no sign, else ``"unknown"``."""
     if verdict is None:
-        return None
-    return True if verdict.suspected else False if verdict.acquits else None
+        return "unknown"
+    return "suspected" if verdict.suspected else "clear" if verdict.acquits else "unknown"
 
 
 def mask_cells(probe: ProbeSet) -> tuple[str, list[MaskCell]]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gradcam_callback.drawing import Caption
-from gradcam_callback.maps import CAMs, class_probability, is_correct, predicted_class
+from gradcam_callback.maps import CAMs, class_probability, is_correct, predicted_class, rival_class
 from gradcam_callback.probes import ProbeSet
 from gradcam_callback.run.interventions import Answers, Interventions
 
@@ -106,8 +106,5 @@ def _explained(probe: ProbeSet, cams: CAMs, i: int, contrast: bool) -> str:
     own = int(cams.targets[i])
     if not contrast:
         return probe.class_name(own)
-    # A single logit knows two classes only.
-    other = 1 - own
-    if cams.logits.shape[1] > 1:
-        other = int(cams.logits[i].index_fill(0, torch.tensor([own]), -torch.inf).argmax())
+    other = int(rival_class(cams.logits[i : i + 1], cams.targets[i : i + 1]))
     return f"{probe.class_name(own)}, not {probe.class_name(other)}"

@@ -193,7 +193,9 @@ class Evaluator:
         for layer, maps in cams.maps.items():
             scalars |= self._map_metrics(layer, maps, previous or {})
         for focus in foci:
-            scalars |= self._mask_metrics(focus, cams.maps[focus.layer])
+            assert self._masks is not None
+            found = _mask_metrics(focus, cams.maps[focus.layer][self.probe.has_mask], self._masks)
+            scalars |= {join(metric, focus.layer): value for metric, value in found.items()}
         scalars |= self._metrics_by_class(cams.maps)
         if self._check:
             scalars |= self._name_faithfulness(self._check, torch.cat([shard.faithfulness for shard in shards]))
@@ -235,7 +237,7 @@ class Evaluator:
     def _map_metrics(self, layer: str, maps: Tensor, previous: Mapping[str, Tensor]) -> dict[str, float]:
         """Return the metrics of a layer that need no mask."""
         values = {
-            tags.ENTROPY: metrics.mean_of_defined(metrics.entropy(maps)),
+            tags.ENTROPY: float(metrics.entropy(maps).nanmean()),
             tags.STRENGTH: float(metrics.strength(maps).mean()),
             tags.EMPTY: mean(metrics.is_empty(maps)),
         }
@@ -243,18 +245,9 @@ class Evaluator:
         if layer in previous and previous[layer].shape == maps.shape:
             values[tags.DRIFT] = float(metrics.drift(maps, previous[layer]).mean())
         if self._masks is None:
-            values[tags.BORDER_MASS] = metrics.mean_of_defined(metrics.border_mass(maps))
-            values[tags.CENTRE_DISTANCE] = metrics.mean_of_defined(metrics.centre_distance(maps))
+            values[tags.BORDER_MASS] = float(metrics.border_mass(maps).nanmean())
+            values[tags.CENTRE_DISTANCE] = float(metrics.centre_distance(maps).nanmean())
         return {join(metric, layer): value for metric, value in values.items()}
-
-    def _mask_metrics(self, focus: Focus, maps: Tensor) -> dict[str, float]:
-        assert self._masks is not None
-        pointing = metrics.pointing_game(maps[self.probe.has_mask], self._masks)
-        return {
-            join(tags.RELEVANCE_MASS, focus.layer): focus.mass,
-            join(tags.LIFT, focus.layer): focus.lift,
-            join(tags.POINTING_GAME, focus.layer): float(pointing.mean()),
-        }
 
     def _metrics_by_class(self, maps: Mapping[str, Tensor]) -> dict[str, float]:
         """Return the lift of the deepest layer by class, and with ``by_class`` all mask metrics of all layers."""
@@ -265,7 +258,8 @@ class Evaluator:
             masked = maps[layer][self.probe.has_mask]
             for label in self._masked_classes():
                 of_class = self._labels == label
-                values = _mask_metrics_of(masked[of_class], self._masks[of_class])
+                own, masks = masked[of_class], self._masks[of_class]
+                values = _mask_metrics(Focus.from_maps(layer, own, masks), own, masks)
                 for metric in tags.MASK_METRICS if self._by_class else (tags.LIFT,):
                     scalars[join(name_by_class(metric), layer, self._class_tags[label])] = values[metric]
         return scalars
@@ -305,7 +299,7 @@ class Evaluator:
     def _name_faithfulness(self, check: str, values: Tensor) -> dict[str, float]:
         tag, _ = CHECKS[check]
         each = zip(self.probe.names, values.tolist(), strict=True)
-        return {tag: metrics.mean_of_defined(values), **{join(name_by_image(tag), name): value for name, value in each}}
+        return {tag: float(values.nanmean()), **{join(name_by_image(tag), name): value for name, value in each}}
 
     def _predict(self, images: Tensor, own: Tensor) -> Tensor:
         """Return logits ``(N, K)`` on the CPU."""
@@ -424,11 +418,10 @@ def _check_needs(probe: ProbeSet, target: Target, forward: object, check: str | 
         )
 
 
-def _mask_metrics_of(maps: Tensor, masks: Tensor) -> dict[str, float]:
-    mass = metrics.relevance_mass(maps, masks)
+def _mask_metrics(focus: Focus, maps: Tensor, masks: Tensor) -> dict[str, float]:
     return {
-        tags.RELEVANCE_MASS: metrics.mean_of_defined(mass),
-        tags.LIFT: float(metrics.lift(mass, metrics.mask_area(masks))),
+        tags.RELEVANCE_MASS: focus.mass,
+        tags.LIFT: focus.lift,
         tags.POINTING_GAME: float(metrics.pointing_game(maps, masks).mean()),
     }
 

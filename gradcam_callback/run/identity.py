@@ -9,7 +9,7 @@ from functools import partial
 from inspect import Parameter
 from itertools import islice
 from pathlib import Path
-from types import CellType, CodeType, FunctionType, MethodType
+from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from gradcam_callback.probes import ProbeSet
+from gradcam_callback.random_state import closure_values
 from gradcam_callback.run.signature import make_thumbnails
 
 # Pixels a side, levels, and levels of a mask of still smaller copies, which a hash is made of: it bears no difference.
@@ -131,8 +132,7 @@ def _describe(value: Any, depth: int = 0) -> Any:
     if isinstance(value, MethodType):
         return inside([value.__func__, value.__self__])
     if isinstance(value, FunctionType):
-        cells = [cell.cell_contents for cell in value.__closure__ or () if cell != CellType()]
-        held = inside([value.__code__, value.__defaults__, value.__kwdefaults__, *cells])
+        held = inside([value.__code__, value.__defaults__, value.__kwdefaults__, *closure_values(value)])
         return [value.__module__, value.__qualname__, *held]
     if isinstance(value, (nn.Module, Tensor, np.ndarray)):
         return repr(value)

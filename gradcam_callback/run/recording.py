@@ -26,7 +26,7 @@ from gradcam_callback.drawing import Caption, InputImage, Pixels, Style, dim_out
 from gradcam_callback.layer_names import pick_layers
 from gradcam_callback.measures import FRAME, NO_MASKS, Verdict
 from gradcam_callback.probes import ProbeSet
-from gradcam_callback.run.album import MASKS_NOTE, input_images, mask_cells
+from gradcam_callback.run.album import MASKS_NOTE, input_images, mask_cells, tone_of
 from gradcam_callback.run.captions import OWN_TARGET, caption_maps, caption_set
 from gradcam_callback.run.evaluate import Evaluation
 from gradcam_callback.run.interventions import UNCHANGED, Interventions
@@ -171,11 +171,6 @@ def verdict_data(verdict: Verdict) -> dict[str, Any]:
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
     }
-
-
-def tone_of(verdict: Verdict) -> str:
-    """Return how a verdict is coloured: ``"suspected"``, ``"clear"`` if true masks show no sign, else ``"unknown"``."""
-    return "suspected" if verdict.suspected else "clear" if verdict.acquits else "unknown"
 
 
 def _answer(caption: Caption) -> list[Any]:

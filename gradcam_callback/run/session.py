@@ -11,8 +11,7 @@ from typing import Any
 import torch
 
 from gradcam_callback.drawing import Style
-from gradcam_callback.exceptions import GradCAMWarning, UserCodeError
-from gradcam_callback.maps import is_out_of_memory
+from gradcam_callback.exceptions import GradCAMWarning, UserCodeError, is_out_of_memory
 from gradcam_callback.measures import Verdict
 from gradcam_callback.run import tags
 from gradcam_callback.run.confirmation import choose_turn

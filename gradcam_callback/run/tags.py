@@ -6,7 +6,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 
+from gradcam_callback.formatting import is_word
 from gradcam_callback.layer_names import pick_layers
+from gradcam_callback.writers import Charts
 
 DEFAULT_PREFIX = "gradcam"
 
@@ -56,9 +58,6 @@ OVER_EPOCHS = (EVOLUTION, ANIMATION)
 
 # The text of the verdict.
 VERDICT = "verdict"
-
-# TensorBoard's Custom Scalars: title -> kind of chart and its tags.
-Charts = dict[str, tuple[str, list[str]]]
 
 # Control characters and halves of surrogate pairs. Quotes and backslashes: TensorBoard's data server fails on any key
 # that JSON writes with a backslash. Parts that a path would lose: ``.``, ``..`` and empty ones. The start of an escape.
@@ -186,8 +185,8 @@ def resolve_views(views: str | Sequence[str]) -> tuple[str, ...]:
     Raises:
         ValueError: an unknown view.
     """
-    chosen = VIEWS if views == "all" else (views,) if isinstance(views, str) else tuple(views)
-    if not set(chosen) <= set(VIEWS):
+    chosen = VIEWS if is_word(views, ["all"]) else (views,) if isinstance(views, str) else tuple(views)
+    if not all(is_word(view, VIEWS) for view in chosen):
         choices = ", ".join(map(repr, VIEWS))
         raise ValueError(f"Expected `views` to be 'all' or some of {choices}, but got {views!r}. Correct the name.")
     return chosen

@@ -11,9 +11,10 @@ from pytorch_lightning import Trainer
 from torch import nn
 
 from gradcam_callback.drawing import Style
+from gradcam_callback.formatting import is_word
 from gradcam_callback.maps import GradCAMOptions
 from gradcam_callback.maps import check_options as check_map_options
-from gradcam_callback.probes import ProbeSet
+from gradcam_callback.probes import ProbeSet, wants_automatic
 from gradcam_callback.run import choose_check
 
 # The types that arguments of `GradCAMCallback` may have.
@@ -52,12 +53,8 @@ def check_arguments(arguments: Mapping[str, Any], options: GradCAMOptions) -> No
         raise ValueError(
             "Expected `save_dir` to be a folder or None, but got an empty text. Use '.' for the working directory."
         )
-    if masks not in (None, "auto"):
-        raise ValueError(
-            f"Expected `masks` to be None or 'auto', but got {type(masks).__name__} {masks!r}. Give masks with the "
-            "images: probe=ProbeSet(images, labels, masks)."
-        )
-    if masks is not None and isinstance(probe, ProbeSet):
+    elsewhere = "Give masks with the images: probe=ProbeSet(images, labels, masks)."
+    if wants_automatic(masks, elsewhere) and isinstance(probe, ProbeSet):
         raise ValueError(
             "Expected masks='auto' with images that the callback chooses, but `probe` is a ProbeSet. Pass masks='auto' "
             "to the ProbeSet instead."
@@ -68,7 +65,7 @@ def check_arguments(arguments: Mapping[str, Any], options: GradCAMOptions) -> No
             f"Expected `every_n_epochs` to be 1 or more, but got {arguments['every_n_epochs']}. Use 1 to log each."
         )
     choose_check(arguments["check_faithfulness"])
-    if not (on_shortcut in ("warn", "stop") or callable(on_shortcut)):
+    if not (is_word(on_shortcut, ("warn", "stop")) or callable(on_shortcut)):
         raise ValueError(
             f"Expected `on_shortcut` to be 'warn', 'stop' or a callable, but got {on_shortcut!r}. Use 'warn' to only "
             "be told."
@@ -92,7 +89,9 @@ def _check_options(options: GradCAMOptions) -> None:
             f"GradCAM, but got {unknown}. Correct the names."
         )
     # The precision of the Trainer is known only later. GradCAM supports all of them.
-    known: GradCAMOptions = {**options, "precision": "full"} if options.get("precision") == "trainer" else options
+    known: GradCAMOptions = (
+        {**options, "precision": "full"} if is_word(options.get("precision"), ["trainer"]) else options
+    )
     check_map_options(**known)
 
 

@@ -4,7 +4,7 @@ A writer is given encoded images, tags and plain arrays. It knows neither models
 business: they go through Lightning's own logging.
 """
 
-from gradcam_callback.writers.base import Entry, Manifest, RunStart, Writer, image_path, places_of
+from gradcam_callback.writers.base import Charts, Entry, Manifest, RunStart, Writer, image_path, places_of
 from gradcam_callback.writers.folder import (
     HISTORY,
     MANIFEST,
@@ -18,6 +18,7 @@ from gradcam_callback.writers.tensorboard import TensorBoardWriter
 from gradcam_callback.writers.trackers import CometWriter, ImageLoggerWriter, LitWriter, MLflowWriter, WandbWriter
 
 __all__ = [
+    "Charts",
     "CometWriter",
     "Entry",
     "FolderWriter",

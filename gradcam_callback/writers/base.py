@@ -20,7 +20,7 @@ MAX_NAME_BYTES = 200
 
 Array = np.ndarray[Any, np.dtype[Any]]
 # The kind of a chart, such as ``"Multiline"``, and the tags that it shows, by its title.
-Charts = Mapping[str, tuple[str, list[str]]]
+Charts = dict[str, tuple[str, list[str]]]
 
 
 @dataclass(frozen=True)
