@@ -341,11 +341,12 @@ def test_a_class_with_a_single_image_is_left_out_of_the_gap_and_more_are_asked_f
     verdict = judge_by_construction(rule, [0, 0, 0, 1, 1, 1, 2], tmp_path)
     assert verdict.suspected == (rule is by_ground) and verdict.background_gap == (rule is by_ground)
     assert "measured on 6 of 7 images; for the others there is no different image of their class." in verdict.evidence
-    # So few images decide nothing if there is no gap, and then more are asked for of every class.
-    few = "Give each class two or more probe images with a mask."
-    assert verdict.evidence.endswith(
-        few if rule is by_ground else "If the validation data have fewer, validate on more."
+    # So few images decide nothing if the object is enough, and then more are asked for of every class.
+    few, many = (
+        "Give each class two or more probe images with a mask.",
+        "If the validation data have fewer, validate on more.",
     )
+    assert verdict.evidence.endswith(many if rule is by_object else few)
 
 
 def by_object_but_the_last_class_by_ground(images):
