@@ -200,7 +200,7 @@ def test_interventions_show_the_answers_and_the_changed_ones_first(tab, folder, 
 
     def caption(answer):
         if not answer:
-            return "asked at other epochs"
+            return "not asked at this entry"
         return f"{answer[0]} {round(100 * answer[1])} % {'✓' if answer[2] else '✗'}"
 
     def look(answer):

@@ -84,12 +84,13 @@ function name(start, number) {
 
 function tile(image, answer, about) {
   if (!answer) {
-    const later = "asked at other epochs";
+    // Another entry may ask it, but there may never be one.
+    const unasked = "not asked at this entry";
     return h(
       "figure",
       { className: "tile unasked" },
-      h("img", { src: imageAddress(image), alt: `${about}: ${later}` }),
-      h("figcaption", { className: "faint" }, later),
+      h("img", { src: imageAddress(image), alt: `${about}: ${unasked}` }),
+      h("figcaption", { className: "faint" }, unasked),
     );
   }
   const [prediction, probability, correct] = answer;
