@@ -99,8 +99,8 @@ def warn_of_few(labels: Sequence[int], wanted: int, name_class: Callable[[int], 
     few = [f"{count} of {name_class(label)!r}" for label, count in counts if count < wanted]
     if few and wanted > DEFAULT_PER_CLASS:
         warnings.warn(
-            f"GradCAM: {len(few)} of {len(counts)} classes gave fewer than per_class={wanted} images: "
-            f"{name_some(few)}. The probe set takes what there is. Choose it from a larger dataset if they matter.",
+            f"GradCAM: {len(few)} of {len(counts)} classes gave fewer than the {wanted} images that `per_class` asks "
+            f"for: {name_some(few)}. The probe set takes what there is. A larger dataset may have more.",
             GradCAMWarning,
             stacklevel=2,
         )
