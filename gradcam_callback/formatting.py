@@ -19,6 +19,12 @@ def fine_percent(share: float) -> str:
     return f"{100 * share:.1g} %" if 0 < share < 0.0095 else percent(share)
 
 
+def percent_beside(share: float, limit: float) -> str:
+    """Format a share 0..1 so that it does not read like a limit which it is not: ``0.604, 0.6`` -> ``"60.4 %"``."""
+    texts = [f"{100 * share:.{digits}f} %" for digits in range(6)]
+    return next((text for text in texts if float(text[:-2]) != round(100 * limit, 6)), texts[-1])
+
+
 def two_digits(value: float) -> str:
     """Format a value >= 0 with two significant digits: ``"0.042"``, ``"13"``, ``"2.1e-05"``."""
     return f"{value:.0f}" if value >= 10 else f"{value:.2g}"

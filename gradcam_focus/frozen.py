@@ -19,7 +19,7 @@ def frozen_page(runs: Sequence[dict[str, Any]]) -> str:
     Args:
         runs: each has its name as ``"run"``, ``"start"`` as in `gradcam_focus.records.describe_start`, its
             ``"entries"``, ``"maps"``: layer -> the maps as in `gradcam_focus.records.describe_maps`, and ``"others"``:
-            the scalars of the entries that are left out, a list for each.
+            the numbers of the entries that are left out, a list for each.
     """
     parts = {
         "STYLE": (PAGE / "focus.css").read_text(encoding="utf-8"),

@@ -1,5 +1,6 @@
 """Automatic masks mark the object, and those that look doubtful are left out, named and shown."""
 
+import re
 import subprocess
 import sys
 
@@ -22,7 +23,8 @@ from gradcam_callback.probes import Item, from_boxes, make_probe_set, progress, 
 from gradcam_callback.probes.prompts import refine_boxes
 from gradcam_callback.run import Evaluator
 from gradcam_callback.run.album import mask_cells
-from gradcam_callback.saliency import Proposal, SaliencyNetwork, judge_proposal
+from gradcam_callback.saliency import Proposal, SaliencyNetwork, doubt_size, judge_proposal
+from gradcam_callback.saliency.proposals import LARGEST, SMALLEST
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +192,30 @@ def test_without_enough_good_masks_doubtful_ones_stay_and_are_named(bright):
         probe = ProbeSet.from_dataset(data, per_class=2, masks="auto")
     assert sorted(probe.has_mask.tolist()) == [False, False, False, True] and probe.replaced == []
     assert len(bright.seen) == 4, "each once"
+
+
+@pytest.mark.parametrize("limit", [SMALLEST, LARGEST])
+def test_a_share_near_its_limit_is_not_said_to_be_the_limit(limit):
+    for share in (limit * (1 + sign * 10.0**-power) for power in range(1, 5) for sign in (-1, 1)):
+        doubt = doubt_size(share)
+        if doubt is None:
+            continue
+        found, than, said = re.fullmatch(r"the object fills (\S+) %, (less|more) than (\d+) %", doubt).groups()
+        assert float(found) < float(said) if than == "less" else float(found) > float(said)
+        assert float(found) == pytest.approx(100 * share, abs=0.5)
+
+
+@pytest.mark.parametrize("wrap", [lambda data: data, lambda data: torch.utils.data.Subset(data, [3, 0, 1, 2])])
+def test_warnings_name_the_file_of_an_image_if_it_is_known(bright, tmp_path, wrap):
+    for i in range(4):
+        (tmp_path / f"class {i % 2}").mkdir(exist_ok=True)
+        to_picture(square(5, 5, 2)).save(tmp_path / f"class {i % 2}" / f"{i}.png")
+    with pytest.warns(GradCAMWarning, match="4 of 4 automatic masks look doubtful") as caught:
+        ProbeSet.from_dataset(wrap(ImageFolder(tmp_path, transforms.ToTensor())), masks="auto")
+    assert all(f"{tmp_path / f'class {i % 2}' / f'{i}.png'}: " in str(caught[0].message) for i in range(4))
+    items = [(square(5, 5, 2), i % 2, {"file": f"photo_{i}.png"}) for i in range(4)]
+    with pytest.warns(GradCAMWarning, match=r"[(;] ?photo_3 \(item 3\): the object fills"):
+        ProbeSet.from_dataset(items, masks="auto")
 
 
 def test_drawn_masks_and_good_ones_come_before_doubtful_ones(bright):

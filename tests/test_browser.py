@@ -201,7 +201,7 @@ def test_interventions_show_the_answers_and_the_changed_ones_first(tab, folder, 
 
     def caption(answer):
         if not answer:
-            return "asked at other epochs"
+            return "not asked at this entry"
         return f"{answer[0]} {round(100 * answer[1])} % {'✓' if answer[2] else '✗'}"
 
     def look(answer):
@@ -418,7 +418,8 @@ def test_what_to_do_stands_below_the_headline_and_the_rest_is_folded(tab, watche
         verdict = watched[name].callback.verdict
         box = tab.frame.locator(".verdict:not(.line)").nth(place)
         paragraphs = box.locator("> p").all_inner_texts()
-        assert paragraphs[1:] == ([verdict.advice] if verdict.advice else [])
+        advice = verdict.advice.replace("the counterfactuals", "the objects on other backgrounds")
+        assert paragraphs[1:] == ([advice] if advice else [])
         assert not box.locator("details p").is_visible()
         folded = box.locator("details p").evaluate("text => text.textContent")
         sentence = paragraphs[0].partition(" See ")[0]
@@ -481,15 +482,48 @@ def test_answers_that_are_not_finite_are_neither_right_nor_wrong(browser, descri
         assert accuracies.locator("circle").count() == 3 * (EPOCHS - 1), "a gap"
 
 
-@pytest.mark.parametrize(("more", "name"), [(0, "as they are"), (1, "watched, as they are")])
-def test_the_accuracy_of_watched_images_is_not_taken_for_that_of_all_judged_ones(
-    browser, described, tmp_path, more, name
-):
+def test_accuracies_are_of_the_same_images_and_those_of_a_part_have_hollow_points(browser, described, tmp_path):
+    names, last = ("probe_accuracy", "swap_control_accuracy", "swap_accuracy"), described["entries"][-1]
     for entry in described["entries"]:
-        entry["judged"] = len(entry["predictions"]) + more
+        entry["judged"] = 60
+        # The scalar is that of the six watched images, of which the other accuracies are not.
+        entry["scalars"] |= dict.fromkeys(names[1:], 0.5) | {"probe_accuracy": 1.0}
+        entry["verdict"]["probe_accuracy"] = 0.5
+    plots = ("Accuracy on the probe images", "What the background decides, in points")
     with page_of(browser, tmp_path / "focus.html", described) as tab:
-        legend = tab.frame.locator(".plot", has_text="Accuracy on the probe images").locator(".legend").inner_text()
-        assert legend.splitlines()[0].strip() == name
+        accuracies, gap = (tab.frame.locator(".plot", has_text=title) for title in plots)
+        heights = accuracies.locator("circle").evaluate_all("all => all.map(one => one.getAttribute('cy'))")
+        assert len(heights) == 3 * EPOCHS and len(set(heights)) == 1, "one of each line at each entry"
+        assert accuracies.locator(".legend span").all_inner_texts()[0] == "as they are"
+        assert not accuracies.locator("circle[stroke]").count() and "images" not in gap.locator(".legend").inner_text()
+    last["judged"] = 6
+    steps = [entry["step"] for entry in described["entries"]]
+    described["others"] = {
+        "epoch": [EPOCHS], "step": [steps[-1] + 1], "judged": [6], "probe_accuracy": [0.5],
+        "scalars": {name: [0.5] for name in (*names, "background_gap")},
+    }  # fmt: skip
+    with page_of(browser, tmp_path / "focus.html", described) as tab:
+        accuracies, gap = (tab.frame.locator(".plot", has_text=title) for title in plots)
+        assert [each.locator(".legend span").last.inner_text() for each in (accuracies, gap)] == ["6 of 60 images"] * 2
+        assert accuracies.locator("svg[role=img] circle[stroke]").count() == 3 * 2
+        assert gap.locator("svg[role=img] circle[stroke]").count() == 2
+
+
+@pytest.mark.parametrize("basis", ["masks", "frame"])
+def test_advice_on_sheets_of_the_training_leads_to_the_parts_of_the_page(browser, described, tmp_path, basis):
+    entry = described["entries"][-1]
+    advice = "Look at the counterfactuals. This is measured by automatic masks; look at gradcam/masks."
+    entry["verdict"] |= {"advice": advice, "evidence": f"The background decides. {advice}"}
+    entry["judged"], described["start"]["basis"] = 60, basis
+    with page_of(browser, tmp_path / "focus.html", described) as tab:
+        paragraph = tab.frame.locator(".verdict > p").nth(1)
+        others = "objects on other backgrounds" if basis == "masks" else "images in other frames"
+        assert paragraph.inner_text() == (
+            f"Look at the {others}. This is measured by automatic masks; look at the automatic masks."
+        )
+        links = paragraph.locator("a").evaluate_all("all => all.map(one => one.getAttribute('href'))")
+        assert links == ["#interventions", "#masks"]
+        assert "gradcam/" not in tab.frame.locator("main").inner_text(), "a page that is mailed has no sheets"
 
 
 def test_the_colours_of_runs_that_differ_are_explained_for_each(browser, described, tmp_path):

@@ -15,7 +15,15 @@ from test_suspicion import AlwaysTheSame, ReadsTheGround
 from torchvision import transforms
 from toys import CLASSES, Toys
 
-from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet, find_checkpoints, strength, watch_checkpoints
+from gradcam_callback import (
+    GradCAM,
+    GradCAMCallback,
+    GradCAMWarning,
+    ProbeSet,
+    find_checkpoints,
+    strength,
+    watch_checkpoints,
+)
 from gradcam_callback.__main__ import main
 from gradcam_callback.offline import Checkpoint, format_table
 from gradcam_callback.offline.logged_run import read_runs
@@ -128,6 +136,19 @@ def test_signs_that_only_look_like_digits_are_no_numbers(tmp_path):
     for name in ("epoch1²2.pt", "epoch١٢.pt", "epoch2.pt"):
         torch.save({"weight": torch.zeros(1)}, tmp_path / name)
     assert [one.path.name for one in find_checkpoints(tmp_path)] == ["epoch1²2.pt", "epoch2.pt", "epoch١٢.pt"]
+
+
+@pytest.mark.parametrize("progress", [{}, {"epoch": 0, "pytorch-lightning_version": "2.6"}])
+def test_folders_that_may_be_of_two_trainings_are_named(tmp_path, progress):
+    for version in (0, 1):
+        for step in (3 + version, 13 + version):
+            file = tmp_path / f"version_{version}" / "checkpoints" / f"val/loss={step}.ckpt"
+            file.parent.mkdir(exist_ok=True, parents=True)
+            torch.save({**progress, "global_step": step, "state_dict": {"weight": torch.rand(3)}}, file)
+        assert len(find_checkpoints([tmp_path / f"version_{version}"])) == 2, "one training has one folder"
+    folders = ", ".join(str(tmp_path / f"version_{version}" / "checkpoints") for version in (0, 1))
+    with pytest.warns(GradCAMWarning, match=re.escape(f"in 2 folders are taken for those of one training: {folders}.")):
+        assert len(find_checkpoints([tmp_path])) == 4
 
 
 def test_files_of_two_trainings_are_not_taken_for_copies(tmp_path):

@@ -118,6 +118,7 @@ class Listed(Dataset):
         return self.transform(Image.open(path).convert("RGB")), index % 2
 
 
+@pytest.mark.filterwarnings("ignore:GradCAM. . of . classes gave fewer")
 @pytest.mark.parametrize("attribute", ["files", "samples", "image_paths"])
 @pytest.mark.parametrize("wrap", [lambda data: data, lambda data: Subset(data, range(4, 12))])
 def test_a_list_of_files_names_the_images_only_if_it_has_the_order_of_the_items(tmp_path, attribute, wrap):

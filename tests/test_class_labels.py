@@ -107,6 +107,7 @@ def stores(toys, where):
     return data
 
 
+@pytest.mark.filterwarnings("ignore:GradCAM. . of . classes gave fewer")
 @pytest.mark.parametrize("where", ["targets", "labels", "_labels", "Hugging Face"])
 @pytest.mark.parametrize(
     "wrap",

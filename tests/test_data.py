@@ -1,6 +1,8 @@
 """Items and batches of any usual form are recognised. Others are refused with the way out."""
 
+import dataclasses
 import logging
+import types
 from collections import UserDict, namedtuple
 
 import numpy as np
@@ -174,6 +176,41 @@ def test_a_batch_transform_says_what_is_what(toys, watch, form):
     assert_logged_of(callback, module, expected.images)
     own = ProbeSet.from_dataset(items, 5, batch_transform=read)
     assert torch.equal(own.images, expected.images) and own.labels.tolist() == expected.labels.tolist()
+
+
+@dataclasses.dataclass
+class Record:
+    photo: torch.Tensor
+    about: types.SimpleNamespace
+
+    @classmethod
+    def of(cls, item):
+        return cls(item[0], types.SimpleNamespace(breed=item[1], _hidden=0))
+
+
+SHOWN = r"Record\(photo=Tensor float32 \({}3, 48, 48\), about=SimpleNamespace\(breed={}\)\)"
+
+
+def test_objects_as_items_are_shown_and_what_to_do(toys):
+    data = [Record.of(item) for item in toys.items]
+    with pytest.raises(ValueError, match=f"{SHOWN.format('', 'int')}. Let the dataset give .image, label. or .image, "):
+        ProbeSet.from_dataset(data)
+    message = (
+        f"items such as {SHOWN.format('', 'int')}, but it raised TypeError: default_collate.* Let the dataset give"
+    )
+    with pytest.raises(UserCodeError, match=message):
+        ProbeSet.from_dataset(data, batch_transform=lambda batch: (batch.photo, batch.about.breed))
+
+
+def test_objects_as_batches_are_shown_and_a_batch_transform_takes_them(toys, watch):
+    def read(batch):
+        return batch.photo, batch.about.breed
+
+    loader = DataLoader(toys, 6, collate_fn=lambda items: Record.of(default_collate(items)))
+    with pytest.raises(ValueError, match=SHOWN.format(r"\d+, ", r"Tensor int64 \(\d+,\)") + ". Say which they are"):
+        watch(Reads(read), loader)
+    callback = watch(Reads(read), loader, watching(batch_transform=read))
+    assert callback.probe_set.labels.bincount().tolist() == [5, 5, 5]
 
 
 def test_a_batch_transform_may_give_masks(toys, watch):

@@ -14,7 +14,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.models import VGG16_Weights
 from torchvision.transforms import v2
 
-from gradcam_callback import ProbeSet, UserCodeError
+from gradcam_callback import GradCAMWarning, ProbeSet, UserCodeError
 from gradcam_callback.probes.lookup import find_normalisations
 from gradcam_callback.probes.names import name_image
 from gradcam_callback.random_state import preserved_random_state
@@ -212,6 +212,18 @@ def test_from_dataset_takes_the_same_images_of_each_class_every_time():
     )
     assert not torch.equal(first.images, ProbeSet.from_dataset(Items(), 3, seed=6).images)
     assert first.class_names[3] == "kind 3" and first.names[3] == "kind 1-1"
+
+
+def test_classes_with_fewer_images_than_asked_for_are_named():
+    images, labels = torch.rand(60, 3, 8, 8), torch.arange(60) % 3
+    uneven = TensorDataset(torch.cat([images, images[:1]]), torch.cat([labels, torch.tensor([3])]))
+    with pytest.warns(GradCAMWarning, match="1 of 4 classes .* than the 20 images .* for: 1 of 'class 3'. "):
+        assert len(ProbeSet.from_dataset(uneven, 20)) == 61
+    with pytest.warns(GradCAMWarning, match="4 of 4 .* 20 of 'class 0', 20 of 'class 1', 20 of 'class 2', 1 of"):
+        ProbeSet.from_dataset(uneven, 40)
+    # The default, which nobody asked for, and a limit that is the user's own.
+    assert len(ProbeSet.from_dataset(uneven)) == 7
+    assert len(ProbeSet.from_dataset(TensorDataset(images, labels), 40, max_images=20)) == 20
 
 
 def test_from_dataset_gives_the_same_with_and_without_targets_but_loads_less_with():

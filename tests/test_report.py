@@ -141,6 +141,8 @@ def test_long_runs_are_thinned_from_the_first_to_the_last_epoch(thin, fit, tmp_p
     others = [run.entries[step] for step in run.entries if step not in run.pick(3)]
     assert shown["others"]["epoch"] == [entry["epoch"] for entry in others] == [1, 3, 4]
     assert shown["others"]["step"] == [entry["step"] for entry in others]
+    assert shown["others"]["judged"] == [entry["judged"] for entry in others]
+    assert shown["others"]["probe_accuracy"] == [entry["verdict"]["probe_accuracy"] for entry in others]
     for place, entry in enumerate(others):
         kept = {name: values[place] for name, values in shown["others"]["scalars"].items()}
         assert {name: value for name, value in kept.items() if value is not None} == entry["scalars"]

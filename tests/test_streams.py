@@ -218,7 +218,10 @@ def test_a_validation_finds_its_data_as_if_nobody_had_read_them(toys, trainer, k
 
 
 def test_masks_of_a_stream_that_mark_nothing_are_no_masks(toys, watch):
-    items = [(x, y, mask if i % 2 else torch.zeros_like(mask)) for i, (x, y, mask) in enumerate(toys.items)]
-    with pytest.warns(GradCAMWarning, match="images mark nothing after the transform"):
+    items = [
+        (x, y, mask if i % 2 else torch.zeros_like(mask), f"photo_{i}.png") for i, (x, y, mask) in enumerate(toys.items)
+    ]
+    message = r"images mark nothing after the transform.* photo_0 \(image 0 of the first batches\)"
+    with pytest.warns(GradCAMWarning, match=message):
         callback = watch(Reads(), DataLoader(Stream(items), 6), training=DataLoader(toys, 6))
     assert 0 < callback.probe_set.has_mask.sum() < len(callback.probe_set)

@@ -341,8 +341,13 @@ def test_a_network_that_is_confused_by_any_pasting_is_not_accused(tmp_path):
 def test_a_class_with_a_single_image_is_left_out_of_the_gap_and_more_are_asked_for(tmp_path, rule):
     verdict = judge_by_construction(rule, [0, 0, 0, 1, 1, 1, 2], tmp_path)
     assert verdict.suspected == (rule is by_ground) and verdict.background_gap == (rule is by_ground)
-    assert "measured on 6 of 7 images; for the others there is no second image of their class." in verdict.evidence
-    assert verdict.evidence.endswith("Give each class two probe images with a mask or more.")
+    assert "measured on 6 of 7 images; for the others there is no different image of their class." in verdict.evidence
+    # So few images decide nothing if the object is enough, and then more are asked for of every class.
+    few, many = (
+        "Give each class two or more probe images with a mask.",
+        "If the validation data have fewer, validate on more.",
+    )
+    assert verdict.evidence.endswith(many if rule is by_object else few)
 
 
 def by_object_but_the_last_class_by_ground(images):
@@ -361,7 +366,7 @@ def test_a_network_is_not_acquitted_of_a_class_that_was_not_tested(tmp_path, n_m
     verdict = judge_by_construction(by_object_but_the_last_class_by_ground, None, tmp_path, probe)
     assert verdict.headline.startswith("NO SIGN OF A SHORTCUT in 2 of 3 classes: ") and not verdict.acquits
     assert "Not tested: 'elk' of 3 classes." in verdict.evidence
-    assert verdict.evidence.endswith("Give each class two probe images with a mask or more.")
+    assert verdict.evidence.endswith("Give each class two or more probe images with a mask.")
 
 
 def test_a_class_that_is_known_by_its_ground_is_named_if_it_was_tested(tmp_path):
@@ -373,7 +378,7 @@ def test_a_class_that_is_known_by_its_ground_is_named_if_it_was_tested(tmp_path)
 def test_without_any_control_only_a_very_large_fall_is_accused(tmp_path):
     verdict = judge_by_construction(by_ground, [0, 1, 2], tmp_path)
     assert verdict.suspected and verdict.swap_accuracy == 0 and verdict.background_gap is None
-    assert "No class has a second image, so there is no control" in verdict.evidence
+    assert "No class has two different images, so there is no control" in verdict.evidence
 
 
 @pytest.mark.parametrize("rule", [by_ground, by_object])

@@ -220,6 +220,7 @@ def test_automatic_masks_follow_too(tmp_path, monkeypatch, crop):
         assert_on_red(probe, 0.8)
 
 
+@pytest.mark.filterwarnings("ignore:GradCAM. . of . classes gave fewer")
 def test_each_part_of_a_dataset_has_its_own_transform():
     resize = Drawn(transforms.Compose([transforms.Resize((60, 60)), transforms.ToTensor()]))
     crop = Drawn(transforms.Compose([transforms.CenterCrop(60), transforms.ToTensor()]))

@@ -125,6 +125,14 @@ def test_where_chance_cannot_be_excluded_more_images_are_asked_for(basis, advice
         assert "More images decide it" not in judge(decided, [], True, basis).evidence
 
 
+@pytest.mark.parametrize("basis", BASES)
+@pytest.mark.parametrize("n_classes", [4, 7, 100])
+def test_images_are_asked_for_once_and_the_data_may_have_no_more(basis, n_classes):
+    advice = judge(found(1.0, None, 0.60, low=0.0, n=3), [], True, basis, n_classes=n_classes).advice
+    assert "per_class=16" in advice and "If the validation data have fewer, validate on more." in advice
+    assert BASES[basis].two_images not in advice and advice.count("ProbeSet.from_dataset") == 1
+
+
 def test_a_verdict_on_a_part_of_the_images_acquits_nobody():
     swap = found(0.98, 0.97, 0.97)
     part = judge(replace(swap, n=16), [FOCUS], True, n_all=64)
@@ -326,13 +334,13 @@ def test_a_smaller_gap_is_a_sign_that_more_is_to_be_asked():
 
 def test_images_without_a_control_are_counted_and_more_are_asked_for():
     some = judge(found(1.0, 0.97, 0.22, n_controlled=60), [FOCUS], confirmed=True).evidence
-    assert "measured on 60 of 64 images; for the others there is no second image of their class. " in some
+    assert "measured on 60 of 64 images; for the others there is no different image of their class. " in some
     none = judge(found(1.0, None, 0.22), [FOCUS], confirmed=True)
-    assert "No class has a second image, so there is no control" in none.evidence
+    assert "No class has two different images, so there is no control" in none.evidence
     assert none.background_gap is none.gap_interval is none.control_accuracy is None
     assert "on other backgrounds of their class" not in none.headline
     for evidence in (some, none.evidence):
-        assert evidence.endswith("Give each class two probe images with a mask or more.")
+        assert evidence.endswith("Give each class two or more probe images with a mask.")
 
 
 def test_what_is_missing_is_what_is_asked_for():
@@ -342,8 +350,8 @@ def test_what_is_missing_is_what_is_asked_for():
     assert "measured on 60 of 64 images; for the others there is no image without their class. " in evidence
     assert evidence.endswith(" Add images without the classes that all images hold.")
     both = judge(replace(swap, n_without_same=2), [], True).evidence
-    assert "there is no second image of their class or no image without their class. " in both
-    assert "Give each class two probe images with a mask or more. Add images without" in both
+    assert "there is no different image of their class or no image without their class. " in both
+    assert "Give each class two or more probe images with a mask. Add images without" in both
 
 
 @pytest.mark.parametrize("basis", BASES)
@@ -353,10 +361,12 @@ def test_classes_that_were_not_tested_are_not_acquitted(basis):
     in_some = " in 4 of 13 classes" if basis == MASKS else ""
     assert verdict.headline.startswith(f"{BASES[basis].no_sign}{in_some}: ") and not verdict.acquits
     assert "Not tested: 'e', 'f', 'g', 'h', 'i' and 4 more of 13 classes. " in verdict.evidence
-    assert f"To test more classes, give each of them {BASES[basis].two_images} or more." in verdict.advice
+    call = BASES[basis].choose.format(2)
+    assert f"To test more classes, give each of them {BASES[basis].two_images}: {call}." in verdict.advice
+    assert call.startswith("ProbeSet.from_dataset(") and ("auto" in call) == (basis == AUTOMATIC_MASKS)
     few = judge(found(0.98, 0.97, 0.97), [], True, basis, n_classes=7)
     assert "Not tested: '4', '5', '6' of 7 classes. " in few.evidence
-    assert f"Give each class {BASES[basis].two_images} or more." in few.advice
+    assert f"Give each class {BASES[basis].two_images}." in few.advice
     later = judge(found(0.98, 0.97, 0.97), [], True, basis, n_all=128, n_classes=10)
     sign = f"{BASES[basis].no_sign} in 64 of 128 images" if basis == MASKS else BASES[basis].no_sign_yet
     assert later.headline.startswith(f"{sign}: ") and "Not tested" not in later.evidence

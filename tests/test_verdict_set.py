@@ -366,7 +366,10 @@ def test_records_and_sheets_hold_as_many_objects_as_are_watched(probe, drawn):
 
     log = RunLogger(evaluator, RunState(), [takes], Tags(), report=report, style=GradCAMCallback().style)
     log.start()
-    notes = {Turn(0, thorough=True): "The other 27 images are not shown.", Turn(1): "are asked at other epochs."}
+    notes = {
+        Turn(0, thorough=True): "The other 27 images are not shown.",
+        Turn(1): "Other backgrounds were not asked at this entry.",
+    }
     for epoch, (turn, note) in enumerate(notes.items()):
         drawn.clear()
         log.log(evaluator.merge([evaluator.compute_shard(turn=turn)]), epoch, epoch)

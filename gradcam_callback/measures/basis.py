@@ -43,7 +43,8 @@ class Basis:
         pasting: what costs accuracy in the control, too.
         look_first: what to look at if this cost is large.
         two_images: what each class needs for a control.
-        more_images: what to do if so few images may say it by chance. It takes the number of images per class.
+        choose: how to choose images from a dataset. It takes the number of images per class.
+        more_images: what to do if so few images may say it by chance. It takes the same number.
         caution: a sentence on what this basis cannot know; empty for masks.
         doubt: a sentence on what else may explain a suspicion; empty if nothing is known.
         acquits: True if it may be said for certain that there is no sign of a shortcut.
@@ -60,6 +61,7 @@ class Basis:
     pasting: str
     look_first: str
     two_images: str
+    choose: str
     more_images: str
     caution: str
     doubt: str = ""
@@ -78,6 +80,11 @@ NO_MASKS = (
     "python -m gradcam_callback masks probe/"
 )
 
+_CHOOSE = "ProbeSet.from_dataset(val_dataset, per_class={0}).watch(16)"
+_CHOOSE_AUTO = 'ProbeSet.from_dataset(val_dataset, per_class={0}, masks="auto").watch(16)'
+# Nobody has more images than there are.
+_ELSE = "If the validation data have fewer, validate on more."
+
 _MASKS = Basis(
     # Set before the study on photographs, which would choose others for automatic masks: docs/photograph-study.md.
     gap=Limits(sure=0.0, size=0.08, sign=0.04),
@@ -90,9 +97,10 @@ _MASKS = Basis(
     what_decides="The choice of the background",
     pasting="Cutting and pasting alone",
     look_first="look first if the masks and the painted backgrounds among the counterfactuals are good",
-    two_images="two probe images with a mask",
+    two_images="two or more probe images with a mask",
+    choose=_CHOOSE,
     more_images="More images decide it: about {0} of each class with a mask. From a dataset that has them, "
-    "ProbeSet.from_dataset(val_dataset, per_class={0}).watch(16).",
+    f"{_CHOOSE}. {_ELSE}",
     caution="",
     acquits=True,
 )
@@ -110,8 +118,8 @@ BASES = {
         _MASKS,
         no_sign="NO SIGN OF A SHORTCUT, as far as automatic masks can tell",
         no_sign_yet="NO SIGN OF A SHORTCUT so far, as far as automatic masks can tell",
-        more_images="More images decide it: "
-        'probe=ProbeSet.from_dataset(val_dataset, per_class={}, masks="auto").watch(16).',
+        choose=_CHOOSE_AUTO,
+        more_images=f"More images decide it: probe={_CHOOSE_AUTO}. {_ELSE}",
         acquits=False,
         caution="This is measured by automatic masks; look at gradcam/masks.",
     ),
@@ -125,8 +133,8 @@ BASES = {
         what_decides="The choice of the frame around the centre of the image",
         pasting="Another frame alone",
         look_first="the network needs more of the image than its centre, so little is known",
-        two_images="two probe images",
-        more_images="More images decide it: probe=ProbeSet.from_dataset(val_dataset, per_class={}).watch(16).",
+        two_images="two or more probe images",
+        more_images=f"More images decide it: probe={_CHOOSE}. {_ELSE}",
         acquits=False,
         caution=NO_MASKS,
         doubt="A small object, or one off the centre, may lie in the frame, and then decides itself: only masks tell.",

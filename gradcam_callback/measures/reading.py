@@ -158,13 +158,13 @@ class Reading:
         if swap.gap is None or swap.gap_interval is None:
             sentences.append(
                 f"The accuracy of these {swap.n} images {basis.of_other_class} falls by {_points(swap.drop)} "
-                f"({_range(swap.drop_interval)}). No class has a second image, so there is no control: a part of the "
-                "fall is the cutting and pasting itself, and only a large one counts."
+                f"({_range(swap.drop_interval)}). No class has two different images, so there is no control: a part of "
+                "the fall is the cutting and pasting itself, and only a large one counts."
             )
         else:
             images = f"{swap.n_controlled} images."
             if swap.n_controlled < swap.n:
-                missing = "no second image of their class" if swap.n_without_same else ""
+                missing = "no different image of their class" if swap.n_without_same else ""
                 if swap.n_without_other:
                     missing += f"{' or ' if missing else ''}no image without their class"
                 images = f"{swap.n_controlled} of {swap.n} images; for the others there is {missing}."
@@ -197,7 +197,7 @@ class Reading:
 
     def say_what_to_do(self) -> list[str]:
         """Say what a reader may do next."""
-        swap, basis, sentences = self.swap, self.basis, []
+        swap, basis, sentences, asks_more = self.swap, self.basis, [], False
         if swap.pasting_cost is not None and swap.pasting_cost > LARGE_COST:
             sentences.append(f"{basis.pasting} costs {_points(swap.pasting_cost)}: {basis.look_first}.")
         elif self.conclusion is Conclusion.SUSPECTED:
@@ -205,7 +205,7 @@ class Reading:
         if self.conclusion is Conclusion.MAY_BE_CHANCE and swap.n < self.n_all:
             sentences.append(f"The next validation asks {self.n_all} images, and so does the end of the training.")
         elif self.conclusion in (Conclusion.MAY_BE_CHANCE, Conclusion.TOO_FEW):
-            wanted = max(ENOUGH_IMAGES, 2 * swap.n)
+            wanted, asks_more = max(ENOUGH_IMAGES, 2 * swap.n), True
             sentences.append(basis.more_images.format(math.ceil(wanted / swap.classes)))
         elif self.conclusion is Conclusion.REVERSED:
             sentences.append(
@@ -217,10 +217,11 @@ class Reading:
             sentences.append(f"Look at {name!r} among the counterfactuals, and give more images of it.")
         elif swap.n < self.n_all and not self.points:
             sentences.append(f"The last validation asks all {self.n_all} images, and so does trainer.validate.")
-        if len(self.untested) > MANY_CLASSES:
-            sentences.append(f"To test more classes, give each of them {basis.two_images} or more.")
-        elif swap.n_without_same or self.untested:
-            sentences.append(f"Give each class {basis.two_images} or more.")
+        # So many more of each class are two or more.
+        if not asks_more and len(self.untested) > MANY_CLASSES:
+            sentences.append(f"To test more classes, give each of them {basis.two_images}: {basis.choose.format(2)}.")
+        elif not asks_more and (swap.n_without_same or self.untested):
+            sentences.append(f"Give each class {basis.two_images}.")
         if swap.n_without_other:
             sentences.append("Add images without the classes that all images hold.")
         return [*sentences, basis.doubt if self.points else "", basis.caution]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,8 @@ from torch import nn
 from tqdm import tqdm
 
 from gradcam_callback.drawing import Style
-from gradcam_callback.formatting import percent
+from gradcam_callback.exceptions import GradCAMWarning
+from gradcam_callback.formatting import name_some, percent
 from gradcam_callback.maps import GradCAM, GradCAMOptions
 from gradcam_callback.measures import Verdict
 from gradcam_callback.offline.loading import hold_same_weights, read_progress
@@ -55,6 +57,8 @@ class CheckpointResult:
 def find_checkpoints(paths: str | Path | Sequence[str | Path]) -> list[Checkpoint]:
     """Find the checkpoints of a training and sort them by their step. A copy, such as ``last.ckpt``, counts once.
 
+    A training that was resumed may have several folders. A warning names them, as they may also be of two trainings.
+
     Lightning's checkpoints hold their epoch and step; the step is one more than that of the logged scalars. State dicts
     hold neither. They are counted from 0, in the order of the numbers in their names: ``epoch9.pt`` before
     ``epoch10.pt``.
@@ -80,6 +84,7 @@ def find_checkpoints(paths: str | Path | Sequence[str | Path]) -> list[Checkpoin
     files = _find_files([Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)])
     progress = [read_progress(file) for file in tqdm(files, "reading", disable=None)]
     if all(found is None for found in progress):
+        _warn_of_several_folders(files)
         return [Checkpoint(file, place, place) for place, file in enumerate(files)]
     by_step: dict[int, Checkpoint] = {}
     for file, found in zip(files, progress, strict=True):
@@ -97,7 +102,9 @@ def find_checkpoints(paths: str | Path | Sequence[str | Path]) -> list[Checkpoin
                 f"step {step}. Look at each training by itself. Its report may show several: python -m "
                 "gradcam_callback report FOLDER FOLDER."
             )
-    return [by_step[step] for step in sorted(by_step)]
+    found_by_step = [by_step[step] for step in sorted(by_step)]
+    _warn_of_several_folders([found.path for found in found_by_step])
+    return found_by_step
 
 
 def watch_checkpoints(
@@ -222,6 +229,19 @@ def _find_files(paths: Sequence[Path]) -> list[Path]:
             )
         files += [file for file in found if file not in files]
     return sorted(files, key=lambda file: [int(s) if s.isdecimal() else s for s in re.split(r"(\d+)", str(file))])
+
+
+def _warn_of_several_folders(files: Sequence[Path]) -> None:
+    # A name of a checkpoint may hold a slash, as in "epoch=0-val/loss=0.5.ckpt", which makes folders in Lightning's.
+    places = {next((above for above in file.parents if above.name == "checkpoints"), file.parent) for file in files}
+    apart = sorted(str(place) for place in places if places.isdisjoint(place.parents))
+    if len(apart) > 1:
+        warnings.warn(
+            f"GradCAM: the checkpoints in {len(apart)} folders are taken for those of one training: "
+            f"{name_some(apart)}. If they are of several trainings, look at each by itself.",
+            GradCAMWarning,
+            stacklevel=2,
+        )
 
 
 def _fail(writer: str, error: Exception) -> None:

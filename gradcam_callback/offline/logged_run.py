@@ -53,7 +53,7 @@ class LoggedRun:
     def describe(self, max_epochs: int) -> dict[str, Any]:
         """Return the run as the page reads it, with the maps and answers of at most so many entries.
 
-        The curves of the page have all entries. The scalars of those that are left out are ``"others"``.
+        The curves of the page have all entries. The numbers of those that are left out are ``"others"``.
         """
         shown = self.pick(max_epochs)
         maps = {
@@ -69,7 +69,9 @@ class LoggedRun:
         return {
             "start": start,
             "entries": [self.entries[step] for step in shown],
-            "others": {key: [entry[key] for entry in others] for key in ("step", "epoch")} | {"scalars": scalars},
+            "others": {key: [entry[key] for entry in others] for key in ("step", "epoch", "judged")}
+            | {"probe_accuracy": [(entry["verdict"] or {}).get("probe_accuracy") for entry in others]}
+            | {"scalars": scalars},
             "maps": maps,
         }
 

@@ -7,6 +7,7 @@ have one dimension more. Nothing is guessed: if two values could be the label, t
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import PurePath
 from typing import Any, NamedTuple
@@ -193,7 +194,18 @@ def describe(value: Any, depth: int = 0) -> str:
         return _enclose(
             "[" if isinstance(value, list) else "(", parts, len(value), "]" if isinstance(value, list) else ")"
         )
-    return type(value).__name__
+    attributes = _attributes_of(value) if depth < DEEPEST else {}
+    inside = [f"{name}={describe(one, depth + 1)}" for name, one in list(attributes.items())[:MOST_PARTS]]
+    return type(value).__name__ + (_enclose("(", inside, len(attributes), ")") if inside else "")
+
+
+def _attributes_of(value: Any) -> dict[str, Any]:
+    """Return the attributes of an object that only holds data, such as a dataclass; none for anything else."""
+    if isinstance(value, type) or callable(value):
+        return {}
+    names = [field.name for field in dataclasses.fields(value)] if dataclasses.is_dataclass(value) else []
+    names = names or [name for name in getattr(value, "__dict__", {}) if not name.startswith("_")]
+    return {name: getattr(value, name) for name in names if hasattr(value, name)}
 
 
 class ImagePlace:
@@ -369,7 +381,11 @@ def _complain(lacking: str, batch: Any, what: str, lead: int, *, lacks_label: bo
         hint = " Images (H, W, C) become (C, H, W) by image.permute(2, 0, 1) in the dataset, no longer in forward."
     elif lacks_label and any(isinstance(value, str) for value in leaves):
         hint = " A class given as text has to become its index."
+    # No batch can be made of such items, which a batch_transform would take.
+    way_out = (
+        "Let the dataset give (image, label) or (image, label, mask)." if not lead and _attributes_of(batch) else ""
+    )
     return (
         f"Expected {what} to hold images {shape} of floating point and their labels, but cannot find {lacking} in "
-        f"{describe(batch)}.{hint} {_WAY_OUT}"
+        f"{describe(batch)}.{hint} {way_out or _WAY_OUT}"
     )

@@ -263,7 +263,7 @@ def _make_items(dataset: Any, feed: Feed, loaded: Sequence[_Loaded], automatic: 
             item = item._replace(propose=partial(propose_mask, one.origin, one.item))
         path = one.origin.path if named_by_index else None
         if path is not None:
-            item = item._replace(name=path.stem)
+            item = item._replace(name=path.stem, source=str(path))
         items.append(item)
     warn_of_unread(masks, samples[0].image.shape[1:], loaded[0].origin.transform is not None)
     warn_of_inverted([item.source for item in items if _looks_inverted(item)])
@@ -303,4 +303,6 @@ def _to_item(loaded: _Loaded, sample: Sample) -> tuple[Item, FoundMask]:
     except MaskTransformError as error:
         warnings.warn(f"GradCAM: masks of {feed.name} are left out. {error}", GradCAMWarning, stacklevel=2)
         found = FoundMask(None)
-    return Item(sample.image, label, found.mask, f"item {index}", present, file_name(item), sample.row), found
+    name = file_name(item)
+    source = f"item {index}" if name is None else f"{name} (item {index})"
+    return Item(sample.image, label, found.mask, source, present, name, sample.row), found

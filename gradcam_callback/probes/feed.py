@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from gradcam_callback.exceptions import UserCodeError, blame
 from gradcam_callback.formatting import name_some
@@ -31,6 +32,10 @@ _HOW_TO_LOAD = (
 )
 _HOW_TO_COLLATE = (
     "Correct the collate_fn. Images of different sizes make no probe set: give one with probe=ProbeSet(...)."
+)
+_HOW_TO_COLLATE_BY_DEFAULT = (
+    "torch's default_collate takes tensors of one size, numbers and texts, also in tuples, lists and mappings. Let the "
+    "dataset give such items, or pass probe=ProbeSet(...)."
 )
 
 
@@ -117,7 +122,9 @@ class Feed:
 
     def _collate(self, items: Sequence[Any]) -> Any:
         assert self.collate is not None
-        with blame(f"the collate_fn of {self.name} to make a batch of {len(items)} items", _HOW_TO_COLLATE):
+        hint = _HOW_TO_COLLATE_BY_DEFAULT if self.collate is default_collate else _HOW_TO_COLLATE
+        expected = f"the collate_fn of {self.name} to make a batch of {len(items)} items such as {describe(items[0])}"
+        with blame(expected, hint):
             batch = self.collate(list(items))
         return self.send(batch)
 

@@ -37,7 +37,7 @@ from gradcam_callback.probes.items import Item
 from gradcam_callback.probes.lookup import find_fitting_normalisations, set_apart, white_of
 from gradcam_callback.probes.masks import is_box
 from gradcam_callback.probes.names import make_storable, make_unique, name_image
-from gradcam_callback.probes.quotas import Quota, choose_per_class
+from gradcam_callback.probes.quotas import DEFAULT_PER_CLASS, Quota, choose_per_class, warn_of_few
 from gradcam_callback.probes.transforms import Transform
 from gradcam_callback.saliency import Proposal
 
@@ -295,7 +295,7 @@ class ProbeSet:
     def from_dataset(
         cls,
         dataset: Any,
-        per_class: int = 2,
+        per_class: int = DEFAULT_PER_CLASS,
         seed: int = 0,
         *,
         max_images: int | None = None,
@@ -322,7 +322,8 @@ class ProbeSet:
                 size of the image's file, or 0 and 255. Also torchvision's ``OxfordIIITPet`` with
                 ``target_types=("category", "segmentation")``.
                 A mask that marks nothing is no mask, and a warning names it.
-            per_class: the number of images per class, 1 or more.
+            per_class: the number of images per class, 1 or more. A class with fewer images gives all of them. If more
+                than 2 were asked for, a warning names it.
             seed: chooses the images, and seeds random steps of the transform.
             max_images: the largest number of images. If there are more classes, the chosen classes are spread evenly
                 over their indices.
@@ -355,7 +356,9 @@ class ProbeSet:
         quota = Quota(per_class, max_images)
         chosen = choose_items(set_apart(dataset), feed, quota, seed, max_scanned, automatic=automatic)
         make = partial(make_probe_set, class_names=chosen.class_names, sources=[dataset])
-        return choose_masked(chosen.items, quota, make) if automatic else make(chosen.items)
+        probe = choose_masked(chosen.items, quota, make) if automatic else make(chosen.items)
+        warn_of_few(probe.labels.tolist(), quota.of_each(1), probe.class_name)
+        return probe
 
     @classmethod
     def from_folder(

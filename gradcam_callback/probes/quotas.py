@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
+from gradcam_callback.exceptions import GradCAMWarning
+from gradcam_callback.formatting import name_some
+
 if TYPE_CHECKING:
     from gradcam_callback.probes.feed import Sample
+
+# So many images of each class are chosen if nobody asks for more: a control needs a second image.
+DEFAULT_PER_CLASS = 2
 
 # Returns the number of classes of the network, given a first image for it; None if it is not known.
 CountClasses = Callable[["Sample"], int | None]
@@ -75,6 +83,27 @@ def choose_per_class(pairs: Sequence[tuple[int, int]], quota: Quota, spare: int 
         new_first = sorted(by_class[label], key=lambda index: index in taken)
         chosen += [(index, label) for index in new_first[:wanted]]
     return chosen
+
+
+def warn_of_few(labels: Sequence[int], wanted: int, name_class: Callable[[int], str]) -> None:
+    """Warn of the classes that gave fewer images than were asked for, as a verdict may have advised the number.
+
+    The default warns of nothing: of a class without a second image, the verdict tells.
+
+    Args:
+        labels: of the chosen images.
+        wanted: the number of images of each class.
+        name_class: takes a label, and returns the name of the class.
+    """
+    counts = sorted(Counter(labels).items())
+    few = [f"{count} of {name_class(label)!r}" for label, count in counts if count < wanted]
+    if few and wanted > DEFAULT_PER_CLASS:
+        warnings.warn(
+            f"GradCAM: {len(few)} of {len(counts)} classes gave fewer than the {wanted} images that `per_class` asks "
+            f"for: {name_some(few)}. The probe set takes what there is. A larger dataset may have more.",
+            GradCAMWarning,
+            stacklevel=2,
+        )
 
 
 class ClassCount:

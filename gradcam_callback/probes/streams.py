@@ -92,7 +92,8 @@ class Collector:
             if mask is not None and present is not None and np.shape(mask)[:-2] == present.shape:
                 mask = mask[label]
             name = file_name(sample.row)
-            source, several = f"image {index} of the first batches", None if one_hot else present
+            place, several = f"image {index} of the first batches", None if one_hot else present
+            source = place if name is None else f"{name} ({place})"
             items.append(Item(sample.image, label, mask, source, several, name, sample.row))
         return without_empty_masks(items)
 

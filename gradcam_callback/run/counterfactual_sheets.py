@@ -100,7 +100,7 @@ class CounterfactualSheets:
             if UNCHANGED in self._interventions.sets and BACKGROUND in groups:
                 note += f" No object, and object alone: of the {self._interventions.n_watched} watched images only."
             if any(len(captions[name]) < len(self._owners(name)) for name in captions):
-                note += f" Other {what}s are asked at other epochs."
+                note += f" Other {what}s were not asked at this entry."
             if len(pages) > 1:
                 note = f"Sheet {number} of {len(pages)}. {note}"
             rows = [self._row(row, list(groups), captions) for row in page]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from gradcam_callback.formatting import percent
+from gradcam_callback.formatting import percent, percent_beside
 
 # The gates. They were chosen on 50 photographs graded by eye, and judged on 50 others, see docs/without-masks.md.
 SMALLEST, LARGEST = 0.02, 0.6
@@ -48,9 +48,9 @@ def doubt_size(share: float) -> str | None:
         share: that the object fills, 0..1.
     """
     if share < SMALLEST:
-        return f"the object fills {percent(share)}, less than {percent(SMALLEST)}"
+        return f"the object fills {percent_beside(share, SMALLEST)}, less than {percent(SMALLEST)}"
     if share > LARGEST:
-        return f"the object fills {percent(share)}, more than {percent(LARGEST)}"
+        return f"the object fills {percent_beside(share, LARGEST)}, more than {percent(LARGEST)}"
     return None
 
 

@@ -72,12 +72,14 @@ export class FrozenSource {
   }
 }
 
-/** Return the entries of which a page in one file has scalars only. */
-function rowsOf({ step, epoch, scalars }) {
+/** Return the entries of which a page in one file has numbers only. */
+function rowsOf({ step, epoch, scalars, judged = [], probe_accuracy = [] }) {
   const columns = Object.entries(scalars);
   return step.map((each, i) => ({
     step: each,
     epoch: epoch[i],
+    judged: judged[i],
+    verdict: { probe_accuracy: probe_accuracy[i] },
     scalars: Object.fromEntries(columns.map(([name, values]) => [name, values[i]])),
   }));
 }

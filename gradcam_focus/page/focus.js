@@ -529,14 +529,15 @@ export class Focus {
     const cursor = history.findIndex(({ step }) => step === entry?.step);
     const has = (name) => history.some(({ scalars }) => name in scalars);
     const found = [];
-    // The other accuracies are of all images that the verdict rests on.
-    const judgesMore = history.some(({ judged, predictions }) => predictions && judged > predictions.length);
-    const accuracies = { probe_accuracy: judgesMore ? "watched, as they are" : "as they are", swap_control_accuracy: "own backgrounds", swap_accuracy: "other backgrounds", frame_control_accuracy: "own frames", frame_accuracy: "other frames" };
+    const partly = partsOf(history);
+    const accuracies = { probe_accuracy: "as they are", swap_control_accuracy: "own backgrounds", swap_accuracy: "other backgrounds", frame_control_accuracy: "own frames", frame_accuracy: "other frames" };
     const lines = Object.entries(accuracies).filter(([name]) => has(name)).map(([name, text]) => ({ name: text, values: values(name) }));
-    if (lines.length) found.push(plot({ title: "Accuracy on the probe images", ticks, at, cursor, lines, range: [0, 1.02], unit: "%" }));
+    // The scalar is of the watched images only. All other accuracies are of the images that were asked.
+    if (lines[0]?.name === "as they are") lines[0].values = history.map(({ verdict, scalars }) => verdict?.probe_accuracy ?? scalars.probe_accuracy ?? null);
+    if (lines.length) found.push(plot({ title: "Accuracy on the probe images", ticks, at, cursor, lines, range: [0, 1.02], unit: "%", partly }));
     for (const gap of ["background_gap", "frame_gap"].filter(has)) {
       const line = { name: gap.replace("_", " "), values: values(gap), low: values(`${gap}_low`), high: values(`${gap}_high`) };
-      found.push(plot({ title: `What the ${gap.replace("_gap", "")} decides, in points, with its 95\u00a0% interval`, ticks, at, cursor, lines: [line], reference: 0, unit: "points" }));
+      found.push(plot({ title: `What the ${gap.replace("_gap", "")} decides, in points, with its 95\u00a0% interval`, ticks, at, cursor, lines: [line], reference: 0, unit: "points", partly }));
     }
     const byLayer = start.layers.some((layer) => has(`lift/${layer}`)) ? "lift" : "border_mass";
     const title = byLayer === "lift" ? "Lift: the focus on the object, 1 is chance" : `Share of the focus at the border, ${EVEN_BORDER.toFixed(2)} is an even map`;
@@ -575,9 +576,24 @@ function verdictOf(log, entry) {
     run,
     h("strong", {}, ...isolated(verdict.headline)),
     h("p", {}, ...isolated(first), " See ", link("#interventions", `the ${wordsOf(log).all}`), ", ", ...masks, "and ", link("#plots", "the training"), "."),
-    advice ? h("p", {}, ...isolated(advice)) : null,
+    advice ? h("p", {}, ...linked(advice, log)) : null,
     rest ? h("details", {}, h("summary", {}, "All that is known"), h("p", {}, ...isolated(rest))) : null,
   );
+}
+
+/** Return a text for which the sheets of the training are parts of the page. */
+function linked(text, log) {
+  const places = { "the counterfactuals": ["#interventions", `the ${wordsOf(log).all}`], "gradcam/masks": ["#masks", "the automatic masks"] };
+  return text.split(/(the counterfactuals|gradcam\/masks)/).flatMap((part) => (places[part] ? [link(...places[part])] : isolated(part)));
+}
+
+/** Say which entries asked a part of the images that the verdict rests on; null if all asked the same number. */
+function partsOf(history) {
+  const counts = history.map(({ judged }) => judged).filter(Boolean);
+  const all = Math.max(...counts);
+  const fewer = [...new Set(counts)].filter((count) => count < all).sort((a, b) => a - b);
+  if (!fewer.length) return null;
+  return { at: history.map(({ judged }) => Boolean(judged) && judged < all), text: `${fewer.join(" or ")} of ${all} images` };
 }
 
 /** Return the newest verdict of a run in one line. A click shows the run. */

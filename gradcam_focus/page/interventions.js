@@ -72,7 +72,7 @@ export function interventionsOf(log, entry, showsAll, showAll) {
   );
   const more = rows.length > FEW && !showsAll ? h("button", { type: "button", onclick: showAll }, `Show all ${rows.length} ${wordsOf(log).few}`) : null;
   const others = entry.judged > rows.length
-    ? h("p", { className: "others" }, `Only the ${rows.length} watched images are shown here, of ${entry.judged}. The sheet gradcam/counterfactuals shows those first whose answer changed.`)
+    ? h("p", { className: "others" }, `Only the ${rows.length} watched images are shown here, of ${entry.judged}.`)
     : null;
   return h("div", { className: "interventions" }, h("table", {}, h("thead", {}, head), h("tbody", {}, ...body)), more, others);
 }
@@ -84,12 +84,13 @@ function name(start, number) {
 
 function tile(image, answer, about) {
   if (!answer) {
-    const later = "asked at other epochs";
+    // Another entry may ask it, but there may never be one.
+    const unasked = "not asked at this entry";
     return h(
       "figure",
       { className: "tile unasked" },
-      h("img", { src: imageAddress(image), alt: `${about}: ${later}` }),
-      h("figcaption", { className: "faint" }, later),
+      h("img", { src: imageAddress(image), alt: `${about}: ${unasked}` }),
+      h("figcaption", { className: "faint" }, unasked),
     );
   }
   const [prediction, probability, correct] = answer;

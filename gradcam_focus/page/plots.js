@@ -37,8 +37,9 @@ export function look(i) {
  * @param cursor the place of the chosen epoch; null draws none.
  * @param reference a value that gets a faint line, such as chance.
  * @param unit of the values, a key of UNITS.
+ * @param partly says at which places the values are of a part of the images, and which; their points are hollow.
  */
-export function plot({ title, ticks, at = null, lines, cursor = null, reference = null, range = null, unit = "" }) {
+export function plot({ title, ticks, at = null, lines, cursor = null, reference = null, range = null, unit = "", partly = null }) {
   const drawn = lines.filter((line) => line.values.some(isNumber));
   const values = drawn.flatMap((line) => [line.values, line.low ?? [], line.high ?? []]).flat().filter(isNumber);
   if (reference !== null) values.push(reference);
@@ -76,7 +77,8 @@ export function plot({ title, ticks, at = null, lines, cursor = null, reference 
     }
     line.values.forEach((value, i) => {
       if (!isNumber(value)) return;
-      const dot = svg("circle", { cx: x(i), cy: y(value), r: ticks.length > 40 ? 1.5 : 2.5, fill: colour });
+      const size = ticks.length > 40 ? 1.5 : 2.5;
+      const dot = svg("circle", partly?.at[i] ? { cx: x(i), cy: y(value), r: size + 0.5, ...hollow(colour) } : { cx: x(i), cy: y(value), r: size, fill: colour });
       dot.append(svg("title", {}, `${line.name}, ${ticks[i]}: ${UNITS[unit](value, 3)}`));
       picture.append(dot);
     });
@@ -90,7 +92,7 @@ export function plot({ title, ticks, at = null, lines, cursor = null, reference 
     "figure",
     { className: "plot" },
     h("figcaption", {}, title),
-    h("div", { className: "legend" }, ...legend),
+    h("div", { className: "legend" }, ...legend, partly ? partlyEntry(partly) : null),
     picture,
     numbers.length ? h("ol", { className: "legend" }, ...numbers) : null,
   );
@@ -132,6 +134,16 @@ function legendEntry(line, { colour, dash }) {
   const sample = svg("svg", { viewBox: "0 0 26 8", class: "sample", "aria-hidden": "true" });
   sample.append(svg("line", { x1: 0, x2: 26, y1: 4, y2: 4, stroke: colour, "stroke-width": 3, "stroke-dasharray": dash }));
   return h("span", {}, sample, ...breakable(line.name));
+}
+
+function partlyEntry({ text }) {
+  const sample = svg("svg", { viewBox: "0 0 26 8", class: "sample", "aria-hidden": "true" });
+  sample.append(svg("circle", { cx: 18, cy: 4, r: 3, ...hollow("currentColor") }));
+  return h("span", {}, sample, text);
+}
+
+function hollow(colour) {
+  return { fill: "var(--ground)", stroke: colour, "stroke-width": 1.5 };
 }
 
 function bands(line, x, y, colour) {
