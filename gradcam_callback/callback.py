@@ -221,7 +221,7 @@ class GradCAMCallback(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._session.evaluator = None  # so that the model can be freed
-        self._source.stop_collecting()
+        self._source.close()
         self._stage = None
 
     @property
