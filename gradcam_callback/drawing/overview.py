@@ -143,7 +143,10 @@ class Overview:
         # `label_if_empty` writes letters that are too small for a card.
         sheet = Image.fromarray(overlay)
         width, height = self._cell
-        place = max(0, (width - line_width("empty", TEXT)) // 2), max(0, (height - LINE) // 2)
+        wide = line_width("empty", TEXT)
+        place = max(0, (width - wide) // 2), max(0, (height - LINE) // 2)
+        # The outline of the mask is as bright as the letters.
+        sheet.paste(INK, (place[0] - 3, place[1], place[0] + wide + 3, place[1] + LINE))
         write(sheet, "empty", place, TEXT, PAPER, width)
         return np.asarray(sheet)
 
