@@ -221,7 +221,7 @@ class GradCAMCallback(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._session.evaluator = None  # so that the model can be freed
-        self._source.stop_collecting()
+        self._source.close()
         self._stage = None
 
     @property
@@ -293,7 +293,7 @@ class GradCAMCallback(Callback):
         )
         trainers.refuse_impossible_monitors(trainer, self._session, evaluator, self.every_n_epochs)
         self._session.start(evaluator, self.style, self.views)
-        trainers.announce(trainer, evaluator)
+        trainers.announce(trainer, evaluator, self._session.writers)
 
     def _make_cam(self, trainer: Trainer, pl_module: LightningModule) -> GradCAM:
         return GradCAM(pl_module, self.target_layers, **trainers.resolve_precision(self.options, trainer))

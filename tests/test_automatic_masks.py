@@ -182,6 +182,11 @@ def test_images_with_a_doubtful_mask_give_way_to_others_of_their_class(bright):
     # The first choice is that without masks; only doubtful ones are others.
     stays = [any(torch.equal(image, other) for other in probe.images) for image in plain.images]
     assert 0 < stays.count(False) <= len(probe.replaced)
+    few, probe.replaced = probe.replaced, 2 * probe.replaced[:1]
+    assert mask_cells(probe)[0] == "Automatic masks: 6 of 6 used; 2 other images were replaced"
+    probe.replaced = few[:1]
+    assert mask_cells(probe)[0] == "Automatic masks: 6 of 6 used; 1 other image was replaced"
+    probe.replaced = few
     sheet = mask_sheet("Automatic masks", "note", mask_cells(probe)[1])
     assert (np.asarray(sheet) == WRONG).all(axis=-1).any(), "the sheet shows them"
 

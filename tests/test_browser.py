@@ -254,7 +254,9 @@ def test_automatic_masks_are_shown_and_what_became_of_them(browser, watched, fol
         assert all(text.endswith("\nused") for text in shown[len(doubts) :])
         assert tab.frame.locator("#masks .tile.wrong").count() == len(doubts)
         used = len(proposals) - len(doubts)
-        assert f"Automatic masks: {used} of {len(proposals)} used" in tab.frame.locator("#masks p").inner_text()
+        assert (
+            f"Automatic masks: {used} of {len(proposals)} used. Bright: " in tab.frame.locator("#masks p").inner_text()
+        )
         # Inside of the mask, the image is as bright as it is. Outside, it is dim.
         i = next(i for i, proposal in proposals.items() if proposal.doubt is None)
         image = tab.frame.locator("#masks .tile", has_text=run.probe_set.names[i]).locator("img")

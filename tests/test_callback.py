@@ -1,9 +1,11 @@
 """What the callback logs in real Trainer runs, with its event files read back."""
 
 import copy
+import gc
 import io
 import json
 import re
+import weakref
 from collections import Counter
 
 import numpy as np
@@ -211,6 +213,19 @@ def test_the_probe_set_from_the_validation_data_is_spread_over_16_classes(thin, 
     assert callback.verdict.basis == "frame" and callback.verdict.control_accuracy is not None
     assert "measured on 50 images" in callback.verdict.evidence
     assert "gradcam/lift/block5_conv3" not in callback.history[0]
+
+
+def test_after_the_training_the_callback_holds_neither_network_nor_trainer(toys, trainer):
+    callback = GradCAMCallback(target_layers="block5_conv3")
+    module, trains = ThinVGG(), trainer(callback, max_epochs=1)
+    trains.fit(module, DataLoader(toys, 6), DataLoader(toys, 6))
+    held = weakref.ref(module), weakref.ref(trains)
+    # Lightning gives each callback the methods of the module.
+    for name in ("log", "log_dict"):
+        vars(callback).pop(name, None)
+    del module, trains
+    gc.collect()
+    assert callback.history and [ref() for ref in held] == [None, None]
 
 
 @pytest.mark.sixteen_images

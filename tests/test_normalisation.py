@@ -115,6 +115,32 @@ def test_training_is_the_same_with_hooks_that_draw_random_numbers(toys, trainer)
 
 
 @pytest.mark.parametrize(
+    "steps",
+    [
+        [transforms.Normalize([0.5] * 3, [0.5] * 3), NORMALISE],
+        [transforms.Normalize([0.1, 0.2, 0.3], [0.4, 0.5, 0.6]), v2.Normalize([0.5], [2.0])],
+        [NORMALISE, transforms.Normalize([0.5] * 3, [0.5] * 3), transforms.Normalize([-1.0] * 3, [0.25] * 3)],
+    ],
+)
+def test_several_normalisations_are_undone_together(toys, steps):
+    class Normalised(Dataset):
+        transform = transforms.Compose(steps)
+
+        def __init__(self):
+            # torchvision's datasets hold their transform a second time.
+            self.transforms = transforms.Compose([self.transform])
+
+        def __len__(self):
+            return len(toys)
+
+        def __getitem__(self, index):
+            return self.transform(toys.items[index][0]), toys.items[index][1]
+
+    shown, plain = (ProbeSet.from_dataset(data).display_images() for data in (Normalised(), toys))
+    assert np.abs(shown.astype(int) - plain).max() <= 1
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         (NORMALISE, r"channel 0 has mean .* \(are these normalised\?\)"),

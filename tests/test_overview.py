@@ -182,6 +182,18 @@ def test_empty_maps_say_so_in_legible_letters(seen):
     assert len(sizes) == 5 and min(sizes) * CARD / overview.WIDTH >= LEGIBLE
 
 
+def test_the_word_empty_stands_on_a_dark_ground_above_the_outline_of_the_mask(seen):
+    mask = np.zeros((60, 60), np.uint8)
+    mask[:, 30:] = 1  # its outline runs through the word
+    sheet = Overview([InputImage(grey().pixels, mask)], ALL, Style(), True)
+    sheet.draw({layer: np.zeros((1, 7, 7)) for layer in sheet.layers}, [RIGHT], "NO SIGN: right.", "epoch 3")
+    word = fonts.line_width("empty", overview.TEXT)
+    for pixels, _ in seen.images[1:]:
+        middle = pixels.shape[0] // 2
+        edge = pixels[middle - overview.LINE // 2 + 1, (pixels.shape[1] - word) // 2 : (pixels.shape[1] + word) // 2]
+        assert (edge == overview.INK).all(), "above the letters there is no white"
+
+
 def test_masks_are_outlined_on_every_overlay_so_that_a_card_shows_it(seen):
     mask = np.zeros((60, 60), np.uint8)
     mask[15:45, 20:60] = 1

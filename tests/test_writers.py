@@ -1,6 +1,7 @@
 """The same images and texts reach whatever the user has: files, Weights & Biases, MLflow, Comet or another logger."""
 
 import json
+import logging
 import os
 import shutil
 import warnings
@@ -49,6 +50,23 @@ def test_without_any_logger_all_is_in_a_folder(thin, fit, tmp_path, probe):
     assert kept["verdict"]["suspected"] is callback.verdict.suspected, "as data"
     manifest = Manifest.from_json((folder / "manifest.json").read_text())
     assert list(manifest.layers) == LAYERS and list(manifest.classes) == ["star", "heart", "moon"]
+
+
+@pytest.mark.parametrize("place", ["save_dir", "csv", "log_image", "tensorboard"])
+def test_the_start_says_where_to_look(thin, fit, tmp_path, probe, caplog, place):
+    caplog.set_level(logging.INFO, logger="pytorch_lightning.utilities.rank_zero")
+    logger = {"csv": CSVLogger(tmp_path, "csv"), "log_image": WithImages(), "save_dir": False}.get(place)
+    save_dir = tmp_path / "focus" if place == "save_dir" else None
+    options = {} if place == "tensorboard" else {"logger": logger}
+    fit(thin, GradCAMCallback(probe, LAYERS, save_dir=save_dir), max_epochs=1, **options)
+    folder = save_dir or tmp_path / "csv" / "version_0" / "gradcam"
+    on_a_page = f"See them in {folder}, and on the page that this makes: python -m gradcam_callback report {folder}"
+    where = {
+        "log_image": "See them in WithImages.",
+        "tensorboard": "See them in the tab Focus of: tensorboard --logdir",
+    }
+    (said,) = [text for text in caplog.messages if "watching 2 layers on 3 images. " in text]
+    assert where.get(place, on_a_page) in said
 
 
 def test_csv_logger_has_the_folder_beside_its_metrics(thin, fit, tmp_path, probe):

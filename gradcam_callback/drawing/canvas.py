@@ -59,8 +59,10 @@ def label_if_empty(pixels: Pixels, values: Map, size: int = SMALL) -> Pixels:
     """
     if values.any():
         return pixels
-    sheet = Image.fromarray(pixels)
-    place = max(0, (sheet.width - line_width("empty", size)) // 2), max(0, (sheet.height - size) // 2)
+    sheet, wide = Image.fromarray(pixels), line_width("empty", size)
+    place = max(0, (sheet.width - wide) // 2), max(0, (sheet.height - size) // 2)
+    # The outline of a mask is as bright as the letters.
+    sheet.paste((0, 0, 0), (place[0] - 3, place[1], place[0] + wide + 3, place[1] + size * 5 // 4))
     write(sheet, "empty", place, size, PAPER, sheet.width)
     return np.asarray(sheet)
 

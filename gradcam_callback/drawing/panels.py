@@ -245,7 +245,7 @@ class LayerPanel:
         heat = scale(maps, width, height, smooth=True, vmax=(vmax or {}).get(layer))
         for image, values, caption, place in zip(self._images, heat, captions, self._places, strict=True):
             overlay = blend(image.grey(width, height), values, self._style.colormap)
-            overlay = image.outline(label_if_empty(overlay, values))
+            overlay = label_if_empty(image.outline(overlay), values)
             put(canvas, framed(overlay, caption.frame_colour), place)
         sheet = Image.fromarray(canvas)
         write_line(sheet, name, (MARGIN, MARGIN), TITLE, INK)

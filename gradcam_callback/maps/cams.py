@@ -16,8 +16,8 @@ class CAMs:
     Attributes:
         maps: layer name -> ``(N, h, w)`` at the layer's own resolution. The values are >= 0 and raw, that is, never
             rescaled. float32, or float64 for a float64 model.
-        logits: ``(N, K)``.
-        targets: ``(N,)`` int64, the class that each map explains.
+        logits: ``(N, K)``. With a callable target, whose outputs may be anything: ``(N, 1)``, the scores it returned.
+        targets: ``(N,)`` int64, the class that each map explains; -1 with a callable target.
         nonfinite: ``(N,)`` bool, True if the logits, activations or gradients of an image are NaN or infinite. A map
             that becomes meaningless in this way is all zeros.
 

@@ -6,6 +6,7 @@ import copy
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from functools import partial
+from itertools import chain
 from types import FunctionType, MethodType
 from typing import Any, NamedTuple
 
@@ -63,11 +64,26 @@ def find_fitting_normalisations(
     """
     if white_of(float(images.min()), float(images.max())) is None:
         sources = [*sources, *others]
-    for mean, std in (found for source in sources for found in find_normalisations(source)):
+    # Several that are applied one after the other are undone together. One of them alone may seem to do, too.
+    chains = (found for source in sources for found in _find_chains(source))
+    for mean, std in chain(chains, (found for source in sources for found in find_normalisations(source))):
         if len(mean) in (1, images.shape[1]) and len(mean) == len(std):
             pixels = images.float() * torch.tensor(std)[:, None, None] + torch.tensor(mean)[:, None, None]
             if white_of(float(pixels.min()), float(pixels.max())) is not None:
                 yield mean, std
+
+
+def _find_chains(source: Any) -> Iterator[tuple[list[float], list[float]]]:
+    """Yield the mean and std that undo all normalisations of a ``Compose`` together, if it holds several."""
+    for part in _unwrap_everything(source):
+        if type(part).__name__ == "Compose":
+            steps = [found for step in part.transforms for found in find_normalisations(step)]
+            if len(steps) > 1 and len({len(values) for pair in steps for values in pair if len(values) > 1}) < 2:
+                mean, std = torch.zeros(1), torch.ones(1)
+                for own_mean, own_std in steps:
+                    mean, std = mean + std * torch.tensor(own_mean), std * torch.tensor(own_std)
+                mean, std = torch.broadcast_tensors(mean, std)
+                yield mean.tolist(), std.tolist()
 
 
 def white_of(low: float, high: float) -> int | None:
@@ -82,12 +98,17 @@ def white_of(low: float, high: float) -> int | None:
 
 
 def find_normalisations(source: Any) -> Iterator[tuple[list[float], list[float]]]:
-    """Yield mean and std of each ``Normalize`` in a dataset, transform, module or function, one value per channel.
+    """Yield mean and std of each ``Normalize`` in a dataset, transform, module or function once, one value per channel.
 
     These are known: both versions of torchvision's, and the presets of its weights; timm's; albumentations'; kornia's,
     also among the children of a module; and MONAI's ``NormalizeIntensity``.
     """
+    seen = list[Any]()
     for part in _unwrap_everything(source):
+        # Several ways may lead to a part. Its own "equal" may be anything.
+        if any(part is one for one in seen):
+            continue
+        seen.append(part)
         if type(part).__module__.partition(".")[0] in _PACKAGES:
             flags = getattr(part, "flags", None)
             holder = flags if isinstance(flags, Mapping) else vars(part) if hasattr(part, "__dict__") else {}

@@ -202,7 +202,8 @@ def mask_cells(probe: ProbeSet) -> tuple[str, list[MaskCell]]:
     used = sum(cell.doubt is None for cell in cells)
     title = f"Automatic masks: {used} of {len(cells)} used"
     if probe.replaced:
-        title += f"; {len(probe.replaced)} other images were replaced"
+        many = len(probe.replaced) > 1
+        title += f"; {len(probe.replaced)} other image{'s were' if many else ' was'} replaced"
     cells += [
         MaskCell(image.name, InputImage(image.pixels, image.proposal.mask.numpy()), image.proposal.doubt, replaced=True)
         for image in probe.replaced

@@ -38,6 +38,7 @@ class Session:
         overwrite: True if the stage may overwrite the files of an earlier run in any case.
 
     Attributes:
+        writers: as given.
         evaluator: None until the session has started, and if it could not start.
         gave_up: True once a start has failed in a running training. It is not tried again.
         is_cut_off: True if some processes skip each validation. The others cannot gather what all have found.
@@ -59,7 +60,7 @@ class Session:
         self.is_cut_off = False
         self.impossible: set[str] = set()
         self.stand_ins: dict[str, float] = {}
-        self._writers = list(writers)
+        self.writers = list(writers)
         self._logger: RunLogger | None = None
         self._shard: Shard | None = None
         self._computed = False
@@ -81,7 +82,7 @@ class Session:
         logger = RunLogger(
             evaluator,
             self.state,
-            self._writers,
+            self.writers,
             self.tags,
             report=self._report,
             style=style,

@@ -149,8 +149,8 @@ def open_session(
     return Session(state, names, writers, is_apart, overwrite)
 
 
-def announce(trainer: Trainer, evaluator: Evaluator) -> None:
-    """Tell the user how to open TensorBoard, if the Trainer logs to it, and what is not known without masks."""
+def announce(trainer: Trainer, evaluator: Evaluator, writers: Sequence[Writer]) -> None:
+    """Tell the user where to look, and what is not known without masks."""
     n_layers, n_images = len(evaluator.layers), len(evaluator.probe)
     n_judged = 0 if evaluator.interventions is None else len(evaluator.interventions.numbers)
     layers = f"{n_layers} layer{'s' * (n_layers != 1)}"
@@ -171,13 +171,21 @@ def announce(trainer: Trainer, evaluator: Evaluator) -> None:
             "first two from a checkpoint: callback.load_state_dict(torch.load(path)['callbacks'][callback.state_key]).",
             category=GradCAMWarning,
         )
+    where = _say_where_to_look(trainer, writers)
+    if where:
+        rank_zero_info(f"GradCAM: watching {layers} on {n_images} images{rest}. {where}")
+
+
+def _say_where_to_look(trainer: Trainer, writers: Sequence[Writer]) -> str:
+    """Say how to see the images; nothing if no writer takes them."""
     for logger in trainer.loggers:
         if has_class_named(logger, "TensorBoardLogger"):
-            rank_zero_info(
-                f"GradCAM: watching {layers} on {n_images} images{rest}. See them in the tab Focus of: "
-                f"tensorboard --logdir {shlex.quote(str(logger.save_dir))}"
-            )
-            return
+            return f"See them in the tab Focus of: tensorboard --logdir {shlex.quote(str(logger.save_dir))}"
+    folder = next((writer.folder for writer in writers if isinstance(writer, FolderWriter)), None)
+    if folder is not None:
+        command = f"python -m gradcam_callback report {shlex.quote(str(folder))}"
+        return f"See them in {folder}, and on the page that this makes: {command}"
+    return f"See them in {', '.join(type(logger).__name__ for logger in trainer.loggers)}." if writers else ""
 
 
 def log_scalars(trainer: Trainer, module: LightningModule, scalars: Mapping[str, float]) -> None:

@@ -107,9 +107,9 @@ class ProbeSource:
         self._error = None
         return collects
 
-    def stop_collecting(self) -> None:
-        """Drop what has been collected."""
-        self._collector = None
+    def close(self) -> None:
+        """Drop what has been collected, and the data, which hold the Trainer and the module."""
+        self._collector = self._data = None
 
     def look_at(self, trainer: Trainer, module: LightningModule, batch: Any) -> ProbeSet | None:
         """Take images from a passing batch if they are collected, or compare a given probe set with the first one.

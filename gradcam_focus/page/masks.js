@@ -4,7 +4,7 @@ import { imageAddress } from "./data.js";
 
 /** Return the automatic masks of a run, those that were left out first. */
 export function masksOf({ automatic_masks: { title, note, cells } }) {
-  return h("div", {}, h("p", {}, h("strong", {}, title), ` ${note}`), h("div", { className: "masks" }, ...cells.map(tile)));
+  return h("div", {}, h("p", {}, h("strong", {}, `${title}.`), ` ${note}`), h("div", { className: "masks" }, ...cells.map(tile)));
 }
 
 function tile({ name, image, fate, used }) {
