@@ -1,5 +1,6 @@
 """The labels of probe images, and the names of their classes, which nothing but the data themselves can tell."""
 
+import copy
 import types
 
 import numpy as np
@@ -14,6 +15,12 @@ from gradcam_callback.probes import Feed, Quota, choose_from_batches
 from gradcam_callback.probes.transforms import to_tensor
 
 LAYER = "block5_conv3"
+
+
+@pytest.fixture
+def toys(toys):
+    """Toys that a test may change. All other tests share theirs."""
+    return copy.copy(toys)
 
 
 def test_a_column_of_labels_is_one_label_per_image():

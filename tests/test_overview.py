@@ -190,8 +190,8 @@ def test_the_word_empty_stands_on_a_dark_ground_above_the_outline_of_the_mask(se
     word = fonts.line_width("empty", overview.TEXT)
     for pixels, _ in seen.images[1:]:
         middle = pixels.shape[0] // 2
-        edge = pixels[middle - overview.LINE // 2 + 1, (pixels.shape[1] - word) // 2 : (pixels.shape[1] + word) // 2]
-        assert (edge == overview.INK).all(), "above the letters there is no white"
+        edge = pixels[middle - overview.TEXT // 2 + 1, (pixels.shape[1] - word) // 2 : (pixels.shape[1] + word) // 2]
+        assert (edge == 0).all(), "around the letters there is no white"
 
 
 def test_masks_are_outlined_on_every_overlay_so_that_a_card_shows_it(seen):

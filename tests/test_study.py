@@ -110,8 +110,9 @@ def row(kind, gap, lost, suspected=None, epoch=4, seed=1):
     metrics = dict.fromkeys(study_report.METRICS, 0.0)
     return {
         **metrics, "kind": kind, "correlation": 1.0, "seed": seed, "epoch": epoch, "images": 64, "basis": MASKS,
-        "validation": 1.0, "conflicting": 1.0 - lost, "background_gap": gap, "background_gap_low": gap - 0.04,
-        "background_gap_high": gap + 0.04, "swap_accuracy": 1.0 - gap, "suspected": suspected,
+        "in the test": 64, "validation": 1.0, "conflicting": 1.0 - lost, "background_gap": gap,
+        "background_gap_low": gap - 0.04, "background_gap_high": gap + 0.04, "swap_accuracy": 1.0 - gap,
+        "suspected": suspected,
     }  # fmt: skip
 
 
@@ -177,8 +178,9 @@ def test_the_page_is_written_from_the_evaluated_networks(page, tmp_path, capsys)
     # The network with the cue loses 50 points, the other one none: both lie clearly off the line.
     assert f"| true masks | all: {kinds} | 1.000 | {n} of {n} | 0 of {n} | {n} of {n} | 0 of {n} | 0.000 |" in text
     assert f"| the frame | all: {kinds} | 0.500 | 0 of {n} | 0 of {n} | 0 of {n} | 0 of {n} | 0.250 |" in text
-    used = BASES[MASKS].gap
-    assert f"({used.size:.2f})" in text and text.count(f"({used.size:.2f})") == 2 * text.count(f"({used.sure:.2f})")
+    many, few = BASES[MASKS].gap_of(64), BASES[MASKS].gap_of(16)
+    # Of each basis, two rows of 64 images and one of 16, with the gap and the one before.
+    assert text.count(f"({many.size:.2f})") == 3 * 2 * 2 and text.count(f"({few.size:.2f})") == 3 * 2
     missed = [line for line in text.splitlines() if "| missed |" in line]
     assert len(missed) == 2 * len(page.kinds) and all(line.startswith("| the frame") for line in missed)
     assert "gates: 1 rows" in text
