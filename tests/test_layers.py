@@ -132,11 +132,76 @@ def test_a_decoder_is_no_part_of_the_encoder_in_front():
         return nn.Sequential(nn.Conv2d(before, after, 3), nn.ReLU(), nn.Conv2d(after, after, 3), nn.ReLU())
 
     widths = (3, 8, 16, 24, 32, 48)
-    for enlarge in (lambda: nn.ConvTranspose2d(8, 4, 2), nn.Identity):
-        encoder = [part for i in range(4) for part in (double(*widths[i : i + 2]), nn.MaxPool2d(2))]
-        decoder = [part for i in range(5, 1, -1) for part in (enlarge(), double(widths[i], widths[i - 1]))]
-        found = names(nn.Sequential(nn.ModuleList(encoder), double(32, 48), nn.ModuleList(decoder)))
-        assert found == [f"block{b}_conv{c}" for b in range(1, 6) for c in (1, 2)]
+    encoder = [part for i in range(4) for part in (double(*widths[i : i + 2]), nn.MaxPool2d(2))]
+    decoder = [
+        part for i in range(5, 1, -1) for part in (nn.ConvTranspose2d(8, 4, 2), double(widths[i], widths[i - 1]))
+    ]
+    found = names(nn.Sequential(nn.ModuleList(encoder), double(32, 48), nn.ModuleList(decoder)))
+    assert found == [f"block{b}_conv{c}" for b in range(1, 6) for c in (1, 2)]
+
+
+class ConvBlock(nn.Module):
+    """A convolution with its norm and ReLU, as a module of its own."""
+
+    def __init__(self, before, after, relu_first=False, kernel=3):
+        super().__init__()
+        if relu_first:
+            self.relu = nn.ReLU()
+        self.conv, self.norm = nn.Conv2d(before, after, kernel, padding=kernel // 2), nn.BatchNorm2d(after)
+        self.relu = nn.ReLU()
+
+
+def conv_blocks(counts, make=ConvBlock):
+    modules, channels = [], 3
+    for number, count in enumerate(counts):
+        for _ in range(count):
+            modules.append(make(channels, 4 * (number + 2)))
+            channels = 4 * (number + 2)
+        modules.append(nn.MaxPool2d(2))
+    return nn.Sequential(nn.Sequential(*modules), nn.Flatten())
+
+
+@pytest.mark.parametrize("counts", [(2, 2, 2, 3), (1, 1, 3), (2, 2, 2, 2, 4), (2, 2, 3, 3, 5), (2, 2, 3, 3, 3)])
+def test_a_network_of_blocks_keeps_all_its_convolutions(counts):
+    expected = [f"block{b}_conv{c}" for b, n in enumerate(counts, 1) for c in range(1, n + 1)]
+    assert names(conv_blocks(counts)) == expected
+
+
+@pytest.mark.parametrize("counts", [(1, 2, 2, 2, 2, 2), (2, 2, 2, 3, 3, 3)])
+def test_of_six_blocks_the_first_five_have_names(counts):
+    layers = resolve_layers(conv_blocks(counts))
+    assert [layer.name for layer in layers][: counts[0]] == [f"block1_conv{c}" for c in range(1, counts[0] + 1)]
+    assert layers[-1].name == f"block5_conv{counts[4]}"
+
+
+def test_a_skipped_convolution_that_may_be_a_part_of_the_vgg_makes_it_none():
+    """Without this, a VGG16 has the names of a VGG11 or VGG13."""
+
+    def with_relu_first(before, after):
+        return ConvBlock(before, after, relu_first=True)
+
+    features = make_layers(THIN)
+    for i in (14, 21, 28):
+        features[i] = nn.Conv2d(features[i].in_channels, features[i].out_channels, 1)
+    strided = nn.Sequential()
+    for i in range(5):
+        strided += nn.Sequential(ConvBlock(3 if not i else 8, 8), nn.Conv2d(8, 8, 3, stride=2, padding=1), nn.ReLU())
+    for model in (conv_blocks((2, 2, 3, 3, 3), with_relu_first), nn.Sequential(features, nn.Flatten()), strided):
+        with pytest.raises(ValueError, match="contains no VGG"):
+            names(model)
+
+
+def test_two_streams_that_are_registered_stage_by_stage_are_no_vgg():
+    streams = [make_layers(THIN), make_layers(THIN)]
+    model = nn.ModuleDict(
+        {
+            f"{name}{number}": features[start:end]
+            for number, (start, end) in enumerate(((0, 5), (5, 10), (10, 17), (17, 24), (24, 31)))
+            for name, features in zip(("rgb", "flow"), streams, strict=True)
+        }
+    )
+    with pytest.raises(ValueError, match="contains no VGG"):
+        names(model)
 
 
 def test_blocks_layers_and_sequences_are_found_in_the_networks_order():

@@ -195,8 +195,9 @@ def _describe_unknown(
     if not vggs:
         unread = f" TorchScript, which takes no hooks, is not looked into: {scripted[0]}." if scripted else ""
         return (
-            f"{unexpected}, and the model contains no VGG: 3 x 3 convolutions without a parametrization, each with a "
-            f"ReLU of its own, and poolings.{unread} Choose 'last', or the dotted name of a module: {dotted}."
+            f"{unexpected}, and the model contains no VGG: 3 x 3 convolutions, each with a ReLU of its own, and "
+            "poolings. If other modules stand between, only the blocks of a VGG11, 13, 16 or 19 are known for certain."
+            f"{unread} Choose 'last', or the dotted name of a module: {dotted}."
         )
     # A name that fits several VGGs needs the name of one in front.
     several = {f"{root}.": relus for root, relus in vggs.items() if root}

@@ -39,8 +39,10 @@ class _Chain:
         blocks: of convolutions, between poolings.
         channels: of the last output.
         follows: True if another convolution gives the channels that the first one takes.
-        interrupted: True if another module stands behind the last convolution, or behind the last pooling.
-        has_gaps: True if other modules stand between the convolutions.
+        interrupted: True if another module stands behind the last convolution.
+        has_gaps: True if other modules stand between the convolutions, or in place of a pooling.
+        passes: the channels that another convolution behind the last one gives, if it takes those of the chain.
+        is_uncertain: True if such a convolution lies between, so that one may be missing.
     """
 
     blocks: list[list[_Convolution]] = field(default_factory=lambda: [[]])
@@ -48,21 +50,37 @@ class _Chain:
     follows: bool = False
     interrupted: bool = False
     has_gaps: bool = False
+    passes: int | None = None
+    is_uncertain: bool = False
 
     def add(self, convolution: _Convolution) -> None:
         """Add a convolution to the last block."""
-        self._go_on(convolution.module.out_channels)
+        if len(self.blocks) <= _BLOCKS:
+            self.has_gaps |= self.interrupted
+            self.is_uncertain |= self.passes == convolution.module.in_channels
+        self.interrupted, self.passes, self.channels = False, None, convolution.module.out_channels
         self.blocks[-1].append(convolution)
 
-    def pool(self, channels: int) -> None:
+    def pool(self) -> None:
         """Begin another block."""
-        self._go_on(channels)
         if self.blocks[-1]:
+            self.has_gaps |= self.interrupted
             self.blocks.append([])
 
-    def _go_on(self, channels: int) -> None:
-        self.has_gaps |= self.interrupted
-        self.interrupted, self.channels = False, channels
+    def shrink(self, channels: int) -> None:
+        """Begin another block by a convolution with a stride, which gives so many channels."""
+        self.pool()
+        self.has_gaps, self.channels = True, channels
+
+    def interrupt(self, module: nn.Module) -> None:
+        """Note that another module stands behind the last convolution."""
+        self.interrupted = True
+        if isinstance(module, nn.Conv2d) and module.in_channels == self.channels:
+            self.passes = module.out_channels
+
+    def name(self) -> str:
+        """Return the dotted name of the last convolution."""
+        return next(block[-1].name for block in reversed(self.blocks) if block)
 
 
 def find_vggs(model: nn.Module) -> dict[str, dict[str, nn.Module]]:
@@ -73,14 +91,15 @@ def find_vggs(model: nn.Module) -> dict[str, dict[str, nn.Module]]:
     registered, unless two stages make a whole VGG only the other way round.
 
     Some stacks have to have the blocks of a VGG11, 13, 16 or 19, as the names would not be certain otherwise: those
-    with other modules between the convolutions, such as attention, and those behind another convolution. An adapter of
-    the channels in front and a head behind do not count.
+    with other modules between the convolutions, such as attention, and those behind another convolution. With another
+    convolution between that may be a part of it, a stack is no VGG. An adapter of the channels in front and a head
+    behind do not count.
 
     Returns:
         The dotted name of each stack -> {``"block<b>_conv<c>"``: the ReLU after that convolution}.
     """
     stacks: dict[str, dict[str, nn.Module]] = {}
-    for chain in _in_order(_find_chains(model)):
+    for chain in _in_order([chain for chain in _find_chains(model) if not chain.is_uncertain]):
         blocks = _cut_to_known(chain.blocks)
         if chain.has_gaps or chain.follows:
             is_vgg = blocks is not None and _counts(blocks) in _KNOWN
@@ -114,10 +133,10 @@ def select_convolutions(vggs: Mapping[str, Mapping[str, nn.Module]], name: str) 
     matches = {root: _matching(relus, short) for root, relus in candidates.items()}
     matches = {root: convolutions for root, convolutions in matches.items() if convolutions}
     if len(matches) > 1:
-        choices = [f"{root}.{short}" if root else short for root in matches]
+        choices = [f"{root}.{short}" for root in matches if root]
         raise ValueError(
             f"Expected `target_layers` to name layers of one VGG, but got {name!r} for a model with {len(vggs)} VGGs. "
-            f"Choose one of {choices}."
+            f"Choose one of {choices}, or the dotted name of a module."
         )
     return {
         f"{prefix}.{convolution}" if prefix else convolution: vggs[root][convolution]
@@ -142,7 +161,7 @@ def _find_chains(model: nn.Module) -> list[_Chain]:
             continue
         if isinstance(module, nn.ReLU):
             if waiting is not None:
-                chain = _take(open_chains, waiting[1].in_channels)
+                chain = _take(open_chains, *waiting)
                 if chain is None:
                     # An adapter gives the three channels of an image.
                     chain = _Chain(follows=waiting[1].in_channels in outputs - {3})
@@ -153,24 +172,24 @@ def _find_chains(model: nn.Module) -> list[_Chain]:
                 waiting = None
             continue
         if waiting is not None:
-            _interrupt(open_chains)
+            _interrupt(open_chains, waiting[1])
             outputs.add(waiting[1].out_channels)
             waiting = None
         if isinstance(module, nn.MaxPool2d) or (isinstance(module, nn.AvgPool2d) and _has_stride(module)):
             if open_chains:
-                open_chains[-1].pool(open_chains[-1].channels)
+                open_chains[-1].pool()
         elif isinstance(module, nn.Conv2d):
-            chain = _take(open_chains, module.in_channels) if _has_stride(module) else None
+            chain = _take(open_chains, name, module) if _has_stride(module) else None
             if chain is not None:
-                chain.pool(module.out_channels)
+                chain.shrink(module.out_channels)
                 open_chains.append(chain)
             elif module.kernel_size == (3, 3) and module.groups == 1:
                 waiting = name, module
             else:
-                _interrupt(open_chains)
+                _interrupt(open_chains, module)
                 outputs.add(module.out_channels)
         else:
-            _interrupt(open_chains)
+            _interrupt(open_chains, module)
             if isinstance(module, _DECODES):
                 open_chains.clear()
     return chains
@@ -191,17 +210,25 @@ def _has_stride(module: nn.Conv2d | nn.AvgPool2d) -> bool:
     return min(stride) > 1
 
 
-def _take(chains: list[_Chain], channels: int) -> _Chain | None:
-    """Remove and return the chain that went on last among those that give so many channels; None if there is none."""
-    for i in reversed(range(len(chains))):
-        if chains[i].channels == channels:
-            return chains.pop(i)
-    return None
+def _take(chains: list[_Chain], name: str, convolution: nn.Conv2d) -> _Chain | None:
+    """Remove and return the chain that goes on with a convolution; None if there is none.
+
+    Of several, it is the one in the same part of the model. If nothing tells them apart, it is none of them.
+    """
+    fitting = [chain for chain in chains if chain.channels == convolution.in_channels]
+    if not fitting:
+        return None
+    shared = [len(_common_parent([name, chain.name()])) for chain in fitting]
+    nearest = [chain for chain, length in zip(fitting, shared, strict=True) if length == max(shared)]
+    if len(nearest) > 1:
+        return None
+    chains.remove(nearest[0])
+    return nearest[0]
 
 
-def _interrupt(chains: Sequence[_Chain]) -> None:
+def _interrupt(chains: Sequence[_Chain], module: nn.Module) -> None:
     for chain in chains:
-        chain.interrupted = True
+        chain.interrupt(module)
 
 
 def _in_order(chains: Sequence[_Chain]) -> list[_Chain]:
@@ -227,29 +254,37 @@ def _cut_to_known(blocks: Sequence[list[_Convolution]]) -> list[list[_Convolutio
     found = []
     for start in range(max(1, len(blocks) - _BLOCKS + 1)):
         for known in _KNOWN:
-            cut = _cut_to(known, blocks[start : start + _BLOCKS], is_whole=start > 0)
+            cut = _cut_to(known, blocks[start : start + _BLOCKS], has_front=start > 0)
             if cut is not None:
                 found.append(cut)
     return max(found, key=lambda cut: sum(_counts(cut)), default=None)
 
 
 def _cut_to(
-    known: Sequence[int], blocks: Sequence[list[_Convolution]], is_whole: bool
+    known: Sequence[int], blocks: Sequence[list[_Convolution]], has_front: bool
 ) -> list[list[_Convolution]] | None:
-    """Return the blocks without an adapter in front and a head behind; None if the others are not those of this VGG."""
-    first, *others = blocks
-    # An adapter makes three channels of others, for a VGG that was trained on colour images.
-    if len(first) > known[0] and first[-known[0]].module.in_channels == 3:
-        first = first[-known[0] :]
-    cut = [first, *others]
-    last, wanted = cut[-1], known[len(cut) - 1]
-    own = last[:wanted]
-    if len(last) > wanted and all(_parent(one.name) != _parent(own[-1].name) for one in last[wanted:]):
-        cut[-1] = own
+    """Return the blocks without an adapter in front and a head behind; None if the others are not those of this VGG.
+
+    Args:
+        known: the numbers of convolutions in the blocks of a VGG.
+        blocks: at most as many.
+        has_front: True if other blocks stand in front of these.
+    """
+    # What is no part of the VGG makes three channels for it, since it was trained on colour images.
+    takes_colours = blocks[0][-known[0] :][0].module.in_channels == 3
+    if has_front and not takes_colours:
+        return None
+    cut = [blocks[0][-known[0] :] if takes_colours else blocks[0], *blocks[1:]]
+    wanted = known[len(cut) - 1]
+    own = [*cut[:-1], cut[-1][:wanted]]
+    inside = _common_parent([convolution.name for block in own for convolution in block])
+    # A head lies in another part of the model.
+    if inside and not any(convolution.name.startswith(f"{inside}.") for convolution in cut[-1][wanted:]):
+        cut = own
     counts = _counts(cut)
     # A VGG that ends early has fewer convolutions in its last block.
     fits = counts[:-1] == tuple(known[: len(cut) - 1]) and counts[-1] <= wanted
-    return cut if fits and (counts == tuple(known) or not is_whole) else None
+    return cut if fits and (counts == tuple(known) or not has_front) else None
 
 
 def _counts(blocks: Sequence[list[_Convolution]]) -> tuple[int, ...]:
