@@ -88,6 +88,11 @@ def test_every_object_counts_the_same_however_many_donors_it_has():
     assert result.control_accuracy == pytest.approx(0.5)
 
 
+def least_certain(n):
+    """Return the share that n tries without a hit leave possible: the exact binomial interval."""
+    return 1 - stats.beta.ppf(0.025, n, 1)
+
+
 def test_intervals_equal_a_calculation_answer_by_answer():
     """Compare with the definition: covariances of all pairs of answers that share an object or a background."""
     generator = torch.Generator().manual_seed(0)
@@ -108,8 +113,10 @@ def test_intervals_equal_a_calculation_answer_by_answer():
         # A background that many objects share counts for less.
         shares = [torch.bincount(swaps.donors, minlength=n) / len(objects) for swaps in (same, other)]
         n_grounds = min(1 / float(share.square().sum()) for share in shares)
-        half = stats.t.ppf(0.975, round(min(n, n_grounds)) - 1) * math.sqrt(max(shared, own) * n / (n - 1))
-        expected = max(-1, found.gap - half), min(1, found.gap + half)
+        effective = round(min(n, n_grounds))
+        half = stats.t.ppf(0.975, effective - 1) * math.sqrt(max(shared, own) * n / (n - 1))
+        largest = min(found.gap, 0) + least_certain(effective)
+        expected = max(-1, found.gap - half), min(1, max(found.gap + half, largest))
         assert found.gap_interval == pytest.approx(expected, abs=1e-3)
 
 
@@ -147,8 +154,29 @@ def test_intervals_of_few_images_are_wide(n):
     on_other = torch.arange(n) > 0
     found = swap_test(torch.ones(n).bool(), torch.zeros(n), swaps, on_other, swaps, torch.ones(n).bool())
     low, high = stats.t.interval(0.95, n - 1, loc=1 / n, scale=stats.sem((~on_other).double()))
-    assert found.gap_interval == pytest.approx((max(-1, low), min(1, high)), rel=1e-6)
+    assert found.gap_interval == pytest.approx((max(-1, low), min(1, max(high, least_certain(n)))), rel=1e-6)
     assert found.swap_interval == pytest.approx((max(0, 1 - high), min(1, 1 - low)), rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize("n_wrong", [0, 1, 2])
+@pytest.mark.parametrize("n", [6, 8, 16])
+def test_an_object_that_is_always_wrong_makes_a_gap_no_more_certain(n, n_wrong):
+    """Without this, eight images of which one is always wrong acquitted a network."""
+    objects = torch.arange(n).repeat_interleave(2)
+    same, other = (Swaps(objects, (objects + torch.tensor(shifts).repeat(n)) % n) for shifts in ((2, 4), (1, 3)))
+    right = torch.arange(n) >= n_wrong
+    found = swap_test(right, torch.arange(n) % 2, other, right[objects], same, right[objects])
+    assert found.gap == 0 and found.gap_interval[1] == pytest.approx(least_certain(n))
+    assert found.gap_interval[0] == -found.gap_interval[1]
+
+
+def test_figures_of_the_objects_with_a_control_are_told_apart():
+    """Two of three objects have a control. The third one is wrong wherever it is."""
+    right = torch.tensor([True, True, False])
+    same, other = Swaps(torch.tensor([0, 1]), torch.tensor([1, 0])), Swaps(torch.arange(3), torch.tensor([2, 2, 0]))
+    found = swap_test(right, torch.tensor([0, 0, 1]), other, right, same, right[:2])
+    assert (found.probe_accuracy, found.swap_accuracy) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
+    assert found.paired == (1.0, 1.0) and found.control_accuracy == 1.0
 
 
 @pytest.mark.parametrize("n", [2, 4, 16, 64])

@@ -83,7 +83,7 @@ NO_MASKS = (
 _CHOOSE = "ProbeSet.from_dataset(val_dataset, per_class={0}).watch(16)"
 _CHOOSE_AUTO = 'ProbeSet.from_dataset(val_dataset, per_class={0}, masks="auto").watch(16)'
 # Nobody has more images than there are.
-_ELSE = "If the validation data have fewer, validate on more."
+ELSE = "If the validation data have fewer, validate on more."
 
 _MASKS = Basis(
     # Set before the study on photographs, which would choose others for automatic masks: docs/photograph-study.md.
@@ -100,7 +100,7 @@ _MASKS = Basis(
     two_images="two or more probe images with a mask",
     choose=_CHOOSE,
     more_images="More images decide it: about {0} of each class with a mask. From a dataset that has them, "
-    f"{_CHOOSE}. {_ELSE}",
+    f"{_CHOOSE}. {ELSE}",
     caution="",
     acquits=True,
 )
@@ -119,7 +119,7 @@ BASES = {
         no_sign="NO SIGN OF A SHORTCUT, as far as automatic masks can tell",
         no_sign_yet="NO SIGN OF A SHORTCUT so far, as far as automatic masks can tell",
         choose=_CHOOSE_AUTO,
-        more_images=f"More images decide it: probe={_CHOOSE_AUTO}. {_ELSE}",
+        more_images=f"More images decide it: probe={_CHOOSE_AUTO}. {ELSE}",
         acquits=False,
         caution="This is measured by automatic masks; look at gradcam/masks.",
     ),
@@ -134,7 +134,7 @@ BASES = {
         pasting="Another frame alone",
         look_first="the network needs more of the image than its centre, so little is known",
         two_images="two or more probe images",
-        more_images=f"More images decide it: probe={_CHOOSE}. {_ELSE}",
+        more_images=f"More images decide it: probe={_CHOOSE}. {ELSE}",
         acquits=False,
         caution=NO_MASKS,
         doubt="A small object, or one off the centre, may lie in the frame, and then decides itself: only masks tell.",

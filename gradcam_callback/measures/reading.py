@@ -9,7 +9,7 @@ from enum import Enum, auto
 from functools import cached_property
 
 from gradcam_callback.formatting import name_some, percent
-from gradcam_callback.measures.basis import Basis
+from gradcam_callback.measures.basis import ELSE, Basis
 from gradcam_callback.measures.swaps import ClassGap, Interval, SwapTest
 
 # A cost of pasting above this says that masks or painting are poor, or that the network knows no pasted images.
@@ -20,8 +20,6 @@ TOO_WIDE = 0.4
 CLASS_GAP = 0.3
 # With so many images most shortcuts are told from chance, see docs/study.md.
 ENOUGH_IMAGES = 64
-# Nobody has images for more classes at hand.
-MANY_CLASSES = 5
 
 
 class Conclusion(Enum):
@@ -147,10 +145,13 @@ class Reading:
     def headline(self) -> str:
         """Return the conclusion and the accuracies."""
         swap, basis, control = self.swap, self.basis, ""
+        unchanged, swapped = swap.probe_accuracy, swap.swap_accuracy
         if swap.control_accuracy is not None:
             control = f"{percent(swap.control_accuracy)} {basis.of_same_class}, "
-        swapped = f"{percent(swap.swap_accuracy)} {basis.of_other_class}"
-        return f"{self._opening}: right in {percent(swap.probe_accuracy)} as they are, {control}{swapped}."
+            if swap.n_controlled < swap.n:
+                unchanged, swapped = swap.paired  # of the same images as the control
+        others = f"{percent(swapped)} {basis.of_other_class}"
+        return f"{self._opening}: right in {percent(unchanged)} as they are, {control}{others}."
 
     def say_how_sure(self) -> list[str]:
         """Say how large the gap is, how certain, and what confirms it."""
@@ -218,10 +219,8 @@ class Reading:
         elif swap.n < self.n_all and not self.points:
             sentences.append(f"The last validation asks all {self.n_all} images, and so does trainer.validate.")
         # So many more of each class are two or more.
-        if not asks_more and len(self.untested) > MANY_CLASSES:
-            sentences.append(f"To test more classes, give each of them {basis.two_images}: {basis.choose.format(2)}.")
-        elif not asks_more and (swap.n_without_same or self.untested):
-            sentences.append(f"Give each class {basis.two_images}.")
+        if not asks_more and (swap.n_without_same or self.untested):
+            sentences.append(f"Give each class {basis.two_images}: {basis.choose.format(2)}. {ELSE}")
         if swap.n_without_other:
             sentences.append("Add images without the classes that all images hold.")
         return [*sentences, basis.doubt if self.points else "", basis.caution]

@@ -67,6 +67,7 @@ class SwapTest:
         tested: the labels of the classes that the gap rests on, or the drop without a control.
         n_without_same: the number of images without another image of their class.
         n_without_other: the number of images without an image that does not hold their class.
+        paired: ``probe_accuracy`` and ``swap_accuracy`` of the images that the gap rests on; NaN without a control.
     """
 
     probe_accuracy: float
@@ -85,6 +86,7 @@ class SwapTest:
     tested: frozenset[int] = frozenset()
     n_without_same: int = 0
     n_without_other: int = 0
+    paired: tuple[float, float] = (math.nan, math.nan)
 
 
 def swap_test(
@@ -124,6 +126,7 @@ def swap_test(
     gap = _estimate(control, swapped)
     drop, swap = _estimate(unchanged, swapped), _estimate(swapped)
     has_control = bool(gap.n)
+    paired = control.accuracy.isfinite() & swapped.accuracy.isfinite()
     has_same, has_other = (answers.accuracy[asked].isfinite() for answers in (control, swapped))
     tested = asked[has_same & has_other if has_control else has_other]
     of_classes = [_gap_of_class(control, swapped, labels, label) for label in labels[asked].unique().tolist()]
@@ -144,6 +147,7 @@ def swap_test(
         tested=frozenset(labels[tested].tolist()),
         n_without_same=int((~has_same).sum()),
         n_without_other=int((~has_other).sum()),
+        paired=(float(unchanged.accuracy[paired].nanmean()), float(swapped.accuracy[paired].mean())),
     )
 
 
@@ -237,12 +241,18 @@ def _estimate(answers: _Answers, less: _Answers | None = None, among: Tensor | N
     effective = round(min(each.count_clusters(objects) for each in (answers, less) if each is not None))
     if effective < 2:
         return nothing_known
-    half = _student(effective - 1) * math.sqrt(variance)
-    if variance < _NONE:
-        # All answers agree, but they are few. This is the exact binomial interval of n hits in n tries (Clopper and
-        # Pearson 1934).
-        half = 1 - 0.025 ** (1 / effective)
-    return _Estimate(mean, (max(lowest, mean - half), min(1.0, mean + half)), n)
+    # If all answers agree, they still are few. This is the exact binomial interval of n hits in n tries (Clopper and
+    # Pearson 1934).
+    of_few = 1 - 0.025 ** (1 / effective)
+    half = of_few if variance < _NONE else _student(effective - 1) * math.sqrt(variance)
+    low, high = mean - half, mean + half
+    if less is not None:
+        # A difference that no object shows may still be as large. The variance says too little here, since an object
+        # that is always wrong, or always right, has none.
+        high = max(high, min(mean, 0.0) + of_few)
+        if by_object < _NONE:
+            low = min(low, mean - of_few)
+    return _Estimate(mean, (max(lowest, low), min(1.0, high)), n)
 
 
 def _student(freedom: int) -> float:
