@@ -176,7 +176,7 @@ def test_figures_of_the_objects_with_a_control_are_told_apart():
     same, other = Swaps(torch.tensor([0, 1]), torch.tensor([1, 0])), Swaps(torch.arange(3), torch.tensor([2, 2, 0]))
     found = swap_test(right, torch.tensor([0, 0, 1]), other, right, same, right[:2])
     assert (found.probe_accuracy, found.swap_accuracy) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
-    assert found.paired == (1.0, 1.0) and found.control_accuracy == 1.0
+    assert found.paired == (1.0, 1.0, 1.0) and found.control_accuracy == 1.0
 
 
 @pytest.mark.parametrize("n", [2, 4, 16, 64])

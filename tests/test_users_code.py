@@ -353,7 +353,7 @@ def test_monitors_of_every_nth_epoch_are_said(trainer, toys, caplog):
 
 @pytest.mark.parametrize(("layers", "said"), [("all", True), ("last", True), ("block3", False), (["all"], True)])
 def test_a_vgg_that_ends_early_is_said(trainer, toys, caplog, layers, said):
-    """What stands behind the third block is no part of a VGG."""
+    """Modules behind the third block are no part of a VGG here."""
     caplog.set_level("INFO", logger="pytorch_lightning.utilities.rank_zero")
     module, loader = ThinVGG(), DataLoader(toys, 6)
     third = [i for i, each in enumerate(module.features) if isinstance(each, nn.MaxPool2d)][2]

@@ -297,7 +297,7 @@ def test_significance_comes_first_and_size_second():
 
 @pytest.mark.parametrize(("n", "limit"), [(64, GAP.size), (16, 3 / 16), (8, 3 / 8), (4, 0.5), (1, 0.5)])
 def test_of_few_images_a_gap_counts_from_three_of_them_on(n, limit):
-    """Of 16 images, some are wrong by chance, and in the next epoch the same ones."""
+    """Chance makes some of 16 images wrong, and in the next epoch the same ones."""
     assert points_to_background(limit + 0.01, GAP.sure + 0.01, n=n)
     assert not points_to_background(limit - 0.01, GAP.sure + 0.01, n=n)
     assert confirms(limit + 0.01, 0.0, n=n) and not confirms(limit - 0.01, 1.0, n=n)
@@ -335,6 +335,10 @@ def test_a_smaller_gap_is_a_sign_that_more_is_to_be_asked():
 def test_images_without_a_control_are_counted_and_more_are_asked_for():
     some = judge(found(1.0, 0.97, 0.22, n_controlled=60), [FOCUS], confirmed=True).evidence
     assert "measured on 60 of 64 images; for the others there is no different image of their class. " in some
+    swap = replace(found(0.62, 1.0, 0.62, n_controlled=40), paired=(1.0, 1.0, 0.99))
+    assert (
+        "right in 100 % as they are, 100 % on other backgrounds of their class, 99 %" in judge(swap, [], True).headline
+    )
     none = judge(found(1.0, None, 0.22), [FOCUS], confirmed=True)
     assert "No class has two different images, so there is no control" in none.evidence
     assert none.background_gap is none.gap_interval is none.control_accuracy is None

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from gradcam_callback.layer_names import block_of
 
@@ -18,7 +17,17 @@ _BLOCKS = 5
 # With fewer poolings, a few 3 x 3 convolutions do not count as a VGG.
 _MIN_POOLINGS = 3
 # What may stand between a convolution and its ReLU.
-_BEFORE_RELU = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm, nn.Dropout, nn.Dropout2d, nn.Identity)
+_BEFORE_RELU = (
+    nn.BatchNorm2d,
+    nn.SyncBatchNorm,
+    nn.InstanceNorm2d,
+    nn.GroupNorm,
+    nn.LayerNorm,
+    nn.LocalResponseNorm,
+    nn.Dropout,
+    nn.Dropout2d,
+    nn.Identity,
+)
 # What begins a decoder, which is no part of the VGG in front of it.
 _DECODES = (nn.ConvTranspose2d, nn.Upsample, nn.PixelShuffle)
 
@@ -289,10 +298,6 @@ def _cut_to(
 
 def _counts(blocks: Sequence[list[_Convolution]]) -> tuple[int, ...]:
     return tuple(len(block) for block in blocks if block)
-
-
-def _parent(name: str) -> str:
-    return name.rpartition(".")[0]
 
 
 def _matching(convolutions: Mapping[str, nn.Module], short: str) -> list[str]:

@@ -23,7 +23,7 @@ ENOUGH_IMAGES = 64
 
 
 class Conclusion(Enum):
-    """What the accuracies of one validation say. The last five are of accuracies that show no fall."""
+    """The judgement of one validation. The last five are of accuracies that show no fall."""
 
     SUSPECTED = auto()
     SINGLE_EPOCH = auto()  # it points to the background, and no earlier epoch confirms it
@@ -144,14 +144,13 @@ class Reading:
     @property
     def headline(self) -> str:
         """Return the conclusion and the accuracies."""
-        swap, basis, control = self.swap, self.basis, ""
-        unchanged, swapped = swap.probe_accuracy, swap.swap_accuracy
-        if swap.control_accuracy is not None:
-            control = f"{percent(swap.control_accuracy)} {basis.of_same_class}, "
-            if swap.n_controlled < swap.n:
-                unchanged, swapped = swap.paired  # of the same images as the control
+        swap, basis = self.swap, self.basis
+        unchanged, control, swapped = swap.probe_accuracy, swap.control_accuracy, swap.swap_accuracy
+        if swap.paired is not None and swap.n_controlled < swap.n:
+            unchanged, control, swapped = swap.paired  # of the same images, as the gap is
+        of_control = "" if control is None else f"{percent(control)} {basis.of_same_class}, "
         others = f"{percent(swapped)} {basis.of_other_class}"
-        return f"{self._opening}: right in {percent(unchanged)} as they are, {control}{others}."
+        return f"{self._opening}: right in {percent(unchanged)} as they are, {of_control}{others}."
 
     def say_how_sure(self) -> list[str]:
         """Say how large the gap is, how certain, and what confirms it."""
@@ -198,16 +197,18 @@ class Reading:
 
     def say_what_to_do(self) -> list[str]:
         """Say what a reader may do next."""
-        swap, basis, sentences, asks_more = self.swap, self.basis, [], False
+        swap, basis, sentences = self.swap, self.basis, []
+        # If all were asked, only others can tell. So many more of each class are two or more.
+        asks_more = self.conclusion in (Conclusion.MAY_BE_CHANCE, Conclusion.TOO_FEW) and swap.n >= self.n_all
         if swap.pasting_cost is not None and swap.pasting_cost > LARGE_COST:
             sentences.append(f"{basis.pasting} costs {_points(swap.pasting_cost)}: {basis.look_first}.")
         elif self.conclusion is Conclusion.SUSPECTED:
             sentences.append("Look at the counterfactuals, then train with images of each class on other backgrounds.")
-        if self.conclusion is Conclusion.MAY_BE_CHANCE and swap.n < self.n_all:
-            sentences.append(f"The next validation asks {self.n_all} images, and so does the end of the training.")
-        elif self.conclusion in (Conclusion.MAY_BE_CHANCE, Conclusion.TOO_FEW):
-            wanted, asks_more = max(ENOUGH_IMAGES, 2 * swap.n), True
+        if asks_more:
+            wanted = max(ENOUGH_IMAGES, 2 * swap.n)
             sentences.append(basis.more_images.format(math.ceil(wanted / swap.classes)))
+        elif self.conclusion is Conclusion.MAY_BE_CHANCE:
+            sentences.append(f"The next validation asks {self.n_all} images, and so does the end of the training.")
         elif self.conclusion is Conclusion.REVERSED:
             sentences.append(
                 "Images that contradict a shortcut give such a result: choose probe images as they come, or look at "
@@ -218,7 +219,6 @@ class Reading:
             sentences.append(f"Look at {name!r} among the counterfactuals, and give more images of it.")
         elif swap.n < self.n_all and not self.points:
             sentences.append(f"The last validation asks all {self.n_all} images, and so does trainer.validate.")
-        # So many more of each class are two or more.
         if not asks_more and (swap.n_without_same or self.untested):
             sentences.append(f"Give each class {basis.two_images}: {basis.choose.format(2)}. {ELSE}")
         if swap.n_without_other:

@@ -67,7 +67,8 @@ class SwapTest:
         tested: the labels of the classes that the gap rests on, or the drop without a control.
         n_without_same: the number of images without another image of their class.
         n_without_other: the number of images without an image that does not hold their class.
-        paired: ``probe_accuracy`` and ``swap_accuracy`` of the images that the gap rests on; NaN without a control.
+        paired: 0..1, the accuracies on the unchanged images, on backgrounds of the same class, and on those of other
+            classes, of the objects that the gap rests on. None without a control.
     """
 
     probe_accuracy: float
@@ -86,7 +87,7 @@ class SwapTest:
     tested: frozenset[int] = frozenset()
     n_without_same: int = 0
     n_without_other: int = 0
-    paired: tuple[float, float] = (math.nan, math.nan)
+    paired: tuple[float, float, float] | None = None
 
 
 def swap_test(
@@ -126,7 +127,8 @@ def swap_test(
     gap = _estimate(control, swapped)
     drop, swap = _estimate(unchanged, swapped), _estimate(swapped)
     has_control = bool(gap.n)
-    paired = control.accuracy.isfinite() & swapped.accuracy.isfinite()
+    both = control.accuracy.isfinite() & swapped.accuracy.isfinite()
+    as_they_are, on_same, on_others = (float(each.accuracy[both].nanmean()) for each in (unchanged, control, swapped))
     has_same, has_other = (answers.accuracy[asked].isfinite() for answers in (control, swapped))
     tested = asked[has_same & has_other if has_control else has_other]
     of_classes = [_gap_of_class(control, swapped, labels, label) for label in labels[asked].unique().tolist()]
@@ -147,7 +149,7 @@ def swap_test(
         tested=frozenset(labels[tested].tolist()),
         n_without_same=int((~has_same).sum()),
         n_without_other=int((~has_other).sum()),
-        paired=(float(unchanged.accuracy[paired].nanmean()), float(swapped.accuracy[paired].mean())),
+        paired=(as_they_are, on_same, on_others) if has_control else None,
     )
 
 
