@@ -221,7 +221,7 @@ def parse() -> argparse.Namespace:
         metavar="RUN_DIR",
         help="a TensorBoard run, or a folder of save_dir or save_maps; several are shown side by side",
     )
-    command.add_argument("-o", "--out", type=Path, default=Path("focus.html"))
+    command.add_argument("-o", "--out", type=_read_page, default=Path("focus.html"))
     command.add_argument(
         "--epochs",
         type=_read_count,
@@ -325,9 +325,19 @@ def _read_count(text: str) -> int:
 
 
 def _read_sheet(text: str) -> Path:
-    if Path(text).suffix.lower() in (".jpg", ".jpeg", ".png"):
+    return _read_path(text, ".jpg", ".png", ".jpeg")
+
+
+def _read_page(text: str) -> Path:
+    return _read_path(text, ".html", ".htm")
+
+
+def _read_path(text: str, *suffixes: str) -> Path:
+    if Path(text).suffix.lower() in suffixes:
         return Path(text)
-    raise argparse.ArgumentTypeError(f"expected a file that ends in .jpg or .png, but got {text!r}; correct it")
+    raise argparse.ArgumentTypeError(
+        f"expected a file that ends in {' or '.join(suffixes)}, but got {text!r}; correct it"
+    )
 
 
 def _read_target(text: str) -> str | int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -56,8 +57,11 @@ THIN = [8, 8, "M", 12, 12, "M", 16, 16, 16, "M", 24, 24, 24, "M", 24, 24, 24, "M
 
 
 # The files with the longest tests. They come first, so that no worker is left alone with one of them at the end. The
-# tests of the first one share a browser, and trainings.
-LONG = tuple(f"test_{name}.py" for name in ("browser", "examples", "distributed", "engine", "faults", "gradcam"))
+# tests of the first three share a TensorBoard, and trainings.
+LONG = tuple(
+    f"test_{name}.py"
+    for name in ("focus_page", "focus_tab", "report_page", "examples", "distributed", "engine", "faults", "gradcam")
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -142,6 +146,38 @@ def browser() -> Iterator[Any]:
     """Start a browser for all tests of a module, since this takes seconds."""
     with start_browser() as browser:
         yield browser
+
+
+@pytest.fixture(scope="session")
+def runs_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Keep the runs that the tests of the page share, as their trainings take seconds."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="session")
+def watched(runs_folder: Path) -> dict[str, Any]:
+    """Train the demo's network on backgrounds that are random, and on backgrounds that reveal the class."""
+    from focus_tab import RUNS, Watched
+
+    return {name: Watched(runs_folder, name, bias) for name, bias in zip(RUNS, (0.0, 1.0), strict=True)}
+
+
+@pytest.fixture(scope="session")
+def hostile(toys: Toys, runs_folder: Path) -> GradCAMCallback:
+    """Make a run whose names are code, and in many scripts."""
+    from focus_tab import watch_hostile
+
+    return watch_hostile(runs_folder, toys)
+
+
+@pytest.fixture(scope="session")
+def tensorboard(watched: Any, hostile: Any, runs_folder: Path) -> Iterator[str]:
+    """Start a TensorBoard with these three runs, and return its address."""
+    from focus_tab import read, serving, until
+
+    with serving(runs_folder) as address:
+        until(lambda: len(json.loads(read(f"{address}/data/plugin/gradcam_focus/runs"))) == 3)
+        yield address
 
 
 @pytest.fixture

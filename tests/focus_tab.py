@@ -30,6 +30,9 @@ from toys import CLASSES, Toys
 from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet, ShortcutWarning
 
 EPOCHS = 3
+# The most cells a side that a map has on the page.
+CELLS = 28
+RUNS = ["clean", "shortcut"]
 
 
 class Watched:

@@ -122,9 +122,10 @@ def test_sheets_are_what_their_names_say(output_of, photographs, tmp_path, name,
     [
         (
             ["panel", "a.jpg", "-o", "panel.pdf"],
-            "-o/--out: expected a file that ends in .jpg or .png, but got 'panel.pdf'",
+            "-o/--out: expected a file that ends in .jpg or .png or .jpeg, but got 'panel.pdf'",
         ),
-        (["panel", "a.jpg", "-o", "panel"], "-o/--out: expected a file that ends in .jpg or .png, but got 'panel'"),
+        (["panel", "a.jpg", "-o", "panel"], "expected a file that ends in .jpg or .png or .jpeg, but got 'panel'"),
+        (["report", "run", "-o", "run.pdf"], "-o/--out: expected a file that ends in .html or .htm, but got 'run.pdf'"),
         (["panel", "a.jpg", "--size", "0"], "--size: expected a whole number from 1, but got '0'"),
         (["report", "run", "--epochs", "0"], "--epochs: expected a whole number from 1, but got '0'"),
         (["report", "run", "--epochs", "2.5"], "--epochs: expected a whole number from 1, but got '2.5'"),

@@ -136,6 +136,19 @@ def test_a_layer_in_torchscript_is_refused_by_name():
         GradCAM(nn.Sequential(frozen, nn.Conv2d(4, 2, 3)), "1")
 
 
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("vgg16", "an nn.Module, but got a value of type str. Pass the network itself."),
+        (ThinVGG, "but got a value of type .*. Pass the network itself."),
+        (nn.Linear(2, 2).state_dict(), "type OrderedDict. Load it into a model: model.load_state_dict"),
+    ],
+)
+def test_what_is_no_model_is_refused(model, message):
+    with pytest.raises(ValueError, match=message):
+        GradCAM(model)
+
+
 class Drops(nn.Module):
     """Counts its calls in a buffer, and drops values unless it is in eval mode."""
 

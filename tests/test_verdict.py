@@ -133,6 +133,15 @@ def test_images_are_asked_for_once_and_the_data_may_have_no_more(basis, n_classe
     assert BASES[basis].two_images not in advice and advice.count("ProbeSet.from_dataset") == 1
 
 
+def test_if_the_network_hardly_knows_the_classes_something_can_be_done():
+    early = judge(found(0.30, 0.28, 0.28, low=-0.1), [], True)
+    assert early.advice == (
+        "Train longer. If your validation accuracy is good already, check the labels and the transform of the probe "
+        "images."
+    )
+    assert "Train longer" not in judge(found(0.98, 0.97, 0.97, low=-0.02), [], True).evidence
+
+
 def test_a_verdict_on_a_part_of_the_images_acquits_nobody():
     swap = found(0.98, 0.97, 0.97)
     part = judge(replace(swap, n=16), [FOCUS], True, n_all=64)

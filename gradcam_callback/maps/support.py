@@ -17,9 +17,13 @@ def check_support(model: nn.Module) -> None:
     A TorchScript module takes no hooks. Inside of an ordinary model it does no harm, unless it is a target layer.
 
     Raises:
-        MapError: the model is a TorchScript module, or holds one that was frozen; or it is wrapped in
+        MapError: the model is no module, is a TorchScript module, or holds one that was frozen; or it is wrapped in
             ``nn.DataParallel``, or by Fabric in mixed precision.
     """
+    if not isinstance(model, nn.Module):
+        loads = isinstance(model, Mapping)
+        advice = "Load it into a model: model.load_state_dict(state)." if loads else "Pass the network itself."
+        raise MapError(f"Expected a model, an nn.Module, but got a value of type {type(model).__name__}. {advice}")
     if isinstance(model, nn.DataParallel):
         raise MapError("Expected a model that is not wrapped, but got nn.DataParallel. Pass model.module.")
     for module in model.modules():

@@ -209,6 +209,11 @@ class Reading:
             sentences.append(basis.more_images.format(math.ceil(wanted / swap.classes)))
         elif self.conclusion is Conclusion.MAY_BE_CHANCE:
             sentences.append(f"The next validation asks {self.n_all} images, and so does the end of the training.")
+        elif self.conclusion is Conclusion.TOO_EARLY:
+            sentences.append(
+                "Train longer. If your validation accuracy is good already, check the labels and the transform of the "
+                "probe images."
+            )
         elif self.conclusion is Conclusion.REVERSED:
             sentences.append(
                 "Images that contradict a shortcut give such a result: choose probe images as they come, or look at "
