@@ -78,11 +78,11 @@ def panel(args: argparse.Namespace) -> None:
     """Draw photographs through the layers of a model."""
     photographs = read_photographs(args.images, *read_inputs_for(args, args.checkpoint))
     model = load_model(args.model, args.checkpoint)
-    style = Style(CELL, args.colormap, jpeg_quality=QUALITY)
+    style = Style(CELL, args.colormap, quality=QUALITY)
     all_layers, last, at_last = draw_sheets(model, photographs, args.layers, args.target, style, args.reshape)
     for path, sheet in ((args.out, all_layers), (args.out.with_stem(f"{args.out.stem}.{last}"), at_last)):
         path.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(path, quality=style.jpeg_quality, optimize=True)
+        sheet.save(path, quality=style.quality, optimize=True)
         print(path)
 
 

@@ -11,7 +11,7 @@ class EncodedImage:
 
     Attributes:
         data: content of the file.
-        suffix: kind of the file, ``"jpg"`` or ``"gif"``.
+        suffix: kind of the file, ``"jpg"``, ``"webp"`` or ``"gif"``.
         width: width in pixels.
         height: height in pixels.
     """

@@ -70,13 +70,13 @@ def test_zero_configuration_logs_its_tags_at_lightnings_validation_steps_and_all
     assert [event.step for event in found.Tensors("gradcam/verdict")] == steps
 
 
-def test_pictures_are_jpegs_or_gifs_of_the_size_that_is_said(thin, fit, events):
+def test_pictures_are_webps_or_gifs_of_the_size_that_is_said(thin, fit, events):
     fit(thin, GradCAMCallback(views="all"), max_epochs=1)
     found = events()
     for tag in found.Tags()["images"]:
         (event,) = found.Images(tag)
         picture = Image.open(io.BytesIO(event.encoded_image_string))
-        assert picture.format == ("GIF" if "/animation/" in tag else "JPEG") and picture.size == (
+        assert picture.format == ("GIF" if "/animation/" in tag else "WEBP") and picture.size == (
             event.width,
             event.height,
         )

@@ -162,7 +162,7 @@ def test_failure_of_ours_in_a_running_training_is_a_warning_and_training_goes_on
         raise OSError("No space left on device")
 
     callback = GradCAMCallback(target_layers="block5_conv3", views="all")
-    monkeypatch.setattr("gradcam_callback.run.logger.encode_jpeg", full)
+    monkeypatch.setattr("gradcam_callback.run.logger.encode_webp", full)
     with pytest.warns(GradCAMWarning) as caught:
         trainer = fit(thin, callback)
     lost = [str(warning.message) for warning in caught if warning.category is GradCAMWarning]

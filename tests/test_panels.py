@@ -1,6 +1,7 @@
 """Panels show what the maps hold: their colours, places and texts."""
 
 import io
+import threading
 
 import matplotlib
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from skimage import data
+from skimage.metrics import structural_similarity
 from torch.nn import functional
 
 from gradcam_callback import ProbeSet
@@ -22,10 +24,13 @@ from gradcam_callback.drawing import (
     Style,
     canvas,
     depth_profile,
+    encode_ahead,
     encode_jpeg,
+    encode_webp,
     heatmap,
 )
 from gradcam_callback.drawing import text as fonts
+from gradcam_callback.drawing.encoding import WEBP_LONGEST
 from gradcam_callback.drawing.layout import place_columns
 from gradcam_callback.drawing.plots import NOW
 from gradcam_callback.run.album import Album
@@ -369,6 +374,52 @@ def test_jpeg_of_a_photographs_panel_is_small_and_decodes_to_it():
     assert np.abs(np.asarray(decoded, dtype=int) - np.asarray(sheet, dtype=int)).mean() < 8
 
 
+@pytest.mark.parametrize("quality", [20, 60, 85, 95])
+def test_webp_of_a_photographs_panel_is_smaller_than_jpeg_and_as_similar(quality):
+    photograph = InputImage(data.astronaut()[:300, :300])
+    sheet = probe_panel(photograph, {layer: spot(56, 56) + 1 for layer in ALL}, CORRECT)
+    jpeg, webp = encode_jpeg(sheet, quality), encode_webp(sheet, quality)
+    assert webp.suffix == "webp" and len(webp.data) < 0.75 * len(jpeg.data)
+    decoded = [Image.open(io.BytesIO(encoded.data)).convert("RGB") for encoded in (jpeg, webp)]
+    jpegs, webps = (structural_similarity(np.asarray(sheet), np.asarray(image), channel_axis=2) for image in decoded)
+    assert webps > jpegs - 0.005
+
+
+def test_an_image_too_long_for_webp_is_jpeg():
+    for length, suffix in ((WEBP_LONGEST, "webp"), (WEBP_LONGEST + 1, "jpg")):
+        for size in ((8, length), (length, 8)):
+            encoded = encode_webp(Image.new("RGB", size), 60)
+            decoded = Image.open(io.BytesIO(encoded.data))
+            assert (encoded.suffix, encoded.width, encoded.height, decoded.size) == (suffix, *size, size)
+
+
+def test_images_are_encoded_in_their_order_and_few_are_drawn_ahead():
+    drawn = []
+
+    def draw():
+        for i in range(9):
+            drawn.append(i)
+            yield i, Image.new("L", (1, 1), i)
+
+    for i, (name, value) in enumerate(encode_ahead(draw(), lambda image: image.getpixel((0, 0)))):
+        assert name == value == i and len(drawn) <= i + 3
+    assert drawn == list(range(9))
+
+
+def test_what_fails_while_images_are_encoded_is_raised_and_no_thread_stays():
+    threads = threading.active_count()
+
+    def draw():
+        yield "first", Image.new("L", (1, 1))
+        raise OSError("drawing")
+
+    with pytest.raises(OSError, match="drawing"):
+        list(encode_ahead(draw(), len))
+    with pytest.raises(TypeError, match="len"):
+        list(encode_ahead([("first", Image.new("L", (1, 1)))], len))
+    assert threading.active_count() == threads
+
+
 @pytest.mark.parametrize(
     ("attributes", "message"),
     [
@@ -380,9 +431,9 @@ def test_jpeg_of_a_photographs_panel_is_small_and_decodes_to_it():
         ),
         ({"colormap": None}, "`Style.colormap` to be the name of a matplotlib colour map, but got None"),
         ({"scaling": "epoch"}, "`Style.scaling` to be 'map' or 'run', but got 'epoch'"),
-        ({"jpeg_quality": 0}, "`Style.jpeg_quality` to be an integer from 1 to 95, but got 0"),
-        ({"jpeg_quality": 96}, "`Style.jpeg_quality` to be an integer from 1 to 95, but got 96"),
-        ({"jpeg_quality": 60.5}, "`Style.jpeg_quality` to be an integer from 1 to 95, but got 60.5"),
+        ({"quality": 0}, "`Style.quality` to be an integer from 1 to 95, but got 0"),
+        ({"quality": 96}, "`Style.quality` to be an integer from 1 to 95, but got 96"),
+        ({"quality": 60.5}, "`Style.quality` to be an integer from 1 to 95, but got 60.5"),
     ],
 )
 def test_styles_that_cannot_be_drawn_are_refused(attributes, message):
@@ -392,7 +443,7 @@ def test_styles_that_cannot_be_drawn_are_refused(attributes, message):
 
 def test_styles_at_the_ends_of_the_ranges_are_taken():
     assert Style() == Style(None, "inferno", "map", 60) and Style().cell_size == 76
-    for attributes in ({"cell": 16}, {"cell": np.int64(80)}, {"jpeg_quality": 1}, {"jpeg_quality": 95}):
+    for attributes in ({"cell": 16}, {"cell": np.int64(80)}, {"quality": 1}, {"quality": 95}):
         assert vars(Style(**attributes)).items() >= attributes.items()
 
 

@@ -77,6 +77,7 @@ class Counter:
     """A writer that counts what it is given."""
 
     keeps_panels = keeps_records = keeps_one = True
+    takes_webp = False
 
     def __init__(self):
         self.images = 0

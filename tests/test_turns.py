@@ -187,6 +187,7 @@ class Takes(Writer):
     """A writer that keeps the records and the last image of each tag."""
 
     keeps_panels = keeps_records = keeps_one = True
+    takes_webp = False
 
     def __init__(self):
         self.records, self.images = [], {}

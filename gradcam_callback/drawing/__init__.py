@@ -5,7 +5,7 @@ imports torch.
 """
 
 from gradcam_callback.drawing.caption import Caption
-from gradcam_callback.drawing.encoding import encode_gif, encode_jpeg
+from gradcam_callback.drawing.encoding import encode_ahead, encode_gif, encode_jpeg, encode_webp
 from gradcam_callback.drawing.heatmap import Map, Pixels, blend, paint, scale
 from gradcam_callback.drawing.input_image import InputImage
 from gradcam_callback.drawing.overlays import overlay
@@ -37,8 +37,10 @@ __all__ = [
     "blend",
     "depth_profile",
     "dim_outside",
+    "encode_ahead",
     "encode_gif",
     "encode_jpeg",
+    "encode_webp",
     "mask_sheet",
     "overlay",
     "paint",

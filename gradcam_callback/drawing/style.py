@@ -1,4 +1,4 @@
-"""The style of the panels: the size of a heatmap, its colours and the quality of the JPEG files."""
+"""The style of the panels: the size of a heatmap, its colours and the quality of the files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Style:
             ``"viridis"``, show no edges that are not in the map; ``"jet"`` does.
         scaling: the value of the hottest colour. ``"map"`` takes the maximum of each map, which shows the shape of
             the focus. ``"run"`` takes the maximum of the layer in the run so far, which also shows the strength.
-        jpeg_quality: quality of the JPEG files, 1..95.
+        quality: of the image files, 1..95, as that of JPEG. WebP files, which TensorBoard gets, look the same.
         focus_cells: longer side of a map in the Focus tab and the report, in cells, 4 or more. Larger maps are averaged
             over areas. 56 cells show the first two blocks more finely, and take about three times the room of 28.
 
@@ -35,8 +35,8 @@ class Style:
 
     Examples:
         >>> from gradcam_callback import Style
-        >>> Style(cell=112, colormap="viridis", jpeg_quality=85)
-        Style(cell=112, colormap='viridis', scaling='map', jpeg_quality=85, focus_cells=28)
+        >>> Style(cell=112, colormap="viridis", quality=85)
+        Style(cell=112, colormap='viridis', scaling='map', quality=85, focus_cells=28)
         >>> Style(cell=8)
         Traceback (most recent call last):
             ...
@@ -46,7 +46,7 @@ class Style:
     cell: int | None = None
     colormap: str = "inferno"
     scaling: str = "map"
-    jpeg_quality: int = 60
+    quality: int = 60
     focus_cells: int = 28
 
     def __post_init__(self) -> None:
@@ -63,9 +63,9 @@ class Style:
                 "Pass 'map' to see the shape of each map, or 'run' to see its strength, too."
             )
         # Pillow takes 96..100, too, but these give much larger files that look the same.
-        if not isinstance(self.jpeg_quality, Integral) or not 1 <= self.jpeg_quality <= 95:
+        if not isinstance(self.quality, Integral) or not 1 <= self.quality <= 95:
             raise ValueError(
-                f"Expected `Style.jpeg_quality` to be an integer from 1 to 95, but got {self.jpeg_quality!r}. "
+                f"Expected `Style.quality` to be an integer from 1 to 95, but got {self.quality!r}. "
                 "Pass 60 for small files or 85 for fine ones."
             )
         if not isinstance(self.focus_cells, Integral) or self.focus_cells < 4:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from gradcam_callback.drawing import Style, encode_gif, encode_jpeg
+from gradcam_callback.drawing import Style, encode_ahead, encode_gif, encode_jpeg, encode_webp
 from gradcam_callback.encoded_image import EncodedImage
 from gradcam_callback.maps import class_probability, false_yes_rate
 from gradcam_callback.measures import Verdict, judge, judge_without_swap
@@ -56,7 +56,7 @@ class RunLogger:
         views: Sequence[str] = tags.DEFAULT_VIEWS,
     ) -> None:
         self._probe, self._layers, self._state, self._tags = evaluator.probe, evaluator.layers, state, names
-        self._writers, self._report, self._quality = list(writers), report, style.jpeg_quality
+        self._writers, self._report, self._quality = list(writers), report, style.quality
         self._working = list(writers)
         self._reported: list[Writer] = []
         # The last entry, while some writers lack its panels.
@@ -239,9 +239,16 @@ class RunLogger:
         if len(roomy) < len(self._writers):
             self._waiting = entry
 
-    def _write_images(self, images: Iterator[tuple[Parts, Any]], to: Sequence[Writer] | None = None) -> None:
-        for parts, image in images:
-            self._write_image(parts, encode_jpeg(image, self._quality), to)
+    def _write_images(self, images: Iterator[tuple[Parts, Image.Image]], to: Sequence[Writer] | None = None) -> None:
+        takers = self._writers if to is None else to
+        kinds = (
+            (encode_webp, [writer for writer in takers if writer.takes_webp]),
+            (encode_jpeg, [writer for writer in takers if not writer.takes_webp]),
+        )
+        needed = [(encode, writers) for encode, writers in kinds if writers]
+        for parts, files in encode_ahead(images, lambda image: [encode(image, self._quality) for encode, _ in needed]):
+            for file, (_, writers) in zip(files, needed, strict=True):
+                self._write_image(parts, file, writers)
 
     def _write_image(self, parts: Parts, image: EncodedImage, to: Sequence[Writer] | None = None) -> None:
         self._give(lambda writer: writer.write_image(self._tags(*parts), image, self._number_for(writer)), to)

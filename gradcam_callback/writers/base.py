@@ -124,6 +124,7 @@ class Writer(Protocol):
 
     Attributes:
         keeps_panels: True if it has room for the panels of every entry of a long run.
+        takes_webp: True if its images may be WebP; all other writers are given JPEG, which more programs read.
         keeps_records: True if it stores what the Focus tab and the report read.
         keeps_one: True if an image replaces another one of the same tag and step. Such a writer is given the place of
             an entry as its step, see `places_of`.
@@ -131,6 +132,9 @@ class Writer(Protocol):
 
     @property
     def keeps_panels(self) -> bool: ...
+
+    @property
+    def takes_webp(self) -> bool: ...
 
     @property
     def keeps_records(self) -> bool: ...

@@ -36,6 +36,7 @@ class FolderWriter:
     """
 
     keeps_panels = keeps_records = keeps_one = True
+    takes_webp = False
 
     def __init__(self, folder: Path, images: bool = True, maps: bool = False) -> None:
         self.folder, self._images, self._maps = folder, images, maps

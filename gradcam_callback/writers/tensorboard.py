@@ -29,6 +29,8 @@ class TensorBoardWriter:
     """
 
     keeps_panels, keeps_records, keeps_one = False, True, False
+    # TensorBoard names no type for WebP, so the browser finds out. Chromium, Firefox and WebKit do.
+    takes_webp = True
 
     def __init__(self, logger: Any) -> None:
         self._logger, self._prefix = logger, ""

@@ -23,6 +23,7 @@ class WandbWriter:
     """
 
     keeps_panels, keeps_records, keeps_one = True, False, False
+    takes_webp = False
 
     def __init__(self, logger: Any) -> None:
         self._logger = logger
@@ -54,6 +55,7 @@ class MLflowWriter:
     """The artifacts of an MLFlowLogger's run, ``<prefix>/<tag>/<step>.jpg``."""
 
     keeps_panels, keeps_records, keeps_one = True, False, True
+    takes_webp = False
 
     def __init__(self, logger: Any) -> None:
         self._logger = logger
@@ -83,6 +85,7 @@ class CometWriter:
     """The experiment of a CometLogger."""
 
     keeps_panels, keeps_records, keeps_one = True, False, False
+    takes_webp = False
 
     def __init__(self, logger: Any) -> None:
         self._logger = logger
@@ -107,6 +110,7 @@ class ImageLoggerWriter:
     """Any logger with a method ``log_image(key, images, step)``, as W&B's has. It gets no animations and no texts."""
 
     keeps_panels, keeps_records, keeps_one = True, False, False
+    takes_webp = False
 
     def __init__(self, logger: Any) -> None:
         self._logger = logger
