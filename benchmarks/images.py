@@ -26,7 +26,7 @@ from skimage import data
 from sklearn.datasets import load_sample_image
 
 from gradcam_callback import CAMs, GradCAM, GradCAMCallback, ProbeSet
-from gradcam_callback.drawing import encode_gif, encode_webp
+from gradcam_callback.drawing import encode_gif, encode_jpeg
 from gradcam_callback.encoded_image import EncodedImage
 from gradcam_callback.run import Album, Evaluation, RunState, Tags, tags
 from gradcam_callback.run.logger import FRAME_SECONDS
@@ -78,7 +78,7 @@ def main() -> None:
 
     def draw_entry(album: Album, maps: dict[str, torch.Tensor]) -> list[tuple[tuple[str, ...], EncodedImage]]:
         drawn = album.entry(evaluation(maps), state, None)
-        return [(parts, encode_webp(image, style.quality)) for parts, image in drawn]
+        return [(parts, encode_jpeg(image, style.quality)) for parts, image in drawn]
 
     add_entry(-1, cams.maps)
     computing = median_seconds(lambda: cam(images), 3)
@@ -102,7 +102,7 @@ def main() -> None:
                 write(parts, encoded, epoch)
             if state.strips_are_due(at_end=epoch == epochs - 1):
                 for parts, image in album.strips(state):
-                    write(parts, encode_webp(image, style.quality), epoch)
+                    write(parts, encode_jpeg(image, style.quality), epoch)
         for parts, frames in album.animations(state):
             write(parts, encode_gif(frames, FRAME_SECONDS), epochs)
         writer.flush()

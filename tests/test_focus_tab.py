@@ -175,8 +175,11 @@ def test_tensorboard_serves_every_picture_whatever_its_name(tensorboard, hostile
             assert picture.status == 200 and len(picture.read()) > 1000, tag
 
 
-def test_the_other_tabs_show_scalars_charts_and_the_verdict(browser, tensorboard, watched):
+def test_the_other_tabs_show_scalars_charts_pictures_and_the_verdict(browser, tensorboard, watched):
     with open_page(browser) as page:
+        page.goto(f"{tensorboard}/#images")
+        picture = page.locator("tf-image-loader img").first
+        until(lambda: picture.count() and picture.evaluate("image => image.complete && image.naturalWidth") > 500)
         page.goto(f"{tensorboard}/#custom_scalars")
         page.get_by_text("accuracies", exact=True).first.wait_for()
         page.goto(f"{tensorboard}/#text")
