@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
-from gradcam_callback.measures import Swaps, swap_test
+from gradcam_callback.measures import Swaps, confirms, judge, points_to_background, swap_test
 
 OTHER = Swaps(torch.arange(6).repeat_interleave(2), torch.tensor([3, 4, 4, 5, 5, 3, 0, 1, 1, 2, 2, 0]))
 SAME = Swaps(torch.arange(6).repeat_interleave(2), torch.tensor([1, 2, 0, 2, 0, 1, 4, 5, 3, 5, 3, 4]))
@@ -78,6 +78,28 @@ def test_a_class_is_tested_if_an_object_of_it_was_asked_on_both_kinds_of_backgro
     assert found.tested == {0} and (found.n_without_same, found.n_without_other) == (1, 2)
     without_control = swap_test(right, labels, other, right[:3], NONE, right[:0])
     assert without_control.tested == {0, 2} and without_control.n_without_same == 5
+
+
+def test_the_order_of_the_answers_does_not_decide():
+    """A gap of 25 points of 12 images is no larger than 25 points, whichever of the 36 answers are wrong."""
+    labels, objects = torch.arange(12) // 4, torch.arange(12).repeat_interleave(3)
+    shifts, right = torch.arange(3).repeat(12), torch.ones(36, dtype=torch.bool)
+    same, other = Swaps(objects, objects // 4 * 4 + (objects + 1 + shifts) % 4), Swaps(objects, (objects + 4) % 12)
+    generator, gaps = torch.Generator().manual_seed(0), {}
+    for n_wrong in (9, 10) * 20:
+        on_other = torch.randperm(36, generator=generator) >= n_wrong
+        found = swap_test(torch.ones(12), labels, other, on_other, same, right)
+        gaps.setdefault(n_wrong, set()).add(found.gap)
+        assert judge(found, [], True).suspected == (n_wrong == 10)
+    assert gaps[9] == {0.25} and len(gaps[10]) == 1
+
+
+@pytest.mark.parametrize("n", range(6, 65))
+def test_three_images_of_any_number_are_three_images(n):
+    swaps, right = Swaps(torch.arange(n), torch.arange(n).roll(1)), torch.ones(n, dtype=torch.bool)
+    for n_wrong, counts in ((3, False), (4, n < 50)):  # of 50 images, four are 8 points, which is the other limit
+        gap = swap_test(right, torch.zeros(n), swaps, torch.arange(n) >= n_wrong, swaps, right).gap
+        assert points_to_background(gap, 0.01, n=n) == confirms(gap, 0.0, n=n) == counts
 
 
 def test_every_object_counts_the_same_however_many_donors_it_has():

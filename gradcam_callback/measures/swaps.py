@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gradcam_callback.measures.interventions import Swaps
+from gradcam_callback.measures.rounding import rounded
 
 # A variance below this is none. Only rounding keeps it from being 0.
 _NONE = 1e-20
@@ -38,7 +39,7 @@ class ClassGap:
     @property
     def gap(self) -> float:
         """Return the difference, -1..1."""
-        return self.control_accuracy - self.swap_accuracy
+        return rounded(self.control_accuracy - self.swap_accuracy)
 
 
 @dataclass(frozen=True)
@@ -128,16 +129,16 @@ def swap_test(
     drop, swap = _estimate(unchanged, swapped), _estimate(swapped)
     has_control = bool(gap.n)
     both = control.accuracy.isfinite() & swapped.accuracy.isfinite()
-    as_they_are, on_same, on_others = (float(each.accuracy[both].nanmean()) for each in (unchanged, control, swapped))
+    as_they_are, on_same, on_others = (_mean(each.accuracy[both]) for each in (unchanged, control, swapped))
     has_same, has_other = (answers.accuracy[asked].isfinite() for answers in (control, swapped))
     tested = asked[has_same & has_other if has_control else has_other]
     of_classes = [_gap_of_class(control, swapped, labels, label) for label in labels[asked].unique().tolist()]
     return SwapTest(
-        probe_accuracy=float(unchanged.accuracy.nanmean()),
+        probe_accuracy=_mean(unchanged.accuracy),
         swap_accuracy=swap.mean,
-        control_accuracy=float(control.accuracy.nanmean()) if has_control else None,
+        control_accuracy=_mean(control.accuracy) if has_control else None,
         gap=gap.mean if has_control else None,
-        pasting_cost=float((unchanged.accuracy - control.accuracy).nanmean()) if has_control else None,
+        pasting_cost=_mean(unchanged.accuracy - control.accuracy) if has_control else None,
         drop=drop.mean,
         swap_interval=swap.interval,
         gap_interval=gap.interval if has_control else None,
@@ -159,8 +160,13 @@ def _gap_of_class(control: _Answers, swapped: _Answers, labels: Tensor, label: i
     if not objects.any():
         return None
     low, _ = _estimate(control, swapped, objects).interval
-    same, other = (float(answers.accuracy[objects].mean()) for answers in (control, swapped))
+    same, other = (_mean(answers.accuracy[objects]) for answers in (control, swapped))
     return ClassGap(label, same, other, low)
+
+
+def _mean(accuracies: Tensor) -> float:
+    """Return the mean of accuracies, without those that are NaN."""
+    return rounded(float(accuracies.nanmean()))
 
 
 class _Answers:
@@ -228,7 +234,7 @@ def _estimate(answers: _Answers, less: _Answers | None = None, among: Tensor | N
     """
     values = answers.accuracy if less is None else answers.accuracy - less.accuracy
     objects = values.isfinite() if among is None else values.isfinite() & among
-    n, mean, lowest = int(objects.sum()), float(values[objects].mean()), 0.0 if less is None else -1.0
+    n, mean, lowest = int(objects.sum()), _mean(values[objects]), 0.0 if less is None else -1.0
     nothing_known = _Estimate(mean, (lowest, 1.0), n)
     clusters = len(answers.photographs[objects].unique())
     if clusters < 2:
@@ -254,7 +260,7 @@ def _estimate(answers: _Answers, less: _Answers | None = None, among: Tensor | N
         high = max(high, min(mean, 0.0) + of_few)
         if by_object < _NONE:
             low = min(low, mean - of_few)
-    return _Estimate(mean, (max(lowest, low), min(1.0, high)), n)
+    return _Estimate(mean, (rounded(max(lowest, low)), rounded(min(1.0, high))), n)
 
 
 def _student(freedom: int) -> float:
