@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_PLACES = 9
+_PLACES = 12
 
 
 def rounded(share: float) -> float:
