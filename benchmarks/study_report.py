@@ -18,6 +18,7 @@ from turns import judge_networks
 
 from gradcam_callback.measures import AUTOMATIC_MASKS, FRAME, MASKS, confirms, points_to_background
 from gradcam_callback.measures.basis import BASES
+from gradcam_callback.measures.rounding import rounded
 
 # A network that loses more accuracy than this has learnt a shortcut.
 SHORTCUT_LOSS = 0.15
@@ -152,7 +153,7 @@ chance. The gap is then c / (c + (1 - c) / K) of the true loss: 3/4 of it at c =
 
 def loss(row: Row) -> float:
     """Return the true loss: the accuracy that is lost if the cue points to another class."""
-    return float(row["validation"] - row["conflicting"])
+    return rounded(row["validation"] - row["conflicting"])
 
 
 def error(row: Row) -> float:
@@ -182,8 +183,7 @@ def auc(rows: list[Row], metric: str) -> float | None:
     truth = [has_shortcut(row) for row in rows]
     if len(set(truth)) < 2:
         return None
-    # Gaps are differences of shares: without rounding, equal ones would differ by the last bit.
-    return float(roc_auc_score(truth, [round(METRICS[metric] * row[metric], 9) for row in rows]))
+    return float(roc_auc_score(truth, [METRICS[metric] * row[metric] for row in rows]))
 
 
 def count(rows: Iterable[Row], hit: Callable[[Row], bool], among: Callable[[Row], bool]) -> tuple[int, int]:
@@ -284,6 +284,8 @@ def read_rows(out: Path) -> list[Row]:
         SystemExit: there are none.
     """
     rows = [_by_common_names(row) for basis in NAMES for row in read_saved(out, basis, SCALARS)]
+    # Networks that were evaluated long ago have gaps that the last bit of a sum decides about.
+    rows = [{name: rounded(v) if isinstance(v, float) else v for name, v in row.items()} for row in rows]
     if not rows:
         raise SystemExit(
             f"Expected evaluated networks in {str(out)!r}, but found none. Run the parts train and evaluate first."

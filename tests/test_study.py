@@ -150,6 +150,18 @@ def test_the_page_judges_as_the_callback_does():
     assert [entry["suspected"] for entry in rows] == [False, True, False, False, True, False, False, True]
 
 
+def test_the_last_bit_of_a_saved_gap_or_loss_does_not_decide(tmp_path):
+    """Both gaps are three of 16 images, and the network loses 15 points, which is no shortcut yet."""
+    gap = 0.1875 + 2**-54
+    rows = [{**row("patch", gap, 0.15, epoch=epoch), "images": 16, "in the test": 16} for epoch in (3, 4)]
+    assert gap > 0.1875 and 1.0 - rows[0]["conflicting"] > 0.15
+    save_network(tmp_path / "patch-1", saved.SCALARS, rows)
+    read = study_report.read_rows(tmp_path)
+    study_report.judge_all(read)
+    assert not any(map(study_report.suspected, read))
+    assert not study_report.has_shortcut(rows[0]) and study_report.has_shortcut(row("patch", 0.0, 0.151))
+
+
 @pytest.mark.parametrize("page", [study_report.TOYS, study_report.PHOTOGRAPHS])
 def test_the_page_is_written_from_the_evaluated_networks(page, tmp_path, capsys):
     rows = [

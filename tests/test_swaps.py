@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
-from gradcam_callback.measures import Swaps, swap_test
+from gradcam_callback.measures import Swaps, confirms, judge, points_to_background, swap_test
 
 OTHER = Swaps(torch.arange(6).repeat_interleave(2), torch.tensor([3, 4, 4, 5, 5, 3, 0, 1, 1, 2, 2, 0]))
 SAME = Swaps(torch.arange(6).repeat_interleave(2), torch.tensor([1, 2, 0, 2, 0, 1, 4, 5, 3, 5, 3, 4]))
@@ -80,6 +80,28 @@ def test_a_class_is_tested_if_an_object_of_it_was_asked_on_both_kinds_of_backgro
     assert without_control.tested == {0, 2} and without_control.n_without_same == 5
 
 
+def test_the_order_of_the_answers_does_not_decide():
+    """A gap of 25 points of 12 images is no larger than 25 points, whichever of the 36 answers are wrong."""
+    labels, objects = torch.arange(12) // 4, torch.arange(12).repeat_interleave(3)
+    shifts, right = torch.arange(3).repeat(12), torch.ones(36, dtype=torch.bool)
+    same, other = Swaps(objects, objects // 4 * 4 + (objects + 1 + shifts) % 4), Swaps(objects, (objects + 4) % 12)
+    generator, gaps = torch.Generator().manual_seed(0), {}
+    for n_wrong in (9, 10) * 20:
+        on_other = torch.randperm(36, generator=generator) >= n_wrong
+        found = swap_test(torch.ones(12), labels, other, on_other, same, right)
+        gaps.setdefault(n_wrong, set()).add(found.gap)
+        assert judge(found, [], True).suspected == (n_wrong == 10)
+    assert gaps[9] == {0.25} and len(gaps[10]) == 1
+
+
+@pytest.mark.parametrize("n", range(6, 65))
+def test_three_images_of_any_number_are_three_images(n):
+    swaps, right = Swaps(torch.arange(n), torch.arange(n).roll(1)), torch.ones(n, dtype=torch.bool)
+    for n_wrong, counts in ((3, False), (4, n < 50)):  # of 50 images, four are 8 points, which is the other limit
+        gap = swap_test(right, torch.zeros(n), swaps, torch.arange(n) >= n_wrong, swaps, right).gap
+        assert points_to_background(gap, 0.01, n=n) == confirms(gap, 0.0, n=n) == counts
+
+
 def test_every_object_counts_the_same_however_many_donors_it_has():
     same = Swaps(torch.tensor([0, 0, 0, 1]), torch.tensor([1, 2, 3, 0]))
     other = Swaps(torch.tensor([0, 1]), torch.tensor([2, 3]))
@@ -91,6 +113,12 @@ def test_every_object_counts_the_same_however_many_donors_it_has():
 def least_certain(n):
     """Return the share that n tries without a hit leave possible: the exact binomial interval."""
     return 1 - stats.beta.ppf(0.025, n, 1)
+
+
+def exact_interval(hits, tries):
+    """Return the interval of Clopper and Pearson, also of numbers that are not whole."""
+    low = stats.beta.ppf(0.025, hits, tries - hits + 1) if hits else 0.0
+    return low, stats.beta.ppf(0.975, hits + 1, tries - hits) if tries - hits > 1e-9 else 1.0
 
 
 def test_intervals_equal_a_calculation_answer_by_answer():
@@ -155,7 +183,34 @@ def test_intervals_of_few_images_are_wide(n):
     found = swap_test(torch.ones(n).bool(), torch.zeros(n), swaps, on_other, swaps, torch.ones(n).bool())
     low, high = stats.t.interval(0.95, n - 1, loc=1 / n, scale=stats.sem((~on_other).double()))
     assert found.gap_interval == pytest.approx((max(-1, low), min(1, max(high, least_certain(n)))), rel=1e-6)
-    assert found.swap_interval == pytest.approx((max(0, 1 - high), min(1, 1 - low)), rel=1e-6, abs=1e-9)
+    # That of an accuracy is the exact binomial interval of as many answers as have the width of the other one.
+    tries = (n - 1) * (1.96 / stats.t.ppf(0.975, n - 1)) ** 2
+    expected = exact_interval((1 - 1 / n) * tries, tries)
+    assert found.swap_interval == pytest.approx((min(expected[0], 1 - least_certain(n)), expected[1]), abs=1e-3)
+
+
+@pytest.mark.parametrize("n", [3, 8, 16, 64])
+def test_more_right_answers_never_lower_the_interval_and_it_is_never_narrower_than_the_binomial_one(n):
+    """The lower end was 95 % if 63 of 64 were right, and 94 % if all were."""
+    swaps, before = Swaps(torch.arange(n), torch.arange(n).roll(1)), (0.0, 0.0)
+    for hits in range(n + 1):
+        right = torch.arange(n) < hits
+        low, high = swap_test(right, torch.zeros(n), swaps, right, NONE, right[:0]).swap_interval
+        exact_low, exact_high = exact_interval(hits, n)
+        assert low <= exact_low + 1e-6 and high >= exact_high - 1e-6
+        assert low >= before[0] and high >= before[1]
+        before = low, high
+
+
+@pytest.mark.parametrize("n", [6, 16, 64])
+def test_one_wrong_answer_of_many_makes_an_accuracy_no_more_certain(n):
+    """Each object stands on three backgrounds, so that the answers are more than the objects."""
+    objects = torch.arange(n).repeat_interleave(3)
+    swaps, right = Swaps(objects, (objects + torch.arange(3 * n) % 3 + 1) % n), torch.ones(n).bool()
+    ends = [swap_test(right, torch.zeros(n), swaps, torch.arange(3 * n) >= wrong, NONE, right[:0]) for wrong in (0, 1)]
+    (all_low, _), (low, high) = (found.swap_interval for found in ends)
+    assert low <= all_low == pytest.approx(1 - least_certain(n)) and high >= 1 - 1 / (3 * n)
+    assert low <= exact_interval(3 * n - 1, 3 * n)[0]
 
 
 @pytest.mark.parametrize("n_wrong", [0, 1, 2])

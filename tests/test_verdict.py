@@ -22,6 +22,7 @@ from gradcam_callback.measures import (
 )
 from gradcam_callback.measures.basis import AUTOMATIC_MASKS, BASES, BOXES, FRAME, MASKS
 from gradcam_callback.measures.reading import LARGE_COST, TOO_WIDE
+from gradcam_callback.measures.swaps import ClassGap
 from gradcam_callback.measures.verdict import ABOVE_GUESSING
 
 GAP, DROP = BASES[MASKS].gap, BASES[MASKS].drop
@@ -216,6 +217,21 @@ def test_the_class_of_a_suspicion_is_named_if_the_others_fall_less():
     right = torch.ones(n, dtype=torch.bool)
     verdict = judge(swap_test(right, labels, other, labels != 2, same, right), [], True)
     assert verdict.suspected and "The class '2' falls most: right in 100 %" in verdict.evidence
+
+
+@pytest.mark.parametrize(("gap", "is_named"), [(1 / 3, False), (round(1 / 3, 9), False), (0.33, True)])
+def test_a_class_that_falls_by_one_and_a_half_times_the_gap_falls_no_more_than_that(gap, is_named):
+    swap = replace(found(1.0, 1.0, 0.6), gap=gap, worst_class=ClassGap(2, 1.0, 0.5, low=0.1))
+    assert ("The class '2' falls most" in judge(swap, [], True).evidence) == is_named
+
+
+def test_an_accuracy_at_the_limit_knows_the_classes_whatever_the_last_bits_say():
+    """29 of 60 images are 15 points more than one third. As floats, the two differ."""
+    right, swaps = torch.arange(60) >= 31, Swaps(torch.arange(60), torch.arange(60).roll(1))
+    swap = swap_test(right, torch.arange(60) % 3, swaps, right, swaps, right)
+    for limit in (1 / 3, 1 / 3 + 1e-16, 1 / 3 - 1e-16):
+        assert not judge(swap, [], True, guessing=limit).headline.startswith("TOO EARLY")
+    assert judge(swap, [], True, guessing=1 / 3 + 1e-6).headline.startswith("TOO EARLY")
 
 
 def test_images_that_contradict_a_shortcut_are_not_called_too_early():

@@ -252,7 +252,7 @@ def test_all_figures_of_a_verdict_are_of_the_same_objects(probe):
     right = torch.nn.functional.one_hot(interventions.probe.labels[:9], 3).float()
     every = interventions.compare_with_labels(right, [interventions.ask(predict)])
     assert every.swap.n == every.swap.n_controlled == every.n_all == MANY
-    assert every.accuracy == every.swap.probe_accuracy == every.swap.swap_accuracy == pytest.approx(20 / MANY)
+    assert every.swap.probe_accuracy == every.swap.swap_accuracy == pytest.approx(every.accuracy) == 20 / MANY
     assert every.swap.gap == every.swap.drop == every.swap.pasting_cost == 0
     wide = interventions.compare_with_labels(right, [interventions.ask(predict, turn=Turn(1, True))], Turn(1, True))
     assert (wide.swap.n, wide.swap.n_controlled, wide.swap.probe_accuracy) == (MANY, MANY, pytest.approx(20 / MANY))

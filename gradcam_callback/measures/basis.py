@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from gradcam_callback.measures.rounding import rounded
+
 MASKS, AUTOMATIC_MASKS, FRAME = "masks", "automatic masks", "frame"
 # Masks of which some are plain boxes. A verdict calls this basis masks, too.
 BOXES = "boxes"
@@ -71,7 +73,7 @@ class Basis:
         """Return the limits for a gap that is measured on n images; None takes many."""
         if n is None:
             return self.gap
-        return replace(self.gap, size=max(self.gap.size, min(FEW_IMAGES / max(n, 1), LARGEST_LIMIT)))
+        return replace(self.gap, size=max(self.gap.size, min(rounded(FEW_IMAGES / max(n, 1)), LARGEST_LIMIT)))
 
 
 # Said wherever a verdict by the frame stands, and when a training begins.

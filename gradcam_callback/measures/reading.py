@@ -73,7 +73,8 @@ class Reading:
         worst = self.swap.worst_class
         if worst is None or self.swap.gap is None or worst.low <= 0:
             return None
-        return worst if worst.gap > max(CLASS_GAP, 1.5 * self.swap.gap) else None
+        # Half of a gap may have one more decimal than the gaps, which are rounded.
+        return worst if round(worst.gap - max(CLASS_GAP, 1.5 * self.swap.gap), 6) > 0 else None
 
     @cached_property
     def untested(self) -> list[int]:

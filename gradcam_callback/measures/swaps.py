@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gradcam_callback.measures.interventions import Swaps
+from gradcam_callback.measures.rounding import rounded
 
 # A variance below this is none. Only rounding keeps it from being 0.
 _NONE = 1e-20
 # The steps of an integral from 0 to a right angle.
 _STEPS = 10_001
+# Half of a 95 % interval, in standard deviations of a normal distribution.
+_NORMAL = 1.96
 
 Interval = tuple[float, float]
+_Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class ClassGap:
     @property
     def gap(self) -> float:
         """Return the difference, -1..1."""
-        return self.control_accuracy - self.swap_accuracy
+        return rounded(self.control_accuracy - self.swap_accuracy)
 
 
 @dataclass(frozen=True)
@@ -128,16 +134,16 @@ def swap_test(
     drop, swap = _estimate(unchanged, swapped), _estimate(swapped)
     has_control = bool(gap.n)
     both = control.accuracy.isfinite() & swapped.accuracy.isfinite()
-    as_they_are, on_same, on_others = (float(each.accuracy[both].nanmean()) for each in (unchanged, control, swapped))
+    as_they_are, on_same, on_others = (_mean(each.accuracy[both]) for each in (unchanged, control, swapped))
     has_same, has_other = (answers.accuracy[asked].isfinite() for answers in (control, swapped))
     tested = asked[has_same & has_other if has_control else has_other]
     of_classes = [_gap_of_class(control, swapped, labels, label) for label in labels[asked].unique().tolist()]
     return SwapTest(
-        probe_accuracy=float(unchanged.accuracy.nanmean()),
+        probe_accuracy=_mean(unchanged.accuracy),
         swap_accuracy=swap.mean,
-        control_accuracy=float(control.accuracy.nanmean()) if has_control else None,
+        control_accuracy=_mean(control.accuracy) if has_control else None,
         gap=gap.mean if has_control else None,
-        pasting_cost=float((unchanged.accuracy - control.accuracy).nanmean()) if has_control else None,
+        pasting_cost=_mean(unchanged.accuracy - control.accuracy) if has_control else None,
         drop=drop.mean,
         swap_interval=swap.interval,
         gap_interval=gap.interval if has_control else None,
@@ -159,8 +165,13 @@ def _gap_of_class(control: _Answers, swapped: _Answers, labels: Tensor, label: i
     if not objects.any():
         return None
     low, _ = _estimate(control, swapped, objects).interval
-    same, other = (float(answers.accuracy[objects].mean()) for answers in (control, swapped))
+    same, other = (_mean(answers.accuracy[objects]) for answers in (control, swapped))
     return ClassGap(label, same, other, low)
+
+
+def _mean(accuracies: Tensor) -> float:
+    """Return the mean of accuracies, without those that are NaN."""
+    return rounded(float(accuracies.nanmean()))
 
 
 class _Answers:
@@ -175,6 +186,9 @@ class _Answers:
         self._counts = torch.bincount(swaps.objects, minlength=len(photographs)).double()
         total = torch.zeros(len(photographs), dtype=torch.float64).index_add_(0, swaps.objects, self._correct)
         self.accuracy = total / self._counts
+
+    def __len__(self) -> int:
+        return len(self._swaps)
 
     def weights(self, objects: Tensor) -> Tensor:
         """Return the weight of each answer in the mean accuracy of some objects: ``(S,)`` with a sum of 1.
@@ -228,7 +242,7 @@ def _estimate(answers: _Answers, less: _Answers | None = None, among: Tensor | N
     """
     values = answers.accuracy if less is None else answers.accuracy - less.accuracy
     objects = values.isfinite() if among is None else values.isfinite() & among
-    n, mean, lowest = int(objects.sum()), float(values[objects].mean()), 0.0 if less is None else -1.0
+    n, mean, lowest = int(objects.sum()), _mean(values[objects]), 0.0 if less is None else -1.0
     nothing_known = _Estimate(mean, (lowest, 1.0), n)
     clusters = len(answers.photographs[objects].unique())
     if clusters < 2:
@@ -246,24 +260,61 @@ def _estimate(answers: _Answers, less: _Answers | None = None, among: Tensor | N
     # If all answers agree, they still are few. This is the exact binomial interval of n hits in n tries (Clopper and
     # Pearson 1934).
     of_few = 1 - 0.025 ** (1 / effective)
-    half = of_few if variance < _NONE else _student(effective - 1) * math.sqrt(variance)
+    half = _student(effective - 1) * math.sqrt(variance) if variance >= _NONE else 0.0
+    if less is None:
+        low, high = _share_interval(mean, half, len(answers))
+        return _Estimate(mean, (rounded(min(low, 1 - of_few)), rounded(max(high, of_few))), n)
+    half = half or of_few
     low, high = mean - half, mean + half
-    if less is not None:
-        # A difference that no object shows may still be as large. The variance says too little here, since an object
-        # that is always wrong, or always right, has none.
-        high = max(high, min(mean, 0.0) + of_few)
-        if by_object < _NONE:
-            low = min(low, mean - of_few)
-    return _Estimate(mean, (max(lowest, low), min(1.0, high)), n)
+    # A difference that no object shows may still be as large. The variance says too little here, since an object that
+    # is always wrong, or always right, has none.
+    high = max(high, min(mean, 0.0) + of_few)
+    if by_object < _NONE:
+        low = min(low, mean - of_few)
+    return _Estimate(mean, (rounded(max(lowest, low)), rounded(min(1.0, high))), n)
+
+
+def _share_interval(mean: float, half: float, n: int) -> Interval:
+    """Return the exact binomial interval of as many independent answers as have half the width, but of n at most.
+
+    Near 0 and 1 the interval has to be longer towards the middle than towards the end. An interval that is as long on
+    either side would be too sure of an accuracy of 63 of 64 (Korn and Graubard 1998, "Confidence intervals for
+    proportions with small expected number of positive counts estimated from survey data").
+
+    Args:
+        mean: 0..1.
+        half: of the width of the interval that the variance gives.
+        n: the number of answers.
+    """
+    tries = n if half == 0 else min(n, mean * (1 - mean) * (_NORMAL / half) ** 2)
+    return _binomial_low(mean * tries, tries), 1 - _binomial_low((1 - mean) * tries, tries)
+
+
+def _binomial_low(hits: float, tries: float) -> float:
+    """Return the lower end of the exact 95 % interval of a share, 0..1 (Clopper and Pearson 1934).
+
+    It is the 2.5 % quantile of a beta distribution. With share = sin(angle) ** 2, the density of the angle is
+    proportional to sin(angle) ** (2 hits - 1) cos(angle) ** (2 misses + 1).
+    """
+    if hits < 0.5:
+        return 0.0  # the quantile is below 0.001, and the density has a pole
+    of_hits, of_misses = 2 * hits - 1, 2 * (tries - hits) + 1
+    angle = _quantile(lambda angles: np.sin(angles) ** of_hits * np.cos(angles) ** of_misses, 0.025)
+    return math.sin(angle) ** 2
 
 
 def _student(freedom: int) -> float:
     """Return the 97.5 % quantile of Student's t distribution.
 
-    With t = sqrt(freedom) tan(angle), the density of the angle is proportional to cos(angle) ** (freedom - 1). It is
-    summed up to the angle within which 95 % of the answers lie.
+    With t = sqrt(freedom) tan(angle), the density of the angle is proportional to cos(angle) ** (freedom - 1). Within
+    the quantile lie 95 % of the answers.
     """
+    return math.sqrt(freedom) * math.tan(_quantile(lambda angles: np.cos(angles) ** (freedom - 1), 0.95))
+
+
+def _quantile(density: Callable[[_Array], _Array], share: float) -> float:
+    """Return the angle, from 0 to a right angle, below which a share of the area under a density lies."""
     angles = np.linspace(0, math.pi / 2, _STEPS)
-    density = np.cos(angles) ** (freedom - 1)
-    share = np.cumsum(density[1:] + density[:-1])
-    return math.sqrt(freedom) * math.tan(np.interp(0.95 * share[-1], share, angles[1:]))
+    heights = density(angles)
+    area = np.cumsum(heights[1:] + heights[:-1])
+    return float(np.interp(share * area[-1], area, angles[1:]))

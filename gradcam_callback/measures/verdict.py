@@ -15,6 +15,7 @@ from gradcam_callback.formatting import fine_percent, percent
 from gradcam_callback.measures.basis import BASES, BOXES, MASKS
 from gradcam_callback.measures.focus import Focus
 from gradcam_callback.measures.reading import Reading, join
+from gradcam_callback.measures.rounding import rounded
 from gradcam_callback.measures.swaps import Interval, SwapTest
 
 # An accuracy at most so far above guessing has too little to lose for a verdict. If guessing is right more often than
@@ -177,7 +178,7 @@ def judge(
         n_all=n_all or swap.n,
         in_part=in_part,
         standalone=standalone,
-        enough=enough,
+        enough=rounded(enough),
         name_class=name_class,
         n_classes=n_classes,
     )
