@@ -53,7 +53,7 @@ def preserved_generators(holders: Iterable[Any]) -> Iterator[None]:
         holders: such as a dataset, a loader, or the modules of a model.
     """
     with ExitStack() as stack:
-        for value in find_inside(holders, _GENERATORS):
+        for value in _find_generators(holders):
             if isinstance(value, torch.Generator):
                 stack.callback(value.set_state, value.get_state())
             elif isinstance(value, random.Random):
@@ -63,6 +63,10 @@ def preserved_generators(holders: Iterable[Any]) -> Iterator[None]:
             else:
                 stack.callback(setattr, value.bit_generator, "state", value.bit_generator.state)
         yield
+
+
+def _find_generators(holders: Iterable[Any]) -> list[Any]:
+    return find_inside(holders, _GENERATORS)
 
 
 def find_inside(holders: Iterable[Any], kinds: tuple[type, ...]) -> list[Any]:
@@ -122,10 +126,24 @@ def _is_of_user(definition: type | FunctionType) -> bool:
     return package not in _LIBRARIES and package not in sys.stdlib_module_names
 
 
-def hash_random_state() -> int:
-    """Return a number that stands for the state of Python, NumPy and torch on the CPU."""
+def hash_random_state(holders: Iterable[Any] = ()) -> int:
+    """Return a number that stands for the state of Python, NumPy and torch, and of the generators that objects have.
+
+    Args:
+        holders: as in `preserved_generators`.
+    """
     key, place = np.random.get_state(legacy=False)["state"].values()
-    return hash((random.getstate(), bytes(key), place, bytes(torch.get_rng_state().numpy())))
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    of_torch = tuple(bytes(state.numpy()) for state in [torch.get_rng_state(), *devices])
+    return hash((random.getstate(), bytes(key), place, of_torch, *map(_describe_state, _find_generators(holders))))
+
+
+def _describe_state(generator: Any) -> str:
+    if isinstance(generator, torch.Generator):
+        return str(bytes(generator.get_state().numpy()))
+    if isinstance(generator, np.random.Generator):
+        return str(generator.bit_generator.state)
+    return str(generator.getstate() if isinstance(generator, random.Random) else generator.get_state(legacy=False))
 
 
 def seed_everything(seed: int) -> None:

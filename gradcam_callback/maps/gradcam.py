@@ -57,6 +57,13 @@ from gradcam_callback.maps.targets import (
     select_scores,
 )
 from gradcam_callback.maps.vgg import LAST, find_vggs
+from gradcam_callback.random_state import hash_random_state, seed_everything
+
+# The random seeds under which a model is tried. Under all of them, a flip of half of the images hardly ever does the
+# same.
+_SEEDS = range(16)
+# Outputs that differ by a larger share of the largest one do so by more than rounding.
+_ROUNDING = 1e-3
 
 # Runs a model on images (N, C, H, W); the last argument are their indices (N,).
 Forward = Callable[[nn.Module, Tensor, Tensor], Any]
@@ -263,6 +270,37 @@ class GradCAM:
         """Return True if the model may return probabilities whose logits cannot be told."""
         with borrowed(self.model, PRECISIONS[self.precision]):
             return self._kind_of_ending(images, forward) in (PROBABILITIES, UNKNOWN)
+
+    def is_random(self, image: Tensor, targets: Targets | Contrast = None, *, forward: Forward | None = None) -> bool:
+        """Return True if the model answers differently under another random seed, though it is in eval mode.
+
+        A model that draws no random numbers runs twice.
+
+        Args:
+            image: ``(1, C, H, W)``.
+            targets: this and ``forward`` as in a call. If it is a callable, its scores are the answer.
+        """
+
+        def answer(seed: int) -> tuple[Tensor, bool]:
+            seed_everything(seed)
+            before = hash_random_state(self.model.modules())
+            indices = _indices(slice(0, 1))
+            _, outputs = self._forward(_detached(image), indices, [], forward)
+            if callable(targets):
+                found = call_score_function(targets, outputs, indices)
+            else:
+                found = self._accept_logits(outputs, 1)
+            return found.detach().float(), hash_random_state(self.model.modules()) != before
+
+        with borrowed(self.model, PRECISIONS[self.precision]):
+            first, _ = answer(_SEEDS[0])
+            for seed in _SEEDS[1:]:
+                other, draws = answer(seed)
+                if bool((other - first).abs().max() > _ROUNDING * first.abs().max()):
+                    return True
+                if not draws:
+                    break
+        return False
 
     def _take_layers(self, layers: list[Layer]) -> None:
         check_layers({layer.name: layer.module for layer in layers})
