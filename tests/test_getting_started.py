@@ -124,6 +124,7 @@ def case_of(row, toys):
             Reads(lambda b: (b["photo"], b["breed"])),
             [{"photo": x, "breed": y, "number": i} for i, (x, y) in enumerate(pairs)],
         ),
+        "the label is not": lambda: (Reads(lambda b: (b[0], b[2])), [(x, i % 2, y) for i, (x, y) in enumerate(pairs)]),
         "several labels": lambda: (Reads(lambda b: (b[0], b[1][0])), [(x, (y, 50)) for x, y in pairs]),
         "`forward` takes more": lambda: (WithAge(), [{"image": x, "age": 7, "label": y} for x, y in pairs]),
         "`forward` returns a tuple": lambda: (Ends(lambda z: {"logits": z}), pairs),
@@ -168,4 +169,4 @@ def test_every_row_of_the_table_in_getting_started_works(toys, watch, tmp_path, 
 
 
 def test_the_table_of_getting_started_has_a_case_for_each_row():
-    assert len(rows_of_the_table()) == 16
+    assert len(rows_of_the_table()) == 17

@@ -257,14 +257,18 @@ class GradCAM:
             )
         return logits
 
-    def check_labels(self, labels: Tensor) -> None:
+    def check_labels(self, labels: Tensor, hint: str = "") -> None:
         """Check that labels are classes of the model, once it has been called.
+
+        Args:
+            labels: ``(N,)``.
+            hint: a sentence on where they come from.
 
         Raises:
             ValueError: some are not.
         """
         if self._n_logits is not None:
-            check_targets(labels, self._n_logits)
+            check_targets(labels, self._n_logits, hint)
 
     def tells_no_logits(self, images: Tensor, *, forward: Forward | None = None) -> bool:
         """Return True if the model may return probabilities whose logits cannot be told."""

@@ -83,6 +83,7 @@ class ProbeSet:
         rows: with each image, the batch of this image alone, for a `forward` that takes more than the image. None if
             the images are no part of batches.
         sources: where each image comes from, for warnings: its file, or its number in the dataset, or else its name.
+        label_hint: where the labels come from, and what to do if they are wrong, for errors; ``""`` if they were given.
 
     Raises:
         ImportError: ``masks="auto"`` without onnxruntime.
@@ -158,6 +159,7 @@ class ProbeSet:
         self.proposals: dict[int, Proposal] | None = None
         self.replaced: list[Replaced] = []
         self.sources = list(self.names)
+        self.label_hint = ""
         self._verdict_set: ProbeSet | None = None
         if automatic:
             add_automatic_masks(self)

@@ -316,12 +316,12 @@ class Evaluator:
         # Here they are refused.
         self.cam.warns_of_probabilities = False
         with blame_forward(one, self._forward):
-            self.cam(one, self._targets(highest), forward=forward)
+            is_random = self.cam.is_random(one, self._targets(highest), forward=forward)
             if self._has_accuracy:
-                self.cam.check_labels(self.probe.verdict_set.labels.max()[None])
+                self.cam.check_labels(self.probe.verdict_set.labels.max()[None], self.probe.label_hint)
+            self.cam(one, self._targets(highest), forward=forward)
             if not callable(self.target) and self.cam.tells_no_logits(one, forward=forward):
                 self._refuse_probabilities()
-            is_random = self.cam.is_random(one, self._targets(highest), forward=forward)
         if is_random:
             _warn_of_randomness()
 
