@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from types import CellType, FunctionType, MethodType, ModuleType
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -69,16 +69,17 @@ def _find_generators(holders: Iterable[Any]) -> list[Any]:
     return find_inside(holders, _GENERATORS)
 
 
-def find_inside(holders: Iterable[Any], kinds: tuple[type, ...]) -> list[Any]:
-    """Return the objects of some types, such as random generators, that others have inside, to some depth.
+def find_inside(holders: Iterable[Any], kinds: tuple[type, ...], depth: int = _DEEPEST) -> list[Any]:
+    """Return the objects of some types, such as random generators, that others have inside, the nearest first.
 
     They are looked for in attributes, in short lists and dicts, and in the variables that functions and methods use.
+    Nothing of the user's is called.
     """
     found: list[Any] = []
     seen: set[int] = set()
     # Kept, so that no number of an object is used again.
     level, kept = list(holders), []
-    for _ in range(_DEEPEST):
+    for _ in range(depth):
         inside: list[Any] = []
         for each in level:
             if id(each) in seen or isinstance(each, _WITHOUT_GENERATORS):
@@ -108,10 +109,15 @@ def _variables(function: FunctionType) -> list[Any]:
     """Return the values that a function finds outside of itself: in its closure, its defaults and its module."""
     if not _is_of_user(function):
         return []
-    names = function.__code__.co_names
-    of_module = [function.__globals__[name] for name in names if name in function.__globals__]
+    of_module = [function.__globals__[name] for name in _names(function.__code__) if name in function.__globals__]
     defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
     return [*closure_values(function), *defaults, *of_module]
+
+
+def _names(code: CodeType) -> list[str]:
+    """Return the names that code uses, also in the comprehensions and functions inside of it."""
+    inside = [name for each in code.co_consts if isinstance(each, CodeType) for name in _names(each)]
+    return [*code.co_names, *inside]
 
 
 def closure_values(function: FunctionType) -> list[Any]:

@@ -187,6 +187,11 @@ class ProbeSet:
         """Return True if some masks are plain boxes, which hold old background and read too kindly."""
         return bool(self.box_masks.any())
 
+    @property
+    def is_stretched(self) -> bool:
+        """Return True if the images are displayed stretched, since nothing says how they were normalised."""
+        return white_of(*self._ends()) is None
+
     def watch(self, n: int) -> ProbeSet:
         """Return a probe set of a few of the images. Maps are made of these only, and the verdict still rests on all.
 
@@ -276,16 +281,22 @@ class ProbeSet:
             [0, 128, 255]
         """
         pixels = self._denormalise(self.images if images is None else images)
-        # All images of the verdict decide the scale, so that images of all sheets are displayed in the same colours.
-        # The extremes of each channel tell it; a copy of all images would take much memory.
-        own = self.verdict_set.images
-        ends = self._denormalise(torch.stack([own.amin(dim=(0, 2, 3)), own.amax(dim=(0, 2, 3))])[..., None, None])
-        low, high = float(ends.min()), float(ends.max())
+        low, high = self._ends()
         white = white_of(low, high)
         pixels = pixels * (255 / white) if white else (pixels - low) / max(high - low, 1e-12) * 255
         pixels = pixels[:, :3] if pixels.shape[1] >= 3 else pixels[:, :1].expand(-1, 3, -1, -1)
         displayed = pixels.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
         return np.ascontiguousarray(displayed.numpy())
+
+    def _ends(self) -> tuple[float, float]:
+        """Return the smallest and the largest value of the images, with the normalisation undone.
+
+        All images of the verdict decide it, so that images of all sheets are displayed in the same colours.
+        """
+        # The extremes of each channel tell it; a copy of all images would take much memory.
+        own = self.verdict_set.images
+        ends = self._denormalise(torch.stack([own.amin(dim=(0, 2, 3)), own.amax(dim=(0, 2, 3))])[..., None, None])
+        return float(ends.min()), float(ends.max())
 
     def _denormalise(self, images: Tensor) -> Tensor:
         pixels = images.float().cpu()

@@ -262,7 +262,7 @@ class ValidationData:
             class_names=class_names,
             sources=[self.dataset, self.feed.collate],
             # A hook may normalise with a transform that one of these holds. The module may do so in its forward, too.
-            other_sources=[data_module and vars(data_module), self._module],
+            other_sources=[data_module and vars(data_module), self._module, data_module],
             labelled=self.feed.needs_labels,
             automatic=automatic,
         )
