@@ -321,7 +321,8 @@ class ProbeSet:
         The label of an image is that of its item. ``dataset.targets`` only saves reading every item, also through a
         ``Subset``, as long as the items agree. Class names come from ``dataset.classes``, also of a dataset inside of
         it, unless the items have other labels than those stored there. Mean and std come from a ``Normalize`` in its
-        transform. The state of the random generators does not change.
+        transform, or in anything else that it or its functions hold. The state of the random generators does not
+        change.
 
         Args:
             dataset: map-style. An item is ``(image, label)``, with a mask or anything else behind it; a mapping or
