@@ -419,9 +419,9 @@ class GradCAM:
             self._said_repeated = True
             warnings.warn(
                 f"GradCAM: the model's forward runs {of_vgg[-1]} more than once, such as for a mirrored image, or for "
-                "two images that it compares. The maps are those of the last time, and may not lie on the image as it is. "
-                "Let the forward run on this image last, or pass a `forward` that does so, such as forward=lambda net, "
-                "batch: net(batch[1], batch[0]) for a callback that watches batch[0].",
+                "two images that it compares. The maps are those of the last time, and may not lie on the image as it "
+                "is. Let the forward run on this image last, or pass a `forward` that does so: a callback that watches "
+                "batch[0] takes forward=lambda net, batch: net(batch[1], batch[0]).",
                 GradCAMWarning,
                 stacklevel=3,
             )
