@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from types import CellType, FunctionType, MethodType, ModuleType
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -53,7 +53,7 @@ def preserved_generators(holders: Iterable[Any]) -> Iterator[None]:
         holders: such as a dataset, a loader, or the modules of a model.
     """
     with ExitStack() as stack:
-        for value in find_inside(holders, _GENERATORS):
+        for value in _find_generators(holders):
             if isinstance(value, torch.Generator):
                 stack.callback(value.set_state, value.get_state())
             elif isinstance(value, random.Random):
@@ -65,16 +65,21 @@ def preserved_generators(holders: Iterable[Any]) -> Iterator[None]:
         yield
 
 
-def find_inside(holders: Iterable[Any], kinds: tuple[type, ...]) -> list[Any]:
-    """Return the objects of some types, such as random generators, that others have inside, to some depth.
+def _find_generators(holders: Iterable[Any]) -> list[Any]:
+    return find_inside(holders, _GENERATORS)
+
+
+def find_inside(holders: Iterable[Any], kinds: tuple[type, ...], depth: int = _DEEPEST) -> list[Any]:
+    """Return the objects of some types, such as random generators, that others have inside, the nearest first.
 
     They are looked for in attributes, in short lists and dicts, and in the variables that functions and methods use.
+    Nothing of the user's is called.
     """
     found: list[Any] = []
     seen: set[int] = set()
     # Kept, so that no number of an object is used again.
     level, kept = list(holders), []
-    for _ in range(_DEEPEST):
+    for _ in range(depth):
         inside: list[Any] = []
         for each in level:
             if id(each) in seen or isinstance(each, _WITHOUT_GENERATORS):
@@ -104,10 +109,15 @@ def _variables(function: FunctionType) -> list[Any]:
     """Return the values that a function finds outside of itself: in its closure, its defaults and its module."""
     if not _is_of_user(function):
         return []
-    names = function.__code__.co_names
-    of_module = [function.__globals__[name] for name in names if name in function.__globals__]
+    of_module = [function.__globals__[name] for name in _names(function.__code__) if name in function.__globals__]
     defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
     return [*closure_values(function), *defaults, *of_module]
+
+
+def _names(code: CodeType) -> list[str]:
+    """Return the names that code uses, also in the comprehensions and functions inside of it."""
+    inside = [name for each in code.co_consts if isinstance(each, CodeType) for name in _names(each)]
+    return [*code.co_names, *inside]
 
 
 def closure_values(function: FunctionType) -> list[Any]:
@@ -122,10 +132,24 @@ def _is_of_user(definition: type | FunctionType) -> bool:
     return package not in _LIBRARIES and package not in sys.stdlib_module_names
 
 
-def hash_random_state() -> int:
-    """Return a number that stands for the state of Python, NumPy and torch on the CPU."""
+def hash_random_state(holders: Iterable[Any] = ()) -> int:
+    """Return a number that stands for the state of Python, NumPy and torch, and of the generators that objects have.
+
+    Args:
+        holders: as in `preserved_generators`.
+    """
     key, place = np.random.get_state(legacy=False)["state"].values()
-    return hash((random.getstate(), bytes(key), place, bytes(torch.get_rng_state().numpy())))
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    of_torch = tuple(bytes(state.numpy()) for state in [torch.get_rng_state(), *devices])
+    return hash((random.getstate(), bytes(key), place, of_torch, *map(_describe_state, _find_generators(holders))))
+
+
+def _describe_state(generator: Any) -> str:
+    if isinstance(generator, torch.Generator):
+        return str(bytes(generator.get_state().numpy()))
+    if isinstance(generator, np.random.Generator):
+        return str(generator.bit_generator.state)
+    return str(generator.getstate() if isinstance(generator, random.Random) else generator.get_state(legacy=False))
 
 
 def seed_everything(seed: int) -> None:

@@ -1,7 +1,6 @@
 """Items and batches of any usual form are recognised. Others are refused with the way out."""
 
 import dataclasses
-import logging
 import types
 from collections import UserDict, namedtuple
 
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, TensorDataset, default_collate
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset, default_collate
 from torchvision import transforms
 from watched_data import PATHS, Reads, Regrouped, assert_logged_of, watching
 
@@ -74,33 +73,76 @@ def test_items_of_any_usual_form_are_recognised(toys, watch, form):
     assert all("photo_" in name for name in names) == ("photo_" in str(items[0])), names
 
 
+class Streamed(IterableDataset):
+    def __init__(self, items):
+        self.items = items
+
+    def __iter__(self):
+        return iter(self.items)
+
+
+def read_first(batch):
+    """Return the images of a batch, and classes for the loss."""
+    images = find_parts(batch, "", needs_labels=False).images
+    return images, torch.zeros(len(images), dtype=torch.long)
+
+
 @pytest.mark.parametrize(
     "make, second",
     [
         (lambda x, y, i: (x, i % 2, y), 2),
         (lambda x, y, i: (x, torch.tensor(i % 2), "a.png", np.int64(y)), 3),
+        (lambda x, y, i: (x, i % 2, i, y), 3),
+        (lambda x, y, i: ({"image": x}, i % 2, y), 2),
         (lambda x, y, i: (x, y, i), None),
         (lambda x, y, i: (x, y, 1), None),
+        (lambda x, y, i: (x, y, y), None),
         (lambda x, y, i: (x, y, 0.5 * i), None),
+        (lambda x, y, i: (x, y, 1.0 + i % 2), None),
         (lambda x, y, i: {"image": x, "label": y, "place": i % 2}, None),
+        (lambda x, y, i: ({"image": x, "label": y}, i % 2, y), None),
     ],
 )
-def test_a_second_value_that_may_be_the_label_is_said(toys, watch, caplog, make, second):
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_a_second_value_that_may_be_the_label_is_said(toys, watch, make, second, is_stream):
     items = [make(image, label, i) for i, (image, label, _) in enumerate(toys.items)]
-    is_named = isinstance(items[0], dict)
-    module = Reads((lambda batch: (batch["image"], batch["label"])) if is_named else (lambda batch: batch[:2]))
-    loader = DataLoader(items, batch_size=6)
-    caplog.set_level(logging.INFO, logger="pytorch_lightning.utilities.rank_zero")
-    watch(module, loader)
-    said = [text for text in caplog.messages if "may be the label" in text]
+
+    module, loader = Reads(read_first), DataLoader(Streamed(items) if is_stream else items, batch_size=6)
     if second is None:
-        assert not said
+        watch(module, loader)
         return
-    (sentence,) = said
-    assert f"item[1] of your validation data is taken as the label, but item[{second}] may be" in sentence
-    caplog.clear()
-    watch(module, loader, watching(batch_transform=lambda batch: (batch[0], batch[second])))
-    assert not [text for text in caplog.messages if "may be the label" in text]
+    place = "batch[0]['image']" if isinstance(items[0][0], dict) else "batch[0]"
+    with pytest.warns(GradCAMWarning) as said:
+        watch(module, loader)
+    assert [str(one.message) for one in said if one.category is GradCAMWarning] == [
+        f"GradCAM: batch[1] of your validation data is taken as the label, but batch[{second}] may be the label, too. "
+        f"If it is, maps, accuracies and verdict are of wrong classes: pass batch_transform=lambda batch: ({place}, "
+        f"batch[{second}]). If it is not, batch_transform=lambda batch: ({place}, batch[1]) says so."
+    ]
+    watch(module, loader, watching(batch_transform=lambda batch: (read_first(batch)[0], batch[second])))
+
+
+@pytest.mark.parametrize(
+    "make, batch_transform, said",
+    [
+        (
+            lambda x, y, i: (x, i, y),
+            None,
+            r"The labels are batch\[1\] of your validation data; if batch\[2\] holds them, pass batch_transform=lambda "
+            r"batch: \(batch\[0\], batch\[2\]\)\. Correct",
+        ),
+        (
+            lambda x, y, i: {"image": x, "label": y + 1},
+            None,
+            r"The labels are batch\['label'\] of your validation data; for others, pass batch_transform=",
+        ),
+        (lambda x, y, i: (x, y), lambda batch: (batch[0], batch[1] + 1), r"The labels come from your batch_transform"),
+    ],
+)
+def test_labels_that_are_no_classes_are_said_with_their_place(toys, watch, make, batch_transform, said):
+    items = [make(image, label, i) for i, (image, label, _) in enumerate(toys.items)]
+    with pytest.raises(ValueError, match=rf"to be classes from 0 to 2 .*, but got \[\d+\]\. {said}"):
+        watch(Reads(read_first), DataLoader(items, batch_size=6), watching(batch_transform=batch_transform))
 
 
 class StoresLabels(list):

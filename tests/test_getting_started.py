@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import ThinVGG
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from toys import CLASSES
 from watched_data import LAYER, PATHS, AfterTransfer, Reads, Stream, watching
 
-from gradcam_callback import GradCAM, GradCAMCallback, ProbeSet
+from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet
 from gradcam_callback.exceptions import UserCodeError
 
 pytestmark = [pytest.mark.sixteen_images, pytest.mark.judges_more]
@@ -86,6 +87,44 @@ def test_a_forward_that_lacks_its_arguments_is_said_with_the_way_out(aged, toys,
         watch(WithAge(), DataLoader(aged, 6), alone)
 
 
+class Siamese(Reads):
+    def forward(self, first, second):
+        return super().forward(first), super().forward(second)
+
+    def loss(self, batch):
+        return -similarity(self(*batch[:2]), None).mean()
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_loss", self.loss(batch))
+
+
+def similarity(outputs, index):
+    return -(outputs[0] - outputs[1]).norm(dim=1)
+
+
+def test_a_siamese_network_is_watched_on_the_image_that_runs_last(toys, watch):
+    images = torch.stack([image for image, _, _ in toys.items])
+    loader = DataLoader([(x, images[i - 1], i % 2) for i, x in enumerate(images)], 6)
+    # As the warning and docs/getting-started.md say.
+    callback = watching(
+        target=similarity,
+        batch_transform=lambda batch: (batch[0], batch[2]),
+        forward=lambda net, batch: net(batch[1], batch[0]),
+    )
+    module = Siamese()
+    with pytest.warns(GradCAMWarning, match=r"runs block5_conv3 more than once, .*net\(batch\[1\], batch\[0\]\)"):
+        watch(module, loader, callback)
+    probe = callback.probe_set.images
+    second = images[[int((images == image).flatten(1).all(1).nonzero()) - 1 for image in probe]]
+    plain = ThinVGG()
+    plain.load_state_dict(module.state_dict())
+    with torch.no_grad():
+        known = plain.eval()(second)
+    expected = GradCAM(plain, LAYER)(probe, lambda outputs, index: similarity((outputs, known[index]), index))
+    strength = expected.maps[LAYER].mean(dim=(1, 2)).mean()
+    assert callback.history[-1][f"gradcam/strength/{LAYER}"] == pytest.approx(float(strength), rel=1e-4)
+
+
 class Ends(Reads):
     """Its forward returns what `end` makes of the logits."""
 
@@ -124,6 +163,7 @@ def case_of(row, toys):
             Reads(lambda b: (b["photo"], b["breed"])),
             [{"photo": x, "breed": y, "number": i} for i, (x, y) in enumerate(pairs)],
         ),
+        "the label is not": lambda: (Reads(lambda b: (b[0], b[2])), [(x, i % 2, y) for i, (x, y) in enumerate(pairs)]),
         "several labels": lambda: (Reads(lambda b: (b[0], b[1][0])), [(x, (y, 50)) for x, y in pairs]),
         "`forward` takes more": lambda: (WithAge(), [{"image": x, "age": 7, "label": y} for x, y in pairs]),
         "`forward` returns a tuple": lambda: (Ends(lambda z: {"logits": z}), pairs),
@@ -168,4 +208,4 @@ def test_every_row_of_the_table_in_getting_started_works(toys, watch, tmp_path, 
 
 
 def test_the_table_of_getting_started_has_a_case_for_each_row():
-    assert len(rows_of_the_table()) == 16
+    assert len(rows_of_the_table()) == 17

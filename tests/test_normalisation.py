@@ -1,5 +1,6 @@
 """The network is shown images as the validation normalises them, and a probe set unlike these images is said."""
 
+import logging
 import random
 from functools import partial
 
@@ -39,22 +40,36 @@ class Module(pl.LightningDataModule):
         return [self.normalise(batch[0]), *batch[1:]]
 
 
+class ModuleWithAGlobal(Module):
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        return [NORMALISE(batch[0]), *batch[1:]]
+
+    def __init__(self, data):
+        super().__init__(data)
+        del self.normalise
+
+
 def normalise_in_collate(items, normalise):
     images, *rest = default_collate(items)
     return [normalise(images), *rest]
 
 
-@pytest.mark.parametrize("place", ["module, after", "module, before", "data module", "collate_fn", "lambda", "dataset"])
-def test_images_are_normalised_where_the_validation_normalises_them(toys, trainer, watch, place):
+@pytest.mark.parametrize(
+    "place",
+    ["module, after", "module, before", "data module", "data module, global", "collate_fn", "lambda", "dataset"],
+)
+def test_images_are_normalised_where_the_validation_normalises_them(toys, trainer, watch, caplog, place):
+    caplog.set_level(logging.INFO, logger="pytorch_lightning.utilities.rank_zero")
     plain, items = (
         DataLoader(toys, batch_size=6),
         [(NORMALISE(image), label, mask) for image, label, mask in toys.items],
     )
     expected = ProbeSet.from_dataset(toys, 5)
     normalise = NORMALISE
-    if place == "data module":
+    if place.startswith("data module"):
         module, callback = Reads(), watching()
-        trainer(callback, max_epochs=1).fit(module, datamodule=Module(toys))
+        data = Module(toys) if place == "data module" else ModuleWithAGlobal(toys)
+        trainer(callback, max_epochs=1).fit(module, datamodule=data)
     else:
         module, loader = {
             "module, after": (AfterTransfer(), plain),
@@ -68,10 +83,76 @@ def test_images_are_normalised_where_the_validation_normalises_them(toys, traine
     assert callback.probe_set.labels.tolist() == expected.labels.tolist()
     assert torch.equal(callback.probe_set.masks, expected.masks), "they lie on the same pixels"
     shown = callback.probe_set.display_images()
-    if place in ("module, before", "dataset"):
+    stretched = [text for text in caplog.messages if "displayed stretched" in text]
+    if place == "dataset":
+        (sentence,) = stretched
+        assert "Hold it in an attribute of your dataset" in sentence
         assert shown.min() == 0 and shown.max() == 255, "nobody says how to undo it, so it is stretched"
     else:
+        assert not stretched
         assert abs(shown.astype(int) - expected.display_images()).max() <= 1, "undone for display"
+
+
+class Holds(Dataset):
+    """Items that `normalise` has made, and attributes of any name."""
+
+    def __init__(self, toys, normalise=NORMALISE, **attributes):
+        self.items = [(normalise(image), label) for image, label, _ in toys.items]
+        vars(self).update(attributes)
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        return self.items[index]
+
+    @property
+    def broken(self):
+        raise AssertionError("nothing of the user's is called")
+
+
+class UsesAGlobal(Holds):
+    def __init__(self, toys):
+        super().__init__(toys, lambda image: image)
+
+    def __getitem__(self, index):
+        return [NORMALISE(image) for image in self.items[index][:1]][0], self.items[index][1]
+
+
+def use_a_global(examples):
+    return [NORMALISE(image) for image in examples]
+
+
+FULL = transforms.Compose([transforms.Resize(48), NORMALISE])
+PLACES = {
+    **{name: {name: FULL} for name in ("aug", "preprocess", "tfms", "tf", "img_transform", "_transform", "transform")},
+    "inside of a dataset": lambda toys: Holds(toys, subset=Subset(Holds(toys, base=Holds(toys, aug=FULL)), [0])),
+    "inside of an object": lambda toys: Holds(toys, config={"steps": [FULL]}),
+    "a bound method": lambda toys: Holds(toys, aug=FULL.forward if hasattr(FULL, "forward") else FULL.__call__),
+    "a function of set_transform": lambda toys: Holds(toys, _format_kwargs={"transform": use_a_global}),
+    "a global of __getitem__": UsesAGlobal,
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_normalisation_is_undone_wherever_a_dataset_holds_it(toys, place):
+    make = PLACES[place]
+    dataset = make(toys) if callable(make) else Holds(toys, **make)
+    probe = ProbeSet.from_dataset(dataset)
+    assert not probe.is_stretched
+    plain = ProbeSet.from_dataset(toys).display_images()
+    assert np.abs(probe.display_images().astype(int) - plain).max() <= 1
+
+
+def test_a_normalisation_under_any_name_is_no_proof_and_the_nearest_that_fits_counts(toys):
+    """It may belong to other images, such as those of the training."""
+    half = transforms.Normalize([0.5] * 3, [0.5] * 3)
+    assert ProbeSet.from_dataset(Holds(toys, lambda image: image, for_training=half)).mean is None
+    found = ProbeSet.from_dataset(Holds(toys, for_training=half, inside=Holds(toys, aug=FULL)))
+    assert found.mean.tolist() == pytest.approx(MEAN)
+    wide, wider = transforms.Normalize([0.5] * 3, [0.1] * 3), transforms.Normalize([0.5] * 3, [0.05] * 3)
+    nearest = ProbeSet.from_dataset(Holds(toys, wide, inside=Holds(toys, aug=wider), aug=wide))
+    assert nearest.std.tolist() == pytest.approx([0.1] * 3)
 
 
 class InForward(Reads):

@@ -2,6 +2,8 @@
 
 import random
 import types
+import warnings
+from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
@@ -17,6 +19,8 @@ from gradcam_callback.exceptions import UserCodeError
 from gradcam_callback.probes import Quota
 from gradcam_callback.probes.datasets import choose_items
 from gradcam_callback.probes.feed import Feed
+from gradcam_callback.random_state import hash_random_state
+from gradcam_callback.run import Evaluator
 
 LAYER = "block5_conv3"
 
@@ -123,8 +127,52 @@ def test_training_and_its_metrics_are_those_without_the_callback(trainer, toys, 
     for watch in (False, True):
         torch.manual_seed(0)
         data = random_split(Draws(toys), [12, len(toys) - 12], torch.Generator().manual_seed(1))
-        found.append(losses(trainer, module(), data, watch, max_epochs=2))
+        is_said = watch and module is DrawsInForward
+        with pytest.warns(GradCAMWarning, match="random in eval mode") if is_said else nullcontext():
+            found.append(losses(trainer, module(), data, watch, max_epochs=2))
     assert found[0] == found[1]
+
+
+class DropsAlways(ThinVGG):
+    def forward(self, images):
+        return self.classifier(nn.functional.dropout(self.features(images), 0.5))
+
+
+class FlipsAtRandom(ThinVGG):
+    def __init__(self, draw):
+        super().__init__(batch_norm=False)
+        self.draw = draw
+
+    def forward(self, images):
+        return super().forward(images.flip(-1) if self.draw() < 0.5 else images)
+
+
+class DrawsInVain(ThinVGG):
+    def forward(self, images):
+        return super().forward(images + 0 * torch.rand(1))
+
+
+@pytest.mark.parametrize("target", ["label", lambda outputs, index: outputs[:, 0]])
+@pytest.mark.parametrize(
+    "make, is_random",
+    [
+        (DropsAlways, True),
+        (DrawsInForward, True),
+        (lambda: FlipsAtRandom(lambda: torch.rand(1)), True),
+        (lambda: FlipsAtRandom(np.random.rand), True),
+        (lambda: FlipsAtRandom(random.random), True),
+        (DrawsInVain, False),
+        (ThinVGG, False),
+    ],
+)
+def test_a_forward_that_is_random_in_eval_mode_is_said(probe, make, is_random, target):
+    torch.manual_seed(0)
+    module, state = make().eval(), hash_random_state()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        Evaluator(GradCAM(module, LAYER), probe, target)
+    assert ["random in eval mode" in str(one.message) for one in said] == [True] * is_random
+    assert hash_random_state() == state
 
 
 def in_a_closure():

@@ -113,8 +113,13 @@ def check_logits(logits: Any, n: int, source: str) -> None:
     raise MapError(f"Expected {source} to return logits (N, K) with N = {n}, but got {describe(logits)}. {hint}")
 
 
-def check_targets(targets: Tensor, k: int) -> None:
+def check_targets(targets: Tensor, k: int, hint: str = "") -> None:
     """Check that all targets are classes of a model with ``k`` logits. A single logit has the classes 0 and 1.
+
+    Args:
+        targets: ``(N,)``.
+        k: the number of logits.
+        hint: a sentence on where the targets come from.
 
     Raises:
         MapError: some are not.
@@ -124,8 +129,8 @@ def check_targets(targets: Tensor, k: int) -> None:
     if outside:
         raise MapError(
             f"Expected `targets` to be classes from 0 to {n_classes - 1} (the model returns {k} "
-            f"logit{'s' * (k != 1)}), but got {outside}. Correct the targets or labels, or the model's last layer. "
-            "For a regression, pass target=lambda outputs, index: outputs[:, 0]."
+            f"logit{'s' * (k != 1)}), but got {outside}. {hint}{' ' * bool(hint)}Correct the targets or labels, or the "
+            "model's last layer. For a regression, pass target=lambda outputs, index: outputs[:, 0]."
         )
 
 

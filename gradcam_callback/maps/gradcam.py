@@ -57,6 +57,13 @@ from gradcam_callback.maps.targets import (
     select_scores,
 )
 from gradcam_callback.maps.vgg import LAST, find_vggs
+from gradcam_callback.random_state import hash_random_state, seed_everything
+
+# The random seeds under which a model is tried. Under all of them, a flip of half of the images hardly ever does the
+# same.
+_SEEDS = range(16)
+# Outputs that differ by a larger share of the largest one do so by more than rounding.
+_ROUNDING = 1e-3
 
 # Runs a model on images (N, C, H, W); the last argument are their indices (N,).
 Forward = Callable[[nn.Module, Tensor, Tensor], Any]
@@ -250,19 +257,54 @@ class GradCAM:
             )
         return logits
 
-    def check_labels(self, labels: Tensor) -> None:
+    def check_labels(self, labels: Tensor, hint: str = "") -> None:
         """Check that labels are classes of the model, once it has been called.
+
+        Args:
+            labels: ``(N,)``.
+            hint: a sentence on where they come from.
 
         Raises:
             ValueError: some are not.
         """
         if self._n_logits is not None:
-            check_targets(labels, self._n_logits)
+            check_targets(labels, self._n_logits, hint)
 
     def tells_no_logits(self, images: Tensor, *, forward: Forward | None = None) -> bool:
         """Return True if the model may return probabilities whose logits cannot be told."""
         with borrowed(self.model, PRECISIONS[self.precision]):
             return self._kind_of_ending(images, forward) in (PROBABILITIES, UNKNOWN)
+
+    def is_random(self, image: Tensor, targets: Targets | Contrast = None, *, forward: Forward | None = None) -> bool:
+        """Return True if the model answers differently under another random seed, though it is in eval mode.
+
+        A model that draws no random numbers runs twice.
+
+        Args:
+            image: ``(1, C, H, W)``.
+            targets: this and ``forward`` as in a call. If it is a callable, its scores are the answer.
+        """
+
+        def answer(seed: int) -> tuple[Tensor, bool]:
+            seed_everything(seed)
+            before = hash_random_state(self.model.modules())
+            indices = _indices(slice(0, 1))
+            _, outputs = self._forward(_detached(image), indices, [], forward)
+            if callable(targets):
+                found = call_score_function(targets, outputs, indices)
+            else:
+                found = self._accept_logits(outputs, 1)
+            return found.detach().float(), hash_random_state(self.model.modules()) != before
+
+        with borrowed(self.model, PRECISIONS[self.precision]):
+            first, _ = answer(_SEEDS[0])
+            for seed in _SEEDS[1:]:
+                other, draws = answer(seed)
+                if bool((other - first).abs().max() > _ROUNDING * first.abs().max()):
+                    return True
+                if not draws:
+                    break
+        return False
 
     def _take_layers(self, layers: list[Layer]) -> None:
         check_layers({layer.name: layer.module for layer in layers})
@@ -376,8 +418,10 @@ class GradCAM:
         if of_vgg and not self._said_repeated:
             self._said_repeated = True
             warnings.warn(
-                f"GradCAM: the model's forward runs {of_vgg[-1]} more than once, such as for a mirrored image. The "
-                "maps are those of the last time, and may not lie on the image as it is.",
+                f"GradCAM: the model's forward runs {of_vgg[-1]} more than once, such as for a mirrored image, or for "
+                "two images that it compares. The maps are those of the last time, and may not lie on the image as it "
+                "is. Let the forward run on this image last, or pass a `forward` that does so: a callback that watches "
+                "batch[0] takes forward=lambda net, batch: net(batch[1], batch[0]).",
                 GradCAMWarning,
                 stacklevel=3,
             )

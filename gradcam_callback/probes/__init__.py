@@ -14,6 +14,7 @@ from gradcam_callback.probes.beside import (
     pair_files,
     read_marked,
 )
+from gradcam_callback.probes.columns import find_label_place
 from gradcam_callback.probes.datasets import choose_items
 from gradcam_callback.probes.feed import Feed, Sample, fill_row
 from gradcam_callback.probes.folders import read_folder
@@ -24,7 +25,7 @@ from gradcam_callback.probes.lookup import ClassNames, find_class_names, find_lo
 from gradcam_callback.probes.masks import cut_out, from_boxes, from_image
 from gradcam_callback.probes.names import make_unique
 from gradcam_callback.probes.probe_set import ProbeSet, make_probe_set
-from gradcam_callback.probes.quotas import Quota, choose_per_class
+from gradcam_callback.probes.quotas import CountClasses, Quota, choose_per_class
 from gradcam_callback.probes.streams import Collector, NoImagesError, choose_from_batches
 from gradcam_callback.probes.transforms import Transform
 from gradcam_callback.probes.yolo import NAME_FILES
@@ -33,6 +34,7 @@ __all__ = [
     "BatchTransform",
     "ClassNames",
     "Collector",
+    "CountClasses",
     "Feed",
     "Item",
     "MASK_SUFFIX",
@@ -52,6 +54,7 @@ __all__ = [
     "cut_out",
     "fill_row",
     "find_class_names",
+    "find_label_place",
     "find_loader",
     "find_parts",
     "find_transform",

@@ -1,7 +1,8 @@
 """Find images, labels and masks in items and batches of any form, and cut batches into those of one image.
 
 An item is what a dataset gives for an index. A batch is what the collate function makes of several items: its tensors
-have one dimension more. Nothing is guessed: if two values could be the label, this is an error that shows all of them.
+have one dimension more. Names tell the values, or else their order: the value behind the image is the label. If neither
+does, this is an error that shows all of them.
 """
 
 from __future__ import annotations
@@ -344,6 +345,14 @@ def _from_fields(fields: Mapping[str, Any], images: Tensor, lead: int) -> tuple[
     labels = [value for key, value in fields.items() if is_named(key, LABEL_KEYS) and is_label(value, lead)]
     masks = [value for key, value in fields.items() if is_named(key, MASK_KEYS) and is_mask(value, images, lead)]
     return labels[0] if len(labels) == 1 else None, masks[0] if len(masks) == 1 else None
+
+
+def is_told_by_order(batch: Any, labels: Any) -> bool:
+    """Return True if nothing but the place behind the images says that a value of a batch holds its labels."""
+    if not isinstance(batch, (list, tuple)) or len(batch) < 2 or batch[1] is not labels:
+        return False
+    fields = fields_of(batch) or {}
+    return not any(value is labels and is_named(key, LABEL_KEYS) for key, value in fields.items())
 
 
 def fields_of(value: Any) -> dict[str, Any] | None:

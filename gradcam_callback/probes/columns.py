@@ -19,12 +19,13 @@ from gradcam_callback.probes.batches import (
     describe,
     fields_of,
     find_parts,
-    is_image,
     is_label,
     is_mask,
     is_named,
+    is_told_by_order,
     to_numeric,
 )
+from gradcam_callback.probes.labels import tensor_of
 from gradcam_callback.probes.masks import from_boxes
 from gradcam_callback.probes.transforms import OpenPhotograph, Transform, mask_to_image, transform_mask
 from gradcam_callback.saliency import Box
@@ -126,18 +127,52 @@ def _values_in(item: Any) -> list[tuple[Any, Any]]:
     return list(enumerate(item)) if isinstance(item, (list, tuple)) else []
 
 
-def find_second_label(items: Sequence[Any]) -> tuple[int, int] | None:
-    """Return the place of a value that may be the label as well as the one behind the image, and its largest value.
+class LabelPlace(NamedTuple):
+    """Where batches hold their labels, as code that begins with ``batch``.
+
+    Attributes:
+        images: such as ``"batch[0]"``.
+        labels: such as ``"batch[1]"``; ``""`` if they are no value of the batch.
+        rivals: other values that may as well be the labels, each with its largest number.
+    """
+
+    images: str
+    labels: str
+    rivals: dict[str, int]
+
+
+def find_label_place(batches: Sequence[Any]) -> LabelPlace:
+    """Find where batches hold their labels, and what else may be the labels.
+
+    Labels have rivals only if nothing but their place behind the images says that they are the labels.
 
     Args:
-        items: tuples ``(image, label, ...)``; others have no second label.
+        batches: of one image each.
     """
-    rows = [item for item in items if isinstance(item, (list, tuple)) and len(item) > 2 and is_image(item[0], 0)]
-    for place in range(2, min(map(len, rows), default=0)) if len(rows) == len(items) else ():
-        values = [int(row[place]) if is_label(row[place], 0) and np.ndim(row[place]) == 0 else -1 for row in rows]
-        if min(values) >= 0 and len(set(values)) > 1:
-            return place, max(values)
-    return None
+    first = batches[0]
+    images, labels, _ = find_parts(first, "", needs_labels=False)
+    place = LabelPlace(name_place(first, images, "batch"), name_place(first, labels, "batch"), {})
+    if not is_told_by_order(first, labels):
+        return place
+    taken = [_to_class(batch[1]) for batch in batches]
+    for number in range(2, min(map(len, batches))):
+        values = [_to_class(batch[number]) for batch in batches]
+        known = [value for value in values if value is not None]
+        # Numbers that are always the same tell no classes apart.
+        if len(known) == len(values) and min(known) >= 0 and len(set(known)) > 1 and values != taken:
+            place.rivals[f"batch[{number}]"] = max(known)
+    return place
+
+
+def _to_class(value: Any) -> int | None:
+    """Return the class that a value of a batch of one image may be; None if it is none for certain."""
+    if not is_label(value, 1):
+        return None
+    given = tensor_of(value)
+    # Of floating point, as binary losses take it, a class is 0 or 1. Others are weights, ages and the like.
+    if given.numel() != 1 or (given.is_floating_point() and float(given) not in (0, 1)):
+        return None
+    return int(given)
 
 
 def find_boxes(item: Any, class_name: str) -> Boxes | None:

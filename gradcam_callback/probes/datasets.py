@@ -16,7 +16,6 @@ from gradcam_callback.formatting import name_some
 from gradcam_callback.probes.automatic import SPARE
 from gradcam_callback.probes.batches import file_name
 from gradcam_callback.probes.checks import check_count, check_seed
-from gradcam_callback.probes.columns import find_second_label
 from gradcam_callback.probes.feed import Feed, Sample
 from gradcam_callback.probes.item_masks import FoundMask, find_mask, propose_mask, warn_of_unread
 from gradcam_callback.probes.items import Item, without_empty_masks
@@ -40,12 +39,12 @@ class Choice(NamedTuple):
         items: ordered by label.
         class_names: by index; None if there are none, or if the items have other labels than those that the names
             belong to.
-        second_label: the place of another value of each item that may be its label, and the largest one; None without.
+        is_certain: True if the dataset stores the labels of the items, too.
     """
 
     items: list[Item]
     class_names: list[str] | None
-    second_label: tuple[int, int] | None = None
+    is_certain: bool = False
 
 
 def choose_items(
@@ -123,7 +122,7 @@ class _Chooser:
         items = [item._replace(present=None) for item in items]
         if not _are_stored(stored, items, loaded):
             return None
-        return Choice(items, _names_of(self.dataset, items, loaded))
+        return Choice(items, _names_of(self.dataset, items, loaded), is_certain=True)
 
     def choose_by_own_labels(
         self, order: Sequence[int], stored: Any | None, count_classes: CountClasses | None
@@ -136,8 +135,7 @@ class _Chooser:
             items = [item._replace(present=None) for item in items]
         fits = stored is None or _are_stored(stored, items, loaded)
         names = _names_of(self.dataset, items, loaded) if fits else None
-        is_certain = self.feed.batch_transform is not None or (fits and stored is not None)
-        return Choice(items, names, None if is_certain else find_second_label([one.item for one in loaded]))
+        return Choice(items, names, is_certain=fits and stored is not None)
 
     def _read(self, chosen: Sequence[tuple[int, int]]) -> tuple[list[Item], list[_Loaded]]:
         """Load the chosen pairs of index and label, and make items of them."""

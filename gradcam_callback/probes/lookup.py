@@ -18,7 +18,7 @@ from gradcam_callback.probes.labels import LABEL_KEYS, known_labels, tensor_of
 from gradcam_callback.probes.loaders import Loader
 from gradcam_callback.probes.pets import is_pets, pets_class_names
 from gradcam_callback.probes.transforms import Transform
-from gradcam_callback.random_state import closure_values
+from gradcam_callback.random_state import closure_values, find_inside
 
 # Deeper nesting means that an object refers to itself.
 _DEEPEST = 8
@@ -55,22 +55,33 @@ def find_fitting_normalisations(
 ) -> Iterator[tuple[list[float], list[float]]]:
     """Yield each mean and std in the sources that bring images back into 0..1 or 0..255.
 
-    Others are no proof: the images may have been normalised somewhere else, or twice.
+    Others are no proof: the images may have been normalised somewhere else, or twice. Nor is what the sources hold
+    under names of the user's own, or what their functions use of a module: it may be for other images.
 
     Args:
         images: ``(N, C, H, W)``, as the model takes them.
         sources: datasets, transforms or functions that have made the images, and may hold their normalisation.
         others: what may normalise later, such as a module in its forward. They count only if the images are no pixels.
     """
+    further: Iterator[tuple[list[float], list[float]]] = iter(())
     if white_of(float(images.min()), float(images.max())) is None:
         sources = [*sources, *others]
+        further = (found for part in _search(sources) for found in (*_find_chains(part), *find_normalisations(part)))
     # Several that are applied one after the other are undone together. One of them alone may seem to do, too.
     chains = (found for source in sources for found in _find_chains(source))
-    for mean, std in chain(chains, (found for source in sources for found in find_normalisations(source))):
+    nearby = (found for source in sources for found in find_normalisations(source))
+    for mean, std in chain(chains, nearby, further):
         if len(mean) in (1, images.shape[1]) and len(mean) == len(std):
             pixels = images.float() * torch.tensor(std)[:, None, None] + torch.tensor(mean)[:, None, None]
             if white_of(float(pixels.min()), float(pixels.max())) is not None:
                 yield mean, std
+
+
+def _search(sources: Sequence[Any]) -> Iterator[Any]:
+    """Yield the transforms and modules that sources lead to by any attribute or variable, the nearest first."""
+    for part in find_inside(sources, (object,), _DEEPEST):
+        if isinstance(part, nn.Module) or type(part).__module__.partition(".")[0] in _PACKAGES:
+            yield part
 
 
 def _find_chains(source: Any) -> Iterator[tuple[list[float], list[float]]]:

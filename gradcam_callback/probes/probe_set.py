@@ -83,6 +83,7 @@ class ProbeSet:
         rows: with each image, the batch of this image alone, for a `forward` that takes more than the image. None if
             the images are no part of batches.
         sources: where each image comes from, for warnings: its file, or its number in the dataset, or else its name.
+        label_hint: where the labels come from, and what to do if they are wrong, for errors; ``""`` if they were given.
 
     Raises:
         ImportError: ``masks="auto"`` without onnxruntime.
@@ -158,6 +159,7 @@ class ProbeSet:
         self.proposals: dict[int, Proposal] | None = None
         self.replaced: list[Replaced] = []
         self.sources = list(self.names)
+        self.label_hint = ""
         self._verdict_set: ProbeSet | None = None
         if automatic:
             add_automatic_masks(self)
@@ -184,6 +186,11 @@ class ProbeSet:
     def has_box_masks(self) -> bool:
         """Return True if some masks are plain boxes, which hold old background and read too kindly."""
         return bool(self.box_masks.any())
+
+    @property
+    def is_stretched(self) -> bool:
+        """Return True if the images are displayed stretched, since nothing says how they were normalised."""
+        return white_of(*self._ends()) is None
 
     def watch(self, n: int) -> ProbeSet:
         """Return a probe set of a few of the images. Maps are made of these only, and the verdict still rests on all.
@@ -274,16 +281,22 @@ class ProbeSet:
             [0, 128, 255]
         """
         pixels = self._denormalise(self.images if images is None else images)
-        # All images of the verdict decide the scale, so that images of all sheets are displayed in the same colours.
-        # The extremes of each channel tell it; a copy of all images would take much memory.
-        own = self.verdict_set.images
-        ends = self._denormalise(torch.stack([own.amin(dim=(0, 2, 3)), own.amax(dim=(0, 2, 3))])[..., None, None])
-        low, high = float(ends.min()), float(ends.max())
+        low, high = self._ends()
         white = white_of(low, high)
         pixels = pixels * (255 / white) if white else (pixels - low) / max(high - low, 1e-12) * 255
         pixels = pixels[:, :3] if pixels.shape[1] >= 3 else pixels[:, :1].expand(-1, 3, -1, -1)
         displayed = pixels.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
         return np.ascontiguousarray(displayed.numpy())
+
+    def _ends(self) -> tuple[float, float]:
+        """Return the smallest and the largest value of the images, with the normalisation undone.
+
+        All images of the verdict decide it, so that images of all sheets are displayed in the same colours.
+        """
+        # The extremes of each channel tell it; a copy of all images would take much memory.
+        own = self.verdict_set.images
+        ends = self._denormalise(torch.stack([own.amin(dim=(0, 2, 3)), own.amax(dim=(0, 2, 3))])[..., None, None])
+        return float(ends.min()), float(ends.max())
 
     def _denormalise(self, images: Tensor) -> Tensor:
         pixels = images.float().cpu()
@@ -308,7 +321,8 @@ class ProbeSet:
         The label of an image is that of its item. ``dataset.targets`` only saves reading every item, also through a
         ``Subset``, as long as the items agree. Class names come from ``dataset.classes``, also of a dataset inside of
         it, unless the items have other labels than those stored there. Mean and std come from a ``Normalize`` in its
-        transform. The state of the random generators does not change.
+        transform, or in anything else that it or its functions hold. The state of the random generators does not
+        change.
 
         Args:
             dataset: map-style. An item is ``(image, label)``, with a mask or anything else behind it; a mapping or

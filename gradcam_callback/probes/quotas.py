@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 # So many images of each class are chosen if nobody asks for more: a control needs a second image.
 DEFAULT_PER_CLASS = 2
 
-# Returns the number of classes of the network, given a first image for it; None if it is not known.
-CountClasses = Callable[["Sample"], int | None]
+# Returns the number of classes of the network, given a first image for it.
+CountClasses = Callable[["Sample"], int]
 
 
 @dataclass(frozen=True)

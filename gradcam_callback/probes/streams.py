@@ -33,11 +33,15 @@ class Collector:
         quota: how many are wanted in the end. It names a largest number.
         count_classes: of the network.
         spare: as in `choose_per_class`.
+
+    Attributes:
+        count_classes: as given.
+        n_seen: the number of images that have passed.
     """
 
     def __init__(self, feed: Feed, quota: Quota, count_classes: CountClasses, spare: int = 1) -> None:
         assert quota.max_images is not None  # a stream may have no end
-        self._feed, self._quota, self._count_classes, self._spare = feed, quota, count_classes, spare
+        self._feed, self._quota, self.count_classes, self._spare = feed, quota, count_classes, spare
         self._max_images = quota.max_images
         self._count = ClassCount(quota, spare)
         self._samples: list[Sample] = []
@@ -50,7 +54,7 @@ class Collector:
         """Take what is needed of a batch that went through the Trainer's hooks."""
         for sample in self._feed.samples_of(batch):
             if self.n_seen == 0:
-                self._count.n_classes = self._count_classes(sample)
+                self._count.n_classes = self.count_classes(sample)
             self.n_seen += 1
             classes = to_classes(sample.label, "a label", self._feed.name) if self._feed.needs_labels else [0]
             self._labels += classes

@@ -316,11 +316,14 @@ class Evaluator:
         # Here they are refused.
         self.cam.warns_of_probabilities = False
         with blame_forward(one, self._forward):
-            self.cam(one, self._targets(highest), forward=forward)
+            is_random = self.cam.is_random(one, self._targets(highest), forward=forward)
             if self._has_accuracy:
-                self.cam.check_labels(self.probe.verdict_set.labels.max()[None])
+                self.cam.check_labels(self.probe.verdict_set.labels.max()[None], self.probe.label_hint)
+            self.cam(one, self._targets(highest), forward=forward)
             if not callable(self.target) and self.cam.tells_no_logits(one, forward=forward):
                 self._refuse_probabilities()
+        if is_random:
+            _warn_of_randomness()
 
     def _refuse_probabilities(self) -> None:
         everything = torch.arange(len(self.probe))
@@ -386,6 +389,17 @@ def choose_check(check_faithfulness: bool | str) -> str | None:
             f"{check_faithfulness!r}. Use 'road' to remove the hottest pixels, or 'blur', which has a control."
         )
     return check_faithfulness
+
+
+def _warn_of_randomness() -> None:
+    warnings.warn(
+        "GradCAM: the forward of the model is random in eval mode: under another random seed, one image has other "
+        "outputs. Maps, accuracies and the verdict are those of one draw. If the forward flips or moves images, a map "
+        "does not lie on the image below it. Guard each random step, as by F.dropout(x, 0.5, self.training) or "
+        "`if self.training:`.",
+        GradCAMWarning,
+        stacklevel=2,
+    )
 
 
 def _warn_of_slow_road(images: Tensor) -> None:

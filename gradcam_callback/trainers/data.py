@@ -10,17 +10,18 @@ from typing import Any
 import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.trainer.states import TrainerFn
-from pytorch_lightning.utilities import rank_zero_info
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
-from gradcam_callback.exceptions import UserCodeError
+from gradcam_callback.exceptions import GradCAMWarning, UserCodeError
 from gradcam_callback.maps import GradCAM, as_input, borrowed
 from gradcam_callback.probes import (
     SPARE,
     BatchTransform,
     ClassNames,
     Collector,
+    CountClasses,
     Feed,
     Item,
     NoImagesError,
@@ -32,6 +33,7 @@ from gradcam_callback.probes import (
     choose_masked,
     fill_row,
     find_class_names,
+    find_label_place,
     make_probe_set,
     set_apart,
     to_classes,
@@ -129,24 +131,15 @@ class ValidationData:
         def read_batches() -> ProbeSet:
             with untouched(self.loader):
                 items = choose_from_batches(self.loader, self.feed, self._quota, AUTO_STREAMED, count, self._spare)
-            return self._choose(items, self._certain_names())
+            return self._choose(items, self._certain_names(), count)
 
         if not self.can_be_indexed:
             return self._share(read_batches)
         chosen = choose_items(self.dataset, self.feed, self._quota, seed, AUTO_SCANNED, count, self.automatic_masks)
         names = chosen.class_names
-        if names or chosen.second_label:
-            first = chosen.items[0]
-            n_classes = count(Sample(first.image, None, None, first.row))
-            if names and len(names) != n_classes:
-                names = None  # a dataset around this one may give other labels
-            # A number of the item, or another number that is no class, is mostly larger.
-            if chosen.second_label and chosen.second_label[1] < n_classes:
-                rank_zero_info(
-                    f"GradCAM: item[1] of {self.feed.name} is taken as the label, but item[{chosen.second_label[0]}] "
-                    "may be the label, too. Say which it is: batch_transform=lambda batch: (batch[0], batch[1])."
-                )
-        return self._choose(chosen.items, names)
+        if names and len(names) != _count(chosen.items, count):
+            names = None  # a dataset around this one may give other labels
+        return self._choose(chosen.items, names, count, is_certain=chosen.is_certain)
 
     def collector(self, cam: GradCAM, forward: BatchForward | None) -> Collector:
         """Return a collector for batches that pass by."""
@@ -158,7 +151,7 @@ class ValidationData:
         def choose() -> ProbeSet:
             if error is not None:
                 raise error
-            return self._choose(collector.items(), self._certain_names())
+            return self._choose(collector.items(), self._certain_names(), collector.count_classes)
 
         return self._share(choose)
 
@@ -217,14 +210,49 @@ class ValidationData:
         # Without labels there is no verdict.
         return Quota(None, VERDICT_IMAGES, VERDICT_LEAST) if self.feed.needs_labels else Quota(None, AUTO_IMAGES)
 
-    def _choose(self, items: list[Item], class_names: list[str] | None) -> ProbeSet:
-        """Make a probe set of items; with automatic masks, of those with a good mask if there are enough."""
+    def _choose(
+        self, items: list[Item], class_names: list[str] | None, count: CountClasses, is_certain: bool = False
+    ) -> ProbeSet:
+        """Make a probe set of items; with automatic masks, of those with a good mask if there are enough.
+
+        Args:
+            class_names: as in `make_probe_set`.
+            count: the classes of the network.
+            is_certain: True if something else than the items says that these are their labels.
+        """
         make = partial(self.make, class_names=class_names)
         if self.automatic_masks:
             everything = choose_masked(items, self._quota, make, self.feed.shows_progress)
         else:
             everything = make(items, automatic=False)
+        if self.feed.needs_labels:
+            everything.label_hint = self._say_which_labels(items, count, is_certain)
         return everything.watch(AUTO_IMAGES)
+
+    def _say_which_labels(self, items: Sequence[Item], count: CountClasses, is_certain: bool) -> str:
+        """Say where the labels come from, and what to do if they are wrong. Warn of what may be the labels, too."""
+        if self.feed.batch_transform is not None:
+            return "The labels come from your batch_transform."
+        batches = [fill_row(item.row, item.image[None]) for item in items if item.row is not None]
+        place = find_label_place(batches) if batches else None
+        if place is None or not place.labels:
+            return ""
+        rivals = {} if is_certain else place.rivals
+        n_classes = _count(items, count) if rivals else 0
+        others = [other for other, largest in rivals.items() if largest < n_classes]
+        where = f"{place.labels} of {self.feed.name}"
+        if not others:
+            return f"The labels are {where}; for others, pass batch_transform=lambda batch: (images, labels)."
+        choice = f"batch_transform=lambda batch: ({place.images}, {{}})"
+        # Labels that are no classes of the network are refused, with what is returned here.
+        if max(item.label for item in items) < n_classes:
+            rank_zero_warn(
+                f"GradCAM: {where} is taken as the label, but {others[0]} may be the label, too. If it is, maps, "
+                f"accuracies and verdict are of wrong classes: pass {choice.format(others[0])}. If it is not, "
+                f"{choice.format(place.labels)} says so.",
+                category=GradCAMWarning,
+            )
+        return f"The labels are {where}; if {others[0]} holds them, pass {choice.format(others[0])}."
 
     def make(self, items: Sequence[Item], *, class_names: list[str] | None, automatic: bool) -> ProbeSet:
         """Make a probe set of items that have gone the way of the data; see `make_probe_set`."""
@@ -234,7 +262,7 @@ class ValidationData:
             class_names=class_names,
             sources=[self.dataset, self.feed.collate],
             # A hook may normalise with a transform that one of these holds. The module may do so in its forward, too.
-            other_sources=[data_module and vars(data_module), self._module],
+            other_sources=[data_module and vars(data_module), self._module, data_module],
             labelled=self.feed.needs_labels,
             automatic=automatic,
         )
@@ -269,6 +297,11 @@ class ValidationData:
             batch = trainer.precision_plugin.convert_input(batch)
             batch = module._on_before_batch_transfer(batch, dataloader_idx=0)
             return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+
+
+def _count(items: Sequence[Item], count: CountClasses) -> int:
+    first = items[0]
+    return count(Sample(first.image, None, None, first.row))
 
 
 def count_classes(cam: GradCAM, forward: BatchForward | None, sample: Sample) -> int:

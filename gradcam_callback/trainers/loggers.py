@@ -163,6 +163,11 @@ def announce(trainer: Trainer, evaluator: Evaluator, writers: Sequence[Writer]) 
     rest = f". The verdict rests on {n_judged}" if n_judged > n_images else ""
     if evaluator.interventions is not None and evaluator.interventions.basis == FRAME:
         rank_zero_info(f"GradCAM: {NO_MASKS}")
+    if evaluator.probe.is_stretched:
+        rank_zero_info(
+            "GradCAM: no Normalize is found that undoes the normalisation of the images, so they are displayed "
+            "stretched. Hold it in an attribute of your dataset, or pass a ProbeSet with mean and std."
+        )
     # Lightning brings weights and metrics back from spawned and forked processes, and no state of callbacks.
     if is_fitting(trainer) and "MultiProcessing" in type(trainer.strategy.launcher).__name__:
         rank_zero_warn(
