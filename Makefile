@@ -101,7 +101,7 @@ comparison: $(VENV)/.bench
 bench-images: $(VENV)/.bench
 	$(RUN) benchmarks/images.py
 
-# Measure how often the verdict is correct, on 72 networks; about two hours. A stopped study continues.
+# Measure how often the verdict is correct, on 72 networks; about three hours. A stopped study continues.
 study: $(VENV)/.bench
 	$(RUN) benchmarks/study.py all
 

@@ -6,7 +6,7 @@ interventions, the turns and the rule are the callback's own.
 
     python benchmarks/many_epochs.py
 
-The table stands in docs/panels.md.
+docs/panels.md has the result in words.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The images of the study have the cues that they should have, and its page counts correctly."""
 
 from itertools import product
+from pathlib import Path
 
 import biased
 import judging
@@ -238,3 +239,13 @@ def test_networks_are_judged_with_all_answers_and_by_turns(tmp_path):
 def test_a_page_without_evaluated_networks_is_an_error(tmp_path):
     with pytest.raises(SystemExit, match="Run the parts train and evaluate first"):
         study_report.write_report(study_report.TOYS, tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("page", [study_report.TOYS, study_report.PHOTOGRAPHS], ids=lambda page: page.stem)
+def test_a_written_page_has_the_words_of_the_report(page):
+    docs = Path(__file__).parent.parent / "docs"
+    text, table = ((docs / f"{page.stem}.{kind}").read_text() for kind in ("md", "csv"))
+    networks = len({tuple(line.split(",")[:3]) for line in table.splitlines()[1:]})
+    limits = page.limits.format(", ".join(page.choosing))
+    for words in (page.method.format(networks=networks), limits, study_report.CAPTION, study_report.KINDNESS):
+        assert words in text
