@@ -98,8 +98,73 @@ def test_accept_all_takes_what_passed_and_undo_takes_it_back(client, folder):
     assert overlap(read_mask(folder / "cat/a.mask.png"), inside(BOXES["cat/a.jpg"])) > 0.95
     assert statuses(client.post("/undo")) == ["done", "proposed", "doubtful"]
     state = client.post("/undo")
-    assert state["done"] == 0 and state["undone"] == 0 and files_of(folder) == before
-    assert client.post("/undo")["undone"] is None
+    assert state["done"] == 0 and state["undone"] == [0] and files_of(folder) == before
+    assert client.post("/undo")["undone"] == []
+    client.post("/accept", b"[]")
+    assert client.post("/undo")["undone"] == [0, 1] and files_of(folder) == before
+
+
+def test_two_servers_on_a_folder_keep_the_work_of_both(client, bright, folder):
+    with serving(folder) as (_, server):
+        late = Client(server)
+        late.wait()
+        client.post("/accept/0", png(inside((3, 3, 30, 30))))
+        client.post("/nothing/2")
+        assert late.post("/accept", b"[]")["accepted"] == 1 and (folder / "cat/b.mask.png").exists()
+        assert np.array_equal(read_mask(folder / "cat/a.mask.png"), inside((3, 3, 30, 30)))
+        late.post("/nothing/1")
+        assert json.loads((folder / RECORD).read_text()) == {"no_object": ["cat/b.png", "dog/c.jpg"]}
+        assert statuses(late.wait()) == ["done", "nothing", "doubtful"]
+        late.get("/details/2")
+        assert statuses(late.wait())[2] == "nothing", "opening it shows what the other server has written"
+
+
+def test_a_decision_on_a_mask_that_nobody_has_seen_is_refused_once(client, folder):
+    mine, path = png(inside((3, 3, 30, 30))), folder / "cat/a.mask.png"
+    client.post("/accept/0", mine)
+    for side, (way, body) in enumerate([("/accept/0", mine), ("/nothing/0", b""), ("/undo", b"")]):
+        theirs = png(inside((5, 5, 50, 50 - side)))
+        path.write_bytes(theirs)
+        assert "'cat/a.jpg' as" in (said := client.post(way, body)["error"]) and "another program" in said
+        assert path.read_bytes() == theirs and statuses(client.wait())[0] == "done"
+    assert statuses(client.post("/nothing/0"))[0] == "nothing", "told once, it is done"
+    path.write_bytes(mine)
+    client.get("/details/0")
+    assert statuses(client.post("/nothing/0"))[0] == "nothing" and not path.exists(), "seen, it is done"
+    client.post("/accept/0", mine)
+    path.unlink()
+    client.get("/details/0")
+    assert statuses(client.wait())[0] == "proposed", "a mask that is removed makes room for its proposal"
+
+
+def test_undo_leaves_what_another_program_has_changed(client, folder):
+    client.post("/accept", b"[]")
+    theirs = png(inside((5, 5, 50, 50)))
+    (folder / "cat/a.mask.png").write_bytes(theirs)
+    state = client.post("/undo")
+    assert state["undone"] == [1] and statuses(state) == ["done", "proposed", "doubtful"]
+    assert (folder / "cat/a.mask.png").read_bytes() == theirs and not (folder / "cat/b.mask.png").exists()
+
+
+def test_a_photograph_that_is_broken_or_removed_takes_no_decision(bright, folder):
+    (folder / "cat/a.jpg").write_bytes(b"no image")
+    with serving(folder) as (_, server):
+        client = Client(server)
+        client.wait()
+        (folder / "cat/b.png").unlink()
+        for way in ("/nothing/0", "/accept/1", "/nothing/1"):
+            assert "Cannot read " in client.post(way, png(inside((5, 5, 50, 50))))["error"], way
+        state = client.post("/accept", b"[]")
+        assert state["accepted"] == 0 and statuses(state) == ["unreadable", "unreadable", "doubtful"]
+        assert client.post("/undo")["undone"] == [] and not (folder / RECORD).exists()
+    assert files_of(folder) == {"cat/a.jpg", "dog/c.jpg"}
+
+
+def test_accept_all_leaves_a_photograph_that_is_removed(client, folder):
+    (folder / "cat/b.png").unlink()
+    state = client.post("/accept", b"[]")
+    assert state["accepted"] == 1 and statuses(state) == ["done", "unreadable", "doubtful"]
+    assert not (folder / "cat/b.mask.png").exists()
 
 
 def test_masks_are_black_and_white_and_a_probe_set_reads_them(client, folder):

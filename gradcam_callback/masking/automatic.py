@@ -54,7 +54,7 @@ def mask_automatically(folder: Path) -> Iterator[str]:
             yield f"left out: {name}: {progress.reason}"
         if len(cells) < _MOST_CELLS:
             cells.append(_draw_cell(session, index))
-    n_new = sum(session.progress(index).status is not Status.DONE for index in waiting)
+    n_new = sum(session.progress(index).status not in (Status.DONE, Status.UNREADABLE) for index in waiting)
     accepted = session.accept_proposals()
     yield f"Accepted {accepted} of {n_new} automatic masks."
     sheet_path = _next_sheet(folder)

@@ -57,6 +57,8 @@ def decode_mask(data: bytes, size: tuple[int, int]) -> Mask:
 class Record:
     """The photographs of a folder that show no object, in a hidden file of the folder.
 
+    Another process may write the file, too, so it is read again before it is asked or written.
+
     Args:
         folder: holds the photographs.
 
@@ -67,14 +69,23 @@ class Record:
     def __init__(self, folder: Path) -> None:
         self._path = folder / RECORD
         self._keys: set[str] = set()
-        if self._path.exists():
-            try:
-                self._keys = {str(key) for key in json.loads(self._path.read_text("utf-8"))[_NO_OBJECT]}
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise ValueError(
-                    f"Expected {str(self._path)!r} to hold the photographs without an object, but it cannot be read "
-                    f"({type(error).__name__}: {error}). Delete it, and mark these photographs again."
-                ) from error
+        self.read()
+
+    def read(self) -> None:
+        """Read the file again.
+
+        Raises:
+            ValueError: the file is there and cannot be read.
+        """
+        try:
+            self._keys = {str(key) for key in json.loads(self._path.read_text("utf-8"))[_NO_OBJECT]}
+        except FileNotFoundError:
+            self._keys = set()
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"Expected {str(self._path)!r} to hold the photographs without an object, but it cannot be read "
+                f"({type(error).__name__}: {error}). Delete it, and mark these photographs again."
+            ) from error
 
     def __contains__(self, photograph: PhotographToMask) -> bool:
         return photograph.key in self._keys
@@ -83,8 +94,10 @@ class Record:
         """Remember if a photograph shows no object.
 
         Raises:
+            ValueError: the file is there and cannot be read.
             OSError: it could not be written. Then it is not remembered either.
         """
+        self.read()
         keys = self._keys | {photograph.key} if shows_nothing else self._keys - {photograph.key}
         if keys != self._keys:
             text = json.dumps({_NO_OBJECT: sorted(keys)}, indent=1, ensure_ascii=False)

@@ -186,16 +186,18 @@ async function undo() {
     return say("Undone: all changes of this mask.");
   }
   const news = await server.undo();
-  if (news.undone === null) return say("There is nothing to undo.");
+  const [first] = news.undone;
+  if (first === undefined) return say("There is nothing to undo.");
   const wasAll = current === null;
-  if (sent.has(news.undone) && news.photographs[news.undone].status !== "done") {
-    drafts.set(news.undone, sent.get(news.undone));
-    sent.delete(news.undone);
+  if (sent.has(first) && news.photographs[first].status !== "done") {
+    drafts.set(first, sent.get(first));
+    sent.delete(first);
   }
-  if (current === news.undone) editor.canvas.close();
+  if (news.undone.includes(current)) editor.canvas.close();
   show(news);
-  if (!wasAll) await open(news.undone);
-  return say(`Undone: the decision on ${state.photographs[news.undone].name}.`);
+  if (!wasAll) await open(first);
+  const what = news.undone.length === 1 ? `decision on ${state.photographs[first].name}` : `${news.undone.length} decisions`;
+  return say(`Undone: the ${what}.`);
 }
 
 function step(by) {

@@ -126,6 +126,7 @@ class Server:
         )
 
     def _details(self, index: int) -> Response:
+        self._session.look_again(index)
         self._background.want(index)
         size = self._session.read(index).size
         has_mask = self._session.mask(index) is not None
@@ -164,8 +165,9 @@ class Server:
 
     def _undo(self, request: Request) -> Response:
         undone = self._session.undo()
-        if undone is not None and self._session.progress(undone).status is Status.WAITING:
-            self._background.want(undone)
+        for index in undone:
+            if self._session.progress(index).status is Status.WAITING:
+                self._background.want(index)
         return self._state(undone=undone)
 
 

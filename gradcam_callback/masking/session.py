@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import zlib
 from collections.abc import Callable, Container, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -49,6 +51,13 @@ class Progress:
     version: int = 0
 
 
+class _Files(NamedTuple):
+    """The content of the files that decide on a photograph, to notice what another program does to them."""
+
+    checksum: int | None
+    shows_nothing: bool
+
+
 class _Before(NamedTuple):
     """The state of a photograph before a decision, to undo it."""
 
@@ -61,7 +70,8 @@ class _Before(NamedTuple):
 class MaskingSession:
     """The masking of the photographs of a folder, safe for several threads.
 
-    Masks that lie there count as done.
+    Masks that lie there count as done. Other programs may change the files meanwhile, so they are looked at before they
+    are written.
 
     Args:
         folder: holds photographs, or one folder per class.
@@ -80,6 +90,7 @@ class MaskingSession:
         self._progress = [Progress() for _ in self.photographs]
         self._decoded: dict[int, Image.Image] = {}
         self._undoable: list[list[_Before]] = []
+        self._seen = [_Files(None, False) for _ in self.photographs]
         for index in range(len(self.photographs)):
             self._settle(index)
 
@@ -127,10 +138,12 @@ class MaskingSession:
         Raises:
             ValueError: it cannot be read.
         """
+        path = self.photographs[index].path
         with self._lock:
-            if index not in self._decoded:
+            if index not in self._decoded or not path.is_file():
+                self._decoded.pop(index, None)
                 try:
-                    decoded = open_image(self.photographs[index].path, "RGB")
+                    decoded = open_image(path, "RGB")
                 except ValueError as error:
                     self._change(index, Status.UNREADABLE, str(error))
                     raise
@@ -138,6 +151,19 @@ class MaskingSession:
                     del self._decoded[next(iter(self._decoded))]
                 self._decoded[index] = decoded
             return self._decoded[index]
+
+    def look_again(self, index: int) -> bool:
+        """Settle a photograph anew if another program has changed its mask, and return True if so.
+
+        Raises:
+            ValueError: the record of the folder cannot be read.
+            OSError: the mask cannot be read.
+        """
+        with self._lock:
+            if self._look(index) == self._seen[index]:
+                return False
+            self._settle(index)
+            return True
 
     def mask(self, index: int) -> Mask | None:
         """Return the mask that a photograph has, else the one that is proposed, else None."""
@@ -194,14 +220,18 @@ class MaskingSession:
             data: PNG in the size of the photograph as it is shown.
 
         Raises:
-            ValueError: it is no such PNG, or marks nothing.
+            ValueError: it is no such PNG, or marks nothing, or the photograph or its mask has changed.
             OSError: the file could not be written. Then nothing has changed.
         """
         mask = encode_mask(decode_mask(data, self.read(index).size))
-        self._decide([index], lambda _: self._write(index, mask, shows_nothing=False))
+        with self._lock:
+            self._refuse_changed(index)
+            self._decide([index], lambda _: self._write(index, mask, shows_nothing=False))
 
     def accept_proposals(self, without: Container[int] = ()) -> int:
         """Write all proposals that passed the gates, and return how many.
+
+        Photographs that another program has masked or removed meanwhile are left as they are.
 
         Args:
             without: photographs to leave as they are.
@@ -211,7 +241,7 @@ class MaskingSession:
         """
         with self._lock:
             passed = [i for i, progress in enumerate(self._progress) if progress.status is Status.PROPOSED]
-            proposed = [i for i in passed if i not in without]
+            proposed = [i for i in passed if i not in without and self._is_there(i) and not self.look_again(i)]
             self._decide(proposed, lambda i: self._write(i, self._progress[i].proposal, shows_nothing=False))
             return len(proposed)
 
@@ -219,32 +249,66 @@ class MaskingSession:
         """Remember that a photograph shows no object. A mask that it has is removed.
 
         Raises:
-            ValueError: something else marks an object, which is not for this page to remove.
+            ValueError: something else marks an object, which is not for this page to remove; or the photograph cannot
+                be read, or its mask has changed.
             OSError: it could not be written.
         """
         photograph = self.photographs[index]
-        if self._progress[index].status is Status.DONE and not photograph.mask_path.exists():
-            raise ValueError(
-                f"Expected a photograph without an object, but {(photograph.other or photograph.path).name!r} marks "
-                "one. Remove or change this file first."
-            )
-        self._decide([index], lambda _: self._write(index, None, shows_nothing=True))
+        self.read(index)
+        with self._lock:
+            self._refuse_changed(index)
+            if self._progress[index].status is Status.DONE and not photograph.mask_path.exists():
+                raise ValueError(
+                    f"Expected a photograph without an object, but {(photograph.other or photograph.path).name!r} "
+                    "marks one. Remove or change this file first."
+                )
+            self._decide([index], lambda _: self._write(index, None, shows_nothing=True))
 
-    def undo(self) -> int | None:
-        """Undo the last decision, and return the photograph, or None if there is nothing to undo.
+    def undo(self) -> list[int]:
+        """Undo the last decision, and return its photographs; none if there is nothing to undo.
+
+        Those that another program has masked or removed meanwhile are left as they are.
 
         Raises:
-            OSError: it could not be written.
+            ValueError: all of them are left.
+            OSError: one could not be written.
         """
         with self._lock:
             if not self._undoable:
-                return None
-            for before in self._undoable[-1]:
+                return []
+            decided = self._undoable[-1]
+            unchanged = [b for b in decided if self._is_there(b.photograph) and not self.look_again(b.photograph)]
+            for before in unchanged:
                 self._write(before.photograph, before.mask, before.shows_nothing)
                 version = self._progress[before.photograph].version + 1
                 self._progress[before.photograph] = before.progress
                 self._progress[before.photograph].version = version
-            return self._undoable.pop()[0].photograph
+                self._seen[before.photograph] = self._look(before.photograph)
+            self._undoable.pop()
+            if not unchanged:
+                name = self.photographs[decided[0].photograph].key
+                raise ValueError(
+                    f"Expected the files of {name!r} as this page has left them, but another program has changed them. "
+                    "The decision cannot be undone, and they stay as they are."
+                )
+            return [before.photograph for before in unchanged]
+
+    def _is_there(self, index: int) -> bool:
+        """Return False for a photograph that has been removed. A mask without its photograph would be refused."""
+        if self.photographs[index].path.is_file():
+            return True
+        with suppress(ValueError):
+            self.read(index)  # the status says why
+        return False
+
+    def _refuse_changed(self, index: int) -> None:
+        """Refuse a decision on a photograph whose mask is not the one that the person has seen."""
+        if self.look_again(index):
+            raise ValueError(
+                f"Expected the mask of {self.photographs[index].key!r} as it was when the photograph was opened, but "
+                "another program has changed it. Nothing was written. Reload the page to see it, or decide again to "
+                "replace it."
+            )
 
     def _decide(self, indices: Iterable[int], write: Callable[[int], None]) -> None:
         with self._lock:
@@ -261,9 +325,19 @@ class MaskingSession:
                     self._undoable.append(undoable)
 
     def _remember(self, index: int) -> _Before:
-        photograph = self.photographs[index]
-        there = photograph.mask_path.read_bytes() if photograph.mask_path.exists() else None
-        return _Before(index, there, photograph in self._record, replace(self._progress[index]))
+        mask = self._read_file(index)
+        return _Before(index, mask, self.photographs[index] in self._record, replace(self._progress[index]))
+
+    def _read_file(self, index: int) -> bytes | None:
+        """Return the file of a mask, or None if there is none."""
+        path = self.photographs[index].mask_path
+        return path.read_bytes() if path.exists() else None
+
+    def _look(self, index: int) -> _Files:
+        """Return what the files say on a photograph by now."""
+        mask = self._read_file(index)
+        self._record.read()
+        return _Files(None if mask is None else zlib.crc32(mask), self.photographs[index] in self._record)
 
     def _write(self, index: int, mask: bytes | None, shows_nothing: bool) -> None:
         photograph = self.photographs[index]
@@ -277,14 +351,17 @@ class MaskingSession:
             self._record.set(photograph, False)
 
     def _settle(self, index: int) -> None:
-        """Set the status of a photograph that is done, as its files say."""
+        """Set the status of a photograph as its files say."""
         photograph = self.photographs[index]
-        if photograph.mask_path.exists():
+        self._seen[index] = self._look(index)
+        if self._seen[index].checksum is not None:
             self._change(index, Status.DONE)
         elif photograph.other is not None:
             self._change(index, Status.DONE, f"by {photograph.other.name}")
-        elif photograph in self._record:
+        elif self._seen[index].shows_nothing:
             self._change(index, Status.NOTHING)
+        elif self._progress[index].status in (Status.DONE, Status.NOTHING):
+            self._change(index, Status.WAITING)
 
     def _change(self, index: int, status: Status, reason: str | None = None) -> None:
         with self._lock:
