@@ -190,7 +190,10 @@ def main() -> None:
     head += [f"{PREPARED} / a look", SECONDS, STEP, *(f"a look / an epoch of {images:,} images" for images in EPOCHS)]
     command = f"python benchmarks/look.py --rounds {args.rounds}"
     command += "" if args.device == "cpu" else f" --device {args.device}"
-    made = f"Made by `{command}`. Times are in multiples of the maps alone in full precision, unless a unit is named."
+    made = (
+        f"Made by `{command}`. A *look* is all that the callback does at one validation. Times are in multiples of the "
+        "maps alone in full precision, unless a unit is named."
+    )
     name = "look" if args.device == "cpu" else "look-gpu"
     lines = [f"# What a look costs{'' if args.device == 'cpu' else ' on a GPU'}", "", made, ""]
     lines += [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *rows, ""]
