@@ -2,10 +2,10 @@
 
     python benchmarks/correlation.py PHOTOGRAPHS [--out runs/photograph_study]
 
-At a correlation c and with K classes, a share (1 - c) / K of the backgrounds of other classes has the cue of the
-object's own class by chance, so the gap is c / (c + (1 - c) / K) of the loss. A small classifier that tells the classes
-apart by their painted-out backgrounds alone, cross-validated on the probe set, estimates c from its accuracy. The
-script prints how far the gap, and the gap divided by the factor, are from the true loss.
+Let c be the correlation, and K the number of classes. By chance, a share (1 - c) / K of the backgrounds of other
+classes has the cue of the object's own class. So the gap is c / (c + (1 - c) / K) of the loss. A small classifier that
+tells the classes apart by their painted-out backgrounds alone, cross-validated on the probe set, estimates c from its
+accuracy. The script prints how far the gap, and the gap divided by the factor, are from the true loss.
 """
 
 from __future__ import annotations

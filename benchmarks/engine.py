@@ -3,7 +3,7 @@
     python benchmarks/engine.py [--out docs/benchmark.md] [--rounds 7] [--device cuda]
 
 Times are medians over rounds. In each round all contenders take turns, so that a machine of changing speed is fair to
-all of them. Memory is the peak of a separate process per contender, over its memory before the first map; on a GPU it
+all of them. Memory is the peak of a separate process per contender, over its memory before the first map. On a GPU it
 is the memory of torch's tensors there. The network is VGG16 with random weights, the images have 224 x 224 pixels. They
 are as many as a chunk has: 8 on a CPU, 32 on a GPU.
 """

@@ -3,7 +3,7 @@
     python benchmarks/images.py [--epochs 100]
 
 Sixteen photographs of 224 px go through the 13 layers of a trained VGG16, and all views of the maps are drawn. The maps
-of an epoch are those of the network, each times a random factor, so that every image is drawn and encoded anew as in a
+of an epoch are those of the network, each times a random factor. So every image is drawn and encoded anew, as in a
 training.
 """
 

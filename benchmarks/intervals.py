@@ -2,9 +2,9 @@
 
     python benchmarks/intervals.py
 
-Networks are simulated. An answer is correct if the sum of three normal numbers is large enough: one of the object, one
-of the background, and one of the answer itself. On backgrounds of other classes, more is needed. The interval of the
-package, which is clustered by object and by background, is compared with the pigeonhole bootstrap (Owen 2007), which
+Networks are simulated. An answer is correct if the sum of three normal numbers is large enough. One is of the object,
+one of the background, and one of the answer itself. On backgrounds of other classes, more is needed. The interval of
+the package is clustered by object and by background. It is compared with the pigeonhole bootstrap (Owen 2007), which
 draws objects and backgrounds separately.
 """
 

@@ -2,13 +2,13 @@
 
     python benchmarks/look.py [--rounds 3] [--docs docs] [--device cuda] [--weights demo]
 
-Sixteen photographs go through the 13 layers of a VGG16, as at each validation of a training with all defaults, and 64
-are there for the verdict. The first look asks all of them. The network shows no sign of a shortcut, so from the second
-look on it is asked by turns. Each round makes one look, and the maps alone right after it. The ratios are medians over
-the rounds, but for the first look. With frozen blocks there are twice as many rounds, and each look is printed: images
-that are asked for the first time cost more, and these are most of the first three looks. Then the same network is
-trained for some steps. From their time per image follows that of an epoch, with data that are ready and without a
-validation. Nothing else should run.
+Sixteen photographs go through the 13 layers of a VGG16, and 64 are there for the verdict. So it is at each validation
+of a training with all defaults. The first look asks all of them. The network shows no sign of a shortcut, so from the
+second look on it is asked by turns. Each round makes one look, and the maps alone right after it. The ratios are
+medians over the rounds, but for the first look. With frozen blocks there are twice as many rounds, and each look is
+printed. Images that are asked for the first time cost more, and these are most of the first three looks. Then the same
+network is trained for some steps. From their time per image follows that of an epoch, with data that are ready and
+without a validation. Nothing else should run.
 """
 
 from __future__ import annotations
@@ -190,7 +190,10 @@ def main() -> None:
     head += [f"{PREPARED} / a look", SECONDS, STEP, *(f"a look / an epoch of {images:,} images" for images in EPOCHS)]
     command = f"python benchmarks/look.py --rounds {args.rounds}"
     command += "" if args.device == "cpu" else f" --device {args.device}"
-    made = f"Made by `{command}`. Times are in multiples of the maps alone in full precision, unless a unit is named."
+    made = (
+        f"Made by `{command}`. A *look* is all that the callback does at one validation. Times are in multiples of the "
+        "maps alone in full precision, unless a unit is named."
+    )
     name = "look" if args.device == "cpu" else "look-gpu"
     lines = [f"# What a look costs{'' if args.device == 'cpu' else ' on a GPU'}", "", made, ""]
     lines += [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *rows, ""]

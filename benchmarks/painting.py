@@ -4,9 +4,8 @@
 
 PHOTOGRAPHS holds photographs with masks, as for `ProbeSet.from_folder`: ``<class>/<name>.jpg`` and ``<name>.mask.png``.
 On photographs with a small object, the mask of another photograph is laid as a hole. So the true ground below the hole
-is known, at the same place in the same photograph. Painted and true ground are told apart in the features of the
-pretrained VGG16's block 3, by a logistic regression that is trained on other photographs. An AUC of 0.5 means that
-nobody can tell.
+is known, at the same place in the same photograph. A logistic regression, trained on other photographs, tells painted
+from true ground in the features of the pretrained VGG16's block 3. An AUC of 0.5 means that nobody can tell.
 """
 
 from __future__ import annotations

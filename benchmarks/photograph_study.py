@@ -4,8 +4,8 @@
 
 PHOTOGRAPHS is a folder with one folder of photographs per class. Every network is the pretrained VGG16 with a fresh
 head, of which block 5 is fine-tuned. The true loss is the accuracy on composites that agree with the cue, less the
-accuracy on composites that contradict it, pasted alike, of photographs that the network has never seen. A part that was
-stopped continues at the same place.
+accuracy on composites that contradict it. All are pasted alike, of photographs that the network has never seen. A part
+that was stopped continues at the same place.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python benchmarks/study.py train|evaluate|report|all [--out runs/study] [--docs docs] [--seeds 1 2]
 
-Every network is the pretrained VGG16 with a fresh head. Blocks 1 to 3 are frozen. The true loss is the accuracy on
-validation data, which are biased like the training data, less the accuracy on data whose cue always points to another
-class. A part that was stopped continues at the same place.
+Every network is the pretrained VGG16 with a fresh head. Blocks 1 to 3 are frozen. The true loss is the accuracy that is
+lost if the cue always points to another class. It is measured against validation data, which are biased like the
+training data. A part that was stopped continues at the same place.
 """
 
 from __future__ import annotations

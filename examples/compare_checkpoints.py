@@ -7,8 +7,8 @@ CHECKPOINTS are files of ``finetune_vgg16.py``, or folders of such files. One ch
 ``<name>.jpg`` is ``<name>.mask.png``.
 
 The same photographs go through each checkpoint. TensorBoard then shows the images and metrics that the callback would
-have logged, ``focus.html`` shows the same on one page, and the last lines name the checkpoint to keep. This is the
-checkpoint that is correct most often if the objects stand on other classes' backgrounds.
+have logged, and ``focus.html`` the same on one page. The last lines name the checkpoint to keep. This is the checkpoint
+that is correct most often if the objects stand on other classes' backgrounds.
 
 For your own models use ``python -m gradcam_callback compare``.
 """

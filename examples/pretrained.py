@@ -106,8 +106,8 @@ def for_classifying(weights: str) -> Classifier:
 
     Args:
         weights: ``"demo"`` (brain scans, 4 classes), ``"torchvision"`` (ImageNet, 1,000 classes), or the path of a
-            state dict of torchvision's VGG16 with any number of classes, or of a network that ``shortcut_demo.py``
-            saved.
+            state dict. This is of torchvision's VGG16 with any number of classes, or of a network that
+            ``shortcut_demo.py`` saved.
 
     Raises:
         WeightsUnavailable: the source does not exist, or does not fit a VGG16.

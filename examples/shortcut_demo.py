@@ -1,8 +1,9 @@
 """The demo: a pretrained VGG16 is fine-tuned twice on one task, and learns the background in one of the runs.
 
 The classes are stars, hearts and moons. In the first run every star lies on grass, every heart on brick and every moon
-on gravel, both in the training and in the validation data, as happens in practice. In the second run the grounds are
-random. The validation accuracy of both runs is the same. The panels and metrics of the callback show the difference.
+on gravel. This is so in the training and in the validation data, as happens in practice. In the second run the grounds
+are random. The validation accuracy of both runs is the same. The panels and metrics of the callback show the
+difference.
 
     python examples/shortcut_demo.py [--weights demo|torchvision|FILE] [--out runs/demo]
 """

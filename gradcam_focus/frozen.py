@@ -17,8 +17,8 @@ def frozen_page(runs: Sequence[dict[str, Any]]) -> str:
     """Return the page as HTML that needs no other file.
 
     Args:
-        runs: each has its name as ``"run"``, ``"start"`` as in `gradcam_focus.records.describe_start`, its
-            ``"entries"``, ``"maps"``: layer -> the maps as in `gradcam_focus.records.describe_maps`, and ``"others"``:
+        runs: each has its name as ``"run"``, ``"start"`` as in `gradcam_focus.records.describe_start`, and its
+            ``"entries"``. ``"maps"`` is layer -> the maps as in `gradcam_focus.records.describe_maps`. ``"others"`` are
             the numbers of the entries that are left out, a list for each.
     """
     parts = {

@@ -31,7 +31,7 @@ def overlay(image: Any, map: Any, colormap: str = "inferno", smooth: bool = True
         Overlay ``(H, W, 3)`` uint8, for ``PIL.Image.fromarray`` or ``matplotlib.pyplot.imshow``.
 
     Raises:
-        ValueError: If the image or the map has another shape or values that are not finite real numbers, or if
+        ValueError: If the image or the map has another shape or values that are not finite real numbers. Or if
             matplotlib has no colour map of this name.
 
     Examples:

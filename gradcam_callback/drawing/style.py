@@ -28,7 +28,8 @@ class Style:
             the focus. ``"run"`` takes the maximum of the layer in the run so far, which also shows the strength.
         quality: of the image files, 1..95, as that of JPEG. WebP files, which TensorBoard gets, look the same.
         focus_cells: longer side of a map in the Focus tab and the report, in cells, 4 or more. Larger maps are averaged
-            over areas. 56 cells show the first two blocks more finely, and take about three times the room of 28.
+            over areas. Of 224 px, 56 cells show the first three blocks more finely. They take about three times the
+            room of 28.
 
     Raises:
         ValueError: If an attribute has another value.

@@ -138,7 +138,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Put every module of the model in eval mode, and restore each module's own flag at the end of the block.
 
     The flags are set themselves. A single ``train()`` at the end would also reach modules that the user froze with
-    ``eval()``, and both methods may do more in a module of the user's, such as merge the weights of a LoRA layer.
+    ``eval()``. Both methods may do more in a module of the user's, such as merge the weights of a LoRA layer.
     """
     flags = [(module, module.training) for module in model.modules()]
     try:

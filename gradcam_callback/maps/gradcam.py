@@ -132,9 +132,9 @@ class GradCAM:
         layers: the chosen layers, from input to output. Except in a VGG, ``"last"`` joins them at the first call.
 
     Raises:
-        ValueError: a layer that does not resolve, an unknown method, precision or ``reshape_transform``, a chunk size
-            below 1, an ``output_transform`` that is not callable, or a layer in a TorchScript module, which takes no
-            hooks. The message lists the choices.
+        ValueError: a layer that does not resolve, or lies in a TorchScript module, which takes no hooks. Or an unknown
+            method, precision or ``reshape_transform``, a chunk size below 1, or an ``output_transform`` that is not
+            callable. The message lists the choices.
 
     Examples:
         >>> import torch
@@ -198,8 +198,8 @@ class GradCAM:
                 with the model, the image ``(1, C, H, W)`` and its index in ``images``, ``(1,)``.
 
         Raises:
-            ValueError: images that are not ``(N, C, H, W)``, outputs that are not logits ``(N, K)``, targets outside
-                the logits, or a layer that is not called or does not return ``(N, C, h, w)``.
+            ValueError: images that are not ``(N, C, H, W)``, outputs that are not logits ``(N, K)``, or targets outside
+                the logits. Or a layer that is not called or does not return ``(N, C, h, w)``.
             UserCodeError: ``output_transform`` or a callable target failed. It is a ValueError, too.
 
         Examples:

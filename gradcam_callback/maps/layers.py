@@ -55,8 +55,8 @@ def resolve_layers(
         the ``_orig_mod`` of ``torch.compile``. A module that is registered twice has its first name.
 
     Raises:
-        ValueError: an unknown name (the message lists the choices), a module that is not inside the model, an empty
-            sequence, or a VGG name that fits several VGGs.
+        ValueError: an unknown name, a module that is not inside the model, an empty sequence, or a VGG name that fits
+            several VGGs. The message lists the choices.
 
     Examples:
         >>> from torchvision.models import vgg11

@@ -76,8 +76,8 @@ class Ending(NamedTuple):
     """The end of a model's graph.
 
     Attributes:
-        kind: ``"sigmoid"``, ``"softmax"`` or ``"log_softmax"``; ``"linear"`` for logits; ``"probabilities"`` for what
-            is made of several such functions or of a part of one, and so does not tell its logits; else ``"unknown"``.
+        kind: ``"sigmoid"``, ``"softmax"`` or ``"log_softmax"``; ``"linear"`` for logits; else ``"unknown"``.
+            ``"probabilities"`` are made of several such functions or of a part of one, and so do not tell their logits.
         function: the place of this function's output in the graph; None for the other kinds.
         logits: the place of its input.
     """

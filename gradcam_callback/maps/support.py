@@ -17,7 +17,7 @@ def check_support(model: nn.Module) -> None:
     A TorchScript module takes no hooks. Inside of an ordinary model it does no harm, unless it is a target layer.
 
     Raises:
-        MapError: the model is no module, is a TorchScript module, or holds one that was frozen; or it is wrapped in
+        MapError: the model is no module, is a TorchScript module, or holds one that was frozen. Or it is wrapped in
             ``nn.DataParallel``, or by Fabric in mixed precision.
     """
     if not isinstance(model, nn.Module):

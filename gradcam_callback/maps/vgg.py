@@ -95,14 +95,14 @@ class _Chain:
 def find_vggs(model: nn.Module) -> dict[str, dict[str, nn.Module]]:
     """Find every VGG feature stack in a model.
 
-    A stack is a chain of 3 x 3 convolutions, each followed by a ReLU (a norm may stand between), cut into blocks by
-    poolings, or by convolutions with a stride in their place. The chain follows the order in which modules are
+    A stack is a chain of 3 x 3 convolutions, each followed by a ReLU; a norm may stand between. Poolings, or
+    convolutions with a stride in their place, cut it into blocks. The chain follows the order in which modules are
     registered, unless two stages make a whole VGG only the other way round.
 
-    Some stacks have to have the blocks of a VGG11, 13, 16 or 19, as the names would not be certain otherwise: those
-    with other modules between the convolutions, such as attention, and those behind another convolution. With another
-    convolution between that may be a part of it, a stack is no VGG. An adapter of the channels in front and a head
-    behind do not count.
+    Some stacks have to have the blocks of a VGG11, 13, 16 or 19, as the names would not be certain otherwise. These are
+    stacks with other modules between the convolutions, such as attention, and stacks behind another convolution. With
+    another convolution between that may be a part of it, a stack is no VGG. An adapter of the channels in front and a
+    head behind do not count.
 
     Returns:
         The dotted name of each stack -> {``"block<b>_conv<c>"``: the ReLU after that convolution}.

@@ -60,8 +60,8 @@ class SwapTest:
         gap: -1..1, how far the accuracy falls from backgrounds of the same class to those of other classes. It is the
             BG-Gap of the paper: both images are cut and pasted alike, so that only the background differs. Objects of a
             class without a second image are left out. None without a control.
-        pasting_cost: -1..1, the accuracy that cutting and pasting costs by itself: the fall from the unchanged images
-            to backgrounds of the same class, of the objects that have a control. None without a control.
+        pasting_cost: -1..1, the accuracy that cutting and pasting costs by itself. It is the fall from the unchanged
+            images to backgrounds of the same class, of the objects that have a control. None without a control.
         drop: -1..1, ``probe_accuracy - swap_accuracy``. It includes the effect of cutting and pasting itself.
         swap_interval: the 95 % interval of ``swap_accuracy``.
         gap_interval: that of ``gap``; None without a control.
@@ -73,8 +73,8 @@ class SwapTest:
         tested: the labels of the classes that the gap rests on, or the drop without a control.
         n_without_same: the number of images without another image of their class.
         n_without_other: the number of images without an image that does not hold their class.
-        paired: 0..1, the accuracies on the unchanged images, on backgrounds of the same class, and on those of other
-            classes, of the objects that the gap rests on. None without a control.
+        paired: 0..1, three accuracies of the objects that the gap rests on. They are those on the unchanged images, on
+            backgrounds of the same class, and on those of other classes. None without a control.
     """
 
     probe_accuracy: float
@@ -107,11 +107,11 @@ def swap_test(
 ) -> SwapTest:
     """Compute the accuracies of the swap test, with 95 % intervals.
 
-    Swaps that share an object or a background are not independent of each other: one easy object is right on every
-    background, and one good background fools every object. A binomial interval would count them as independent, and
-    be too narrow. So the variance is clustered by object and by background (Cameron, Gelbach and Miller 2011, "Robust
-    inference with multiway clustering"). The gap and the drop are differences within each object. Objects that stand
-    in one photograph are one cluster, and so are their backgrounds.
+    Swaps that share an object or a background are not independent of each other. One easy object is right on every
+    background, and one good background fools every object. A binomial interval would count them as independent, and be
+    too narrow. So the variance is clustered by object and by background (Cameron, Gelbach and Miller 2011, "Robust
+    inference with multiway clustering"). The gap and the drop are differences within each object. Objects that stand in
+    one photograph are one cluster, and so are their backgrounds.
 
     Args:
         correct: ``(M,)`` bool, True if the prediction on the unchanged image is correct. Or 1, 0, and NaN for an image

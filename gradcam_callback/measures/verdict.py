@@ -47,9 +47,9 @@ class Verdict:
             control.
         gap_interval: its 95 % interval; None without a control.
         lift: of the deepest chosen layer: the share of the focus on the object / the share of the image that the object
-            fills; NaN if every map of the layer is empty. None without masks.
+            fills. NaN if every map of the layer is empty. None without masks.
         layer: the layer that lost most of its lift since the first entry, if a shortcut is suspected and the loss is
-            large; otherwise the deepest one. None without masks.
+            large. Otherwise it is the deepest one. None without masks.
         acquits: True if masks that a person gave show no sign of a shortcut, in enough images of all classes. No other
             basis acquits.
 

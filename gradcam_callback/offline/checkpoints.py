@@ -67,8 +67,8 @@ def find_checkpoints(paths: str | Path | Sequence[str | Path]) -> list[Checkpoin
         paths: files, and folders that hold files anywhere below them; or one of these.
 
     Raises:
-        ValueError: no checkpoint is found, a file cannot be read, only some of the files hold their step, or two with
-            different weights hold the same one.
+        ValueError: no checkpoint is found, or a file cannot be read. Or only some of the files hold their step, or two
+            with different weights hold the same one.
 
     Examples:
         >>> import tempfile

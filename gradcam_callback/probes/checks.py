@@ -131,8 +131,8 @@ def repeat_per_class(
         class_names: the K names, or None.
 
     Returns:
-        For each of M pairs of image and class: all classes of the image ``(M, K)`` bool, the class ``(M,)``, the image
-        ``(M, C, H, W)``, the mask and the name.
+        All classes of the image ``(M, K)`` bool, the class ``(M,)``, the image ``(M, C, H, W)``, the mask and the name.
+        M is the number of pairs of image and class.
     """
     given, n = labels, len(images)
     if len(given) != n or not bool(((given == 0) | (given == 1)).all()) or not bool(given.any()):

@@ -176,7 +176,7 @@ def _scan(
     """Read labels from the items until every class has its images.
 
     Returns:
-        Pairs of index and label, with one pair for each class of an item; and True if the labels are one-hot, that is,
+        Pairs of index and label, with one pair for each class of an item; and True if the labels are one-hot. They are
         if every item has exactly one of its classes.
     """
     pairs: list[tuple[int, int]] = []

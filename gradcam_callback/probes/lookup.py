@@ -111,8 +111,8 @@ def white_of(low: float, high: float) -> int | None:
 def find_normalisations(source: Any) -> Iterator[tuple[list[float], list[float]]]:
     """Yield mean and std of each ``Normalize`` in a dataset, transform, module or function once, one value per channel.
 
-    These are known: both versions of torchvision's, and the presets of its weights; timm's; albumentations'; kornia's,
-    also among the children of a module; and MONAI's ``NormalizeIntensity``.
+    Known are both versions of torchvision's, the presets of its weights, timm's, albumentations', kornia's and MONAI's
+    ``NormalizeIntensity``. kornia's may be among the children of a module.
     """
     seen = list[Any]()
     for part in _unwrap_everything(source):

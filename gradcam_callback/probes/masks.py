@@ -52,8 +52,8 @@ def from_boxes(boxes: Tensor | Sequence[Any], height: int, width: int) -> Tensor
         ``(height, width)`` bool.
 
     Raises:
-        ValueError: the boxes have another shape, or a box holds no pixel: its corners are swapped, it lies outside of
-            the image, or its values are not finite.
+        ValueError: the boxes have another shape, or a box holds no pixel. Such a box has swapped corners, lies outside
+            of the image, or has values that are not finite.
 
     Examples:
         >>> from gradcam_callback.probes import from_boxes
@@ -124,7 +124,7 @@ def from_image(image: Image.Image) -> Tensor:
     """Make a mask from a black and white image, an image of labels, or a cut-out.
 
     - Black and white: the object is where a level is above half of white. White is the smallest of 1, 255 and 65535
-      that no level exceeds, which fits masks of 0 and 1, of 8 bits and of 16 bits.
+      that no level exceeds. This fits masks of 0 and 1, of 8 bits and of 16 bits.
     - Labels with a palette, as Pascal VOC and most annotation tools write them: its colours stand for indices. The
       object is every index except 0, the background, and 255, the void of VOC.
     - Labels in colour, as CVAT writes them: the object is every colour except black and the void of VOC.
@@ -137,7 +137,8 @@ def from_image(image: Image.Image) -> Tensor:
 
     Raises:
         ValueError: the levels are below 0 or above 65535, look like labels with void but have no palette, or are grey
-            as in a photograph; the palette has colours and does not start with black; or coloured labels have no black.
+            as in a photograph. Or the palette has colours and does not start with black, or coloured labels have no
+            black.
     """
     cut = cut_out(image)
     if cut is not None and not is_black_and_white(image):
@@ -164,8 +165,8 @@ def cut_out(image: Image.Image) -> Tensor | None:
     """Return where a cut-out is opaque as a mask ``(H, W)`` bool.
 
     Returns:
-        None if the image has no alpha, or if alpha does not cut anything out: nearly all of it is opaque, nearly all is
-        transparent, much of it lies between, or it only takes corners off (`looks_inverted`).
+        None if the image has no alpha, or if alpha does not cut anything out. It does not if nearly all of it is opaque
+        or transparent, much of it lies between, or it only takes corners off (`looks_inverted`).
     """
     if not image.has_transparency_data or image.mode.startswith(("I", "F")):
         return None

@@ -47,22 +47,22 @@ class ProbeSet:
 
     Args:
         images: ``(N, C, H, W)`` floating point, transformed and normalised as the model takes them. They are copied.
-        labels: ``(N,)`` integers, the class of each image from 0. If an image may hold several of K classes:
-            ``(N, K)`` of 0 and 1. The image is then repeated once for each class that it holds, and a prediction is
-            correct if the logit of that class is positive. If every image has exactly one 1, the labels are one-hot,
-            and mean the same as integers. None if the images have no classes; the maps then explain the predicted
-            class, a class index or a callable ``target``, and there is no accuracy.
+        labels: ``(N,)`` integers, the class of each image from 0. If an image may hold several of K classes: ``(N, K)``
+            of 0 and 1. The image is then repeated once for each class that it holds, and a prediction is correct if the
+            logit of that class is positive. If every image has exactly one 1, the labels are one-hot, and mean the same
+            as integers. None if the images have no classes. The maps then explain the predicted class, a class index or
+            a callable ``target``, and there is no accuracy.
         masks: the object in each image: ``(N, H, W)`` bool, True on the object, or a sequence with one entry per image.
-            An entry is a mask ``(H, W)`` of bool or of 0 and 1; a black and white ``PIL.Image``; a box ``(4,)`` or
-            boxes ``(B, 4)`` as ``x1, y1, x2, y2`` in pixels (`gradcam_callback.probes.from_boxes`); or None for an
-            image without a mask. With labels ``(N, K)``, an entry may be ``(K, H, W)`` with one mask per class.
-            ``"auto"`` lets a saliency network make the masks, which needs ``pip install 'gradcam-callback[masks]'``.
+            An entry is a mask ``(H, W)`` of bool or of 0 and 1, or a black and white ``PIL.Image``. Or it is a box
+            ``(4,)`` or boxes ``(B, 4)`` as ``x1, y1, x2, y2`` in pixels (`gradcam_callback.probes.from_boxes`). None is
+            an image without a mask. With labels ``(N, K)``, an entry may be ``(K, H, W)`` with one mask per class.
+            ``"auto"`` lets a saliency network make the masks, which needs ``pip install '.[masks]'`` in a checkout.
             Doubtful masks are left out, with a warning.
         names: one unique name per image. By default ``"<class>-<i>"``, or ``"image-<i>"`` without labels.
         class_names: the name of each class by its index. By default ``"class <index>"``.
         mean: one value per channel, or one for all channels. This normalisation of the images is undone for display.
-            Without mean and std, images in 0..1 or 0..255 are displayed as they are, and other images are stretched
-            from their smallest to their largest value.
+            Without mean and std, images in 0..1 or 0..255 are displayed as they are. Other images are stretched from
+            their smallest to their largest value.
         std: as ``mean``. Both must be given together.
 
     Attributes:
@@ -325,17 +325,17 @@ class ProbeSet:
         change.
 
         Args:
-            dataset: map-style. An item is ``(image, label)``, with a mask or anything else behind it; a mapping or
-                named tuple with the usual names, such as ``"image"``, ``"label"`` and ``"mask"``; or one in another.
-                The image is a tensor ``(C, H, W)``. The label is a class, or ``(K,)`` of 0 and 1: one-hot, or several
-                classes, for one of which the image is chosen. A mask is bool or 0 and 1 of the image's size, a
+            dataset: map-style. An item is ``(image, label)``, with a mask or anything else behind it. Or it is a
+                mapping or named tuple with the usual names, such as ``"image"``, ``"label"`` and ``"mask"``, or one in
+                another. The image is a tensor ``(C, H, W)``. The label is a class, or ``(K,)`` of 0 and 1: one-hot, or
+                several classes, for one of which the image is chosen. A mask is bool or 0 and 1 of the image's size, a
                 ``PIL.Image``, or a mask or boxes of ``torchvision.tv_tensors``. A mask ``(H, W)`` or ``PIL.Image`` of
                 another size than its image goes through ``dataset.transform``. So do boxes of another ``canvas_size``,
                 and boxes ``item["objects"]["bbox"]`` of Hugging Face, which are x, y, width and height in the
-                untransformed image. Such a mask that is not bool has to be 0 and 1, under a usual name or in the
-                size of the image's file, or 0 and 255. Also torchvision's ``OxfordIIITPet`` with
-                ``target_types=("category", "segmentation")``.
-                A mask that marks nothing is no mask, and a warning names it.
+                untransformed image. Such a mask that is not bool has to be 0 and 255, or 0 and 1. The latter needs a
+                usual name or the size of the image's file. Also torchvision's ``OxfordIIITPet`` with
+                ``target_types=("category", "segmentation")``. A mask that marks nothing is no mask, and a warning names
+                it.
             per_class: the number of images per class, 1 or more. A class with fewer images gives all of them. If more
                 than 2 were asked for, a warning names it.
             seed: chooses the images, and seeds random steps of the transform.
@@ -349,9 +349,9 @@ class ProbeSet:
                 ``default_collate``, to ``(images, labels)`` or ``(images, labels, masks)``.
 
         Raises:
-            ValueError: the dataset is empty or not map-style; images or labels cannot be told for certain; the images
-                differ in shape; ``per_class``, ``max_images`` or ``max_scanned`` is below 1; or ``masks`` is neither
-                None nor ``"auto"``.
+            ValueError: the dataset is empty or not map-style, its images or labels cannot be told for certain, or the
+                images differ in shape. Or ``per_class``, ``max_images`` or ``max_scanned`` is below 1, or ``masks`` is
+                neither None nor ``"auto"``.
             UserCodeError: the dataset or ``batch_transform`` failed. It is a ValueError, too.
 
         Examples:
@@ -387,14 +387,15 @@ class ProbeSet:
     ) -> ProbeSet:
         """Read all images ``<folder>/<class>/<name>.jpg``, with their masks ``<name>.mask.png`` if these exist.
 
-        The mask of an image is the first of these that exists: a mask ``<name>.mask.png``, ``<name>_mask.png`` or
-        ``<name>-mask.png``; the image's own alpha, if it is a cut-out; ``<name>.json`` of labelme; ``<name>.txt`` of
-        YOLO; ``<name>.xml`` of Pascal VOC. Of an annotation, the objects with the name of the folder count, or all
-        objects if none has it. A warning tells of these, and of masks that look inverted.
+        The mask of an image is the first of these that exists. It may be a mask ``<name>.mask.png``,
+        ``<name>_mask.png`` or ``<name>-mask.png``, or the image's own alpha, if it is a cut-out. Then come
+        ``<name>.json`` of labelme, ``<name>.txt`` of YOLO, and ``<name>.xml`` of Pascal VOC. In an annotation file, the
+        objects with the name of the folder count, or all objects if none has it. A warning tells of these, and of masks
+        that look inverted.
 
-        Photographs are read upright. torchvision's own loader leaves those lying that their EXIF data turn, so give
-        the ``ImageFolder`` of a training a loader that does the same. Or pass the folder to
-        ``GradCAMCallback(probe=folder)``, which reads it with the loader of the validation data.
+        Photographs are read upright. torchvision's own loader ignores the EXIF rotation, so give the ``ImageFolder`` of
+        a training a loader that does the same. Or pass the folder to ``GradCAMCallback(probe=folder)``, which reads it
+        with the loader of the validation data.
 
         Args:
             folder: holds one folder per class. The index of a class is its place among the sorted names, as in
@@ -411,9 +412,9 @@ class ProbeSet:
 
         Raises:
             FileNotFoundError: the folder does not exist.
-            ValueError: the folder holds no images; a file cannot be read; ``class_names`` lacks a folder; the images
-                differ in shape; a mask or annotation marks nothing or differs in size from its image; or ``masks`` is
-                neither None nor ``"auto"``.
+            ValueError: the folder holds no images, a file cannot be read, ``class_names`` lacks a folder, or the images
+                differ in shape. Or a mask or annotation marks nothing or differs in size from its image, or ``masks``
+                is neither None nor ``"auto"``.
 
         Examples:
             >>> import tempfile
@@ -453,7 +454,7 @@ class ProbeSet:
         The class of an image is the category that fills most of it. Its mask holds all objects of that category. An
         object without an outline is its box. A crowd belongs to the mask beside other objects of its category. Alone it
         counts only if all objects of its category are crowds, as CVAT writes brush strokes. This needs
-        ``pip install 'gradcam-callback[coco]'``.
+        ``pip install '.[coco]'`` in a checkout.
 
         Args:
             annotations: the JSON file.
@@ -468,9 +469,10 @@ class ProbeSet:
         Raises:
             ImportError: pycocotools is not installed.
             OSError: the annotations cannot be opened.
-            ValueError: the annotations are none of COCO, or broken; a category is not in the file; no image shows any
-                category; an image is not in the folder, cannot be read, or differs in size from its annotations; the
-                transformed images differ in shape; the transform cuts an object off; or ``per_class`` is below 1.
+            ValueError: the annotations are none of COCO, or broken, a category is not in the file, or no image shows
+                any category. Or an image is not in the folder, cannot be read, or differs in size from its annotations.
+                Or the transformed images differ in shape, the transform cuts an object off, or ``per_class`` is below
+                1.
 
         Examples:
             >>> import json, tempfile

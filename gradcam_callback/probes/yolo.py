@@ -91,7 +91,7 @@ def _hold(places: Sequence[float], points: Sequence[tuple[float, float]]) -> boo
 
 
 def _has_visible_key_points(places: Sequence[float]) -> bool:
-    """Return True if the numbers of a line are certainly a box and key points, each x, y and 0, 1 or 2 if it is seen.
+    """Return True if the numbers of a line are certainly a box and key points: x, y and 0, 1 or 2 for each.
 
     Key points of two numbers each cannot be told from a polygon.
     """

@@ -99,9 +99,9 @@ class Evaluator:
         check_faithfulness: see `choose_check`.
 
     Raises:
-        ValueError: labels or a target outside the logits; images that the model cannot take; outputs that look like
-            probabilities, but whose logits cannot be told; or ``forward`` with a probe set that is no part of batches.
-            One image is tried at once, so that the error comes before anything else happens.
+        ValueError: labels or a target outside the logits, or images that the model cannot take. Or outputs that look
+            like probabilities, but whose logits cannot be told. Or ``forward`` with a probe set that is no part of
+            batches. One image is tried at once, so that the error comes before anything else happens.
         UserCodeError: the model's forward, ``forward`` or a callable target failed. It is a ValueError, too.
     """
 

@@ -40,8 +40,8 @@ def identify(arguments: Mapping[str, Any], defaults: Mapping[str, Parameter]) ->
         defaults: the parameters of `GradCAMCallback`.
 
     Returns:
-        What the maps are of, as plain values; a hash of the probe set, or the name of its folder; and a hash of all
-        other arguments.
+        What the maps are of, as plain values. A hash of the probe set, or the name of its folder. A hash of all other
+        arguments.
     """
     plain = {name: _describe(value) for name, value in arguments.items() if name not in ("self", "options", "probe")}
     probe, layers, target = arguments["probe"], arguments["target_layers"], arguments["target"]

@@ -91,9 +91,9 @@ class Interventions:
     is blind to cues in the centre, and to cues of the whole image such as a tint. It takes an object that reaches the
     frame for a part of it.
 
-    All images together cost more than the maps do. So the sets can be asked by turns, see `gradcam_callback.run.turns`:
-    one background of each kind per object, and every third image without its object or alone. If all images are
-    watched, a thorough turn asks everything.
+    All images together cost more than the maps do. So the sets can be asked by turns, see `gradcam_callback.run.turns`.
+    A turn asks one background of each kind per object, and every third image without its object or alone. If all images
+    are watched, a thorough turn asks everything.
 
     The whole verdict set takes part (see `ProbeSet.watch`). If it has more images than are watched, a thorough turn
     asks about all objects, on one background of each kind. More objects narrow an interval further than more

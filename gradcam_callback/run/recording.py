@@ -1,8 +1,8 @@
 """Make the records of a run that the Focus tab and the report show: numbers and small maps in place of pictures.
 
-`gradcam_focus` reads them. A record of the start and of an entry is JSON. The maps of a layer are deflated bytes: the
-number of images N and the shape h, w of a map as three uint32, the maximum of each map as float32, and the maps
-``(N, h, w)`` as uint8 in units of a 255th of their maximum, all of them little-endian.
+`gradcam_focus` reads them. A record of the start and of an entry is JSON. The maps of a layer are deflated bytes, all
+of them little-endian. First come the number of images N and the shape h, w of a map as three uint32. Then come the
+maximum of each map as float32, and the maps ``(N, h, w)`` as uint8 in units of a 255th of their maximum.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Recorder:
         Args:
             prefix: of the tags.
             goes_on_from: the places of the entries so far, see `gradcam_callback.writers.places_of`. A reader leaves
-                all others out that are older than this record: they are of another training in the same folder, or of
+                all others out that are older than this record. They are of another training in the same folder, or of
                 epochs that are trained again.
         """
         probe, images = self._probe, input_images(self._probe)

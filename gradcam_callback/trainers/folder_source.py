@@ -38,7 +38,7 @@ def read_probe_folder(
         The probe set, and how it differs from the images of the data, see `describe_difference`.
 
     Raises:
-        ValueError: the data have no transform, or its items have a form that no image can be put into; or the classes
+        ValueError: the data have no transform, or its items have a form that no image can be put into. Or the classes
             of the folder cannot be told for certain.
     """
     transform = find_transform(data.dataset)

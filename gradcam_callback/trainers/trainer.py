@@ -134,8 +134,8 @@ def find_other_state(trainer: Trainer, callback: Callback, checkpoint: Mapping[s
     Lightning restores a state only into a callback with the same key. All other states would be lost in silence.
 
     Returns:
-        The state of a callback with the same layers and target, whose probe images may be the same under other names,
-        and whose other arguments may differ; None if there is none, or if the checkpoint has the callback's own state.
+        The state of a callback with the same layers and target, whose probe images may be the same under other names.
+        Its other arguments may differ. None if there is none, or if the checkpoint has the callback's own state.
     """
     keys = {getattr(one, "state_key", None) for one in callbacks_of(trainer)}
     saved = checkpoint.get("callbacks", {})
