@@ -13,7 +13,7 @@ from torch import nn
 
 from gradcam_callback import trainers
 from gradcam_callback.drawing import Style
-from gradcam_callback.maps import GradCAM, GradCAMOptions
+from gradcam_callback.maps import GradCAM, GradCAMOptions, LateGradCAM
 from gradcam_callback.measures import Verdict
 from gradcam_callback.probes import BatchTransform, ProbeSet
 from gradcam_callback.run import BatchForward, Evaluator, Memory, Session, Tags, Target, check_target, identify, tags
@@ -35,7 +35,8 @@ class GradCAMCallback(Callback):
             file loader of the validation dataset. None takes up to 16 images of the validation data, evenly over the
             classes, and 64 for the verdict (`ProbeSet.watch`). They go the way of its batches: collate function and
             batch hooks.
-        target_layers: names of layers or modules, see `GradCAM`.
+        target_layers: names of layers or modules, see `GradCAM`. Of several VGGs, names without another in front mean
+            the only one that ``forward`` runs in eval mode.
         target: what a map explains: ``"label"``, ``"predicted"``, a class index, ``"contrast"`` (the label's logit
             minus the strongest other one), or a callable ``(outputs, index) -> (N,)`` for anything else. ``outputs`` is
             what the model returns, ``index`` holds the numbers of the probe images, ``(N,)`` int64. A callable needs no
@@ -296,4 +297,4 @@ class GradCAMCallback(Callback):
         trainers.announce(trainer, evaluator, self._session.writers)
 
     def _make_cam(self, trainer: Trainer, pl_module: LightningModule) -> GradCAM:
-        return GradCAM(pl_module, self.target_layers, **trainers.resolve_precision(self.options, trainer))
+        return LateGradCAM(pl_module, self.target_layers, **trainers.resolve_precision(self.options, trainer))

@@ -77,6 +77,30 @@ def test_names_of_other_classes_are_not_shown(trainer, toys):
     assert callback.probe_set.class_names is None
 
 
+@pytest.mark.parametrize("given", ["nothing", "images", "folder"])
+def test_a_head_of_more_outputs_than_the_data_name_classes_is_said(watch, toys, tmp_path, given):
+    data = stores(toys, "targets")
+    data.transform = to_tensor
+    for name in Named.classes if given == "folder" else ():
+        (tmp_path / "probe" / name).mkdir(parents=True)
+        for colour in ("orange", "green"):
+            Image.new("RGB", (48, 48), colour).save(tmp_path / "probe" / name / f"{colour}.png")
+    probes = {"nothing": None, "images": ProbeSet.from_dataset(data), "folder": tmp_path / "probe"}
+    callback = GradCAMCallback(probes[given], LAYER)
+    with pytest.warns(GradCAMWarning, match="names 3 classes, and the model returns 12 numbers.*output_transform"):
+        watch(ThinVGG(12), DataLoader(data, 6), callback)
+    assert callback.probe_set.class_names == Named.classes
+    assert callback.verdict is not None and "of 12 classes" not in callback.verdict.text
+
+
+def test_classes_that_a_probe_set_lacks_are_not_tested(toys):
+    """Its own names need not be all of them."""
+    images, labels = torch.stack([item[0] for item in toys.items]), torch.tensor([item[1] for item in toys.items])
+    some = labels < 2
+    probe = ProbeSet(images[some], labels[some], class_names=["star", "heart"])
+    assert probe.n_classes is None and probe.watch(4).n_classes is None
+
+
 class Relabels(TwoClasses):
     """Gives the labels of the dataset inside other numbers, without another word."""
 

@@ -1,5 +1,6 @@
 """Code of the user's that does more than usual when it is called, and is called for probe images, too."""
 
+import logging
 import random
 import types
 import warnings
@@ -299,6 +300,51 @@ def test_a_vgg_that_runs_twice_is_said_once(toys):
         cam(toys.items[0][0][None])
         cam(toys.items[0][0][None])
     assert len(said) == 1
+
+
+class Distils(ThinVGG):
+    """Has a second VGG, which only the training runs."""
+
+    def __init__(self):
+        super().__init__(batch_norm=False)
+        self.teacher = ThinVGG(batch_norm=False)
+
+    def training_step(self, batch, batch_idx):
+        return super().training_step(batch, batch_idx) + (self(batch[0]) - self.teacher(batch[0])).pow(2).mean()
+
+
+class Averages(Distils):
+    """Runs another VGG in its validation than in its training."""
+
+    def forward(self, images):
+        return super().forward(images) if self.training else self.teacher(images)
+
+
+class TwoStreams(Distils):
+    def forward(self, images):
+        return super().forward(images) + self.teacher(images)
+
+
+@pytest.mark.parametrize("make, name", [(Distils, "features"), (Averages, "teacher.features")])
+@pytest.mark.parametrize("layers", ["all", "last", ["block4", "block5_conv3"]])
+def test_of_several_vggs_the_one_that_runs_is_watched(trainer, toys, caplog, make, name, layers):
+    caplog.set_level(logging.INFO, logger="pytorch_lightning.utilities.rank_zero")
+    module, loader = make(), DataLoader([item[:2] for item in toys.items], 6)
+    callback = GradCAMCallback(target_layers=layers, views="overview")
+    trainer(callback, max_epochs=1).fit(module, loader, loader)
+    assert any(f"runs '{name}', so it is watched" in text for text in caplog.messages)
+    probe = callback.probe_set
+    expected = GradCAM(module, f"{name}.{LAYER}")(probe.images, probe.labels).maps[f"{name}.{LAYER}"]
+    strength = callback.history[-1][f"gradcam/strength/{LAYER}"]
+    assert strength == pytest.approx(float(expected.mean(dim=(1, 2)).mean()), rel=1e-4)
+
+
+def test_of_several_vggs_that_run_none_is_guessed(trainer, toys):
+    loader = DataLoader([item[:2] for item in toys.items], 6)
+    with pytest.raises(ValueError, match=r"its forward runs \['features', 'teacher.features'\]\. Choose one"):
+        trainer(GradCAMCallback()).fit(TwoStreams(), loader, loader)
+    with pytest.raises(ValueError, match=r"2 VGGs\. Choose one of \['features.all', 'teacher.features.all'\]"):
+        GradCAM(Distils())
 
 
 class Replaces(ThinVGG):

@@ -8,7 +8,7 @@
 from gradcam_callback.maps.borrowed import borrowed, is_watching
 from gradcam_callback.maps.cams import CAMs, concatenate
 from gradcam_callback.maps.checks import check_options
-from gradcam_callback.maps.gradcam import Forward, GradCAM, GradCAMOptions
+from gradcam_callback.maps.gradcam import Forward, GradCAM, GradCAMOptions, LateGradCAM
 from gradcam_callback.maps.layers import resolve_layers
 from gradcam_callback.maps.logits import (
     agreement_by_chance,
@@ -31,6 +31,7 @@ __all__ = [
     "Forward",
     "GradCAM",
     "GradCAMOptions",
+    "LateGradCAM",
     "RESHAPES",
     "Reshape",
     "ScoreFunction",

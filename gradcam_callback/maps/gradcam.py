@@ -56,7 +56,7 @@ from gradcam_callback.maps.targets import (
     rows_of,
     select_scores,
 )
-from gradcam_callback.maps.vgg import LAST, find_vggs
+from gradcam_callback.maps.vgg import LAST, SeveralVGGsError, find_running, find_vggs
 from gradcam_callback.random_state import hash_random_state, seed_everything
 
 # The random seeds under which a model is tried. Under all of them, a flip of half of the images hardly ever does the
@@ -148,6 +148,9 @@ class GradCAM:
         (True, True)
     """
 
+    # True looks with the first image which of several VGGs the model runs.
+    _waits_for_images = False
+
     def __init__(
         self,
         model: nn.Module,
@@ -164,10 +167,17 @@ class GradCAM:
         check_support(model)
         self.model = model
         self.target_layers = list_targets(target_layers)
-        self._take_layers(resolve_layers(model, self.target_layers))
         # Outside a VGG, "last" resolves only with an image, since the shapes of the outputs decide.
         self._last: str | None = None
-        self._last_is_resolved = bool(find_vggs(model)) or LAST not in self.target_layers
+        self._is_resolved = bool(find_vggs(model)) or LAST not in self.target_layers
+        self._running: list[str] | None = None
+        try:
+            self._take_layers(resolve_layers(model, self.target_layers))
+        except SeveralVGGsError:
+            if not self._waits_for_images:
+                raise
+            self._take_layers([])
+            self._is_resolved = False
         self.method = method
         self.precision = precision
         self.chunk_size = chunk_size
@@ -218,9 +228,10 @@ class GradCAM:
         check_images(images)
         with borrowed(self.model, PRECISIONS[self.precision]):
             given = read_targets(targets, len(images))
-            self._take_layers(follow_layers(self.model, self.target_layers, self._last, self.layers, self._paths))
-            if not self._last_is_resolved:
-                self._resolve_last(images[:1], forward)
+            found = self._last, self._running, self.layers, self._paths
+            self._take_layers(follow_layers(self.model, self.target_layers, *found))
+            if not self._is_resolved:
+                self._resolve(images[:1], forward)
             logits, classes, nonfinite, *maps = compute_in_chunks(
                 lambda chunk: self._compute_chunk(images[chunk], _indices(chunk), rows_of(given, chunk), forward),
                 images,
@@ -326,14 +337,21 @@ class GradCAM:
             self._ending = find_ending(self._accept_logits(outputs, 1)).kind
         return self._ending
 
-    def _resolve_last(self, image: Tensor, forward: Forward | None) -> None:
+    def _resolve(self, image: Tensor, forward: Forward | None) -> None:
+        """Resolve layers for which an image has to go through the model."""
         size, indices = (image.shape[2], image.shape[3]), _indices(slice(0, 1))
+        vggs = find_vggs(self.model)
+
+        def run() -> None:
+            self._detached_forward(_detached(image), indices, forward)
+
         with torch.no_grad():
-            self._last = find_last_layer(
-                self.model, lambda: self._detached_forward(_detached(image), indices, forward), size
-            )
-        self._take_layers(resolve_layers(self.model, self.target_layers, self._last))
-        self._last_is_resolved = True
+            if vggs:
+                self._running = find_running(vggs, run)
+            else:
+                self._last = find_last_layer(self.model, run, size)
+        self._take_layers(resolve_layers(self.model, self.target_layers, self._last, self._running))
+        self._is_resolved = True
 
     def _compute_chunk(
         self,
@@ -493,6 +511,21 @@ class GradCAM:
             if self._frozen is not None:
                 stack.enter_context(self._frozen.reused(self.model, [layer.module for layer in layers]))
             yield stack.enter_context(recorded_activations(self.model, layers))
+
+
+class LateGradCAM(GradCAM):
+    """A `GradCAM` that takes, of several VGGs, the only one that the model runs. Its first images tell which it is.
+
+    The others may be a teacher, a perceptual loss or the other copy of averaged weights. Layers have the same names as
+    in a model of one VGG.
+    """
+
+    _waits_for_images = True
+
+    @property
+    def running(self) -> str | None:
+        """Return the dotted name of this VGG; None if there was no choice."""
+        return None if self._running is None else self._running[0]
 
 
 def _detached(tensor: Tensor) -> Tensor:

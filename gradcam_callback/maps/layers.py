@@ -31,7 +31,10 @@ class Layer:
 
 
 def resolve_layers(
-    model: nn.Module, target_layers: str | nn.Module | Sequence[str | nn.Module] = "all", last: str | None = None
+    model: nn.Module,
+    target_layers: str | nn.Module | Sequence[str | nn.Module] = "all",
+    last: str | None = None,
+    running: Sequence[str] | None = None,
 ) -> list[Layer]:
     """Find the layers that ``target_layers`` chooses.
 
@@ -49,6 +52,8 @@ def resolve_layers(
             If the model contains several VGGs, write the dotted name of one in front: ``"student.block5"``.
         last: the dotted name of the last layer with spatial output, see
             `gradcam_callback.maps.last_layer.find_last_layer`. None skips ``"last"``. A VGG does not need it.
+        running: the dotted names of the VGGs that the forward runs, see `gradcam_callback.maps.vgg.find_running`. If it
+            is only one, names without another in front are of this one. None is not known.
 
     Returns:
         The layers in the model's order, from input to output, each once. A module is named by its dotted name, without
@@ -85,7 +90,7 @@ def resolve_layers(
             if last is None:
                 continue
             target = without_compile_wrapper(last)
-        for layer in _resolve_target(model, target, vggs, modules):
+        for layer in _resolve_target(model, target, vggs, modules, running):
             layers.setdefault(layer.name, layer)
     # Models register their modules in the order of execution, as a rule. The stages of a VGG may be an exception.
     depth = {module: i for i, module in enumerate(model.modules())}
@@ -104,13 +109,14 @@ def follow_layers(
     model: nn.Module,
     target_layers: Sequence[str | nn.Module],
     last: str | None,
+    running: Sequence[str] | None,
     layers: Sequence[Layer],
     paths: Mapping[str, str],
 ) -> list[Layer]:
     """Find layers again whose modules may have been replaced by others in the same places.
 
     Args:
-        model: this and the next two as in `resolve_layers`.
+        model: this and the next three as in `resolve_layers`.
         layers: as they were found before.
         paths: of these layers at that time, see `find_paths`.
 
@@ -122,7 +128,7 @@ def follow_layers(
     if not gone:
         return list(layers)
     try:
-        found = resolve_layers(model, target_layers, last)
+        found = resolve_layers(model, target_layers, last, running)
     except ValueError:
         found = []
     now = find_paths(model, found)
@@ -151,6 +157,7 @@ def _resolve_target(
     target: str | nn.Module,
     vggs: Mapping[str, Mapping[str, nn.Module]],
     modules: Mapping[str, nn.Module],
+    running: Sequence[str] | None,
 ) -> list[Layer]:
     if isinstance(target, nn.Module):
         name = _name_of(model, target)
@@ -160,7 +167,7 @@ def _resolve_target(
             f"Expected `target_layers` to hold names and modules, but got {target!r} of type {type(target).__name__}. "
             "Pass a name such as 'block5', or a module of the model."
         )
-    convolutions = select_convolutions(vggs, target)
+    convolutions = select_convolutions(vggs, target, running)
     if convolutions:
         return [Layer(name, relu, needs_copy=False) for name, relu in convolutions.items()]
     name = without_compile_wrapper(target)

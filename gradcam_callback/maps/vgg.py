@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -124,28 +125,53 @@ def find_vggs(model: nn.Module) -> dict[str, dict[str, nn.Module]]:
     return stacks
 
 
-def select_convolutions(vggs: Mapping[str, Mapping[str, nn.Module]], name: str) -> dict[str, nn.Module]:
+class SeveralVGGsError(ValueError):
+    """An error that says that a name fits several VGGs."""
+
+
+def find_running(vggs: Mapping[str, Mapping[str, nn.Module]], forward: Callable[[], object]) -> list[str]:
+    """Return the dotted names of the VGGs that a forward pass runs, such as a student, but not its teacher.
+
+    Args:
+        vggs: the result of `find_vggs`.
+        forward: runs the model on one image.
+    """
+    running: list[str] = []
+    with ExitStack() as stack:
+        for root, relus in vggs.items():
+            first = next(iter(relus.values()))
+            stack.callback(first.register_forward_hook(lambda *_, root=root: running.append(root)).remove)
+        forward()
+    return list(dict.fromkeys(running))
+
+
+def select_convolutions(
+    vggs: Mapping[str, Mapping[str, nn.Module]], name: str, running: Sequence[str] | None = None
+) -> dict[str, nn.Module]:
     """Select convolutions by a VGG name: ``"all"``, ``"last"``, a block or a convolution.
 
     Args:
         vggs: the result of `find_vggs`.
         name: the VGG name, optionally behind the dotted name of a VGG: ``"student.block5"``.
+        running: the VGGs that the forward runs. A name without a prefix means the only one of them. None is not known.
 
     Returns:
         The full name of each convolution -> the ReLU after it. Empty if ``name`` is not a VGG name.
 
     Raises:
-        ValueError: ``name`` fits several VGGs.
+        SeveralVGGsError: ``name`` fits several VGGs.
     """
     prefix, _, short = name.rpartition(".")
-    candidates = vggs if not prefix else {root: relus for root, relus in vggs.items() if root == prefix}
+    only = prefix or (running[0] if running is not None and len(running) == 1 else "")
+    candidates = vggs if not only else {root: relus for root, relus in vggs.items() if root == only}
     matches = {root: _matching(relus, short) for root, relus in candidates.items()}
     matches = {root: convolutions for root, convolutions in matches.items() if convolutions}
     if len(matches) > 1:
         choices = [f"{root}.{short}" for root in matches if root]
-        raise ValueError(
-            f"Expected `target_layers` to name layers of one VGG, but got {name!r} for a model with {len(vggs)} VGGs. "
-            f"Choose one of {choices}, or the dotted name of a module."
+        which = "" if running is None else f", of which its forward runs {running or 'none'}"
+        raise SeveralVGGsError(
+            f"Expected `target_layers` to name layers of one VGG, but got {name!r} for a model with {len(vggs)} VGGs"
+            f"{which}. Choose one of {choices}, or the dotted name of a module."
         )
     return {
         f"{prefix}.{convolution}" if prefix else convolution: vggs[root][convolution]

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from gradcam_callback.drawing import Style
 from gradcam_callback.exceptions import GradCAMWarning
 from gradcam_callback.formatting import name_some, percent
-from gradcam_callback.maps import GradCAM, GradCAMOptions
+from gradcam_callback.maps import GradCAMOptions, LateGradCAM
 from gradcam_callback.measures import Verdict
 from gradcam_callback.offline.loading import hold_same_weights, read_progress
 from gradcam_callback.probes import ProbeSet
@@ -175,7 +175,7 @@ def watch_checkpoints(
     run: RunLogger | None = None
     results = []
     for checkpoint in tqdm(checkpoints, "checkpoints", disable=None):
-        cam = GradCAM(load(checkpoint.path).to(device), target_layers, **options)
+        cam = LateGradCAM(load(checkpoint.path).to(device), target_layers, **options)
         if evaluator is None or run is None:
             evaluator = Evaluator(cam, probe, target, seed=seed, by_class=by_class)
             run = RunLogger(evaluator, state, writers, names, report=_fail, style=style or Style(), views=views)

@@ -83,6 +83,7 @@ class ProbeSet:
         rows: with each image, the batch of this image alone, for a `forward` that takes more than the image. None if
             the images are no part of batches.
         sources: where each image comes from, for warnings: its file, or its number in the dataset, or else its name.
+        n_classes: the number of classes that the dataset names; None if nobody has named all of them.
         label_hint: where the labels come from, and what to do if they are wrong, for errors; ``""`` if they were given.
 
     Raises:
@@ -159,6 +160,7 @@ class ProbeSet:
         self.proposals: dict[int, Proposal] | None = None
         self.replaced: list[Replaced] = []
         self.sources = list(self.names)
+        self.n_classes: int | None = None
         self.label_hint = ""
         self._verdict_set: ProbeSet | None = None
         if automatic:
@@ -371,6 +373,7 @@ class ProbeSet:
         chosen = choose_items(set_apart(dataset), feed, quota, seed, max_scanned, automatic=automatic)
         make = partial(make_probe_set, class_names=chosen.class_names, sources=[dataset])
         probe = choose_masked(chosen.items, quota, make) if automatic else make(chosen.items)
+        probe.n_classes = len(probe.class_names) if probe.class_names else None
         warn_of_few(probe.labels.tolist(), quota.of_each(1), probe.class_name)
         return probe
 

@@ -319,11 +319,13 @@ class Evaluator:
             is_random = self.cam.is_random(one, self._targets(highest), forward=forward)
             if self._has_accuracy:
                 self.cam.check_labels(self.probe.verdict_set.labels.max()[None], self.probe.label_hint)
-            self.cam(one, self._targets(highest), forward=forward)
+            n_outputs = self.cam(one, self._targets(highest), forward=forward).logits.shape[1]
             if not callable(self.target) and self.cam.tells_no_logits(one, forward=forward):
                 self._refuse_probabilities()
         if is_random:
             _warn_of_randomness()
+        if self._has_accuracy and (self.probe.n_classes or n_outputs) < n_outputs:
+            _warn_of_more_outputs(self.probe.n_classes, n_outputs)
 
     def _refuse_probabilities(self) -> None:
         everything = torch.arange(len(self.probe))
@@ -397,6 +399,16 @@ def _warn_of_randomness() -> None:
         "outputs. Maps, accuracies and the verdict are those of one draw. If the forward flips or moves images, a map "
         "does not lie on the image below it. Guard each random step, as by F.dropout(x, 0.5, self.training) or "
         "`if self.training:`.",
+        GradCAMWarning,
+        stacklevel=2,
+    )
+
+
+def _warn_of_more_outputs(n_classes: int | None, n_outputs: int) -> None:
+    warnings.warn(
+        f"GradCAM: the dataset names {n_classes} classes, and the model returns {n_outputs} numbers. The first "
+        f"{n_classes} count as the logits of these classes. If they are not, pass output_transform=lambda outputs: "
+        "..., which returns the logits.",
         GradCAMWarning,
         stacklevel=2,
     )

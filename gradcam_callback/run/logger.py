@@ -208,6 +208,8 @@ class RunLogger:
         confirmed = standalone or is_confirmed(
             history, in_part, epoch, answers.basis, None if self._has_epochs else step, answers.swap.n_controlled
         )
+        # A single logit stands for two classes. A head may have been made for more classes than the data have.
+        n_outputs = max(2, evaluation.cams.logits.shape[1])
         present = self._probe.present
         false_yes = math.nan if present is None else false_yes_rate(evaluation.cams.logits, present)
         return judge(
@@ -221,8 +223,7 @@ class RunLogger:
             guessing=answers.guessing,
             false_yes=false_yes,
             name_class=self._probe.class_name,
-            # A single logit stands for two classes.
-            n_classes=max(2, evaluation.cams.logits.shape[1]),
+            n_classes=min(n_outputs, self._probe.n_classes or n_outputs),
         )
 
     def _write_entry(self, evaluation: Evaluation, first: Mapping[str, float] | None) -> None:

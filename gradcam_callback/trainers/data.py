@@ -136,10 +136,7 @@ class ValidationData:
         if not self.can_be_indexed:
             return self._share(read_batches)
         chosen = choose_items(self.dataset, self.feed, self._quota, seed, AUTO_SCANNED, count, self.automatic_masks)
-        names = chosen.class_names
-        if names and len(names) != _count(chosen.items, count):
-            names = None  # a dataset around this one may give other labels
-        return self._choose(chosen.items, names, count, is_certain=chosen.is_certain)
+        return self._choose(chosen.items, chosen.class_names, count, is_certain=chosen.is_certain)
 
     def collector(self, cam: GradCAM, forward: BatchForward | None) -> Collector:
         """Return a collector for batches that pass by."""
@@ -220,11 +217,14 @@ class ValidationData:
             count: the classes of the network.
             is_certain: True if something else than the items says that these are their labels.
         """
+        if class_names and len(class_names) > _count(items, count):
+            class_names = None  # a dataset around this one may give other labels
         make = partial(self.make, class_names=class_names)
         if self.automatic_masks:
             everything = choose_masked(items, self._quota, make, self.feed.shows_progress)
         else:
             everything = make(items, automatic=False)
+        everything.n_classes = len(everything.class_names) if everything.class_names else None
         if self.feed.needs_labels:
             everything.label_hint = self._say_which_labels(items, count, is_certain)
         return everything.watch(AUTO_IMAGES)

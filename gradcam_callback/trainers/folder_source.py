@@ -64,6 +64,8 @@ def read_probe_folder(
         probe = _send(read, data)
         if names is None:
             _refuse_other_classes(probe, cam, forward)
+        else:
+            probe.n_classes = len(names)
         return probe, _compare(probe, examples, data.feed)
 
 

@@ -20,6 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from gradcam_callback.exceptions import GradCAMWarning
 from gradcam_callback.layer_names import block_of
+from gradcam_callback.maps import LateGradCAM
 from gradcam_callback.measures import FRAME, NO_MASKS
 from gradcam_callback.run import Evaluator, RunState, Session, Tags, warn_lost
 from gradcam_callback.run.tags import DEFAULT_PREFIX
@@ -160,6 +161,8 @@ def announce(trainer: Trainer, evaluator: Evaluator, writers: Sequence[Writer]) 
             f"GradCAM: the VGG of this model ends with {deepest}, as what follows is no part of one. Watch a later "
             "layer by its dotted name, such as target_layers=['all', 'features.30']."
         )
+    if isinstance(evaluator.cam, LateGradCAM) and evaluator.cam.running:
+        rank_zero_info(f"GradCAM: of several VGGs, the forward runs {evaluator.cam.running!r}, so it is watched.")
     rest = f". The verdict rests on {n_judged}" if n_judged > n_images else ""
     if evaluator.interventions is not None and evaluator.interventions.basis == FRAME:
         rank_zero_info(f"GradCAM: {NO_MASKS}")
