@@ -368,9 +368,11 @@ def test_items_carry_boxes_and_what_came_of_them():
     image, mask = square(5, 5, 20), torch.zeros(40, 40, dtype=torch.bool)
     mask[5:30, 5:30] = True
     items = [Item(image, 0, mask, "a", boxed=True), Item(image, 1, [5, 5, 30, 30], "b", proposal=Proposal(mask, None))]
-    assert make_probe_set(items).box_masks.tolist() == [True, True]
-    probe = make_probe_set(items, automatic=True)
-    assert probe.box_masks.tolist() == [True, False] and torch.equal(probe.masks[1], mask)
+    # A mask in a folder may be automatic, too, though none is asked for.
+    probe = make_probe_set(items)
+    assert (
+        probe.box_masks.tolist() == [True, False] and torch.equal(probe.masks[1], mask) and set(probe.proposals) == {1}
+    )
 
 
 def test_the_network_marks_the_objects_inside_of_boxes(network, large_toys):

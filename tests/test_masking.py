@@ -460,6 +460,31 @@ def test_auto_without_classes_says_that_they_are_needed(bright, tmp_path, output
     assert files_of(tmp_path) == {"a.jpg", "a.mask.png", "b.jpg", "b.mask.png", SHEET}
 
 
+def test_masks_of_auto_are_automatic_until_a_person_accepts_or_changes_them(bright, folder, output_of):
+    (folder / "dog/c.mask.png").write_bytes(png(inside((5, 5, 20, 20))))
+    assert "Masks of --auto cannot acquit a network until they are accepted on the page: 2." in output_of(
+        folder, "--auto"
+    )
+    probe = ProbeSet.from_folder(folder)
+    assert set(probe.proposals) == {0, 1} and probe.has_automatic_masks and probe.has_mask.all()
+    assert np.array_equal(probe.masks[0].numpy(), read_mask(folder / "cat/a.mask.png"))
+    assert probe.watch(2).has_automatic_masks
+    # Most programs keep no texts.
+    with Image.open(folder / "cat/a.mask.png") as image:
+        image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / "cat/a.mask.png")
+    assert set(ProbeSet.from_folder(folder).proposals) == {1}
+    with serving(folder) as (_, server):
+        client = Client(server)
+        state = client.wait()
+        assert statuses(state) == ["done"] * 3
+        assert [photograph["unseen"] for photograph in state["photographs"]] == [False, True, False]
+        assert state["photographs"][1]["reason"] == "made by --auto, not looked at yet"
+        state = client.post("/accept/1", client.get("/mask/1").content)
+        assert not any(photograph["unseen"] for photograph in state["photographs"])
+        assert ProbeSet.from_folder(folder).proposals is None
+        assert client.post("/undo")["photographs"][1]["unseen"] and ProbeSet.from_folder(folder).has_automatic_masks
+
+
 def test_photographs_are_picked_evenly_and_copied_once(tmp_path, bright, output_of):
     dataset, folder = tmp_path / "data", tmp_path / "probe"
     for name, count in (("cat", 9), ("dog", 2), ("empty", 0)):

@@ -21,6 +21,7 @@ from toys import CLASSES, Toys
 from trainer_runs import AlsoTested, Data, Pictures, assert_untouched
 
 from gradcam_callback import GradCAMCallback, GradCAMWarning, ProbeSet, Style
+from gradcam_callback.masking.mask_files import mark_automatic
 
 LAYERS = ["block4_conv3", "block5_conv3"]
 
@@ -127,9 +128,12 @@ def folder(tmp_path):
 
 
 def test_a_folder_is_read_as_the_validation_data_are(trainer, folder):
+    unseen = next(folder.glob("*/a.mask.png"))
+    unseen.write_bytes(mark_automatic(unseen.read_bytes()))
     callback, data = GradCAMCallback(str(folder), LAYERS), Data("pictures")
     trainer(callback).fit(ThinVGG(), datamodule=data)
     probe = callback.probe_set
+    assert len(probe.proposals) == 1 and callback.verdict.basis == "automatic masks", "a mask of --auto stays one"
     assert probe.names == ["heart-a", "star-a"] and probe.class_names == Pictures.classes
     assert probe.labels.tolist() == [1, 2], "by the classes of the data, not of the folder"
     assert probe.images.shape == (2, 3, 64, 64) and float(probe.images.min()) < -0.5, "through their transform"

@@ -55,7 +55,7 @@ def mask_automatically(folder: Path) -> Iterator[str]:
         if len(cells) < _MOST_CELLS:
             cells.append(_draw_cell(session, index))
     n_new = sum(session.progress(index).status not in (Status.DONE, Status.UNREADABLE) for index in waiting)
-    accepted = session.accept_proposals()
+    accepted = session.accept_proposals(is_seen=False)
     yield f"Accepted {accepted} of {n_new} automatic masks."
     sheet_path = _next_sheet(folder)
     # Of doubtful ones alone, a sheet would be written at each run.

@@ -46,7 +46,9 @@ def conclude(session: MaskingSession) -> str:
     folder, nothing = session.folder, session.count(Status.NOTHING)
     said = f"{session.done} of {len(session)} photographs are done"
     said += f", {nothing} of them without an object." if nothing else "."
-    if session.done < len(session):
+    if session.unseen:
+        said += f" Masks of --auto cannot acquit a network until they are accepted on the page: {session.unseen}."
+    if session.done < len(session) or session.unseen:
         said += f" Go on with: python -m gradcam_callback masks {shlex.quote(str(folder))}"
     if session.count(Status.DONE) == 0:
         return said

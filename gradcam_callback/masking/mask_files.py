@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from gradcam_callback.masking.photographs import PhotographToMask, write_file
-from gradcam_callback.probes import from_image
+from gradcam_callback.probes import AUTOMATIC, from_image, is_automatic
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 # Hidden, so that `ProbeSet.from_folder` passes it by.
@@ -24,6 +25,24 @@ def encode_mask(mask: Mask) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(mask).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def mark_automatic(data: bytes) -> bytes:
+    """Return the PNG of a mask with a note that no person has seen it, which a probe set reads."""
+    buffer, note = io.BytesIO(), PngInfo()
+    note.add_text(*AUTOMATIC)
+    with Image.open(io.BytesIO(data)) as image:
+        image.save(buffer, "PNG", pnginfo=note)
+    return buffer.getvalue()
+
+
+def is_unseen(data: bytes) -> bool:
+    """Return True for the file of a mask with this note."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return is_automatic(image)
+    except Exception:  # Pillow raises many kinds of errors for broken files, which say later that they are broken.
+        return False
 
 
 def decode_mask(data: bytes, size: tuple[int, int]) -> Mask:

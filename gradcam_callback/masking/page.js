@@ -6,7 +6,11 @@ import * as server from "./server.js";
 
 const byId = (id) => document.getElementById(id);
 const POLL = 600; // milliseconds, while proposals are being made
-const isDone = (index) => ["done", "nothing"].includes(state.photographs[index].status) && !drafts.has(index);
+// A mask of --auto is done, but nobody has looked at it yet.
+const isDone = (index) => {
+  const { status, unseen } = state.photographs[index];
+  return ["done", "nothing"].includes(status) && !unseen && !drafts.has(index);
+};
 
 let state = null;
 let current = null; // the index of the open photograph; null on the contact sheet
@@ -145,7 +149,7 @@ function finish() {
 async function accept() {
   const index = current;
   const untouched = !editor.canvas.edited && !drafts.has(index);
-  if (untouched && state.photographs[index].status === "done") return goOn();
+  if (untouched && isDone(index)) return goOn();
   if (editor.canvas.isEmpty) {
     return say("Nothing is marked. Drag a box around the object, or press N if there is no object.");
   }

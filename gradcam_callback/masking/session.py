@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from gradcam_callback.masking.lazy_network import LazyNetwork
-from gradcam_callback.masking.mask_files import Mask, Record, decode_mask, encode_mask
+from gradcam_callback.masking.mask_files import Mask, Record, decode_mask, encode_mask, is_unseen, mark_automatic
 from gradcam_callback.masking.photographs import list_photographs, remove, write_file
 from gradcam_callback.probes import cut_out, open_image
 
@@ -43,12 +43,14 @@ class Progress:
         reason: why its proposal is doubtful, why it cannot be read, or what but a mask marks its object.
         proposal: the mask of the network as PNG.
         version: it changes whenever the photograph looks different.
+        is_unseen: True if it is done by an automatic mask that no person has accepted.
     """
 
     status: Status = Status.WAITING
     reason: str | None = None
     proposal: bytes | None = None
     version: int = 0
+    is_unseen: bool = False
 
 
 class _Files(NamedTuple):
@@ -111,6 +113,11 @@ class MaskingSession:
         """Return the number of photographs that need no more work."""
         return self.count(Status.DONE, Status.NOTHING)
 
+    @property
+    def unseen(self) -> int:
+        """Return the number of automatic masks that no person has accepted."""
+        return sum(progress.is_unseen for progress in self._progress)
+
     def progress(self, index: int) -> Progress:
         """Return what is known of a photograph."""
         return self._progress[index]
@@ -127,6 +134,7 @@ class MaskingSession:
                         "status": progress.status.value,
                         "reason": progress.reason,
                         "version": progress.version,
+                        "unseen": progress.is_unseen,
                     }
                     for photograph, progress in zip(self.photographs, self._progress, strict=True)
                 ],
@@ -160,7 +168,7 @@ class MaskingSession:
             OSError: the mask cannot be read.
         """
         with self._lock:
-            if self._look(index) == self._seen[index]:
+            if self._look(index, self._read_file(index)) == self._seen[index]:
                 return False
             self._settle(index)
             return True
@@ -228,13 +236,14 @@ class MaskingSession:
             self._refuse_changed(index)
             self._decide([index], lambda _: self._write(index, mask, shows_nothing=False))
 
-    def accept_proposals(self, without: Container[int] = ()) -> int:
+    def accept_proposals(self, without: Container[int] = (), is_seen: bool = True) -> int:
         """Write all proposals that passed the gates, and return how many.
 
         Photographs that another program has masked or removed meanwhile are left as they are.
 
         Args:
             without: photographs to leave as they are.
+            is_seen: False notes in each mask that no person has seen it.
 
         Raises:
             OSError: one could not be written. Those before it are written.
@@ -242,8 +251,12 @@ class MaskingSession:
         with self._lock:
             passed = [i for i, progress in enumerate(self._progress) if progress.status is Status.PROPOSED]
             proposed = [i for i in passed if i not in without and self._is_there(i) and not self.look_again(i)]
-            self._decide(proposed, lambda i: self._write(i, self._progress[i].proposal, shows_nothing=False))
+            self._decide(proposed, lambda i: self._write(i, self._proposed(i, is_seen), shows_nothing=False))
             return len(proposed)
+
+    def _proposed(self, index: int, is_seen: bool) -> bytes | None:
+        proposal = self._progress[index].proposal
+        return proposal if is_seen or proposal is None else mark_automatic(proposal)
 
     def reject(self, index: int) -> None:
         """Remember that a photograph shows no object. A mask that it has is removed.
@@ -283,7 +296,7 @@ class MaskingSession:
                 version = self._progress[before.photograph].version + 1
                 self._progress[before.photograph] = before.progress
                 self._progress[before.photograph].version = version
-                self._seen[before.photograph] = self._look(before.photograph)
+                self._seen[before.photograph] = self._look(before.photograph, before.mask)
             self._undoable.pop()
             if not unchanged:
                 name = self.photographs[decided[0].photograph].key
@@ -333,9 +346,8 @@ class MaskingSession:
         path = self.photographs[index].mask_path
         return path.read_bytes() if path.exists() else None
 
-    def _look(self, index: int) -> _Files:
-        """Return what the files say on a photograph by now."""
-        mask = self._read_file(index)
+    def _look(self, index: int, mask: bytes | None) -> _Files:
+        """Return what the files say on a photograph by now, one of which has been read."""
         self._record.read()
         return _Files(None if mask is None else zlib.crc32(mask), self.photographs[index] in self._record)
 
@@ -353,9 +365,12 @@ class MaskingSession:
     def _settle(self, index: int) -> None:
         """Set the status of a photograph as its files say."""
         photograph = self.photographs[index]
-        self._seen[index] = self._look(index)
-        if self._seen[index].checksum is not None:
-            self._change(index, Status.DONE)
+        mask = self._read_file(index)
+        self._seen[index] = self._look(index, mask)
+        self._progress[index].is_unseen = mask is not None and is_unseen(mask)
+        if mask is not None:
+            reason = "made by --auto, not looked at yet" if self._progress[index].is_unseen else None
+            self._change(index, Status.DONE, reason)
         elif photograph.other is not None:
             self._change(index, Status.DONE, f"by {photograph.other.name}")
         elif self._seen[index].shows_nothing:

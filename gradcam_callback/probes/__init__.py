@@ -7,9 +7,11 @@ functions look up the transform and class names of a dataset, and read single im
 from gradcam_callback.probes.automatic import SPARE, choose_masked, wants_automatic
 from gradcam_callback.probes.batches import BatchTransform, find_parts, replace_part
 from gradcam_callback.probes.beside import (
+    AUTOMATIC,
     MASK_SUFFIX,
     PHOTOGRAPH_SUFFIXES,
     Photograph,
+    is_automatic,
     list_visible,
     pair_files,
     read_marked,
@@ -31,6 +33,7 @@ from gradcam_callback.probes.transforms import Transform
 from gradcam_callback.probes.yolo import NAME_FILES
 
 __all__ = [
+    "AUTOMATIC",
     "BatchTransform",
     "ClassNames",
     "Collector",
@@ -60,6 +63,7 @@ __all__ = [
     "find_transform",
     "from_boxes",
     "from_image",
+    "is_automatic",
     "list_visible",
     "make_probe_set",
     "make_unique",

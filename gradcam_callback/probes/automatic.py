@@ -205,7 +205,7 @@ def choose_masked(items: Sequence[Item], quota: Quota, make: MakeProbeSet, shows
     return probe
 
 
-def add_automatic_masks(probe: ProbeSet, items: Sequence[Item] = ()) -> None:
+def add_automatic_masks(probe: ProbeSet, items: Sequence[Item] = (), makes: bool = True) -> None:
     """Give the images without a mask an automatic one, and warn of the doubtful ones, which are left out.
 
     Boxes give way if the network has a good mask for each of them.
@@ -213,13 +213,15 @@ def add_automatic_masks(probe: ProbeSet, items: Sequence[Item] = ()) -> None:
     Args:
         probe: gets masks and proposals.
         items: as in `Proposer`.
+        makes: False makes no masks, and takes only those that the items have.
 
     Raises:
         ImportError: onnxruntime is not installed.
         OSError: the weights are found nowhere.
     """
     proposer = Proposer(probe, items)
-    found = {number: proposer.propose(number) for number in range(len(probe))}
+    numbers = [i for i in range(len(probe)) if makes or items[i].proposal is not None]
+    found = {number: proposer.propose(number) for number in numbers}
     probe.proposals = {number: proposal for number, proposal in found.items() if proposal is not None}
     masks = torch.zeros(len(probe), *probe.images.shape[2:], dtype=torch.bool) if probe.masks is None else probe.masks
     has_mask = probe.has_mask.clone()

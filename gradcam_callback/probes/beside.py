@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from PIL import Image
 from torch import Tensor
 
 from gradcam_callback.probes.annotations import Annotation
@@ -22,6 +23,8 @@ PHOTOGRAPH_SUFFIXES = (*IMAGE_SUFFIXES, ".pgm", ".ppm")
 # What the stem of a mask ends with, after the stem of its photograph. The first is never a photograph.
 MARK = ".mask"
 MASK_SUFFIX = f"{MARK}.png"
+# What the PNG of an automatic mask says of itself. Most programs drop such texts if they save the file.
+AUTOMATIC = ("gradcam_callback", "automatic mask")
 _MARKS = (MARK, "_mask", "-mask", " mask")
 _LOSSY = (".jpg", ".jpeg")
 # The readers of annotations by the ending of the file, in the order in which they are tried.
@@ -53,11 +56,13 @@ class Marked(NamedTuple):
         mask: ``(H, W)`` bool, True on the object, with the size of the upright photograph.
         source: the file that it was read from.
         annotation: the objects of an annotation; None for a mask or a cut-out.
+        is_automatic: True for a mask of `masks --auto` that no person has accepted or changed.
     """
 
     mask: Tensor
     source: Path
     annotation: Annotation | None = None
+    is_automatic: bool = False
 
     @property
     def is_boxed(self) -> bool:
@@ -139,7 +144,8 @@ def read_marked(photograph: Photograph) -> Marked | None:
     path = photograph.path
     own = open_image(path)
     if photograph.mask is not None:
-        return Marked(_read_mask(photograph.mask, own.size), photograph.mask)
+        image = open_image(photograph.mask)
+        return Marked(_read_mask(photograph.mask, image, own.size), photograph.mask, is_automatic=is_automatic(image))
     alpha = cut_out(own)
     if alpha is not None:
         return Marked(alpha, path)
@@ -155,8 +161,14 @@ def read_marked(photograph: Photograph) -> Marked | None:
     return None
 
 
-def _read_mask(path: Path, size: tuple[int, int]) -> Tensor:
-    image, (width, height) = open_image(path), size
+def is_automatic(image: Image.Image) -> bool:
+    """Return True for the image of a mask that no person has accepted or changed, see `AUTOMATIC`."""
+    name, value = AUTOMATIC
+    return image.info.get(name) == value
+
+
+def _read_mask(path: Path, image: Image.Image, size: tuple[int, int]) -> Tensor:
+    width, height = size
     if image.size != size:
         # Many programs show a photograph rotated, and some store the mask without this rotation.
         turned = image.size == (height, width)

@@ -119,7 +119,10 @@ def _read_one(
         return item
     drawn = lay_on(mask_to_image(marked.mask), photograph.path, picture)
     mask = transform_mask_of_file(drawn, transform, partial(picture.convert, "RGB"), marked.source)
-    return item._replace(mask=mask, boxed=marked.is_boxed)
+    # What nobody has seen is no better than a mask of `masks="auto"`.
+    return item._replace(
+        mask=mask, boxed=marked.is_boxed, proposal=Proposal(mask, None) if marked.is_automatic else None
+    )
 
 
 def _propose(

@@ -73,7 +73,8 @@ class ProbeSet:
         has_mask: ``(M,)`` bool, True for images with a mask.
         box_masks: ``(M,)`` bool, True for images whose mask is made of plain boxes, in part at least.
         proposals: with automatic masks, the number of each image without another mask -> the `Proposal` for it, also a
-            doubtful one. The same for an image whose boxes the network has refined. Otherwise None.
+            doubtful one. The same for an image whose boxes the network has refined, and for the masks in a folder that
+            `masks --auto` has written and nobody has accepted. Otherwise None.
         replaced: images that `from_dataset` or the callback would have chosen, if their automatic masks looked good.
         present: ``(M, K)`` bool, all classes of each image. None unless an image may hold several classes.
         names: the M names.
@@ -555,8 +556,7 @@ def make_probe_set(
             )
         if item.mask is not None:
             check_mask(item.mask, tuple(item.image.shape[1:]), f"the mask of {item.source}")
-    if automatic:
-        items = [item if item.proposal is None else item._replace(mask=None, boxed=False) for item in items]
+    items = [item if item.proposal is None else item._replace(mask=None, boxed=False) for item in items]
     images = torch.stack([torch.as_tensor(item.image) for item in items])
     labels = [item.label for item in items] if labelled else None
     if class_names is not None and (labels is None or max(labels) >= len(class_names)):
@@ -577,6 +577,6 @@ def make_probe_set(
         probe.present = torch.stack([item.present for item in items if item.present is not None])
     if all(item.row is not None for item in items):
         probe.rows = [item.row for item in items]
-    if automatic:
-        add_automatic_masks(probe, items)
+    if automatic or any(item.proposal is not None for item in items):
+        add_automatic_masks(probe, items, makes=automatic)
     return probe
