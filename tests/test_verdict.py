@@ -170,6 +170,16 @@ def test_images_that_cannot_exclude_a_large_fall_acquit_nobody(swap, basis):
     assert narrow.headline.startswith(f"{BASES[basis].no_sign}: ") and narrow.acquits == (basis == MASKS)
 
 
+@pytest.mark.parametrize(("n", "can_acquit"), [(4, False), (6, False), (7, False), (8, True)])
+def test_seven_images_or_fewer_acquit_nobody_whatever_they_answer(n, can_acquit):
+    """A mistake in the control makes the gap fall below 0, and with it the end of its interval."""
+    images, right = torch.arange(n).repeat_interleave(3), torch.ones(n, dtype=torch.bool)
+    swaps, on_other = Swaps(images, (images + torch.tensor([1, 2, 3]).repeat(n)) % n), right.repeat(3)
+    for n_wrong in (0, 1, 2):
+        swap = swap_test(right, torch.arange(n) % 2, swaps, on_other, swaps, torch.arange(3 * n) >= n_wrong)
+        assert judge(swap, [], True).acquits == can_acquit
+
+
 @pytest.mark.parametrize(
     ("guessing", "accuracy", "knows"),
     [

@@ -1,7 +1,9 @@
 """The verdict rests on more images than have maps, and each of its figures says on how many."""
 
 import json
+import random
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet
 from gradcam_callback.probes import Quota, choose_per_class
 from gradcam_callback.probes.datasets import choose_items
 from gradcam_callback.probes.feed import Feed
+from gradcam_callback.probes.quotas import ClassCount
 from gradcam_callback.run import Evaluator, RunLogger, RunState, Tags
 from gradcam_callback.run.interventions import (
     BACKGROUND,
@@ -311,6 +314,31 @@ def test_of_many_classes_those_with_enough_images_are_chosen():
     assert {label for _, label in choose_per_class(pairs, Quota(None, 4), spare=4)} == {1, 2, 3, 5}, (
         "too few have enough"
     )
+
+
+def test_a_class_with_too_few_images_gives_way_to_one_that_is_not_its_neighbour():
+    pairs = list(enumerate([0, 1, 2, 3, 4, 4, 5, 5]))
+    assert [label for _, label in choose_per_class(pairs, Quota(None, 4, least=2))] == [4, 4, 5, 5]
+    assert {label for _, label in choose_per_class(pairs, Quota(None, 6, least=2))} == {2, 4, 5}, "no other has two"
+    assert {label for _, label in choose_per_class(pairs, Quota(None, 2))} == {0, 5}, "one is enough"
+
+
+@pytest.mark.parametrize(("n_classes", "each"), [(50, 4), (100, 3), (100, 10), (200, 3)])
+def test_of_many_classes_those_that_were_read_far_enough_are_chosen(n_classes, each):
+    """Reading ends once enough classes have two images, of which the others may then have one."""
+    quota = Quota(None, 64, least=2)
+    for seed in range(20):
+        labels = [label for label in range(n_classes) for _ in range(each)]
+        random.Random(seed).shuffle(labels)
+        count, pairs = ClassCount(quota), []
+        count.n_classes = n_classes
+        while not count.is_full:
+            pairs.append((len(pairs), labels[len(pairs)]))
+            count.add([pairs[-1][1]])
+        chosen = Counter(label for _, label in choose_per_class(pairs, quota))
+        assert len(chosen) == 32 and set(chosen.values()) == {2}
+        steps = [later - label for label, later in pairwise(sorted(chosen))]
+        assert max(steps) <= 5 * n_classes / 32, "they are spread"
 
 
 @pytest.mark.sixteen_images

@@ -10,6 +10,7 @@ from functools import cached_property
 
 from gradcam_callback.formatting import name_some, percent
 from gradcam_callback.measures.basis import ELSE, Basis
+from gradcam_callback.measures.rounding import rounded
 from gradcam_callback.measures.swaps import ClassGap, Interval, SwapTest
 
 # A cost of pasting above this says that masks or painting are poor, or that the network knows no pasted images.
@@ -240,9 +241,12 @@ class Reading:
     @property
     def _is_too_wide(self) -> bool:
         """Return True if so few images cannot tell a large fall from none."""
-        if self.swap.gap_interval is None:
-            return self.swap.drop_interval[1] >= self.basis.drop.size
-        return self.swap.gap_interval[1] >= TOO_WIDE
+        swap = self.swap
+        fall, interval, limit = swap.drop, swap.drop_interval, self.basis.drop.size
+        if swap.gap is not None and swap.gap_interval is not None:
+            fall, interval, limit = swap.gap, swap.gap_interval, TOO_WIDE
+        # A rise by chance does not make the images more: its interval counts as that of no fall.
+        return rounded(interval[1] - min(fall, 0.0)) >= limit
 
     @property
     def _is_reversed(self) -> bool:

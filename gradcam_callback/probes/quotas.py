@@ -69,13 +69,11 @@ def choose_per_class(pairs: Sequence[tuple[int, int]], quota: Quota, spare: int 
             "Expected labels to be class indices from 0, but all are negative. Check the labels of the dataset."
         )
     classes = sorted(by_class)
-    wanted, room = spare * quota.of_each(len(classes)), quota.room(len(classes))
+    of_each, room = quota.of_each(len(classes)), quota.room(len(classes))
+    wanted = spare * of_each
     if len(classes) > room:
-        rich = {label for label in classes if len(by_class[label]) >= wanted}
-        classes = [
-            next((classes[i] for i in around if classes[i] in rich), classes[around[0]])
-            for around in _neighbourhoods(len(classes), room)
-        ]
+        counts = [min(len(by_class[label]), wanted) for label in classes]
+        classes = [classes[i] for i in _spread(counts, room, of_each)]
     chosen: list[tuple[int, int]] = []
     for label in classes:
         taken = {index for index, _ in chosen}
@@ -83,6 +81,24 @@ def choose_per_class(pairs: Sequence[tuple[int, int]], quota: Quota, spare: int 
         new_first = sorted(by_class[label], key=lambda index: index in taken)
         chosen += [(index, label) for index in new_first[:wanted]]
     return chosen
+
+
+def _spread(counts: Sequence[int], n: int, enough: int) -> list[int]:
+    """Return the places of n classes that are spread evenly, and have enough images as far as possible.
+
+    Args:
+        counts: the number of images of each class.
+        n: below the number of classes.
+        enough: the number of images for which a class is taken from further away, if none of its neighbours has them.
+    """
+    around = _neighbourhoods(len(counts), n)
+    places = [max(near, key=counts.__getitem__) for near in around]  # of equal ones, the nearest
+    for i, near in enumerate(around):
+        left = [place for place in range(len(counts)) if place not in places]
+        other = max(left, key=lambda place: (counts[place], -abs(place - near[0])))
+        if counts[places[i]] < min(enough, counts[other]):
+            places[i] = other
+    return sorted(places)
 
 
 def warn_of_few(labels: Sequence[int], wanted: int, name_class: Callable[[int], str]) -> None:
