@@ -346,6 +346,9 @@ def test_what_else_marks_an_object_counts_as_done_and_stays(bright, folder):
         assert statuses(state) == ["done", "done", "doubtful", "done"]
         said = [photograph["reason"] for photograph in state["photographs"]]
         assert said[0] == "by a_mask.png" and said[1] == "by b.json" and said[3] == "its background is transparent"
+        for index, marked in ((0, inside((1, 1, 9, 9))), (1, inside((5, 5, 30, 30))), (3, inside((10, 10, 40, 40)))):
+            with Image.open(io.BytesIO(client.get(f"/mask/{index}").content)) as shown:
+                assert np.array_equal(np.asarray(shown.convert("L")) > 127, marked), index
         assert "'a_mask.png' marks one. Remove or change this file first." in client.post("/nothing/0")["error"]
         assert client.post("/accept/0", png(inside((5, 5, 50, 50))))["done"] == 3
         assert client.get("/small/1").headers["Content-Type"] == "image/jpeg"

@@ -10,6 +10,7 @@ from masking_server import mask_of, overlap, read_mask, save_toys, serving
 from PIL import Image, ImageDraw
 
 from gradcam_callback import ProbeSet
+from gradcam_callback.masking import mask_automatically
 from gradcam_callback.saliency import judge_proposal
 
 pytestmark = needs_browser
@@ -81,6 +82,13 @@ class Person:
         self.page.mouse.down(button=button)
         self.page.mouse.move(*at[1], steps=3)
         self.page.mouse.up(button=button)
+        self.idle()
+
+    def clicked(self, at, width, button="left"):
+        """Click a point in pixels of a photograph of some width."""
+        place = self.page.locator("#canvas").bounding_box()
+        scale = place["width"] / width
+        self.page.mouse.click(place["x"] + at[0] * scale, place["y"] + at[1] * scale, button=button)
         self.idle()
 
     def label(self):
@@ -319,6 +327,73 @@ def test_a_long_name_keeps_its_end(person, bright, tmp_path):
         }"""
         for tile in tiles.all():
             assert tile.evaluate(shown), tile.inner_text()
+    assert person.errors == []
+
+
+def test_a_click_of_the_brush_paints_and_removes_a_disc(person, bright, tmp_path):
+    path = white_box(tmp_path / "a.png")
+    with serving(tmp_path) as (_, server):
+        person.look(server)
+        person.press("Enter", "p")
+        person.clicked((65, 30), 80)
+        person.clicked((35, 25), 80, button="right")
+        person.press("Enter")
+    mask = read_mask(mask_of(path))
+    assert mask[30, 65] and not mask[30, 58] and not mask[25, 35] and mask[12, 22]
+    assert person.errors == []
+
+
+def test_a_broken_photograph_shows_nothing_and_takes_nothing(person, bright, tmp_path):
+    for name in "acd":
+        white_box(tmp_path / f"{name}.png")
+    (tmp_path / "b.png").write_bytes(b"broken")
+    lit = """() => {
+        const { width, height } = canvas;
+        return canvas.toDataURL() !== Object.assign(document.createElement("canvas"), { width, height }).toDataURL();
+    }"""
+    with serving(tmp_path) as (_, server):
+        person.look(server)
+        person.press("Enter")
+        assert person.page.evaluate(lit)
+        person.press("ArrowRight")
+        assert person.title() == "2 of 4: b.png" and person.said().startswith("Error: Cannot read ")
+        assert not person.page.evaluate(lit) and "covers nothing" in person.label()
+        person.press("n")
+        assert person.said().startswith("Error: Cannot read ") and person.count() == "0 of 4 done"
+        person.press("Enter")
+        assert person.title() == "3 of 4: c.png" and person.said() == "b.png cannot be read."
+        person.press("ArrowRight")
+        assert person.title() == "4 of 4: d.png" and person.said() == "", "it was said of another photograph"
+        person.press("Escape", "a")
+        assert "cannot be read: repair or remove the file" in person.said() and "left: press Enter" not in person.said()
+        assert person.page.locator("#open-next").is_disabled()
+        person.press("u")
+        assert person.said() == "Undone: the 3 decisions." and person.count() == "0 of 4 done"
+    assert person.errors == []
+
+
+def test_masks_of_auto_are_looked_at_one_by_one(person, bright, tmp_path):
+    for name in "ab":
+        white_box(tmp_path / f"{name}.png")
+    list(mask_automatically(tmp_path))
+    with serving(tmp_path) as (session, server):
+        person.look(server)
+        assert person.states() == ["✓ done: made by --auto, not looked at yet"] * 2
+        person.press("Enter", "Enter", "Enter")
+        assert person.title() == "sheet" and person.states() == ["✓ done"] * 2 and session.unseen == 0
+    assert person.errors == []
+
+
+def test_all_buttons_fit_into_a_low_window(person, bright, tmp_path):
+    white_box(tmp_path / "a.png")
+    person.page.set_viewport_size({"width": 900, "height": 600})
+    with serving(tmp_path) as (_, server):
+        person.look(server)
+        person.press("Enter", "p")
+        assert person.page.evaluate("scrollY") == 0
+        for name in ("name", "accept", "next", "all"):
+            place = person.page.locator(f"#{name}").bounding_box()
+            assert place["y"] >= 0 and place["y"] + place["height"] <= 600, name
     assert person.errors == []
 
 

@@ -35,9 +35,10 @@ export class MaskCanvas {
     this.resize();
   }
 
-  // Without a photograph nothing is marked, so that no mask is sent for the next one if that cannot be opened.
+  // Without a photograph nothing is marked or shown, so that the next one has none of it if it cannot be opened.
   close() {
     this.photograph = null;
+    this.canvas.getContext("2d").clearRect(0, 0, this.canvas.width, this.canvas.height);
     this.steps = [];
     this.share = 0;
   }
@@ -94,6 +95,11 @@ export class MaskCanvas {
     this.pen.moveTo(...from);
     this.pen.lineTo(...to);
     this.pen.stroke();
+    // A line without a length paints nothing, and a click is one.
+    this.pen.fillStyle = "#fff";
+    this.pen.beginPath();
+    this.pen.arc(...to, radius, 0, 2 * Math.PI);
+    this.pen.fill();
     this.pen.globalCompositeOperation = "source-over";
     // It is counted at the end of the stroke.
     if (this.isEmpty && !removes) this.share = Number.EPSILON;

@@ -117,7 +117,7 @@ export class Editor {
   down(event) {
     if (this.drag || !this.canvas.photograph || (event.button !== 0 && event.button !== 2)) return;
     event.preventDefault();
-    byId("stage").focus();
+    byId("stage").focus({ preventScroll: true });
     byId("canvas").setPointerCapture(event.pointerId);
     const at = this.canvas.at(event);
     const adds = event.ctrlKey || event.metaKey;

@@ -11,6 +11,8 @@ const isDone = (index) => {
   const { status, unseen } = state.photographs[index];
   return ["done", "nothing"].includes(status) && !unseen && !drafts.has(index);
 };
+// Nobody can decide on a photograph that cannot be read.
+const isOpen = (index) => !isDone(index) && state.photographs[index].status !== "unreadable";
 
 let state = null;
 let current = null; // the index of the open photograph; null on the contact sheet
@@ -82,12 +84,15 @@ function view(index) {
   byId("editor").hidden = index === null;
 }
 
-async function open(index) {
+// `said` is what has just been done. It makes room for it whatever was said of the photograph before.
+async function open(index, said = "") {
   await leave();
+  say(said);
   view(index);
   editor.canvas.close();
+  editor.describe();
   describeCurrent();
-  byId("stage").focus();
+  byId("stage").focus({ preventScroll: true });
   const { width, height, mask } = await server.details(index);
   const photograph = await server.photograph(index);
   const draft = drafts.get(index);
@@ -119,6 +124,7 @@ async function toSheet() {
   await leave();
   const from = current;
   view(null);
+  say("");
   show(await server.state());
   sheet.focus(from);
 }
@@ -127,13 +133,13 @@ async function toSheet() {
 function findNext() {
   const { photographs } = state;
   const after = [...photographs.keys()].map((step) => (step + (current ?? -1) + 1) % photographs.length);
-  return after.find((index) => !isDone(index) && photographs[index].status !== "unreadable");
+  return after.find(isOpen);
 }
 
 // `said` is what has just been done. It stays in sight in any case.
 async function goOn(said = "") {
   const next = findNext();
-  if (next !== undefined) return open(next);
+  if (next !== undefined) return open(next, said);
   await toSheet();
   return say(`${said} ${finish()}`.trim());
 }
@@ -150,6 +156,7 @@ async function accept() {
   const index = current;
   const untouched = !editor.canvas.edited && !drafts.has(index);
   if (untouched && isDone(index)) return goOn();
+  if (!editor.canvas.photograph) return goOn(`${state.photographs[index].name} cannot be read.`);
   if (editor.canvas.isEmpty) {
     return say("Nothing is marked. Drag a box around the object, or press N if there is no object.");
   }
@@ -168,16 +175,14 @@ async function decided(index, news, mask, what) {
   drafts.delete(index);
   editor.canvas.close();
   show(news);
-  const said = `${what} ${state.photographs[index].name}. U undoes it.`;
-  say(said);
-  await goOn(said);
+  await goOn(`${what} ${state.photographs[index].name}. U undoes it.`);
 }
 
 async function acceptAll() {
   // A changed mask in place of a proposal is for the person to accept.
   const news = await server.acceptAll([...drafts.keys()]);
   show(news);
-  const left = state.photographs.length - state.done;
+  const left = [...state.photographs.keys()].filter((index) => isOpen(index)).length;
   const rest = left ? `${left} left: press Enter to go through them.` : finish();
   say(`Accepted ${news.accepted}. U undoes it. ${rest}`);
 }
@@ -252,8 +257,8 @@ for (const [id, task] of Object.entries(BUTTONS)) byId(id).addEventListener("cli
 byId("previous").addEventListener("click", () => step(-1));
 byId("next").addEventListener("click", () => step(1));
 // After a click with the mouse, Enter accepts again and does not repeat the button.
-byId("editor").addEventListener("click", (event) => event.detail && byId("stage").focus());
-byId("size").addEventListener("change", () => byId("stage").focus());
+byId("editor").addEventListener("click", (event) => event.detail && byId("stage").focus({ preventScroll: true }));
+byId("size").addEventListener("change", () => byId("stage").focus({ preventScroll: true }));
 
 window.addEventListener("beforeunload", (event) => {
   if (drafts.size || (current !== null && editor.canvas.photograph && editor.canvas.edited)) event.preventDefault();

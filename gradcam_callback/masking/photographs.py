@@ -20,12 +20,14 @@ class PhotographToMask(NamedTuple):
         mask_path: where its mask lies, or will lie.
         other: a mask of another name or an annotation beside it, which counts if there is no mask. None if there is
             none.
+        beside: it with all files that may mark its object, as a probe set reads them.
     """
 
     path: Path
     class_name: str
     mask_path: Path
     other: Path | None
+    beside: probes.Photograph
 
     @property
     def key(self) -> str:
@@ -62,7 +64,9 @@ def list_photographs(folder: Path) -> list[PhotographToMask]:
         )
     _refuse_shared_masks([pair.path for pair in pairs])
     return [
-        PhotographToMask(pair.path, "" if pair.path.parent == folder else pair.path.parent.name, *_find_marks(pair))
+        PhotographToMask(
+            pair.path, "" if pair.path.parent == folder else pair.path.parent.name, *_find_marks(pair), pair
+        )
         for pair in pairs
     ]
 

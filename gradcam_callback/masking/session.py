@@ -16,7 +16,7 @@ from PIL import Image
 from gradcam_callback.masking.lazy_network import LazyNetwork
 from gradcam_callback.masking.mask_files import Mask, Record, decode_mask, encode_mask, is_unseen, mark_automatic
 from gradcam_callback.masking.photographs import list_photographs, remove, write_file
-from gradcam_callback.probes import cut_out, open_image
+from gradcam_callback.probes import cut_out, open_image, read_marked
 
 # How many photographs stay decoded: that on the page, and one or two that the background is at.
 _KEPT = 3
@@ -174,12 +174,16 @@ class MaskingSession:
             return True
 
     def mask(self, index: int) -> Mask | None:
-        """Return the mask that a photograph has, else the one that is proposed, else None."""
+        """Return the mask that a photograph has, in whatever file, else the one that is proposed, else None."""
         with self._lock:
             size, progress = self.read(index).size, self._progress[index]
-            if progress.status is Status.DONE and self.photographs[index].mask_path.exists():
+            if progress.status is Status.DONE:
                 try:
-                    return decode_mask(self.photographs[index].mask_path.read_bytes(), size)
+                    mask = self._read_file(index)
+                    if mask is not None:
+                        return decode_mask(mask, size)
+                    marked = read_marked(self.photographs[index].beside)
+                    return None if marked is None else marked.mask.numpy()
                 except (OSError, ValueError) as error:
                     # No probe set could read it either.
                     self._change(index, Status.DOUBTFUL, f"the mask that is there cannot be used: {error}")
