@@ -148,6 +148,21 @@ def test_maps_that_rank_no_pixel_have_no_value():
     assert values.isnan().tolist() == [True, True, False]
 
 
+@pytest.mark.parametrize("size", [(32, 32), (24, 36), (50, 41)])
+@pytest.mark.parametrize("heat", [0.3, 0.37, 1.0, 2.7, 1e-6])
+def test_between_cells_of_equal_heat_rounding_ranks_no_pixel(heat, size):
+    for cells in ((1, 1), (2, 2), (5, 5), (7, 3)):
+        even = torch.full((1, *cells), heat)
+        assert road(lambda given: given.mean(dim=(1, 2, 3)), torch.rand(1, 1, *size), even).isnan().all()
+    # Only the last quarter of the rows is not even. Above it, the lowest heat stays, and the highest goes together.
+    steps = torch.full((2, 8, 8), heat)
+    steps[0, 6:], steps[1, 6:] = 3 * heat, 0
+    low, high = hottest(steps, 50, *size)
+    even_rows = size[0] * 5 // 8
+    assert low.any() and not low[:even_rows].any()
+    assert high[:even_rows].all()
+
+
 def test_road_on_large_images_is_said_to_take_long(thin):
     large, small = (ProbeSet(torch.rand(2, 3, side, 32), [0, 1]) for side in (449, 448))
     with pytest.warns(GradCAMWarning, match="takes long for probe images of 449 x 32: .* a minute at 800 x 800"):

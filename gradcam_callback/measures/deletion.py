@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms.functional import gaussian_blur
 
-from gradcam_callback.measures.metrics import is_empty
+from gradcam_callback.measures.metrics import is_flat
 
 # The share of the image that is blurred, and the number of positions along each axis that are tried for the control.
 _BLURRED, _POSITIONS = 0.2, 8
@@ -33,7 +33,7 @@ def faithfulness(probability: Callable[[Tensor], Tensor], images: Tensor, maps: 
 
     Returns:
         ``(N,)``, -1..1: the probability with the other area blurred - that with the hottest area blurred. It is above 0
-        if the network relies more on the hottest area; NaN for an empty map.
+        if the network relies more on the hottest area; NaN for a map that is empty or equal everywhere.
 
     Examples:
         >>> import torch
@@ -48,7 +48,7 @@ def faithfulness(probability: Callable[[Tensor], Tensor], images: Tensor, maps: 
     blurred = _blur(images, min(images.shape[2:]) / 12)
     replaced = [_replace(images, blurred, area) for area in (elsewhere, hottest)]
     difference = probability(replaced[0]) - probability(replaced[1])
-    return difference.masked_fill(is_empty(maps), float("nan"))
+    return difference.masked_fill(is_flat(maps), float("nan"))
 
 
 def regions(maps: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:

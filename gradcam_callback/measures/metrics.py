@@ -294,6 +294,12 @@ def is_empty(maps: Tensor) -> Tensor:
     return maps.flatten(1).sum(dim=1) == 0
 
 
+def is_flat(maps: Tensor) -> Tensor:
+    """Return True for each map that is equal everywhere, and so ranks no cell: ``(N, h, w)`` -> ``(N,)`` bool."""
+    flat = maps.flatten(1)
+    return flat.amax(dim=1) == flat.amin(dim=1)
+
+
 def coverage(masks: Tensor, height: int, width: int) -> Tensor:
     """Compute the share of each cell that the mask covers.
 

@@ -69,9 +69,12 @@ def hottest(maps: Tensor, share: float, height: int, width: int) -> Tensor:
     Returns:
         ``(N, height, width)`` bool. Pixels of equal heat are taken together, and those of the lowest heat never.
     """
-    smooth = functional.interpolate(maps[:, None], (height, width), mode="bilinear", align_corners=False)[:, 0]
+    # Rounding would rank pixels between cells of equal heat. The mean of zeros is exactly 0, and float32 drops the last
+    # bits of all other means.
+    above = maps.double() - maps.double().amin(dim=(1, 2), keepdim=True)
+    smooth = functional.interpolate(above[:, None], (height, width), mode="bilinear", align_corners=False)[:, 0].float()
     limits = torch.from_numpy(np.percentile(smooth.flatten(1).numpy(), 100 - share, axis=1))[:, None, None]
-    return (smooth >= limits) & (smooth > smooth.amin(dim=(1, 2), keepdim=True))
+    return (smooth >= limits) & (smooth > 0)
 
 
 def impute(images: Tensor, removed: Tensor, noise: float = 0.01, seed: int = 0) -> Tensor:
