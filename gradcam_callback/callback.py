@@ -41,7 +41,8 @@ class GradCAMCallback(Callback):
             minus the strongest other one), or a callable ``(outputs, index) -> (N,)`` for anything else. ``outputs`` is
             what the model returns, ``index`` holds the numbers of the probe images, ``(N,)`` int64. A callable needs no
             labels, and logs no accuracy.
-        every_n_epochs: log the first validation, then the validation of every n-th epoch after a logged one.
+        every_n_epochs: log the first validation, then the validation of every n-th epoch after a logged one. In
+            between, ``EarlyStopping`` finds the last value again, so its patience has to be n times as large.
         masks: ``"auto"`` gives probe images without a mask an automatic one, see `ProbeSet`. Without any masks, the
             frame test takes the place of the swap test.
         batch_transform: says what is what in a batch of another form: a function from the batch, after the hooks, to

@@ -145,6 +145,41 @@ def test_centre_distance_runs_from_the_centre_to_the_corner():
     assert metrics.centre_distance(torch.zeros(1, 2, 2)).isnan().item()
 
 
+TWO, ONE = torch.ones(2, 3, 3), torch.ones(1, 9, 9, dtype=torch.bool)
+
+
+@pytest.mark.parametrize(
+    ("measure", "given", "said"),
+    [
+        *((measure, (TWO[0],), r"`maps` to be \(N, h, w\), but got \(3, 3\)") for measure in
+          (metrics.entropy, metrics.strength, metrics.border_mass, metrics.centre_distance)),
+        (metrics.entropy, (TWO[:, :0],), r"`maps` to be \(N, h, w\), but got \(2, 0, 3\)"),
+        *((measure, (TWO, ONE), r"`masks` to be \(2, H, W\), one for each map, but got \(1, 9, 9\)") for measure in
+          (metrics.relevance_mass, metrics.pointing_game)),
+        (metrics.relevance_mass, (TWO, ONE[0]), r"`masks` to be \(2, H, W\), one for each map, but got \(9, 9\)"),
+        (metrics.relevance_mass, (TWO[:, None], ONE), r"`maps` to be \(N, h, w\), but got \(2, 1, 3, 3\)"),
+        (metrics.mask_area, (ONE[0],), r"`masks` to be \(N, H, W\), but got \(9, 9\)"),
+        (metrics.drift, (TWO, TWO[:1]), r"`previous` to be \(2, 3, 3\), as `maps` is, but got \(1, 3, 3\)"),
+        (metrics.drift, (TWO, torch.ones(2, 4, 4)), r"`previous` to be \(2, 3, 3\), as `maps` is, but got \(2, 4, 4\)"),
+        (metrics.lift, (torch.ones(2), torch.ones(3)), r"`area` to be \(2,\), one for each mass, but got \(3,\)"),
+        (metrics.lift, (torch.tensor(1.0), torch.ones(1)), r"`mass` to be \(N,\), but got \(\)"),
+    ],
+)  # fmt: skip
+def test_another_shape_is_refused_with_what_came_and_what_to_do(measure, given, said):
+    """A single mask was taken for that of every map."""
+    with pytest.raises(ValueError, match=f"^Expected {said}. Give it for the same images"):
+        measure(*given)
+
+
+def test_no_maps_have_no_metrics_and_are_no_error():
+    assert metrics.relevance_mass(TWO[:0], ONE[:0]).shape == metrics.entropy(TWO[:0]).shape == (0,)
+
+
+def test_masks_that_cover_nothing_have_no_lift():
+    assert metrics.lift(torch.tensor([0.5]), torch.tensor([0.0])).isnan()
+    assert metrics.lift(metrics.relevance_mass(TWO, torch.zeros(2, 9, 9).bool()), torch.zeros(2)).isnan()
+
+
 def test_metrics_of_a_batch_equal_those_of_its_maps_one_by_one():
     generator = torch.Generator().manual_seed(2)
     strengths = torch.tensor([1e-9, 1.0, 0.0, 1e6])[:, None, None]

@@ -157,6 +157,8 @@ def test_displayed_images_undo_the_normalisation():
     shown = (IMAGES * 255).round().byte().permute(0, 2, 3, 1).numpy()
     normalised = (IMAGES - mean[:, None, None]) / std[:, None, None]
     assert np.array_equal(ProbeSet(normalised, LABELS, mean=mean.tolist(), std=std.tolist()).display_images(), shown)
+    inverted = ProbeSet(1 - IMAGES, LABELS, mean=[1.0] * 3, std=[-1.0] * 3)
+    assert np.array_equal(inverted.display_images(), shown), "a negative std turns dark to bright"
     assert np.array_equal(ProbeSet(IMAGES, LABELS).display_images(), shown)
     assert np.array_equal(ProbeSet(IMAGES * 255, LABELS).display_images(), shown)
     unknown = ProbeSet(normalised, LABELS).display_images()

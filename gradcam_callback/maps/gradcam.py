@@ -201,9 +201,10 @@ class GradCAM:
             images: ``(N, C, H, W)``, normalised as the model expects, on the model's device.
             targets: what to explain. A class index for all images, or one per image. None explains the predicted class
                 of each image. ``"contrast"`` explains why the predicted class and not another: its logit minus the
-                strongest other one. A callable ``(outputs, index) -> (N,)`` explains any score, such as a number of a
-                regression: ``outputs`` is what the model or its ``output_transform`` returns for some of the images,
-                ``index`` holds their indices in ``images``, ``(N,)`` int64 on the CPU.
+                strongest other one. A single logit has no other one, and has the map of the predicted class. A callable
+                ``(outputs, index) -> (N,)`` explains any score, such as a number of a regression: ``outputs`` is what
+                the model or its ``output_transform`` returns for some of the images, ``index`` holds their indices in
+                ``images``, ``(N,)`` int64 on the CPU.
             forward: runs the model on images in another way than ``model(images)``, one image at a time. It is called
                 with the model, the image ``(1, C, H, W)`` and its index in ``images``, ``(1,)``.
 

@@ -37,6 +37,9 @@ def relevance_mass(maps: Tensor, masks: Tensor) -> Tensor:
     Returns:
         ``(N,)``, 0..1; NaN for an empty map.
 
+    Raises:
+        ValueError: another shape.
+
     Examples:
         The mask covers the left half, which holds 3 of the map's 4 units.
 
@@ -47,6 +50,7 @@ def relevance_mass(maps: Tensor, masks: Tensor) -> Tensor:
         >>> relevance_mass(maps, masks)
         tensor([0.7500], dtype=torch.float64)
     """
+    _check(maps, masks)
     maps = _scaled(maps)
     inside = (maps * coverage(masks, maps.shape[1], maps.shape[2])).flatten(1).sum(dim=1)
     return inside / maps.flatten(1).sum(dim=1)
@@ -63,6 +67,9 @@ def mask_area(masks: Tensor) -> Tensor:
     Returns:
         ``(N,)``, 0..1.
 
+    Raises:
+        ValueError: another shape.
+
     Examples:
         The mask covers one of four pixels.
 
@@ -71,6 +78,7 @@ def mask_area(masks: Tensor) -> Tensor:
         >>> mask_area(torch.tensor([[[True, False], [False, False]]]))
         tensor([0.2500], dtype=torch.float64)
     """
+    _expect(masks.ndim == 3, "masks", "(N, H, W)", masks)
     # One by one: a mean of all masks would take a copy of eight bytes per pixel.
     covered = torch.tensor([int(mask.count_nonzero()) for mask in masks], dtype=torch.float64, device=masks.device)
     return covered / (masks.shape[1] * masks.shape[2])
@@ -90,7 +98,11 @@ def lift(mass: Tensor, area: Tensor) -> Tensor:
         area: ``(N,)`` of `mask_area`.
 
     Returns:
-        A scalar >= 0: 1 is chance, and below 1 the maps avoid the objects. NaN if every map is empty.
+        A scalar >= 0: 1 is chance, and below 1 the maps avoid the objects. NaN if every map is empty, or no mask covers
+        anything.
+
+    Raises:
+        ValueError: another shape.
 
     Examples:
         The third map is empty. The other two have a mean mass of 0.5 on objects with a mean area of 0.25.
@@ -100,8 +112,11 @@ def lift(mass: Tensor, area: Tensor) -> Tensor:
         >>> lift(mass=torch.tensor([0.75, 0.25, float("nan")]), area=torch.tensor([0.125, 0.375, 0.5]))
         tensor(2.)
     """
+    _expect(mass.ndim == 1, "mass", "(N,)", mass)
+    _expect(area.shape == mass.shape, "area", f"({len(mass)},), one for each mass", area)
     defined = ~mass.isnan()
-    return mass[defined].mean() / area[defined].mean()
+    chance = area[defined].mean()
+    return mass[defined].mean() / chance.where(chance > 0, math.nan)
 
 
 def pointing_game(maps: Tensor, masks: Tensor) -> Tensor:
@@ -119,6 +134,9 @@ def pointing_game(maps: Tensor, masks: Tensor) -> Tensor:
     Returns:
         ``(N,)``, 0..1: 1 for a hit and 0 for a miss. An empty map points nowhere and scores 0.
 
+    Raises:
+        ValueError: another shape.
+
     Examples:
         The mask covers the left half. The hottest cell is on the left, on the right, and on both sides.
 
@@ -129,6 +147,7 @@ def pointing_game(maps: Tensor, masks: Tensor) -> Tensor:
         >>> pointing_game(maps, masks)
         tensor([1.0000, 0.0000, 0.5000], dtype=torch.float64)
     """
+    _check(maps, masks)
     cover = coverage(masks, maps.shape[1], maps.shape[2]).flatten(1)
     # Rounding may leave the coverage of a cell a little below the half, or below the largest coverage.
     on_mask = cover >= torch.minimum(cover.amax(dim=1, keepdim=True), torch.tensor(0.5)) - 1e-9
@@ -154,7 +173,7 @@ def border_mass(maps: Tensor, width: float = 0.1) -> Tensor:
         which is 0.36 by default.
 
     Raises:
-        ValueError: another width.
+        ValueError: another width, or another shape.
 
     Examples:
         Of 16 equal cells the outer 12 form the border.
@@ -166,6 +185,7 @@ def border_mass(maps: Tensor, width: float = 0.1) -> Tensor:
     """
     if not 0 <= width <= 0.5:
         raise ValueError(f"Expected `width` to be a share of 0 to 0.5, but got {width!r}. Leave it out for 0.1.")
+    _check(maps)
     inside = maps = _scaled(maps)
     for axis in (1, 2):
         # A cell counts by the part of it that lies between the borders, as in `coverage`. That part is a product of one
@@ -189,6 +209,9 @@ def centre_distance(maps: Tensor) -> Tensor:
     Returns:
         ``(N,)``, 0..1: 0 at the centre, 1 in a corner; NaN for an empty map.
 
+    Raises:
+        ValueError: another shape.
+
     Examples:
         The centre of the corner cell lies 3/8 of each side away from the image's centre, and the corner 4/8.
 
@@ -199,6 +222,7 @@ def centre_distance(maps: Tensor) -> Tensor:
         >>> centre_distance(maps)
         tensor([0.7500], dtype=torch.float64)
     """
+    _check(maps)
     maps = _scaled(maps)
     total = maps.flatten(1).sum(dim=1)
     rows, columns = (
@@ -222,6 +246,9 @@ def entropy(maps: Tensor) -> Tensor:
         ``(N,)``, 0..1: 0 if all mass lies in one cell, 1 if all cells are equal; NaN for an empty map. A map of a
         single cell has 0.
 
+    Raises:
+        ValueError: another shape.
+
     Examples:
         The mass lies in one of four cells, and evenly in two of four: ``log(2) / log(4)``.
 
@@ -230,6 +257,7 @@ def entropy(maps: Tensor) -> Tensor:
         >>> entropy(torch.tensor([[[5.0, 0.0], [0.0, 0.0]], [[5.0, 5.0], [0.0, 0.0]]]))
         tensor([0.0000, 0.5000], dtype=torch.float64)
     """
+    _check(maps)
     flat = _scaled(maps).flatten(1)
     shares = flat / flat.sum(dim=1, keepdim=True)
     nats: Tensor = torch.special.entr(shares).sum(dim=1)
@@ -248,12 +276,16 @@ def strength(maps: Tensor) -> Tensor:
     Returns:
         ``(N,)``, >= 0, in the unit of the maps, which for Grad-CAM is the unit of the logit.
 
+    Raises:
+        ValueError: another shape.
+
     Examples:
         >>> import torch
         >>> from gradcam_callback import strength
         >>> strength(torch.tensor([[[4.0, 0.0], [0.0, 0.0]]]))
         tensor([1.], dtype=torch.float64)
     """
+    _check(maps)
     return maps.double().flatten(1).mean(dim=1)
 
 
@@ -270,6 +302,9 @@ def drift(maps: Tensor, previous: Tensor) -> Tensor:
         ``(N,)``, 0..1: 0 for the same shape, 1 for maps that share no cell. It is 0 if both maps are empty, and 1 if
         only one of them is.
 
+    Raises:
+        ValueError: another shape.
+
     Examples:
         The first map has only become weaker. The second has moved to another cell.
 
@@ -280,6 +315,8 @@ def drift(maps: Tensor, previous: Tensor) -> Tensor:
         >>> drift(maps, previous)
         tensor([0., 1.], dtype=torch.float64)
     """
+    _check(maps)
+    _expect(previous.shape == maps.shape, "previous", f"{tuple(maps.shape)}, as `maps` is", previous)
     now, then = _scaled(maps).flatten(1), _scaled(previous).flatten(1)
     # Scaled maps have a norm of at least 1, so `eps` only keeps empty maps from 0 / 0.
     similarity = torch.nn.functional.cosine_similarity(now, then, dim=1, eps=1e-300)
@@ -321,6 +358,22 @@ def coverage(masks: Tensor, height: int, width: int) -> Tensor:
     rows = torch.from_numpy(overlap(height, masks.shape[1])).to(masks.device)
     columns = torch.from_numpy(overlap(width, masks.shape[2])).to(masks.device)
     return rows @ masks.double() @ columns.T
+
+
+def _check(maps: Tensor, masks: Tensor | None = None) -> None:
+    """Refuse maps, and masks of them, of another shape. A single mask would be taken for that of every map."""
+    _expect(maps.ndim == 3 and 0 not in maps.shape[1:], "maps", "(N, h, w)", maps)
+    if masks is not None:
+        _expect(masks.ndim == 3 and len(masks) == len(maps), "masks", f"({len(maps)}, H, W), one for each map", masks)
+
+
+def _expect(fits: bool, argument: str, shape: str, got: Tensor) -> None:
+    """Raise an error if the shape of an argument does not fit."""
+    if not fits:
+        raise ValueError(
+            f"Expected `{argument}` to be {shape}, but got {tuple(got.shape)}. Give it for the same images as the "
+            f"other arguments, and a single one with a first axis: {argument}[None]."
+        )
 
 
 def _scaled(maps: Tensor) -> Tensor:
