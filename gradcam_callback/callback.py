@@ -35,8 +35,7 @@ class GradCAMCallback(Callback):
             file loader of the validation dataset. None takes up to 16 images of the validation data, evenly over the
             classes, and 64 for the verdict (`ProbeSet.watch`). They go the way of its batches: collate function and
             batch hooks.
-        target_layers: names of layers or modules, see `GradCAM`. Of several VGGs, names without another in front mean
-            the only one that ``forward`` runs in eval mode.
+        target_layers: names of layers or modules, see `GradCAM`. Of several VGGs, the only one that runs in eval mode.
         target: what a map explains: ``"label"``, ``"predicted"``, a class index, ``"contrast"`` (the label's logit
             minus the strongest other one), or a callable ``(outputs, index) -> (N,)`` for anything else. ``outputs`` is
             what the model returns, ``index`` holds the numbers of the probe images, ``(N,)`` int64. A callable needs no
@@ -68,7 +67,7 @@ class GradCAMCallback(Callback):
 
     Attributes:
         probe_set: the `ProbeSet` in use; None until it has been chosen.
-        history: one dict per logged validation: ``"epoch"``, ``"step"`` and every scalar under its tag.
+        history: one dict per logged validation, or test alone: ``"epoch"``, ``"step"`` and every scalar under its tag.
         verdict: the `Verdict` of the last entry; None without labels. To suspect a shortcut takes two epochs in a row.
 
     Raises:
@@ -146,12 +145,12 @@ class GradCAMCallback(Callback):
     @property
     def history(self) -> list[dict[str, float]]:
         """Return one dict per logged validation."""
-        return self._memory.state.tagged_history(self._tags)
+        return self._session.history_after(self._memory.state, self._tags)
 
     @property
     def verdict(self) -> Verdict | None:
         """Return the verdict of the last entry."""
-        return self._memory.state.verdict
+        return self._session.verdict_after(self._memory.state)
 
     def should_log(self, trainer: Trainer) -> bool:
         """Return True if the validation under way is to be logged: the first, then those of every n-th epoch."""

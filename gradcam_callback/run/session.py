@@ -108,6 +108,19 @@ class Session:
                 if not self._logger.go_on_from(state):
                     warn_lost(OF_OTHERS)
 
+    def history_after(self, left: RunState, names: Tags) -> list[dict[str, float]]:
+        """Return the entries that a fit has left, or else those of this session, such as of a test alone.
+
+        Args:
+            left: the state of the fit.
+            names: its tags.
+        """
+        return left.tagged_history(names) if left.history else self.state.tagged_history(self.tags)
+
+    def verdict_after(self, left: RunState) -> Verdict | None:
+        """Return the verdict of the same entries."""
+        return (left if left.history else self.state).verdict
+
     def compute_shard(self, rank: int, world_size: int, is_last: bool = False) -> None:
         """Compute this process's part of the evaluation, once until the shard is taken.
 
