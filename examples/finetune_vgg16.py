@@ -220,7 +220,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photographs", type=Path, help="the folder of photographs, see above")
     parser.add_argument(
-        "--probe", type=Path, help="photographs with masks; default: up to 16 validation photographs, without masks"
+        "--probe",
+        type=Path,
+        help="photographs with masks; default: up to 64 validation photographs, without masks, of which 16 are watched",
     )
     parser.add_argument("--masks", choices=("auto",), help="give photographs without a mask an automatic one")
     parser.add_argument("--resume", type=Path, metavar="FILE", help="go on from a checkpoint, such as last.ckpt")

@@ -193,10 +193,12 @@ def test_a_state_dict_goes_into_a_model_that_needs_no_arguments(tmp_path):
         (["layers", "--checkpoint", "."], "Expected the file of a checkpoint, but '.' is a folder"),
         (["panel", "."], "Expected the files of photographs, but '.' is a folder"),
         (["layers", "--checkpoint", "nowhere.ckpt"], "Expected a checkpoint, but there is no file 'nowhere.ckpt'"),
-        (["layers", "--checkpoint", __file__], f"weights_only=True, but {__file__!r} cannot be read"),
+        (["layers", "--checkpoint", __file__], f"Expected a checkpoint, but {__file__!r} is none, as torch.save did"),
         (["layers", "--model", "nowhere:Net"], "but 'nowhere:Net' cannot be imported"),
         (["layers", "--model", "test_command_line:Net"], "but 'test_command_line:Net' cannot be imported"),
-        (["layers", "--model", "Net"], "but 'Net' cannot be imported"),
+        (["layers", "--model", "Net"], "but 'Net' lacks one of the two. Add the name of the class after a colon."),
+        (["layers", "--model", __file__], f"but {__file__!r} lacks one of the two"),
+        (["layers", "--model", "nowhere.py:Net"], "but there is no file 'nowhere.py'. Check the path."),
         (["layers", "--model", "test_command_line:needs_arguments"], "Pass a class that needs no arguments"),
         (["layers", "--model", "test_command_line:dict_of_nothing"], "torch.nn.Module, but it made a dict"),
         (["panel", "nowhere.png", "--model", "test_command_line:Bare"], "Cannot read 'nowhere.png' as an image"),
@@ -218,7 +220,9 @@ def test_arguments_that_do_not_fit_are_errors(error_of, checkpoint, photographs,
     assert "Expected 3 class names, one for each class of the model, but got 2" in error_of(
         *common, *saves, "--classes", "a,b"
     )
-    assert "(the model returns 3 logits), but got [7]" in error_of(*common, *saves, "--target", "7")
+    for target in ("7", "-1"):
+        said = f"Expected --target to be a class from 0 to 2, but got {target}. Correct it."
+        assert error_of(*common, *saves, "--target", target).endswith(said)
     too_small = error_of(*common[:-1], "8", *saves)
     assert too_small.startswith("Expected the model to take RGB images of 8 x 8 pixels, but it raised RuntimeError: ")
     assert too_small.endswith("Choose their size with --size, and check that --model is the right one.")
@@ -265,6 +269,14 @@ def test_weights_are_read_as_other_programs_save_them(tmp_path, key, prefix):
 
 class Refused:
     """An object that torch.load may not make."""
+
+
+@pytest.mark.parametrize("text", [b"model: x", b"classes: 3\nnames: a\n", b"{}", b"", b"\x89PNG"])
+def test_what_is_no_checkpoint_is_said_to_be_none(tmp_path, text):
+    """Letters of a text are commands of a pickle, such as to import."""
+    (tmp_path / "config.yaml").write_bytes(text)
+    with pytest.raises(ValueError, match=r"Expected a checkpoint, but .*config.yaml' is none, as torch.save did not"):
+        load_model(f"{__file__}:Bare", tmp_path / "config.yaml")
 
 
 def test_what_weights_only_refuses_is_named(tmp_path):

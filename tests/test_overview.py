@@ -247,6 +247,7 @@ def of_basis(basis):
     yield judge(no_gap, [FOCUS], True, basis, n_classes=1000)
     yield judge(no_gap, [FOCUS], True, basis, n_all=128)
     yield judge_without_swap(1.0, "A reason.", [FOCUS], basis)
+    yield judge_without_swap(1.0, "A reason.", [FOCUS], basis, counted=(100, 128))
 
 
 @pytest.mark.parametrize("basis", BASES)

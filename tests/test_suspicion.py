@@ -421,3 +421,6 @@ def test_images_whose_object_leaves_too_little_background_are_left_out_and_named
     with pytest.warns(GradCAMWarning, match="class 0-1, class 1-1"):
         verdict = judge_by_construction(by_ground, None, tmp_path / "all", ProbeSet(images, BALANCED, masks))
     assert verdict.headline.startswith("NOT KNOWN") and "All objects fill more than 60 %" in verdict.evidence
+    alone = ProbeSet(images, BALANCED, [~masks[0], *[None] * (len(masks) - 1)])
+    verdict = judge_by_construction(by_ground, None, tmp_path / "alone", alone)
+    assert verdict.headline.endswith(f"as they are, of 1 of {len(masks)} images.")

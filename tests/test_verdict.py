@@ -419,6 +419,12 @@ def test_a_large_cost_of_pasting_sends_to_masks_and_painting_first(control, is_s
     assert ("then train with images" in verdict.evidence) != is_said
 
 
+def test_without_a_swap_the_images_of_the_accuracy_are_counted_if_others_take_no_part():
+    few, all_of_them = (judge_without_swap(0.0, "One.", [], counted=(n, 8)).headline for n in (1, 8))
+    assert few == "NOT KNOWN if the background decides: right in 0 % as they are, of 1 of 8 images."
+    assert all_of_them == "NOT KNOWN if the background decides: right in 0 % as they are."
+
+
 def test_without_a_swap_nothing_is_known():
     verdict = judge_without_swap(0.98, "They are all of one class.", [FOCUS])
     assert verdict.headline == "NOT KNOWN if the background decides: right in 98 % as they are."

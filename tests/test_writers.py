@@ -12,7 +12,7 @@ import pytest
 import pytorch_lightning as pl
 from conftest import ThinVGG
 from PIL import Image
-from pytorch_lightning.loggers import CSVLogger, MLFlowLogger, WandbLogger
+from pytorch_lightning.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import ToTensor
 
@@ -55,15 +55,15 @@ def test_without_any_logger_all_is_in_a_folder(thin, fit, tmp_path, probe):
 @pytest.mark.parametrize("place", ["save_dir", "csv", "log_image", "tensorboard"])
 def test_the_start_says_where_to_look(thin, fit, tmp_path, probe, caplog, place):
     caplog.set_level(logging.INFO, logger="pytorch_lightning.utilities.rank_zero")
-    logger = {"csv": CSVLogger(tmp_path, "csv"), "log_image": WithImages(), "save_dir": False}.get(place)
+    loggers = {"csv": CSVLogger(tmp_path, "csv"), "log_image": WithImages(), "save_dir": False}
+    logger = loggers.get(place, TensorBoardLogger(tmp_path, "runs"))
     save_dir = tmp_path / "focus" if place == "save_dir" else None
-    options = {} if place == "tensorboard" else {"logger": logger}
-    fit(thin, GradCAMCallback(probe, LAYERS, save_dir=save_dir), max_epochs=1, **options)
+    fit(thin, GradCAMCallback(probe, LAYERS, save_dir=save_dir), max_epochs=1, logger=logger)
     folder = save_dir or tmp_path / "csv" / "version_0" / "gradcam"
     on_a_page = f"See them in {folder}, and on the page that this makes: python -m gradcam_callback report {folder}"
     where = {
         "log_image": "See them in WithImages.",
-        "tensorboard": "See them in the tab Focus of: tensorboard --logdir",
+        "tensorboard": f"See them in the tab Focus of: tensorboard --logdir {tmp_path / 'runs'}",
     }
     (said,) = [text for text in caplog.messages if "watching 2 layers on 3 images. " in text]
     assert where.get(place, on_a_page) in said

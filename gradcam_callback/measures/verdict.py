@@ -37,7 +37,8 @@ class Verdict:
         basis: what tells the object from the background: ``"masks"``, ``"automatic masks"``, or ``"frame"``. The
             frame test keeps the centre of each image, and exchanges the frame around it. With the last two,
             ``suspected=False`` is no acquittal.
-        probe_accuracy: 0..1, on the probe images of the swap test; NaN if some outputs are not finite.
+        probe_accuracy: 0..1, on the probe images of the swap test, which have a mask unless the frame is tested. The
+            scalar of this name is of all images that are watched. NaN if some outputs are not finite.
         swap_accuracy: 0..1, with each object on backgrounds, or in frames, of other classes; None if there is only one
             class.
         swap_interval: its 95 % interval; None if there is only one class.
@@ -204,7 +205,9 @@ def judge(
     )
 
 
-def judge_without_swap(probe_accuracy: float, reason: str, foci: Sequence[Focus], basis: str = MASKS) -> Verdict:
+def judge_without_swap(
+    probe_accuracy: float, reason: str, foci: Sequence[Focus], basis: str = MASKS, counted: tuple[int, int] = (0, 0)
+) -> Verdict:
     """Say why nothing is known.
 
     Args:
@@ -212,8 +215,11 @@ def judge_without_swap(probe_accuracy: float, reason: str, foci: Sequence[Focus]
         reason: a sentence.
         foci: one per chosen layer, from input to output; empty without masks.
         basis: what tells the object from the background.
+        counted: how many images the accuracy is of, and how many there are. It is said if some take no part.
     """
     said = f"right in {percent(probe_accuracy)} as they are"
+    if counted[0] < counted[1]:
+        said += f", of {counted[0]} of {counted[1]} images"
     if math.isnan(probe_accuracy):
         said = "not all outputs of the network are finite"
     return Verdict(

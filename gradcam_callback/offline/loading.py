@@ -17,6 +17,8 @@ from torchvision import models
 
 # torchvision's VGGs by how many convolutions they have.
 _VGGS = {8: "vgg11", 10: "vgg13", 13: "vgg16", 16: "vgg19"}
+# What the files of torch.save begin with: a zip, and a pickle of old versions. To torch, text may look like a pickle.
+_HEADS = (b"PK", b"\x80")
 # The names under which programs keep the weights in a file, and the prefixes that wrappers put before their names.
 _STATE_NAMES = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("", "module.", "model.", "model.module.", "module.model.", "_orig_mod.", "model._orig_mod.")
@@ -155,6 +157,12 @@ def _content(checkpoint: Path, mmap: bool = False) -> Any:
     except FileNotFoundError as error:
         raise ValueError(f"Expected a checkpoint, but there is no file {str(checkpoint)!r}. Check the path.") from error
     except Exception as error:
+        with open(checkpoint, "rb") as file:
+            if not file.read(2).startswith(_HEADS):
+                raise ValueError(
+                    f"Expected a checkpoint, but {str(checkpoint)!r} is none, as torch.save did not write it. Pass the "
+                    "file that holds the weights, such as last.ckpt."
+                ) from error
         # Torch's message is a page long. A checkpoint may hold code, which must not run only to show the weights.
         refused = re.search(r"GLOBAL ([\w.]+)", str(error))
         reason, hint = type(error).__name__, "Save model.state_dict() instead."
@@ -211,6 +219,13 @@ def _in_one_line(error: Exception) -> str:
 
 def _find(model: str) -> Callable[[], Any]:
     place, _, name = model.rpartition(":")
+    if not place or not name:
+        raise ValueError(
+            f"Expected package.module:Name or file.py:Name, but {model!r} lacks one of the two. Add the name of the "
+            "class after a colon."
+        )
+    if place.endswith(".py") and not Path(place).is_file():
+        raise ValueError(f"Expected file.py:Name, but there is no file {place!r}. Check the path.")
     try:
         if place.endswith(".py"):
             # As if the file were run, so that it can import its neighbours.

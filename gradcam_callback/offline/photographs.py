@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,10 +96,19 @@ def draw_sheets(
     """
     cam = GradCAM(model, layers, reshape_transform=reshape_transform)
     height, width = photographs.images.shape[2:]
-    with blame(
+    taken = partial(
+        blame,
         f"the model to take RGB images of {height} x {width} pixels",
         "Choose their size with --size, and check that --model is the right one.",
-    ):
+    )
+    if target is not None:
+        with taken():
+            n_classes = max(2, cam(photographs.images[:1]).logits.shape[1])
+        if not 0 <= target < n_classes:
+            raise ValueError(
+                f"Expected --target to be a class from 0 to {n_classes - 1}, but got {target}. Correct it."
+            )
+    with taken():
         # One by one, with the same result, so that the progress bar moves.
         cams = concatenate([cam(image[None], target) for image in tqdm(photographs.images, "maps", disable=None)])
     _check_class_names(photographs, max(2, cams.logits.shape[1]))

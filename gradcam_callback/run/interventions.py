@@ -60,6 +60,7 @@ class Answers:
         logits: set -> ``(n, K)``.
         correct: set -> ``(n,)``, 1 if the prediction is the label of the object, else 0; NaN for no answer.
         accuracy: on the unchanged images that take part, 0..1; NaN if some answers are none.
+        counted: how many images this accuracy is of, and how many there are.
         guessing: how often predictions like these, of these classes, would be right by chance, 0..1.
         swap: the swap test, or the reason why there is none.
         basis: what tells the object from the background.
@@ -72,6 +73,7 @@ class Answers:
     logits: dict[str, Tensor]
     correct: dict[str, Tensor]
     accuracy: float
+    counted: tuple[int, int]
     guessing: float
     swap: SwapTest | str
     basis: str
@@ -276,6 +278,7 @@ class Interventions:
             correct=correct,
             # Accuracies of the others alone would be those of chosen images.
             accuracy=math.nan if lost else mean(unchanged_correct[counted]),
+            counted=(len(counted), len(probe)),
             guessing=agreement_by_chance(probe.labels[counted], predicted_class(unchanged[counted])),
             swap=_say_lost(lost, len(needed)) if lost else self._test(unchanged_correct, places, correct),
             basis=self.basis,

@@ -204,7 +204,7 @@ class RunLogger:
         first = history[0] if history else {}
         foci = [replace(focus, first_lift=first.get(join(tags.LIFT, focus.layer))) for focus in evaluation.foci]
         if isinstance(answers.swap, str):
-            return judge_without_swap(answers.accuracy, answers.swap, foci, answers.basis)
+            return judge_without_swap(answers.accuracy, answers.swap, foci, answers.basis, answers.counted)
         confirmed = standalone or is_confirmed(
             history, in_part, epoch, answers.basis, None if self._has_epochs else step, answers.swap.n_controlled
         )

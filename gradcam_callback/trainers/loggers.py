@@ -188,7 +188,7 @@ def _say_where_to_look(trainer: Trainer, writers: Sequence[Writer]) -> str:
     """Say how to see the images; nothing if no writer takes them."""
     for logger in trainer.loggers:
         if has_class_named(logger, "TensorBoardLogger"):
-            return f"See them in the tab Focus of: tensorboard --logdir {shlex.quote(str(logger.save_dir))}"
+            return f"See them in the tab Focus of: tensorboard --logdir {shlex.quote(str(logger.root_dir))}"
     folder = next((writer.folder for writer in writers if isinstance(writer, FolderWriter)), None)
     if folder is not None:
         command = f"python -m gradcam_callback report {shlex.quote(str(folder))}"
