@@ -71,9 +71,8 @@ class GradCAMCallback(Callback):
         verdict: the `Verdict` of the last entry; None without labels. To suspect a shortcut takes two epochs in a row.
 
     Raises:
-        ValueError: before training starts: a wrong argument, layers that do not resolve, or labels outside the logits.
-            Or images that the model cannot take, no logger for images, or a used ``save_dir``. Or validation data whose
-            images and labels cannot be told for certain.
+        ValueError: before training starts: a wrong argument, unknown layers, labels outside the logits, images that the
+            model cannot take, no logger for images, a used ``save_dir``, or data whose images or labels are not told.
         UserCodeError: the same for an error in code of yours: dataset, collate function, hook or forward.
         TypeError: an unknown argument.
 
