@@ -67,8 +67,9 @@ def test_boxes_in_columns_follow_the_transform():
 
 def test_boxes_that_may_not_fit_are_left_out_with_a_warning():
     for columns in ({}, {"width": 500, "height": 300}):
-        with pytest.warns(GradCAMWarning, match=r"boxes in item\['objects'\] are left out.*BoundingBoxes"):
-            assert ProbeSet.from_dataset(Rows(objects=OBJECTS, **columns)).masks is None
+        with pytest.warns(GradCAMWarning, match=r"boxes in item\['objects'\] are left out.*BoundingBoxes") as caught:
+            probe = ProbeSet.from_dataset(Rows(objects=OBJECTS, **columns))
+        assert probe.masks is None and len(probe) > len(caught) == 1, "told once, of all items"
     for nothing in ({}, {"bbox": []}, {"bbox": [[1, 2]]}, [], "text"):
         assert ProbeSet.from_dataset(Rows(objects=nothing)).masks is None
 

@@ -233,6 +233,13 @@ def test_broken_files_of_labelme_are_refused_by_name(lion, content, words):
     refuses(lion, "a.json'", *words)
 
 
+def test_a_black_mask_leaves_the_object_to_the_annotation(lion):
+    Image.new("L", (60, 40)).save(lion / "a.mask.png")
+    refuses(lion, "a.mask.png' to mark the object in white, but it marks nothing. Remove the file")
+    write_labelme(lion, shape("rectangle", [(10, 5), (40, 30)]))
+    assert torch.equal(mask_of(lion), box(10, 5, 40, 30))
+
+
 def test_json_of_other_programs_is_ignored(lion):
     for content in ('{"title": "A lion", "geoData": {}}', "[1, 2]", '{"shapes": {"a": 1}}'):
         (lion / "a.json").write_text(content)

@@ -96,7 +96,9 @@ def test_masks_of_every_kind_mark_the_object_in_a_folder_and_as_an_image(lion, k
     [
         (np.zeros((HEIGHT, WIDTH), np.uint8), "L", ["to mark the object in white, but it marks nothing"]),
         (np.zeros((HEIGHT, WIDTH), np.uint8), "voc", ["marks nothing"]),
-        (square().astype(np.uint8) * 100, "L", ["marks nothing"]),
+        (square().astype(np.uint8) * 100, "L", ["marks nothing, as its levels are 0, 100: none is white"]),
+        (square().astype(np.uint8) * 2, "L", ["marks nothing, as its levels are 0, 2: none is white"]),
+        (square().astype(np.uint8) + 1, "L", ["marks nothing, as its levels are 1, 2: none is white"]),
         (np.where(square(), 12, 255).astype(np.uint8), "L", ["[0, 12, 255]", "labels and the void of VOC"]),
         (square().astype(np.uint8), "red and black", ["palette of a mask to start with black", "label 0 in black"]),
         (

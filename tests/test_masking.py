@@ -437,6 +437,12 @@ def test_auto_leaves_cut_outs_alone_and_does_not_call_them_left_out(bright, fold
     assert "3 of 4 photographs are done." in printed
 
 
+def test_auto_counts_no_photograph_that_cannot_be_read(bright, folder, output_of):
+    (folder / "cat/a.jpg").write_bytes(b"no image")
+    printed = output_of(folder, "--auto")
+    assert "left out: Cannot read " in printed and "Accepted 1 of 2 automatic masks." in printed
+
+
 def test_a_sheet_that_cannot_show_all_says_so(bright, folder, output_of, monkeypatch):
     monkeypatch.setattr(automatic, "_MOST_CELLS", 2)
     assert f"Look at them; the first 2 are shown: {folder / SHEET}" in output_of(folder, "--auto")

@@ -162,8 +162,9 @@ def test_a_mask_that_cannot_follow_its_photograph_is_refused_with_the_reason(tmp
 
 def test_masks_of_a_dataset_that_cannot_follow_are_left_out_with_the_reason():
     transform = transforms.Compose([crop_border, *TENSOR])
-    with pytest.warns(GradCAMWarning, match="masks of the dataset are left out.*depends on the image, as"):
+    with pytest.warns(GradCAMWarning, match="masks of the dataset are left out.*depends on the image, as") as caught:
         assert ProbeSet.from_dataset(Drawn(transform)).masks is None
+    assert len(caught) == 1, "told once, of all items"
     columns = {"objects": {"bbox": [[34, 26, 27, 23]], "category": [0]}, "width": WIDTH, "height": HEIGHT}
 
     class Rows(Drawn):

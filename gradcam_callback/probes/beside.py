@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from PIL import Image
 from torch import Tensor
 
@@ -26,6 +27,8 @@ MASK_SUFFIX = f"{MARK}.png"
 # What the PNG of an automatic mask says of itself. Most programs drop such texts if they save the file.
 AUTOMATIC = ("gradcam_callback", "automatic mask")
 _MARKS = (MARK, "_mask", "-mask", " mask")
+# The levels of a mask without white that an error names.
+_MOST_LEVELS = 6
 _LOSSY = (".jpg", ".jpeg")
 # The readers of annotations by the ending of the file, in the order in which they are tried.
 _READERS: dict[str, Callable[[Path, str, tuple[int, int]], Annotation | None]] = {
@@ -133,7 +136,8 @@ def mark_of(path: Path) -> str | None:
 def read_marked(photograph: Photograph) -> Marked | None:
     """Read the object of a photograph: from the mask beside it, its own alpha, or an annotation beside it.
 
-    The first of these that marks anything wins. The folder of the photograph names its class.
+    The first of these that marks anything wins; a black mask beside an annotation marks nothing. The folder of the
+    photograph names its class.
 
     Returns:
         None if nothing marks the object.
@@ -145,7 +149,9 @@ def read_marked(photograph: Photograph) -> Marked | None:
     own = open_image(path)
     if photograph.mask is not None:
         image = open_image(photograph.mask)
-        return Marked(_read_mask(photograph.mask, image, own.size), photograph.mask, is_automatic=is_automatic(image))
+        mask = _read_mask(photograph.mask, image, own.size)
+        if mask.any():
+            return Marked(mask, photograph.mask, is_automatic=is_automatic(image))
     alpha = cut_out(own)
     if alpha is not None:
         return Marked(alpha, path)
@@ -156,8 +162,17 @@ def read_marked(photograph: Photograph) -> Marked | None:
                 mask = annotation.mask
             except ValueError as error:
                 raise ValueError(f"Cannot read the annotation {str(source)!r}. {error}") from error
-            _check_marks(mask, source, "annotation")
+            if not mask.any():
+                raise ValueError(
+                    f"Expected the annotation {str(source)!r} to mark the object, but it marks nothing. Remove the "
+                    "file if the image has no mask."
+                )
             return Marked(mask, source, annotation)
+    if photograph.mask is not None:
+        raise ValueError(
+            f"Expected the mask {str(photograph.mask)!r} to mark the object in white, but it marks nothing"
+            f"{_say_levels(open_image(photograph.mask))}. Remove the file if the image has no mask."
+        )
     return None
 
 
@@ -181,17 +196,16 @@ def _read_mask(path: Path, image: Image.Image, size: tuple[int, int]) -> Tensor:
         mask = from_lossy_image(image) if path.suffix.lower() in _LOSSY else from_image(image)
     except ValueError as error:
         raise ValueError(f"Cannot read the mask {str(path)!r}. {error}") from error
-    _check_marks(mask, path, "mask")
     return mask
 
 
-def _check_marks(mask: Tensor, path: Path, kind: str) -> None:
-    if not mask.any():
-        how = " in white" if kind == "mask" else ""
-        raise ValueError(
-            f"Expected the {kind} {str(path)!r} to mark the object{how}, but it marks nothing. Remove the file if the "
-            "image has no mask."
-        )
+def _say_levels(image: Image.Image) -> str:
+    """Say which greys an image holds in place of white, such as the numbers of labels; nothing if it is black."""
+    levels = np.unique(np.asarray(image.convert("L") if image.mode in ("RGB", "RGBA", "P") else image)).tolist()
+    if not any(levels):
+        return ""
+    more = ", ..." if len(levels) > _MOST_LEVELS else ""
+    return f", as its levels are {', '.join(f'{level:g}' for level in levels[:_MOST_LEVELS])}{more}: none is white"
 
 
 def _stem_length(path: Path) -> tuple[int, str]:

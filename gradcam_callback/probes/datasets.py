@@ -299,8 +299,7 @@ def _to_item(loaded: _Loaded, sample: Sample) -> tuple[Item, FoundMask]:
     try:
         found = find_mask(origin, label, item, sample, present)
     except MaskTransformError as error:
-        warnings.warn(f"GradCAM: masks of {feed.name} are left out. {error}", GradCAMWarning, stacklevel=2)
-        found = FoundMask(None)
+        found = FoundMask(None, problem=f"masks of {feed.name} are left out. {error}")
     name = file_name(item)
     source = f"item {index}" if name is None else f"{name} (item {index})"
     return Item(sample.image, label, found.mask, source, present, name, sample.row), found

@@ -35,6 +35,10 @@ from gradcam_callback.saliency import Proposal, SaliencyNetwork
 
 # A picture is smaller than its transformed image by less than this in its shorter side.
 _LEAST_SIZE = 4
+_LOST_BOXES = (
+    "boxes in item['objects'] are left out. They belong to the untransformed image, whose size or transform is not "
+    "known. Give them as torchvision.tv_tensors.BoundingBoxes in pixels of the transformed image."
+)
 
 
 class FoundMask(NamedTuple):
@@ -43,10 +47,12 @@ class FoundMask(NamedTuple):
     Attributes:
         mask: in a form that `ProbeSet` takes, or None.
         unread: the name and form of a value that looks like a mask, but is none for certain; None without.
+        problem: why its mask or boxes are left out, in words; None if they are not. Many items may have the same.
     """
 
     mask: Any
     unread: str | None = None
+    problem: str | None = None
 
 
 def find_mask(origin: Origin, label: int, item: Any, sample: Sample, present: Tensor | None) -> FoundMask:
@@ -74,7 +80,10 @@ def find_mask(origin: Origin, label: int, item: Any, sample: Sample, present: Te
         if origin.feed.collate is None:
             raise
         return FoundMask(None, f"{place}, {form}")
-    return _find_untransformed(origin, item, sample.image) if read is None else FoundMask(read)
+    if read is not None:
+        return FoundMask(read)
+    has_boxes = mask is None and find_boxes(item, "") is not None
+    return _find_untransformed(origin, item, sample.image)._replace(problem=_LOST_BOXES if has_boxes else None)
 
 
 def _find_in_item(origin: Origin, item: Any, image: Tensor) -> tuple[Origin, Any]:
@@ -101,13 +110,15 @@ def propose_mask(origin: Origin, item: Any, network: SaliencyNetwork) -> Proposa
 
 
 def warn_of_unread(found: Sequence[FoundMask], size: Sequence[int], transformed: bool) -> None:
-    """Warn of values that look like masks, but are none for certain.
+    """Warn of values that look like masks, but are none for certain, and once of each problem.
 
     Args:
         found: what was found in each item. Without unread values there is no warning.
         size: height and width of the images.
         transformed: True if the dataset has a transform that masks can go through.
     """
+    for problem in dict.fromkeys(one.problem for one in found if one.problem is not None):
+        warnings.warn(f"GradCAM: {problem}", GradCAMWarning, stacklevel=2)
     unread = [one.unread for one in found if one.unread is not None]
     if unread:
         through = ", or give it as bool or as a PIL.Image, to go through `dataset.transform`" if transformed else ""
@@ -170,19 +181,10 @@ def _find_boxes(origin: Origin, label: int, item: Any, image: Tensor) -> Tensor 
     is_named = found is not None and found.fit(origin.index, [label]) and label < len(found.names)
     boxes = find_boxes(item, found.names[label] if found is not None and is_named else "")
     try:
-        fitted = None if boxes is None else _fit(origin, boxes, image)
+        return None if boxes is None else _fit(origin, boxes, image)
     except UserCodeError:
         # The user's transform may need more than an image.
-        fitted = None
-    if fitted is None:
-        warnings.warn(
-            "GradCAM: boxes in item['objects'] are left out. They belong to the untransformed image, whose size or "
-            "transform is not known. Give them as torchvision.tv_tensors.BoundingBoxes in pixels of the transformed "
-            "image.",
-            GradCAMWarning,
-            stacklevel=2,
-        )
-    return fitted
+        return None
 
 
 def _fit(origin: Origin, boxes: Boxes, image: Tensor) -> Tensor | None:
