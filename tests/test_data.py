@@ -275,6 +275,26 @@ def test_a_batch_transform_that_is_wrong_is_named(toys, watch, transform, messag
         watch(Reads(), DataLoader(toys, 6), watching(batch_transform=transform))
 
 
+def test_soft_labels_are_said_with_the_way_out(toys, watch):
+    soft = DataLoader([(image, torch.eye(3)[label] * 0.8 + 0.1) for image, label, _ in toys.items], batch_size=6)
+    module = Reads(read_first)
+    with pytest.raises(ValueError, match=r"Soft labels \(N, K\) become classes by labels\.argmax\(1\)\. Say which"):
+        watch(module, soft)
+    with pytest.raises(ValueError, match=r"to be one integer class, .* soft labels by labels\.argmax\(1\)\."):
+        watch(module, soft, watching(batch_transform=lambda batch: (batch[0], batch[1])))
+    callback = watch(module, soft, watching(batch_transform=lambda batch: (batch[0], batch[1].argmax(1))))
+    assert callback.probe_set.labels.unique().tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("collate", [None, lambda items: default_collate(items)])
+def test_images_of_several_sizes_are_said_with_their_sizes(toys, watch, collate):
+    """A training with batches of one image takes them."""
+    items = [(image[:, : 48 - 8 * (i % 2)], label) for i, (image, label, _) in enumerate(toys.items)]
+    message = r"images of your validation data to have one size, .* but got \(3, 4[08], 48\), \(3, 4[08], 48\)\. Resize"
+    with pytest.raises(ValueError, match=message):
+        watch(Reads(), DataLoader(items, batch_size=1, collate_fn=collate))
+
+
 BROKEN = {
     "item": r"Expected item \d+ of your validation data to load, but it raised OSError: truncated file",
     "collate": r"Expected the collate_fn of your validation data to make a batch .* but it raised IndexError: no such",
@@ -524,6 +544,9 @@ def test_a_lack_of_memory_is_nobodys_fault(error):
         ((torch.rand(8, 8) > 0.5).float(), True),
         (torch.rand(8, 8), False),
         (255 * (torch.rand(8, 8) > 0.5).byte(), True),
+        (255 * (torch.rand(8, 8) > 0.5).float(), True),
+        (255 * (torch.rand(8, 8) > 0.5).long(), False),
+        (torch.tensor([0.0, 1.0, 255.0, 0.0]).repeat(16).view(8, 8), False),
         (torch.zeros(0, 8), False),
     ],
 )

@@ -49,7 +49,7 @@ def masks(n=3):
         ({"masks": masks(2)}, r"`masks` to have one entry per image \(3\), but got 2"),
         ({"masks": torch.zeros(3, 4, 4, dtype=torch.bool)}, r"`masks\[0\]` .* \(8, 10\), but got \(4, 4\)"),
         ({"masks": torch.zeros(3, 8, 10, dtype=torch.bool)}, r"`masks\[0\]` to mark the object, but it marks nothing"),
-        ({"masks": masks().int() * 7}, r"`masks\[0\]` to be bool, 0 and 1, or .* but got other values"),
+        ({"masks": masks().int() * 7}, r"`masks\[0\]` to be bool, 0 and 1, or .* but got .* of 0, 7\. .*mask > 0"),
         ({"masks": [(4, 4, 2, 2), None, None]}, r"Cannot read `masks\[0\]`. Expected each box to hold a pixel"),
         ({"names": ["a", "b"]}, r"`names` to have one entry per image \(3\), but got 2"),
         ({"names": ["a", "", "b"]}, "`names` to have a character or more, but one is empty"),
@@ -128,7 +128,7 @@ def test_a_wrong_item_of_a_dataset_is_named_by_its_number_in_the_dataset(folder)
     bad[7, 0, 2, 2] = float("nan")
     with pytest.raises(ValueError, match="images to be finite, but item 7 holds NaN or infinity. Check it and the tra"):
         ProbeSet.from_dataset(TensorDataset(bad, labels), per_class=4)
-    with pytest.raises(ValueError, match="the mask of item 7 to be bool, 0 and 1, or .* but got other values"):
+    with pytest.raises(ValueError, match="the mask of item 7 to be bool, 0 and 1, or .* but got .* mask > 0"):
         ProbeSet.from_dataset(
             [(images[i], i % 3, given[i] * (7 if i == 7 else 1)) for i in range(12)],
             per_class=4,

@@ -1,5 +1,7 @@
 """What a map explains: a class, a contrast of classes, any number; and outputs that are probabilities."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from conftest import ThinVGG
@@ -178,6 +180,9 @@ def test_a_pixel_of_a_segmentation_can_be_explained(images):
         (lambda z: z[:, None], "output_transform=lambda outputs: outputs.flatten(1)"),
         (lambda z: (z, z), "output_transform=lambda outputs: outputs[0]"),
         (lambda z: {"logits": z, "loss": 0}, "output_transform=lambda outputs: outputs['logits']"),
+        (lambda z: {"n": 5, "kind": z, "size": z[:, :2]}, "output_transform=lambda outputs: outputs['kind']"),
+        (lambda z: {"out": z}, "output_transform=lambda outputs: outputs['out']"),
+        (lambda z: SimpleNamespace(logits=z), "output_transform=lambda outputs: outputs.logits"),
     ],
 )
 def test_outputs_of_another_shape_name_a_line_that_works(network, images, output, hint):
@@ -185,6 +190,7 @@ def test_outputs_of_another_shape_name_a_line_that_works(network, images, output
     with pytest.raises(ValueError) as caught:
         GradCAM(model, LAYERS)(images)
     assert hint in str(caught.value)
+    assert ("Its keys are 'n', 'kind', 'size'." in str(caught.value)) == ("kind" in hint)
     if hint.startswith("output_transform=lambda"):
         transform = eval(hint.partition("=")[2])
         assert GradCAM(model, LAYERS, output_transform=transform)(images).logits.shape[0] == 5

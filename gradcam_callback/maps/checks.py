@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gradcam_callback.exceptions import MapError
-from gradcam_callback.formatting import is_word
+from gradcam_callback.formatting import is_word, name_some
 from gradcam_callback.maps.methods import METHODS
 from gradcam_callback.maps.reshape import RESHAPES
 
@@ -104,10 +104,14 @@ def check_logits(logits: Any, n: int, source: str) -> None:
         hint = f"If the forward squeezes, pass output_transform=lambda outputs: outputs.reshape(-1, {columns})."
     elif isinstance(logits, Tensor) and not logits.ndim:
         hint = "This is one number for all images, which no output_transform can part. Return one row per image."
-    elif isinstance(logits, Mapping) or hasattr(logits, "logits"):
-        key = next((key for key in logits if "logit" in str(key)), "logits") if isinstance(logits, Mapping) else None
-        place = f"[{key!r}]" if key is not None else ".logits"
-        hint = f"Extract the logits with output_transform=lambda outputs: outputs{place}."
+    elif isinstance(logits, Mapping) and len(logits):
+        # Heads of several tasks may have any name.
+        rows = [key for key, value in logits.items() if isinstance(value, Tensor) and value.shape[:1] == (n,)]
+        key = next((key for key in logits if "logit" in str(key)), next(iter([*rows, *logits])))
+        keys = f" Its keys are {name_some([*map(repr, logits)])}." if len(logits) > 1 else ""
+        hint = f"Extract the logits with output_transform=lambda outputs: outputs[{key!r}].{keys}"
+    elif hasattr(logits, "logits"):
+        hint = "Extract the logits with output_transform=lambda outputs: outputs.logits."
     elif isinstance(logits, (tuple, list)):
         hint = "Extract the logits with output_transform=lambda outputs: outputs[0]."
     raise MapError(f"Expected {source} to return logits (N, K) with N = {n}, but got {describe(logits)}. {hint}")

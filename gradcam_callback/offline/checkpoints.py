@@ -160,7 +160,7 @@ def watch_checkpoints(
         >>> torch.save(Net().state_dict(), folder / "epoch0.pt")
         >>> probe = ProbeSet(torch.rand(2, 3, 32, 32), [0, 1])
         >>> results = watch_checkpoints(find_checkpoints([folder]), load, probe, folder / "focus", target_layers="0")
-        >>> [result.layer for result in results], 0 <= results[0].entry["gradcam/entropy/0"] <= 1
+        >>> [result.layer for result in results], results[0].entry["gradcam/strength/0"] >= 0
         (['0'], True)
         >>> sorted(path.name for path in (folder / "focus" / "probe").iterdir())
         ['class 0-1', 'class 1-1']

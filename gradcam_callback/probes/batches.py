@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
 
+from gradcam_callback.formatting import name_some
 from gradcam_callback.probes.labels import LABEL_KEYS, native_copy, whole_numbers
 
 # The usual names, in lower case; a plural counts, too.
@@ -134,7 +135,9 @@ def is_label(value: Any, lead: int) -> bool:
 
 
 def is_mask(value: Any, images: Tensor, lead: int) -> bool:
-    """Return True if a value is a mask: a picture, a tensor that torchvision calls one, or 0 and 1 of the image's size.
+    """Return True if a value is a mask: a picture, a tensor that torchvision calls one, or black and white.
+
+    The last has the size of the image, and holds 0 and 1, or in bytes or floating point 0 and 255.
 
     Four plain numbers are not: they may as well be metadata as a box. torchvision's ``BoundingBoxes`` are.
     """
@@ -149,8 +152,16 @@ def is_mask(value: Any, images: Tensor, lead: int) -> bool:
     # One channel may stand behind the pixels, too.
     if size not in (tuple(given.shape[-2:]), tuple(given.shape[lead:-1]) if given.shape[-1] == 1 else None):
         return False
-    whites = (0, 1, 255) if given.dtype == torch.uint8 else (0, 1)
-    return bool(torch.stack([given == white for white in whites]).any(dim=0).all())
+    return white_of_mask(given) is not None
+
+
+def white_of_mask(given: Tensor) -> int | None:
+    """Return what marks the object in a mask that is not bool, 1 or 255; None if the values are no mask.
+
+    Among integers of more than a byte, 255 is rather the void of labels.
+    """
+    whites = (1, 255) if given.dtype == torch.uint8 or given.is_floating_point() else (1,)
+    return next((white for white in whites if bool(((given == 0) | (given == white)).all())), None)
 
 
 def to_numeric(value: Any) -> Tensor | None:
@@ -198,6 +209,15 @@ def describe(value: Any, depth: int = 0) -> str:
     attributes = _attributes_of(value) if depth < DEEPEST else {}
     inside = [f"{name}={describe(one, depth + 1)}" for name, one in list(attributes.items())[:MOST_PARTS]]
     return type(value).__name__ + (_enclose("(", inside, len(attributes), ")") if inside else "")
+
+
+def describe_levels(value: Any) -> str:
+    """Return the structure of what may be a mask, and its levels if it holds other numbers than True and False."""
+    given = to_numeric(value)
+    if given is None or given.dtype == torch.bool or given.is_complex() or not given.numel():
+        return describe(value)
+    levels = [f"{level:g}" for level in given.unique().tolist()]
+    return f"{describe(value)} {f'of {name_some(levels)}' if len(levels) <= 5 else f'from {levels[0]} to {levels[-1]}'}"
 
 
 def _attributes_of(value: Any) -> dict[str, Any]:
@@ -390,6 +410,8 @@ def _complain(lacking: str, batch: Any, what: str, lead: int, *, lacks_label: bo
         hint = " Images (H, W, C) become (C, H, W) by image.permute(2, 0, 1) in the dataset, no longer in forward."
     elif lacks_label and any(isinstance(value, str) for value in leaves):
         hint = " A class given as text has to become its index."
+    elif lacks_label and any(value.is_floating_point() and value.ndim == 1 + lead for value in tensors):
+        hint = " Soft labels (N, K) become classes by labels.argmax(1)."
     # No batch can be made of such items, which a batch_transform would take.
     way_out = (
         "Let the dataset give (image, label) or (image, label, mask)." if not lead and _attributes_of(batch) else ""

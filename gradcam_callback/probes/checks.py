@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from gradcam_callback.formatting import name_some
-from gradcam_callback.probes.batches import is_channels_last
+from gradcam_callback.probes.batches import describe_levels, is_channels_last, white_of_mask
 from gradcam_callback.probes.labels import hint_at_signs, native_copy, tensor_of
 from gradcam_callback.probes.masks import from_boxes, from_image, is_box, without_channel
 from gradcam_callback.probes.names import make_storable, make_unique, number_by_class
@@ -241,11 +241,10 @@ def check_mask(mask: Any, size: tuple[int, ...], argument: str) -> Tensor:
             "mask like the image. If it is no mask of the object, leave it out with batch_transform=lambda batch: "
             "(images, labels)."
         )
-    white = 255 if given.dtype == torch.uint8 and int(given.max()) == 255 else 1
-    if given.dtype != torch.bool and not bool(((given == 0) | (given == white)).all()):
+    if given.dtype != torch.bool and white_of_mask(given) is None:
         raise ValueError(
-            f"Expected {argument} to be bool, 0 and 1, or uint8 of 0 and 255, but got other values. Give True on the "
-            "object."
+            f"Expected {argument} to be bool, 0 and 1, or 0 and 255 of bytes or floating point, but got "
+            f"{describe_levels(given)}. Give True on the object: mask > 0."
         )
     given = given.bool()
     if not bool(given.any()):

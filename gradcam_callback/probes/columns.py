@@ -16,7 +16,7 @@ from gradcam_callback.probes.annotations import is_same_class, to_numbers
 from gradcam_callback.probes.batches import (
     IMAGE_KEYS,
     MASK_KEYS,
-    describe,
+    describe_levels,
     fields_of,
     find_parts,
     is_label,
@@ -92,7 +92,7 @@ def find_unread_masks(item: Any, name: str = "item") -> list[Column]:
             isinstance(value, list) and value and isinstance(value[0], list)
         )
         if (is_drawn and places and number >= 2) or (is_called and (is_drawn or is_told)):
-            found.append(Column(f"{place}, {describe(value)}", given, is_called))
+            found.append(Column(f"{place}, {describe_levels(value)}", given, is_called))
     return found
 
 

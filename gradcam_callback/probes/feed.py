@@ -30,9 +30,7 @@ from gradcam_callback.random_state import seed_everything
 _HOW_TO_LOAD = (
     "Try dataset[index] on its own, and correct the dataset. If its workers prepare it, pass probe=ProbeSet(...)."
 )
-_HOW_TO_COLLATE = (
-    "Correct the collate_fn. Images of different sizes make no probe set: give one with probe=ProbeSet(...)."
-)
+_HOW_TO_COLLATE = "Correct the collate_fn, or pass probe=ProbeSet(...)."
 _HOW_TO_COLLATE_BY_DEFAULT = (
     "torch's default_collate takes tensors of one size, numbers and texts, also in tuples, lists and mappings. Let the "
     "dataset give such items, or pass probe=ProbeSet(...)."
@@ -124,8 +122,18 @@ class Feed:
         assert self.collate is not None
         hint = _HOW_TO_COLLATE_BY_DEFAULT if self.collate is default_collate else _HOW_TO_COLLATE
         expected = f"the collate_fn of {self.name} to make a batch of {len(items)} items such as {describe(items[0])}"
-        with blame(expected, hint):
-            batch = self.collate(list(items))
+        try:
+            with blame(expected, hint):
+                batch = self.collate(list(items))
+        except UserCodeError as error:
+            sizes = _sizes_of(items)
+            if len(sizes) < 2:
+                raise
+            # A training with batches of one image never collates them.
+            raise ValueError(
+                f"Expected the images of {self.name} to have one size, as maps of a probe set are compared, but got "
+                f"{name_some(sizes)}. Resize them in the dataset, or pass probe=ProbeSet(...) with images of one size."
+            ) from error
         return self.send(batch)
 
     def send(self, batch: Any) -> Any:
@@ -174,6 +182,15 @@ class Feed:
         with blame(f"your batch_transform to take the batch {describe(batch)}", "Correct it."):
             transformed = self.batch_transform(batch)
         return take_parts(transformed, batch)
+
+
+def _sizes_of(items: Sequence[Any]) -> list[str]:
+    """Return the different shapes of the images in items, as text; none if images are not found."""
+    try:
+        shapes = [tuple(find_parts(item, "", batched=False, needs_labels=False).images.shape) for item in items]
+    except ValueError:
+        return []
+    return [str(shape) for shape in dict.fromkeys(shapes)]
 
 
 def fill_row(row: Any, images: Tensor) -> Any:

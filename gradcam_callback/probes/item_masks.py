@@ -14,7 +14,7 @@ from torchvision import tv_tensors
 
 from gradcam_callback.exceptions import GradCAMWarning, UserCodeError
 from gradcam_callback.probes.automatic import propose_of_file
-from gradcam_callback.probes.batches import describe, find_parts, replace_part, to_numeric
+from gradcam_callback.probes.batches import describe_levels, find_parts, replace_part, to_numeric
 from gradcam_callback.probes.checks import check_mask
 from gradcam_callback.probes.columns import (
     Boxes,
@@ -67,7 +67,7 @@ def find_mask(origin: Origin, label: int, item: Any, sample: Sample, present: Te
         return FoundMask(_read_mask(origin, sample.mask, sample.image, label, present))
     # Masks of many sizes, or pictures, are left out by most collate functions.
     origin, mask = _find_in_item(origin, item, sample.image)
-    place, form = ("item['objects']", "boxes") if mask is None else (name_place(item, mask), describe(mask))
+    place, form = ("item['objects']", "boxes") if mask is None else (name_place(item, mask), describe_levels(mask))
     try:
         if mask is None:
             read = _find_boxes(origin, label, item, sample.image)
@@ -125,7 +125,8 @@ def warn_of_unread(found: Sequence[FoundMask], size: Sequence[int], transformed:
         warnings.warn(
             f"GradCAM: {unread[0]}, is left out as a mask, in {len(unread)} of {len(found)} items. Expected "
             f"bool, a black and white PIL.Image, or 0 and 1, of the image's size {tuple(size)}. Transform it like the "
-            f"image{through}. If it is no mask, give it another name, or leave it out.",
+            f"image{through}. Of numbers of classes, give mask > 0. If it is no mask, leave it out, or give it another "
+            "name.",
             GradCAMWarning,
             stacklevel=2,
         )

@@ -107,8 +107,8 @@ def to_classes(label: Any, what: str, name: str) -> list[int]:
         return [int(found) for found in given.nonzero()[:, 0]]
     raise ValueError(
         f"Expected {what} of {name} to be one integer class, or (K,) of 0 and 1, but got {label!r}. Convert it in the "
-        "dataset, or by batch_transform=lambda batch: (images, labels). For a regression, pass target=lambda outputs, "
-        "index: outputs[:, 0]."
+        "dataset, or by batch_transform=lambda batch: (images, labels), soft labels by labels.argmax(1). For a "
+        "regression, pass target=lambda outputs, index: outputs[:, 0]."
     )
 
 
