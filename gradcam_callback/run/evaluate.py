@@ -347,26 +347,21 @@ def blame_forward(images: Tensor, forward: BatchForward | None) -> Iterator[None
     Raises:
         UserCodeError: the block raised an error that is not ours.
     """
-    name, hint = (
-        "the model's forward",
-        (
-            'If forward takes other arguments, pass forward=lambda net, batch: net(batch["image"], batch["age"]). If the '
-            "model has no forward, pass forward=lambda net, batch: net.model(batch[0]). If the images differ from those of "
-            "the validation, correct the probe set."
-        ),
-    )
-    if forward is not None:
-        name, hint = (
-            "your `forward`",
-            (
-                "It is given the network, and the batch of this image alone, after the batch hooks. Let it call the "
-                "network as the validation does."
-            ),
+    if forward is None:
+        name = "the model's forward"
+        advice = (
+            'If forward takes other arguments, pass forward=lambda net, batch: net(batch["image"], batch["age"]). If '
+            "the model has no forward, pass forward=lambda net, batch: net.model(batch[0]). If the images differ from "
+            "those of the validation, correct the probe set."
         )
-    with blame(
-        f"{name} to take probe images as validation gives them, {tuple(images.shape)} {images.dtype}",
-        hint,
-    ):
+    else:
+        name = "your `forward`"
+        advice = (
+            "It is given the network, and the batch of this image alone, after the batch hooks. Let it call the network "
+            "as the validation does."
+        )
+    what = f"{name} to take probe images as validation gives them, {tuple(images.shape)} {images.dtype}"
+    with blame(what, advice):
         yield
 
 
