@@ -357,8 +357,8 @@ def blame_forward(images: Tensor, forward: BatchForward | None) -> Iterator[None
     else:
         name = "your `forward`"
         advice = (
-            "It is given the network, and the batch of this image alone, after the batch hooks. Let it call the network "
-            "as the validation does."
+            "It is given the network, and the batch of this image alone, after the batch hooks. Let it call the "
+            "network as the validation does."
         )
     what = f"{name} to take probe images as validation gives them, {tuple(images.shape)} {images.dtype}"
     with blame(what, advice):
