@@ -39,6 +39,15 @@ TARGETS = ("label", "predicted", CONTRAST)
 CHECKS = {"blur": (tags.FAITHFULNESS, faithfulness), "road": (tags.ROAD, road)}
 # Pixels a side, above which "road" takes more than ten seconds per image on one core.
 _SLOW_ROAD = 448
+_HOW_TO_RUN = (
+    'If forward takes other arguments, pass forward=lambda net, batch: net(batch["image"], batch["age"]). If the model '
+    "has no forward, pass forward=lambda net, batch: net.model(batch[0]). If the images differ from those of the "
+    "validation, correct the probe set."
+)
+_HOW_TO_FORWARD = (
+    "It is given the network, and the batch of this image alone, after the batch hooks. Let it call the network as the "
+    "validation does."
+)
 # Takes the outputs of the model and the numbers (N,) of the probe images, and returns scores (N,).
 # LightningCLI reads it. It would take the path of a callable and a class index for a `str`, and would refuse
 # functions that do not declare to return a `Tensor`.
@@ -347,25 +356,10 @@ def blame_forward(images: Tensor, forward: BatchForward | None) -> Iterator[None
     Raises:
         UserCodeError: the block raised an error that is not ours.
     """
-    name, hint = (
-        "the model's forward",
-        (
-            'If forward takes other arguments, pass forward=lambda net, batch: net(batch["image"], batch["age"]). If the '
-            "model has no forward, pass forward=lambda net, batch: net.model(batch[0]). If the images differ from those of "
-            "the validation, correct the probe set."
-        ),
-    )
-    if forward is not None:
-        name, hint = (
-            "your `forward`",
-            (
-                "It is given the network, and the batch of this image alone, after the batch hooks. Let it call the "
-                "network as the validation does."
-            ),
-        )
+    name = "the model's forward" if forward is None else "your `forward`"
     with blame(
         f"{name} to take probe images as validation gives them, {tuple(images.shape)} {images.dtype}",
-        hint,
+        _HOW_TO_RUN if forward is None else _HOW_TO_FORWARD,
     ):
         yield
 
