@@ -91,11 +91,8 @@ def test_outputs_without_logits_are_said_before_training(fit, probe, transform, 
 
 
 def test_a_transform_that_fails_later_is_named_as_the_users_with_its_traceback_and_training_goes_on(fit, probe):
-    calls = []
-
     def transform_of_the_user(output):
-        calls.append(1)
-        if len(calls) > 1:
+        if len(output["logits"]) > 1:  # before the training, one image is tried
             raise LookupError("their own mistake")
         return output["logits"]
 
@@ -386,7 +383,7 @@ def test_a_vgg_that_forward_does_not_call_is_said_before_training(fit, probe):
 
 def test_a_vgg_that_forward_calls_no_more_is_a_warning_and_training_goes_on(fit, probe, events):
     with pytest.warns(GradCAMWarning, match="this epoch's maps lost .*forward, but it was not called") as caught:
-        trainer = fit(Remembers(2), GradCAMCallback(probe, "block5_conv3"))
+        trainer = fit(Remembers(4), GradCAMCallback(probe, "block5_conv3"))
     assert trainer.current_epoch == 2 and sum(one.category is GradCAMWarning for one in caught) == 1
     assert len(events().Images("gradcam/overview")) == 1
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from torch import nn
 
+from gradcam_callback.exceptions import MapError
 from gradcam_callback.layer_names import block_of
 
 LAST = "last"
@@ -125,7 +126,7 @@ def find_vggs(model: nn.Module) -> dict[str, dict[str, nn.Module]]:
     return stacks
 
 
-class SeveralVGGsError(ValueError):
+class SeveralVGGsError(MapError):
     """An error that says that a name fits several VGGs."""
 
 
