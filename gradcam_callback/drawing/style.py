@@ -26,7 +26,7 @@ class Style:
             ``"viridis"``, show no edges that are not in the map; ``"jet"`` does.
         scaling: the value of the hottest colour. ``"map"`` takes the maximum of each map, which shows the shape of
             the focus. ``"run"`` takes the maximum of the layer in the run so far, which also shows the strength.
-        quality: of the image files, 1..95, as that of JPEG. WebP files, which TensorBoard gets, look the same.
+        quality: 1..95, the quality of JPEG files. TensorBoard gets WebP files that look the same.
         focus_cells: longer side of a map in the Focus tab and the report, in cells, 4 or more. Larger maps are averaged
             over areas. Of 224 px, 56 cells show the first three blocks more finely. They take about three times the
             room of 28.

@@ -88,18 +88,26 @@ class Record:
     def __init__(self, folder: Path) -> None:
         self._path = folder / RECORD
         self._keys: set[str] = set()
+        self._read_version: tuple[int, ...] | None = None
         self.read()
 
     def read(self) -> None:
-        """Read the file again.
+        """Read the file if it has changed.
 
         Raises:
             ValueError: the file is there and cannot be read.
         """
         try:
+            # It is asked for each photograph of a folder. Each writer makes a new file.
+            about = self._path.stat()
+            version = about.st_ino, about.st_mtime_ns, about.st_size
+            if version == self._read_version:
+                return
+            self._read_version = None
             self._keys = {str(key) for key in json.loads(self._path.read_text("utf-8"))[_NO_OBJECT]}
+            self._read_version = version
         except FileNotFoundError:
-            self._keys = set()
+            self._keys, self._read_version = set(), None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"Expected {str(self._path)!r} to hold the photographs without an object, but it cannot be read "

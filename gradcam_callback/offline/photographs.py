@@ -103,7 +103,7 @@ def draw_sheets(
     )
     if target is not None:
         with taken():
-            n_classes = max(2, cam(photographs.images[:1]).logits.shape[1])
+            n_classes = max(2, cam.predict(photographs.images[:1]).shape[1])
         if not 0 <= target < n_classes:
             raise ValueError(
                 f"Expected --target to be a class from 0 to {n_classes - 1}, but got {target}. Correct it."

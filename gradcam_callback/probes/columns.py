@@ -128,7 +128,7 @@ def _values_in(item: Any) -> list[tuple[Any, Any]]:
 
 
 class LabelPlace(NamedTuple):
-    """Where batches hold their labels, as code that begins with ``batch``.
+    """The place of the labels in batches, as code that begins with ``batch``.
 
     Attributes:
         images: such as ``"batch[0]"``.
