@@ -20,8 +20,8 @@ Encoded = TypeVar("Encoded")
 PALETTE_SIZE = 200
 # A WebP file has no more pixels a side.
 WEBP_LONGEST = 16383
-# So many images may wait for the thread that encodes them.
-_AHEAD = 2
+# Encoding takes longer than drawing, so one thread would not keep up. Each thread may have one image that waits.
+_THREADS = 2
 
 
 def encode_jpeg(image: Image.Image, quality: int) -> EncodedImage:
@@ -58,17 +58,17 @@ def encode_webp(image: Image.Image, quality: int) -> EncodedImage:
 def encode_ahead(
     images: Iterable[tuple[Name, Image.Image]], encode: Callable[[Image.Image], Encoded]
 ) -> Iterator[tuple[Name, Encoded]]:
-    """Encode images in their order, by a thread that ends with the last one, while the next image is drawn.
+    """Encode images in their order, by threads that end with the last one, while the next image is drawn.
 
     Args:
         images: name -> image, drawn as they are asked for.
-        encode: is called in the thread.
+        encode: is called in the threads.
     """
     waiting: deque[tuple[Name, Future[Encoded]]] = deque()
-    with ThreadPoolExecutor(1) as thread:
+    with ThreadPoolExecutor(_THREADS) as threads:
         for name, image in images:
-            waiting.append((name, thread.submit(encode, image)))
-            if len(waiting) > _AHEAD:
+            waiting.append((name, threads.submit(encode, image)))
+            if len(waiting) > 2 * _THREADS:
                 name, encoded = waiting.popleft()
                 yield name, encoded.result()
         for name, encoded in waiting:
