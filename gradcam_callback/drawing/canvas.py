@@ -5,6 +5,8 @@ Pixels are put on an array, the canvas, first. Text is then written on the PIL i
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from PIL import Image
 
@@ -82,6 +84,8 @@ def write(sheet: Image.Image, text: str, place: Place, size: int, colour: Colour
     write_line(sheet, cut(text, size, width), place, size, colour)
 
 
+# Cached, as `_render` of the module text is.
+@lru_cache(maxsize=4096)
 def cut(text: str, size: int, width: int) -> str:
     """Cut a text to a width in pixels.
 

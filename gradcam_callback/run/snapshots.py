@@ -102,7 +102,10 @@ def shrink(maps: Tensor, max_side: int) -> tuple[Tensor, Tensor]:
     factor = min(1.0, max_side / max(maps.shape[1:]))
     size = max(1, round(maps.shape[2] * factor)), max(1, round(maps.shape[1] * factor))
     values = maps.float().numpy()
-    small = np.stack([np.asarray(Image.fromarray(raw).resize(size, Image.Resampling.BOX)) for raw in values])
+    small = values
+    # Most layers are as small already.
+    if size != values.shape[:0:-1]:
+        small = np.stack([np.asarray(Image.fromarray(raw).resize(size, Image.Resampling.BOX)) for raw in values])
     vmax = small.max(axis=(1, 2))
     scaled = small / np.where(vmax > 0, vmax, 1)[:, None, None] * 255
     return torch.from_numpy(np.rint(scaled).astype(np.uint8)), torch.from_numpy(vmax)
