@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from gradcam_callback.exceptions import MapError
 from gradcam_callback.maps.layers import Layer
-from gradcam_callback.maps.support import hookable_modules, leads_back
+from gradcam_callback.maps.support import OwnHook, hookable_modules, leads_back
 
 
 class Activations:
@@ -97,9 +96,9 @@ def recorded_activations(model: nn.Module, layers: Sequence[Layer]) -> Iterator[
 
     with ExitStack() as stack:
         for module in hookable_modules(model).values():
-            stack.callback(module.register_forward_pre_hook(enable_grad).remove)
+            stack.callback(module.register_forward_pre_hook(OwnHook(enable_grad)).remove)
         for layer in layers:
-            stack.callback(layer.module.register_forward_hook(partial(record, layer)).remove)
+            stack.callback(layer.module.register_forward_hook(OwnHook(record, layer)).remove)
         yield activations
 
 
