@@ -161,6 +161,60 @@ def test_a_vgg_layer_that_a_later_operation_overwrites_is_exact(double_thin, lay
     assert_close(found, (gradient.mean(dim=(2, 3), keepdim=True) * activation).sum(dim=1).clamp(min=0).detach())
 
 
+class Fuses(nn.Module):
+    """Joins its last features with those that a hook has kept of a layer before."""
+
+    def __init__(self, hook):
+        super().__init__()
+        # The ReLU writes into what it takes, which is positive already.
+        self.features = nn.Sequential(nn.Conv2d(3, 6, 3), nn.Softplus(), nn.ReLU(inplace=True), nn.Conv2d(6, 6, 3))
+        self.head, self.hook = nn.Linear(12, 3), hook
+        for parameter in self.parameters():
+            parameter.data.abs_()
+        self.features[1].register_forward_hook(self.keep)
+
+    def keep(self, module, inputs, output):
+        self.kept, output = self.hook(output)
+        return output
+
+    def forward(self, images):
+        features = self.features(images)
+        return self.head(torch.cat([features.mean(dim=(2, 3)), self.kept.mean(dim=(2, 3))], dim=1))
+
+
+HOOKS = {
+    "keeps": lambda output: (output, None),
+    "changes": lambda output: (output, output * 2),
+    "overwrites": lambda output: (output.mul_(torch.arange(6)[:, None, None] > 2), None),
+}
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("layers", [["features.1"], ["features.1", "features.3"], ["features.0", "features.1"]])
+@pytest.mark.parametrize("hook", HOOKS.values(), ids=HOOKS)
+def test_what_a_hook_of_the_users_keeps_of_a_layer_leads_back_to_it(hook, layers, inside):
+    torch.manual_seed(0)
+    model, images = Fuses(hook).double().eval(), torch.rand(2, 3, 12, 12).double()
+    outputs = {}
+
+    def run(net, images, _):
+        # A graph that starts before the first layer.
+        return net(images.requires_grad_() if inside else images)
+
+    found = {layer: [] for layer in layers}
+    for image in images:
+        for layer, raw in GradCAM(model, layers)(image[None], 1, forward=run).maps.items():
+            found[layer].append(raw)
+    for layer in layers:
+        module = model.get_submodule(layer)
+        module.register_forward_hook(lambda _, __, output, layer=layer: outputs.setdefault(layer, output).clone())
+    gradients = torch.autograd.grad(model(images)[:, 1].sum(), [outputs[layer] for layer in layers])
+    for layer, gradient in zip(layers, gradients, strict=True):
+        expected = (gradient.mean(dim=(2, 3), keepdim=True) * outputs[layer]).sum(dim=1).relu().detach()
+        assert expected.any()
+        torch.testing.assert_close(torch.cat(found[layer]), expected)
+
+
 def test_a_module_that_runs_twice_counts_with_its_last_output():
     torch.manual_seed(0)
     model, images = torchvision.models.resnet18(num_classes=4).double().eval(), torch.rand(2, 3, 64, 64).double()
