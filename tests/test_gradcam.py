@@ -464,6 +464,70 @@ def test_images_are_channels_last_unless_the_model_does_not_support_the_fast_pat
     assert channels_last == expected
 
 
+class Flat(nn.Sequential):
+    """A network that needs its features in the usual layout."""
+
+    def __init__(self, view):
+        super().__init__(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Linear(400, 3))
+        self.view = view
+
+    def forward(self, images):
+        return self[2](self.view(self[1](self[0](images))))
+
+
+def view_flat(features):
+    return features.view(len(features), -1)
+
+
+def assert_layout(features):
+    assert features.is_contiguous(), "as a kernel of its own does"
+    return features.flatten(1)
+
+
+@pytest.mark.parametrize("layer", ["1", "last"])
+@pytest.mark.parametrize("view", [view_flat, assert_layout])
+def test_the_layout_of_the_images_does_not_matter(view, layer):
+    torch.manual_seed(0)
+    model, rows = Flat(view), torch.rand(2, 12, 12, 3)  # images of NumPy or Keras are (H, W, C)
+    turned = rows.permute(0, 3, 1, 2)
+    usual = turned.contiguous()
+    logits, expected = model(usual).detach(), GradCAM(model, "1")(usual, 1).maps["1"]
+    assert expected.any()
+    for images in (turned, usual):
+        cams = GradCAM(model, layer)(images, 1)
+        torch.testing.assert_close([*cams.maps.values(), cams.logits], [expected, logits])
+        torch.testing.assert_close(GradCAM(model, layer).predict(images), logits)
+        assert not GradCAM(model, layer).tells_no_logits(images)
+
+
+class Bytes(nn.Module):
+    """A network that takes images of integers, and returns sigmoids."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images):
+        return self.network(images.float() / 255).sigmoid()
+
+
+NETWORKS = {
+    "all": ThinVGG,
+    "last": lambda: nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    ),
+}
+
+
+@pytest.mark.parametrize("layers", NETWORKS)
+def test_images_of_integers_have_the_same_answers_with_and_without_maps(layers):
+    model, images = Bytes(NETWORKS[layers]()), torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
+    logits = GradCAM(model, layers).predict(images)
+    torch.testing.assert_close(logits, GradCAM(model, layers)(images).logits)
+    torch.testing.assert_close(logits.sigmoid(), model.eval()(images))
+    assert not GradCAM(model, layers).tells_no_logits(images)
+
+
 def test_one_nonfinite_logit_is_reported_for_its_image_alone(double_thin):
     def one_infinite(logits):
         return torch.where(torch.tensor([[False, False, True], [False] * 3]), torch.inf, logits)

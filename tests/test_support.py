@@ -282,6 +282,21 @@ def test_a_forward_that_takes_the_gradient_of_its_input_has_the_maps_of_the_defi
     assert_maps_close(found, expected)
 
 
+def test_the_last_layer_of_a_forward_that_takes_the_gradient_of_its_input_is_found():
+    class Penalised(nn.Sequential):
+        def forward(self, images):
+            inputs = images.detach().requires_grad_()
+            outputs = super().forward(inputs)
+            # Outside of no_grad, it need not turn gradients on.
+            (gradient,) = torch.autograd.grad(outputs.sum(), inputs, create_graph=True)
+            return outputs + gradient.pow(2).sum()
+
+    torch.manual_seed(0)
+    model = Penalised(nn.Conv2d(3, 4, 3), nn.Sigmoid(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    images = torch.rand(1, 3, 16, 16)
+    assert_maps_close(GradCAM(model, "last")(images, 1).maps, GradCAM(model, "1")(images, 1).maps)
+
+
 def test_a_training_whose_forward_takes_the_gradient_of_its_input_is_watched(fit, probe):
     class Trains(ThinVGG):
         def forward(self, images):
