@@ -90,7 +90,7 @@ def recorded_activations(model: nn.Module, layers: Sequence[Layer]) -> Iterator[
 
     def begin(layer: Layer, _module: nn.Module, _inputs: Any, output: Any) -> Any:
         # A hook of the user's may make a tensor of another output.
-        if not isinstance(output, Tensor) or output.is_inference():
+        if not isinstance(output, Tensor) or output.is_inference() or not output.is_floating_point():
             return output
         # A hook of the user's may write into it, which a leaf refuses.
         began = activations.begin(output)
@@ -123,6 +123,11 @@ def _check_output(name: str, output: Any) -> None:
             f"Expected layer {name!r} to return one tensor (N, C, h, w), but got {type(output).__name__}. Choose a "
             "module inside it or next to it."
         )
+    if not output.is_floating_point():
+        raise MapError(
+            f"Expected layer {name!r} to return floating point, but got {output.dtype}, which has no gradient. "
+            "Choose a layer next to it."
+        )
     if output.is_inference():
         raise MapError(
             f"Expected layer {name!r} to run in a mode that allows gradients, but the model's forward runs it under "
@@ -136,7 +141,9 @@ def _describe_wrong_shape(name: str, n: int, shape: tuple[int, ...], reshaped: t
             f"Expected `reshape_transform` to return (N, C, h, w) with N = {n} for the output {shape} of layer "
             f"{name!r}, but got {reshaped}. Correct it, or choose another layer."
         )
-    if len(shape) == 3:
+    if len(shape) == 4 and shape[0] < n:
+        hint = f"If the forward takes {shape[0]} of the images at a time, pass chunk_size={shape[0]}."
+    elif len(shape) == 3:
         hint = "If these are tokens (N, T, C), pass reshape_transform='tokens'."
     else:
         hint = "Choose another layer, or pass a `reshape_transform`."

@@ -184,7 +184,7 @@ def _kept_attributes(model: nn.Module) -> Iterator[None]:
                     value = table[name]
                     if type(value) in _COLLECTIONS:
                         collections[id(value)] = value, copy(value)
-                    elif isinstance(value, Tensor) and not isinstance(value, nn.Parameter) and value.nbytes <= _LARGE:
+                    elif isinstance(value, Tensor) and not isinstance(value, nn.Parameter) and _size(value) <= _LARGE:
                         table[name] = tensors.setdefault(id(value), value.detach().clone())
         yield
     finally:
@@ -195,6 +195,11 @@ def _kept_attributes(model: nn.Module) -> Iterator[None]:
             # Emptied first, so that the order, which is that of the state_dict, is restored as well.
             table.clear()
             table.update(before)
+
+
+def _size(tensor: Tensor) -> int:
+    """Return the size of a tensor in bytes; that of the dense one if it is sparse, as this knows no ``nbytes``."""
+    return tensor.numel() * tensor.element_size()
 
 
 @contextmanager
