@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import ThinVGG
-from sameness import assert_same, snapshot
+from sameness import assert_maps_close, assert_same, snapshot
 from torch import nn
 from torch.nn import functional
+from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import Dataset
 from torchmetrics import MeanMetric
@@ -239,6 +240,19 @@ def test_a_pending_graph_can_still_be_used_after_a_map():
     model.zero_grad()
     functional.cross_entropy(model(images), labels).backward()
     assert torch.equal(found, model.classifier[-1].weight.grad)
+
+
+def test_parametrized_weights_that_the_training_caches_keep_their_graph():
+    model, images = half_trained(), torch.rand(2, 3, 64, 64)
+    nn.utils.parametrizations.weight_norm(model.classifier[-1])
+    expected = GradCAM(model, "block5")(images, 1).maps
+    with parametrize.cached():
+        assert_maps_close(GradCAM(model, "block5")(images, 1).maps, expected)
+        model(images).sum().backward()
+        weight = model.classifier[-1].weight
+        GradCAM(model, "block5")(images, 1)
+        assert model.classifier[-1].weight is weight, "still cached"
+    assert model.classifier[-1].parametrizations.weight.original0.grad.any()
 
 
 def test_the_users_images_are_not_changed_and_get_no_gradients(double_thin):

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from gradcam_callback.maps.support import hookable_modules
 from gradcam_callback.random_state import PROCESS_LOCK, preserved_generators, preserved_random_state
@@ -131,6 +132,17 @@ def without_checkpointing() -> Iterator[None]:
     finally:
         for name, own in kept.items():
             setattr(module, name, own)
+
+
+@contextmanager
+def _own_cache() -> Iterator[None]:
+    """Keep the cache of `parametrize.cached()` apart: the training would take its weights from it without a graph."""
+    kept = parametrize._cache_enabled, parametrize._cache
+    try:
+        parametrize._cache_enabled, parametrize._cache = 0, {}
+        yield
+    finally:
+        parametrize._cache_enabled, parametrize._cache = kept
 
 
 @contextmanager
@@ -261,6 +273,7 @@ def borrowed(model: nn.Module, autocast: torch.dtype | None = None) -> Iterator[
         stack.enter_context(interrupt.deferred())
         stack.enter_context(_counted())
         stack.enter_context(without_checkpointing())
+        stack.enter_context(_own_cache())
         stack.enter_context(_any_algorithm())
         stack.enter_context(preserved_random_state())
         stack.enter_context(preserved_generators(model.modules()))
