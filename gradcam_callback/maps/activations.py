@@ -98,6 +98,7 @@ def recorded_activations(model: nn.Module, layers: Sequence[Layer]) -> Iterator[
 
     def record(layer: Layer, _module: nn.Module, _inputs: Any, output: Any) -> Tensor:
         _check_output(layer.name, output)
+        # Again, as a hook of the user's may have returned another tensor.
         activation = activations.begin(output)
         activations.record(layer.name, activation)
         # The next module may write into its input: let it write into a copy.
