@@ -296,6 +296,74 @@ def test_every_change_of_the_prefix_is_noticed(model, change, layers):
     assert_same_bits(cam(IMAGES, 1), after)
 
 
+def test_an_option_of_a_pooling_that_its_text_leaves_out_is_noticed(model):
+    model.features[6] = nn.AvgPool2d(2)
+    cam = GradCAM(model, "block5")
+    before = cam(IMAGES, 1)
+    model.features[6].divisor_override = 1
+    after = cam(IMAGES, 1)
+    assert_same_bits(after, without_reuse(model, IMAGES))
+    assert not torch.equal(after.logits, before.logits)
+
+
+def run_on_two_sets_of_weights(model, images):
+    """Average over samples of the weights, as a Bayesian network does."""
+    own = dict(model.named_parameters())
+    samples = ({name: weight * scale for name, weight in own.items()} for scale in (1.0, 1.1))
+    return sum(torch.func.functional_call(model, sample, (images,)) for sample in samples)
+
+
+def run_on_averaged_weights_too(model, images):
+    """Swap other weights in and out, as a context of averaged weights does."""
+    logits = model(images)
+    weight = model.features[3].weight
+    with torch.no_grad():
+        own = weight.clone()
+        weight.mul_(1.1)
+        averaged = model(images)
+        weight.copy_(own)
+    return logits + averaged
+
+
+def hook_for_this_run(model, images):
+    """Read the features of a layer by a hook for the time of a forward."""
+    kept = []
+    with model.features[5].register_forward_hook(
+        lambda module, inputs, output: kept.append(output.mean(dim=(1, 2, 3)))
+    ):
+        return model(images) + kept[0][:, None] * torch.tensor([1.0, 2.0, 3.0])
+
+
+def drop_in_eval_mode(model, images):
+    """Turn a dropout on, as for samples of the answers (MC dropout)."""
+    model.features[6][1].train()
+    return model(images)
+
+
+WITHIN = [run_on_two_sets_of_weights, run_on_averaged_weights_too, hook_for_this_run, drop_in_eval_mode]
+
+
+@pytest.mark.parametrize("layers", ["block5", ["block2_conv1", "block5"]], ids=str)
+@pytest.mark.parametrize("within", WITHIN)
+@pytest.mark.filterwarnings("ignore:.* more than once")
+def test_what_a_forward_does_to_its_own_frozen_modules_is_noticed(model, within, layers):
+    model.features[6] = nn.Sequential(model.features[6], nn.Dropout2d()).requires_grad_(False)
+    cam, always = GradCAM(model, layers), GradCAM(model, layers, reuse_frozen=False)
+    for seed in range(2):
+        torch.manual_seed(seed)
+        found, expected = (
+            each(IMAGES, 1, forward=lambda model, images, _: within(model, images)) for each in (cam, always)
+        )
+        assert_same_bits(found, expected)
+
+
+def test_a_dropout_that_the_forward_turns_on_in_a_frozen_block_is_random(model):
+    model.features[6] = nn.Sequential(model.features[6], nn.Dropout2d()).requires_grad_(False)
+    cam = GradCAM(model, "block5")
+    assert cam.is_random(IMAGES[:1], forward=lambda model, images, _: drop_in_eval_mode(model, images))
+    assert not cam.is_random(IMAGES[:1])
+
+
 def test_weights_that_are_swapped_in_and_back_have_their_own_maps(model):
     cam = GradCAM(model, "block5")
     own = {name: tensor.clone() for name, tensor in model.state_dict().items()}

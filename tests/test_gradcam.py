@@ -161,6 +161,60 @@ def test_a_vgg_layer_that_a_later_operation_overwrites_is_exact(double_thin, lay
     assert_close(found, (gradient.mean(dim=(2, 3), keepdim=True) * activation).sum(dim=1).clamp(min=0).detach())
 
 
+class Fuses(nn.Module):
+    """Joins its last features with those that a hook has kept of a layer before."""
+
+    def __init__(self, hook):
+        super().__init__()
+        # The ReLU writes into what it takes, which is positive already.
+        self.features = nn.Sequential(nn.Conv2d(3, 6, 3), nn.Softplus(), nn.ReLU(inplace=True), nn.Conv2d(6, 6, 3))
+        self.head, self.hook = nn.Linear(12, 3), hook
+        for parameter in self.parameters():
+            parameter.data.abs_()
+        self.features[1].register_forward_hook(self.keep)
+
+    def keep(self, module, inputs, output):
+        self.kept, output = self.hook(output)
+        return output
+
+    def forward(self, images):
+        features = self.features(images)
+        return self.head(torch.cat([features.mean(dim=(2, 3)), self.kept.mean(dim=(2, 3))], dim=1))
+
+
+HOOKS = {
+    "keeps": lambda output: (output, None),
+    "changes": lambda output: (output, output * 2),
+    "overwrites": lambda output: (output.mul_(torch.arange(6)[:, None, None] > 2), None),
+}
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("layers", [["features.1"], ["features.1", "features.3"], ["features.0", "features.1"]])
+@pytest.mark.parametrize("hook", HOOKS.values(), ids=HOOKS)
+def test_what_a_hook_of_the_users_keeps_of_a_layer_leads_back_to_it(hook, layers, inside):
+    torch.manual_seed(0)
+    model, images = Fuses(hook).double().eval(), torch.rand(2, 3, 12, 12).double()
+    outputs = {}
+
+    def run(net, images, _):
+        # A graph that starts before the first layer.
+        return net(images.requires_grad_() if inside else images)
+
+    found = {layer: [] for layer in layers}
+    for image in images:
+        for layer, raw in GradCAM(model, layers)(image[None], 1, forward=run).maps.items():
+            found[layer].append(raw)
+    for layer in layers:
+        module = model.get_submodule(layer)
+        module.register_forward_hook(lambda _, __, output, layer=layer: outputs.setdefault(layer, output).clone())
+    gradients = torch.autograd.grad(model(images)[:, 1].sum(), [outputs[layer] for layer in layers])
+    for layer, gradient in zip(layers, gradients, strict=True):
+        expected = (gradient.mean(dim=(2, 3), keepdim=True) * outputs[layer]).sum(dim=1).relu().detach()
+        assert expected.any()
+        torch.testing.assert_close(torch.cat(found[layer]), expected)
+
+
 def test_a_module_that_runs_twice_counts_with_its_last_output():
     torch.manual_seed(0)
     model, images = torchvision.models.resnet18(num_classes=4).double().eval(), torch.rand(2, 3, 64, 64).double()
@@ -408,6 +462,70 @@ def test_images_are_channels_last_unless_the_model_does_not_support_the_fast_pat
     for _ in range(2):
         cam(torch.rand(2, 3, 64, 64), 0)
     assert channels_last == expected
+
+
+class Flat(nn.Sequential):
+    """A network that needs its features in the usual layout."""
+
+    def __init__(self, view):
+        super().__init__(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Linear(400, 3))
+        self.view = view
+
+    def forward(self, images):
+        return self[2](self.view(self[1](self[0](images))))
+
+
+def view_flat(features):
+    return features.view(len(features), -1)
+
+
+def assert_layout(features):
+    assert features.is_contiguous(), "as a kernel of its own does"
+    return features.flatten(1)
+
+
+@pytest.mark.parametrize("layer", ["1", "last"])
+@pytest.mark.parametrize("view", [view_flat, assert_layout])
+def test_the_layout_of_the_images_does_not_matter(view, layer):
+    torch.manual_seed(0)
+    model, rows = Flat(view), torch.rand(2, 12, 12, 3)  # images of NumPy or Keras are (H, W, C)
+    turned = rows.permute(0, 3, 1, 2)
+    usual = turned.contiguous()
+    logits, expected = model(usual).detach(), GradCAM(model, "1")(usual, 1).maps["1"]
+    assert expected.any()
+    for images in (turned, usual):
+        cams = GradCAM(model, layer)(images, 1)
+        torch.testing.assert_close([*cams.maps.values(), cams.logits], [expected, logits])
+        torch.testing.assert_close(GradCAM(model, layer).predict(images), logits)
+        assert not GradCAM(model, layer).tells_no_logits(images)
+
+
+class Bytes(nn.Module):
+    """A network that takes images of integers, and returns sigmoids."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images):
+        return self.network(images.float() / 255).sigmoid()
+
+
+NETWORKS = {
+    "all": ThinVGG,
+    "last": lambda: nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    ),
+}
+
+
+@pytest.mark.parametrize("layers", NETWORKS)
+def test_images_of_integers_have_the_same_answers_with_and_without_maps(layers):
+    model, images = Bytes(NETWORKS[layers]()), torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
+    logits = GradCAM(model, layers).predict(images)
+    torch.testing.assert_close(logits, GradCAM(model, layers)(images).logits)
+    torch.testing.assert_close(logits.sigmoid(), model.eval()(images))
+    assert not GradCAM(model, layers).tells_no_logits(images)
 
 
 def test_one_nonfinite_logit_is_reported_for_its_image_alone(double_thin):

@@ -102,6 +102,28 @@ def test_reparametrized_convolutions_are_convolutions_of_a_vgg():
     assert names(model) == VGG16_NAMES
 
 
+class Adapted(nn.Module):
+    """A convolution with a LoRA beside it, as peft builds it."""
+
+    def __init__(self, convolution):
+        super().__init__()
+        self.base_layer = convolution
+        self.lora_dropout = nn.ModuleDict({"default": nn.Identity()})
+        self.lora_A = nn.ModuleDict({"default": nn.Conv2d(convolution.in_channels, 4, 3, padding=1, bias=False)})
+        self.lora_B = nn.ModuleDict({"default": nn.Conv2d(4, convolution.out_channels, 1, bias=False)})
+        self.lora_embedding_A = nn.ParameterDict()
+
+
+@pytest.mark.parametrize("places", [(28,), (24, 26, 28), (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)], ids=len)
+def test_convolutions_with_an_adapter_of_peft_are_convolutions_of_a_vgg(places):
+    features = make_layers(THIN[:-1])
+    for place in places:
+        features[place] = Adapted(features[place])
+    layers = resolve_layers(thin_vgg(features))
+    assert [layer.name for layer in layers] == VGG16_NAMES
+    assert [layer.module for layer in layers] == [module for module in features if isinstance(module, nn.ReLU)]
+
+
 def test_stages_that_are_registered_in_another_order_are_found_as_they_run():
     features = make_layers(THIN)
     model = nn.ModuleDict({"top": features[17:], "bottom": features[:17]})

@@ -171,6 +171,26 @@ def test_another_shape_is_refused_with_what_came_and_what_to_do(measure, given, 
         measure(*given)
 
 
+@pytest.mark.parametrize("masks", [ONE.byte() * 255, -ONE.float(), ONE.float() * math.nan, ONE.long() + 1])
+def test_masks_of_other_numbers_than_0_and_1_are_refused(masks):
+    """Those of 0 and 255, as files have them, gave a share of 255."""
+    refused = {"match": "^Expected `masks` to be bool, .* Compare them with the value of the object"}
+    for measure in (metrics.relevance_mass, metrics.pointing_game):
+        with pytest.raises(ValueError, **refused):
+            measure(TWO[:1], masks)
+    with pytest.raises(ValueError, **refused):
+        metrics.mask_area(masks)
+
+
+def test_masks_of_0_and_1_are_taken():
+    masks = ONE.clone()
+    masks[:, :4] = False
+    for given in (masks.byte(), masks.double()):
+        assert metrics.relevance_mass(TWO[:1], given) == metrics.relevance_mass(TWO[:1], masks)
+        assert metrics.pointing_game(TWO[:1], given) == metrics.pointing_game(TWO[:1], masks)
+        assert metrics.mask_area(given) == metrics.mask_area(masks)
+
+
 def test_no_maps_have_no_metrics_and_are_no_error():
     assert metrics.relevance_mass(TWO[:0], ONE[:0]).shape == metrics.entropy(TWO[:0]).shape == (0,)
 

@@ -223,6 +223,61 @@ def test_a_layer_that_returns_a_tuple_is_said():
         GradCAM(Net(), "pair")(torch.rand(1, 3, 8, 8))
 
 
+class Around(nn.Module):
+    """A network in another one, which works on its input and its output."""
+
+    def __init__(self, before=None, behind=None):
+        super().__init__()
+        self.before, self.behind, self.inside = before or nn.Identity(), behind or nn.Identity(), nn.Conv2d(3, 4, 3)
+
+    def forward(self, images):
+        self.before(images)
+        return self.behind(self.inside(images).mean(dim=(2, 3)))
+
+
+class Truncates(nn.Module):
+    def forward(self, images):
+        return images.long()
+
+
+class OneByOne(Around):
+    def forward(self, images):
+        return torch.cat([super(OneByOne, self).forward(image[None]) for image in images])
+
+
+def test_a_layer_of_integers_or_of_single_images_is_said():
+    images = torch.rand(2, 3, 16, 16)
+    with pytest.raises(
+        ValueError, match="'before' to return floating point, but got torch.int64.* Choose a layer next"
+    ):
+        GradCAM(Around(Truncates()), "before")(images)
+    with pytest.raises(ValueError, match=r"got \(1, 4, 14, 14\). If the forward takes 1 .* pass chunk_size=1\.$"):
+        GradCAM(OneByOne(), "inside")(images)
+    assert GradCAM(OneByOne(), "inside", chunk_size=1)(images).maps["inside"].shape == (2, 14, 14)
+
+
+class Relates(nn.Module):
+    """Mixes classes by sparse matrices, in a buffer and in an attribute, as a graph network of labels does."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("graph", torch.eye(4).to_sparse())
+        self.links = torch.ones(4, 4).to_sparse_csr()
+
+    def forward(self, logits):
+        return (self.links @ (self.graph @ logits.T)).T
+
+
+@pytest.mark.filterwarnings("ignore:.*Sparse CSR")
+def test_a_model_with_sparse_tensors_has_maps():
+    torch.manual_seed(0)
+    model, images = Around(behind=Relates()), torch.rand(2, 3, 16, 16)
+    kept = model.behind.graph, model.behind.links
+    cams = GradCAM(model, "inside")(images, 1)
+    torch.testing.assert_close(cams.logits, model(images))
+    assert model.behind.graph is kept[0] and model.behind.links is kept[1]
+
+
 class Sensitive(nn.Module):
     """Adds to its logits what the gradient of its input says, in several ways."""
 
@@ -280,6 +335,21 @@ def test_a_forward_that_takes_the_gradient_of_its_input_has_the_maps_of_the_defi
         for layer, gradient in zip(layers, gradients, strict=True)
     }
     assert_maps_close(found, expected)
+
+
+def test_the_last_layer_of_a_forward_that_takes_the_gradient_of_its_input_is_found():
+    class Penalised(nn.Sequential):
+        def forward(self, images):
+            inputs = images.detach().requires_grad_()
+            outputs = super().forward(inputs)
+            # Outside of no_grad, it need not turn gradients on.
+            (gradient,) = torch.autograd.grad(outputs.sum(), inputs, create_graph=True)
+            return outputs + gradient.pow(2).sum()
+
+    torch.manual_seed(0)
+    model = Penalised(nn.Conv2d(3, 4, 3), nn.Sigmoid(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    images = torch.rand(1, 3, 16, 16)
+    assert_maps_close(GradCAM(model, "last")(images, 1).maps, GradCAM(model, "1")(images, 1).maps)
 
 
 def test_a_training_whose_forward_takes_the_gradient_of_its_input_is_watched(fit, probe):

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import ThinVGG
-from sameness import assert_same, snapshot
+from sameness import assert_maps_close, assert_same, snapshot
 from torch import nn
 from torch.nn import functional
+from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import Dataset
 from torchmetrics import MeanMetric
@@ -154,6 +155,52 @@ def test_what_a_forward_collects_is_not_of_the_probe_images():
     assert all(map(torch.equal, looked_at.seen, alone.seen))
 
 
+def put(kept, features):
+    kept.append(features) if isinstance(kept, list) else kept.update({-1: features})
+
+
+class Encoder(nn.Conv2d):
+    """Puts its features where a module outside of it finds them."""
+
+    def __init__(self, kept):
+        super().__init__(3, 3, 3)
+        self.kept = kept
+
+    def forward(self, images):
+        features = super().forward(images)
+        put(self.kept, features)
+        return features
+
+
+class Shares(nn.Module):
+    """Joins its last features with those that its encoder, or a hook on it, has put into a collection of both."""
+
+    def __init__(self, kept, hooks):
+        super().__init__()
+        self.kept, self.encoder, self.second = kept, Encoder([] if hooks else kept), nn.Conv2d(3, 3, 3)
+        if hooks:
+            self.encoder.register_forward_hook(lambda module, inputs, output: put(kept, output))
+
+    def forward(self, images):
+        return self.second(self.encoder(images)).mean(dim=(2, 3)) + self.kept[-1].mean(dim=(2, 3))
+
+
+@pytest.mark.parametrize("hooks", [False, True])
+@pytest.mark.parametrize("kind", [list, dict])
+def test_a_collection_that_parts_of_a_model_share_stays_one(kind, hooks):
+    kept = kind()
+    model, images = Shares(kept, hooks).eval(), torch.rand(2, 3, 16, 16)
+    with torch.no_grad():
+        model(torch.rand(2, 3, 16, 16))
+    cam, before = GradCAM(model, "second"), kept[-1]
+    logits = cam(images).logits, cam.predict(images)
+    assert model.kept is kept and len(kept) == 1 and kept[-1] is before
+    with torch.no_grad():
+        expected = model(images)
+    for found in logits:
+        torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
 def test_buffers_of_torchscript_stay_the_same_tensors():
     class Shifts(nn.Module):
@@ -193,6 +240,19 @@ def test_a_pending_graph_can_still_be_used_after_a_map():
     model.zero_grad()
     functional.cross_entropy(model(images), labels).backward()
     assert torch.equal(found, model.classifier[-1].weight.grad)
+
+
+def test_parametrized_weights_that_the_training_caches_keep_their_graph():
+    model, images = half_trained(), torch.rand(2, 3, 64, 64)
+    nn.utils.parametrizations.weight_norm(model.classifier[-1])
+    expected = GradCAM(model, "block5")(images, 1).maps
+    with parametrize.cached():
+        assert_maps_close(GradCAM(model, "block5")(images, 1).maps, expected)
+        model(images).sum().backward()
+        weight = model.classifier[-1].weight
+        GradCAM(model, "block5")(images, 1)
+        assert model.classifier[-1].weight is weight, "still cached"
+    assert model.classifier[-1].parametrizations.weight.original0.grad.any()
 
 
 def test_the_users_images_are_not_changed_and_get_no_gradients(double_thin):

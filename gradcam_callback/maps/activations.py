@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from gradcam_callback.exceptions import MapError
 from gradcam_callback.maps.layers import Layer
-from gradcam_callback.maps.support import hookable_modules, leads_back
+from gradcam_callback.maps.support import OwnHook, hookable_modules, leads_back
 
 
 class Activations:
@@ -32,23 +31,26 @@ class Activations:
         # True once a layer lies inside of a graph of the forward's own.
         self._is_inside = False
 
-    def record(self, name: str, output: Tensor) -> Tensor:
-        """Record a layer's output, and return the tensor with which the forward pass has to continue."""
+    def begin(self, output: Tensor) -> Tensor:
+        """Start a graph at a layer's output if it has none, and return the output with its graph."""
         # Nothing before the first layer needs gradients, so the graph starts here. An output without gradients, such
         # as a parallel branch of the model, starts a graph of its own.
         if not leads_back(output):
             output = output.detach().requires_grad_()
             self.leaves.append(output)
-        elif self._is_inside or not self.leaves:
+        elif (self._is_inside or not self.leaves) and all(output is not leaf for leaf in self.leaves):
             # The graph starts before the first layer: the forward asks for the gradient of its input. It would find
             # none behind a cut. The way back to one layer need not lead to another, so each is asked for.
             self._is_inside = True
             self.leaves.append(output)
+        return output
+
+    def record(self, name: str, output: Tensor) -> None:
+        """Record a layer's output, from which a gradient can go back to a leaf."""
         if name in self.by_layer:
             self.repeated.append(name)
         self.by_layer[name] = output
         self._versions[name] = output._version
-        return output
 
     def were_overwritten(self) -> bool:
         """Return True if a later operation wrote into a recorded activation in place."""
@@ -81,13 +83,24 @@ class Activations:
 def recorded_activations(model: nn.Module, layers: Sequence[Layer]) -> Iterator[Activations]:
     """Record the layers' outputs in a forward pass within the block, and keep gradients on in every module.
 
-    If a module runs more than once, its last output counts: the ReLU of a residual block ends the block.
+    If a module runs more than once, its last output counts: the ReLU of a residual block ends the block. If hooks of
+    the user's change an output, the changed one counts.
     """
     activations = Activations()
 
+    def begin(layer: Layer, _module: nn.Module, _inputs: Any, output: Any) -> Any:
+        # A hook of the user's may make a tensor of another output.
+        if not isinstance(output, Tensor) or output.is_inference() or not output.is_floating_point():
+            return output
+        # A hook of the user's may write into it, which a leaf refuses.
+        began = activations.begin(output)
+        return began.clone() if layer.needs_copy and began.is_leaf else began
+
     def record(layer: Layer, _module: nn.Module, _inputs: Any, output: Any) -> Tensor:
         _check_output(layer.name, output)
-        activation = activations.record(layer.name, output)
+        # Again, as a hook of the user's may have returned another tensor.
+        activation = activations.begin(output)
+        activations.record(layer.name, activation)
         # The next module may write into its input: let it write into a copy.
         return activation.clone() if layer.needs_copy else activation
 
@@ -97,9 +110,11 @@ def recorded_activations(model: nn.Module, layers: Sequence[Layer]) -> Iterator[
 
     with ExitStack() as stack:
         for module in hookable_modules(model).values():
-            stack.callback(module.register_forward_pre_hook(enable_grad).remove)
+            stack.callback(module.register_forward_pre_hook(OwnHook(enable_grad)).remove)
         for layer in layers:
-            stack.callback(layer.module.register_forward_hook(partial(record, layer)).remove)
+            # Before the hooks of the user's: what they keep for a later part of the forward has to have the graph.
+            stack.callback(layer.module.register_forward_hook(OwnHook(begin, layer), prepend=True).remove)
+            stack.callback(layer.module.register_forward_hook(OwnHook(record, layer)).remove)
         yield activations
 
 
@@ -108,6 +123,11 @@ def _check_output(name: str, output: Any) -> None:
         raise MapError(
             f"Expected layer {name!r} to return one tensor (N, C, h, w), but got {type(output).__name__}. Choose a "
             "module inside it or next to it."
+        )
+    if not output.is_floating_point():
+        raise MapError(
+            f"Expected layer {name!r} to return floating point, but got {output.dtype}, which has no gradient. "
+            "Choose a layer next to it."
         )
     if output.is_inference():
         raise MapError(
@@ -122,7 +142,9 @@ def _describe_wrong_shape(name: str, n: int, shape: tuple[int, ...], reshaped: t
             f"Expected `reshape_transform` to return (N, C, h, w) with N = {n} for the output {shape} of layer "
             f"{name!r}, but got {reshaped}. Correct it, or choose another layer."
         )
-    if len(shape) == 3:
+    if len(shape) == 4 and shape[0] < n:
+        hint = f"If the forward takes {shape[0]} of the images at a time, pass chunk_size={shape[0]}."
+    elif len(shape) == 3:
         hint = "If these are tokens (N, T, C), pass reshape_transform='tokens'."
     else:
         hint = "Choose another layer, or pass a `reshape_transform`."

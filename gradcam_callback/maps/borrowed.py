@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from gradcam_callback.maps.support import hookable_modules
 from gradcam_callback.random_state import PROCESS_LOCK, preserved_generators, preserved_random_state
@@ -134,6 +135,17 @@ def without_checkpointing() -> Iterator[None]:
 
 
 @contextmanager
+def _own_cache() -> Iterator[None]:
+    """Keep the cache of `parametrize.cached()` apart: the training would take its weights from it without a graph."""
+    kept = parametrize._cache_enabled, parametrize._cache
+    try:
+        parametrize._cache_enabled, parametrize._cache = 0, {}
+        yield
+    finally:
+        parametrize._cache_enabled, parametrize._cache = kept
+
+
+@contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Put every module of the model in eval mode, and restore each module's own flag at the end of the block.
 
@@ -152,19 +164,21 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 # The attributes that every module has, such as its hooks.
 _OWN_ATTRIBUTES = vars(nn.Module()).keys()
+_COLLECTIONS = (list, dict, set, OrderedDict, defaultdict, deque)
 # Bytes of a tensor above which no copy is made. It may be a whole dataset.
 _LARGE = 64 << 20
 
 
 @contextmanager
 def _kept_attributes(model: nn.Module) -> Iterator[None]:
-    """Let a ``forward`` write into copies of what the modules hold, and restore what they refer to.
+    """Let a ``forward`` write into copies of what the modules hold, and restore what they refer to and collect.
 
     A module that takes its scale from the first batch it sees would take it from the probe images. One that counts its
     calls, or collects features for an epoch's end, would count or collect those of the probe images, too.
 
-    The copies are of buffers, and of the tensors and collections that are attributes of a module. What these
-    collections hold, what an attribute of another class holds, and a tensor of more than 64 MB are not copied.
+    The copies are of buffers, and of tensors that are attributes of a module. Collections that are attributes stay the
+    same objects, since other modules and hooks may know them, and get their items back. Left alone are the items
+    themselves, what an attribute of another class holds, and a tensor of more than 64 MB.
     """
     # A TorchScript module has tables of its own, in which a tensor cannot be put back.
     modules = list(hookable_modules(model).values())
@@ -172,29 +186,32 @@ def _kept_attributes(model: nn.Module) -> Iterator[None]:
         table for module in modules for table in (vars(module), module._parameters, module._buffers, module._modules)
     ]
     kept = [(table, dict(table)) for table in tables]
+    # Modules may share a tensor, and so its copy, and a collection.
     tensors: dict[int, Tensor] = {}
+    collections: dict[int, tuple[Any, Any]] = {}
     try:
         for module in modules:
             for table in (vars(module), module._buffers):
                 for name in table.keys() - _OWN_ATTRIBUTES:
-                    table[name] = _copy(table[name], tensors)
+                    value = table[name]
+                    if type(value) in _COLLECTIONS:
+                        collections[id(value)] = value, copy(value)
+                    elif isinstance(value, Tensor) and not isinstance(value, nn.Parameter) and _size(value) <= _LARGE:
+                        table[name] = tensors.setdefault(id(value), value.detach().clone())
         yield
     finally:
+        for collection, items in collections.values():
+            collection.clear()
+            (collection.extend if isinstance(collection, (list, deque)) else collection.update)(items)
         for table, before in kept:
             # Emptied first, so that the order, which is that of the state_dict, is restored as well.
             table.clear()
             table.update(before)
 
 
-def _copy(value: Any, tensors: dict[int, Tensor]) -> Any:
-    """Copy a tensor or a plain collection, and return anything else as it is.
-
-    Args:
-        tensors: the copies so far by the ids of their originals, since modules may share a tensor.
-    """
-    if isinstance(value, Tensor) and not isinstance(value, nn.Parameter) and value.nbytes <= _LARGE:
-        return tensors.setdefault(id(value), value.detach().clone())
-    return copy(value) if type(value) in (list, dict, set, OrderedDict, defaultdict, deque) else value
+def _size(tensor: Tensor) -> int:
+    """Return the size of a tensor in bytes; that of the dense one if it is sparse, as this knows no ``nbytes``."""
+    return tensor.numel() * tensor.element_size()
 
 
 @contextmanager
@@ -256,6 +273,7 @@ def borrowed(model: nn.Module, autocast: torch.dtype | None = None) -> Iterator[
         stack.enter_context(interrupt.deferred())
         stack.enter_context(_counted())
         stack.enter_context(without_checkpointing())
+        stack.enter_context(_own_cache())
         stack.enter_context(_any_algorithm())
         stack.enter_context(preserved_random_state())
         stack.enter_context(preserved_generators(model.modules()))

@@ -18,10 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
+from gradcam_callback.maps.support import OwnHook
+
 # Bytes that a cache may hold, including the copies of weights and images.
 LIMIT = 512_000_000
-# Modules whose output depends only on their input, their tensors and the options in their repr. Compared by exact type,
-# since a subclass may do anything.
+# Modules whose output depends only on their input, their tensors and their options. Compared by exact type, since a
+# subclass may do anything.
 _SUPPORTED = {
     nn.AdaptiveAvgPool2d,
     nn.AvgPool2d,
@@ -42,14 +44,15 @@ class FrozenPrefix:
 
     Before every reuse, the cache compares the images, all parameters and buffers, and the modules' types and options
     with its own copies. It therefore notices any change of a weight: through ``.data``, ``load_state_dict``, averaged
-    weights or an optimizer. It then drops the old outputs.
+    weights, an optimizer or the forward itself. It then drops the old outputs.
 
     Before the first target layer, whole modules are spared. From there on the graph is needed, so each module runs, but
     a frozen convolution takes its output from the cache. Convolutions that cost the most per byte of their output come
     first: in a VGG16 those of block 4.
 
-    Some modules are always computed: modules that are not torch's own, that have hooks, or that have a parameter with
-    ``requires_grad``. So are prefixes without a pooling, as they cost more memory than they save time.
+    Some modules are always computed: modules that are not torch's own, that have hooks, that the forward puts in train
+    mode, or that have a parameter with ``requires_grad``. So are prefixes without a pooling, as they cost more memory
+    than they save time.
 
     Args:
         limit: bytes that the cache may hold. Outputs beyond the limit are computed each time.
@@ -77,24 +80,20 @@ class FrozenPrefix:
         self._prefixes = {name: prefix for name, prefix in self._prefixes.items() if name in found}
         with ExitStack() as stack:
             for name, (sequential, frozen) in found.items():
-                if name not in self._prefixes or not self._prefixes[name].matches(frozen):
-                    self._prefixes[name] = _CachedPrefix(frozen)
                 before = list(takewhile(lambda module: target_modules.isdisjoint(module.modules()), frozen))
                 spared = len(before) if _pools(before) else 0
                 # An attribute of the instance hides the forward of its class. The Sequential's own hooks still
                 # run, and removing the attribute restores everything.
-                forward = partial(self._forward, self._prefixes[name], list(sequential), spared, len(frozen))
+                forward = partial(self._forward, name, list(sequential), spared, len(frozen))
                 sequential.__dict__["forward"] = forward
                 stack.callback(sequential.__dict__.pop, "forward")
             yield
 
-    def _forward(
-        self, prefix: _CachedPrefix, modules: list[nn.Module], spared: int, frozen: int, images: Tensor
-    ) -> Tensor:
+    def _forward(self, name: str, modules: list[nn.Module], spared: int, frozen: int, images: Tensor) -> Tensor:
         """Run the modules of a Sequential, or reuse what is known.
 
         Args:
-            prefix: the cache of this Sequential.
+            name: of the Sequential.
             modules: of the Sequential.
             spared: the number of modules before the first target; of these, only the last output is needed.
             frozen: the number of frozen modules.
@@ -104,6 +103,10 @@ class FrozenPrefix:
         # A cached output has no graph, so it would stop the gradient of an earlier layer.
         if images.requires_grad or not (spared or convolutions):
             return _run(modules, images)
+        # Only now: a forward may put hooks on its modules, turn a dropout on, or run them on other weights each time.
+        if not all(map(_is_supported_and_frozen, modules[:frozen])):
+            return _run(modules, images)
+        prefix = self._prefix_of(name, modules[:frozen])
         seen = prefix.find(spared, images)
         output = images
         if spared:
@@ -120,6 +123,13 @@ class FrozenPrefix:
             output = _run(modules[spared:frozen], output)
         prefix.make_way_for(seen)
         return _run(modules[frozen:], output)
+
+    def _prefix_of(self, name: str, frozen: Sequence[nn.Module]) -> _CachedPrefix:
+        """Return the cache of a Sequential, an empty one if its frozen modules have changed."""
+        held = self._prefixes.get(name)
+        if held is None or not held.matches(frozen):
+            held = self._prefixes[name] = _CachedPrefix(frozen)
+        return held
 
     def _convolve(
         self, prefix: _CachedPrefix, seen: _Seen, next_place: Iterator[int], convolution: nn.Conv2d, inputs: Tensor
@@ -203,7 +213,7 @@ class _CachedPrefix:
     """Copies of the frozen first modules of one Sequential, and their outputs for the images seen so far."""
 
     def __init__(self, frozen: Sequence[nn.Module]) -> None:
-        self._modules = repr(frozen)
+        self._modules = _describe(frozen)
         self._tensors = [tensor.detach().clone() for tensor in _tensors(frozen)]
         self.seen: dict[_Key, _Seen] = {}
         # Calls of which nothing fitted into the cache, since images in it were asked for.
@@ -221,7 +231,7 @@ class _CachedPrefix:
         """Return True if the modules have the copied types and options and, value by value, the copied tensors."""
         tensors = list(_tensors(frozen))
         return (
-            repr(frozen) == self._modules
+            _describe(frozen) == self._modules
             and len(tensors) == len(self._tensors)
             and all(_identical(now, then) for now, then in zip(tensors, self._tensors, strict=True))
         )
@@ -307,8 +317,10 @@ def _is_supported_and_frozen(module: nn.Module) -> bool:
     return all(
         type(part) in _SUPPORTED
         and "forward" not in part.__dict__
-        and not part._forward_hooks
-        and not part._forward_pre_hooks
+        and not part.training
+        and all(
+            isinstance(hook, OwnHook) for hook in (*part._forward_hooks.values(), *part._forward_pre_hooks.values())
+        )
         and not any(parameter.requires_grad for parameter in part.parameters(recurse=False))
         # Tensors of other classes, such as sharded tensors, hold only a part of the values to compare.
         and all(type(tensor.detach()) is Tensor for tensor in _tensors([part]))
@@ -319,6 +331,12 @@ def _is_supported_and_frozen(module: nn.Module) -> bool:
 def _pools(modules: Iterable[nn.Module]) -> bool:
     """Return True if a pooling is among the modules: outputs before the first one cost much memory for little time."""
     return any(isinstance(module, nn.MaxPool2d) for module in _all_modules(modules))
+
+
+def _describe(modules: Sequence[nn.Module]) -> tuple[str, list[list[Any]]]:
+    """Return the types and the options of modules. The text of an average pooling leaves out some of its options."""
+    options = [[getattr(part, name) for name in getattr(part, "__constants__", ())] for part in _all_modules(modules)]
+    return repr(modules), options
 
 
 def _all_modules(modules: Iterable[nn.Module]) -> list[nn.Module]:

@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor, nn
 
-from gradcam_callback.exceptions import GradCAMWarning, MapError, blame, is_out_of_memory
+from gradcam_callback.exceptions import GradCAMWarning, MapError, UserCodeError, blame, is_out_of_memory
 from gradcam_callback.layer_names import block_of
 from gradcam_callback.maps.activations import Activations, recorded_activations
 from gradcam_callback.maps.backward import Root, backward_to_maps
@@ -332,9 +332,13 @@ class GradCAM:
     def _kind_of_ending(self, images: Tensor, forward: Forward | None) -> str:
         """Return how the model ends. Only a graph tells, so one image goes through with gradients once."""
         if self._ending is None:
-            with self._hooks([]):
-                image = _detached(images[:1]).requires_grad_()
-                outputs = self._detached_forward(image, _indices(slice(0, 1)), forward)
+            image = _detached(images[:1]).contiguous()
+            floats = image.is_floating_point()
+            if not (floats or self._is_resolved):
+                self._resolve(image, forward)
+            # The graph starts at the image, or at the layers if this is of integers.
+            with self._hooks([] if floats else _with_copies(self.layers)):
+                outputs = self._detached_forward(image.requires_grad_(floats), _indices(slice(0, 1)), forward)
             self._ending = find_ending(self._accept_logits(outputs, 1)).kind
         return self._ending
 
@@ -344,13 +348,12 @@ class GradCAM:
         vggs = find_vggs(self.model)
 
         def run() -> None:
-            self._detached_forward(_detached(image), indices, forward)
+            self._detached_forward(_detached(image).contiguous(), indices, forward)
 
-        with torch.no_grad():
-            if vggs:
-                self._running = find_running(vggs, run)
-            else:
-                self._last = find_last_layer(self.model, run, size)
+        if vggs:
+            self._running = find_running(vggs, run)
+        else:
+            self._last = find_last_layer(self.model, run, size)
         self._take_layers(resolve_layers(self.model, self.target_layers, self._last, self._running))
         self._is_resolved = True
 
@@ -461,22 +464,24 @@ class GradCAM:
         The fast path passes the activations on without a copy. It also lays the images out as channels_last, which
         makes convolutions faster on a CPU and on a GPU. Two kinds of models do not support it. A model that writes into
         an activation is known by the tensor's version, or by autograd's error. A model that calls ``view`` on its
-        features fails.
+        features fails, or asserts a layout. On the safe path the images are contiguous, whatever their layout was.
         """
         if self._fast_path:
             fast = images.contiguous(memory_format=torch.channels_last)
             try:
                 with self._hooks(layers) as activations:
                     outputs = self._detached_forward(fast, indices, forward)
-            except RuntimeError as error:
+            except (MapError, UserCodeError):
+                raise
+            except Exception as error:
                 # Out of memory says nothing about the model: smaller chunks may still take the fast path.
                 if is_out_of_memory(error):
                     raise
             else:
                 if not activations.were_overwritten():
                     return activations, outputs
-        with self._hooks([replace(layer, needs_copy=True) for layer in layers]) as activations:
-            outputs = self._detached_forward(images, indices, forward)
+        with self._hooks(_with_copies(layers)) as activations:
+            outputs = self._detached_forward(images.contiguous(), indices, forward)
         # Only now: if the safe path failed as well, the cause is another.
         self._fast_path = False
         return activations, outputs
@@ -532,6 +537,11 @@ class LateGradCAM(GradCAM):
 def _detached(tensor: Tensor) -> Tensor:
     """Return the tensor without its graph; a copy if it was made under inference_mode, which autograd refuses."""
     return tensor.clone() if tensor.is_inference() else tensor.detach()
+
+
+def _with_copies(layers: Sequence[Layer]) -> list[Layer]:
+    """Return the layers as they are recorded if anything may write into their outputs."""
+    return [replace(layer, needs_copy=True) for layer in layers]
 
 
 def _indices(chunk: slice) -> Tensor:

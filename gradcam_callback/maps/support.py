@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 from torch.jit import ScriptModule
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from gradcam_callback.exceptions import MapError
+
+
+class OwnHook(partial[Any]):
+    """A hook of this package on a module. Its class tells it from hooks of the user's."""
 
 
 def check_support(model: nn.Module) -> None:

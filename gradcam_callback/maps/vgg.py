@@ -232,13 +232,18 @@ def _find_chains(model: nn.Module) -> list[_Chain]:
 
 
 def _leaves(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield modules without parts, each with its dotted name. Parametrizations are no parts of a convolution."""
+    """Yield modules without parts, each with its dotted name.
+
+    Parametrizations are no parts of a convolution. An adapter of peft's, such as a LoRA, stands in the place of the
+    convolution that it holds.
+    """
     inside: set[nn.Module] = set()
     for name, module in model.named_modules():
-        is_convolution = isinstance(module, nn.Conv2d)
-        if module not in inside and (is_convolution or not list(module.children())):
+        adapted = getattr(module, "base_layer", None)
+        leaf = adapted if isinstance(adapted, nn.Conv2d) else module
+        if module not in inside and (isinstance(leaf, nn.Conv2d) or not list(module.children())):
             inside |= set(module.modules())
-            yield without_compile_wrapper(name), module
+            yield without_compile_wrapper(name), leaf
 
 
 def _has_stride(module: nn.Conv2d | nn.AvgPool2d) -> bool:

@@ -38,7 +38,7 @@ def relevance_mass(maps: Tensor, masks: Tensor) -> Tensor:
         ``(N,)``, 0..1; NaN for an empty map.
 
     Raises:
-        ValueError: another shape.
+        ValueError: another shape, or masks with values outside of 0..1.
 
     Examples:
         The mask covers the left half, which holds 3 of the map's 4 units.
@@ -68,7 +68,7 @@ def mask_area(masks: Tensor) -> Tensor:
         ``(N,)``, 0..1.
 
     Raises:
-        ValueError: another shape.
+        ValueError: another shape, or masks with values outside of 0..1.
 
     Examples:
         The mask covers one of four pixels.
@@ -79,6 +79,7 @@ def mask_area(masks: Tensor) -> Tensor:
         tensor([0.2500], dtype=torch.float64)
     """
     _expect(masks.ndim == 3, "masks", "(N, H, W)", masks)
+    _check_values(masks)
     # One by one: a mean of all masks would take a copy of eight bytes per pixel.
     covered = torch.tensor([int(mask.count_nonzero()) for mask in masks], dtype=torch.float64, device=masks.device)
     return covered / (masks.shape[1] * masks.shape[2])
@@ -135,7 +136,7 @@ def pointing_game(maps: Tensor, masks: Tensor) -> Tensor:
         ``(N,)``, 0..1: 1 for a hit and 0 for a miss. An empty map points nowhere and scores 0.
 
     Raises:
-        ValueError: another shape.
+        ValueError: another shape, or masks with values outside of 0..1.
 
     Examples:
         The mask covers the left half. The hottest cell is on the left, on the right, and on both sides.
@@ -365,6 +366,16 @@ def _check(maps: Tensor, masks: Tensor | None = None) -> None:
     _expect(maps.ndim == 3 and 0 not in maps.shape[1:], "maps", "(N, h, w)", maps)
     if masks is not None:
         _expect(masks.ndim == 3 and len(masks) == len(maps), "masks", f"({len(maps)}, H, W), one for each map", masks)
+        _check_values(masks)
+
+
+def _check_values(masks: Tensor) -> None:
+    """Refuse masks with other values than 0 and 1, such as the 255 of a file, which would count 255 times."""
+    if masks.dtype != torch.bool and not bool(((masks >= 0) & (masks <= 1)).all()):
+        raise ValueError(
+            f"Expected `masks` to be bool, True on the object, but got {masks.dtype} with values of {masks.min():.4g} "
+            f"to {masks.max():.4g}. Compare them with the value of the object, such as masks > 127."
+        )
 
 
 def _expect(fits: bool, argument: str, shape: str, got: Tensor) -> None:
