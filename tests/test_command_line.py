@@ -307,6 +307,12 @@ def test_what_is_no_checkpoint_is_said_to_be_none(tmp_path, text):
         load_model(f"{__file__}:Bare", tmp_path / "config.yaml")
 
 
+def test_safetensors_that_torch_cannot_read_are_told_how_to_be_saved(tmp_path, error_of):
+    (tmp_path / "model.safetensors").write_bytes(b"\x80\0\0\0\0\0\0\0{" + b" " * 127)
+    said = error_of("layers", "--checkpoint", tmp_path / "model.safetensors")
+    assert said.endswith("Save them anew: torch.save(safetensors.torch.load_file(FILE), 'weights.pt').")
+
+
 def test_what_weights_only_refuses_is_named(tmp_path):
     torch.save({"state_dict": Bare().state_dict(), "config": Refused()}, tmp_path / "saved.pt")
     message = r"it holds an object of .*Refused, whose code would have to run\). If you trust the file, save it again"

@@ -161,6 +161,12 @@ def _content(checkpoint: Path, mmap: bool = False) -> Any:
     except FileNotFoundError as error:
         raise ValueError(f"Expected a checkpoint, but there is no file {str(checkpoint)!r}. Check the path.") from error
     except Exception as error:
+        # New versions of torch read them, if safetensors is installed.
+        if checkpoint.suffix == ".safetensors":
+            raise ValueError(
+                f"Expected weights that torch.load reads, but {str(checkpoint)!r} cannot be read "
+                f"({_in_one_line(error)}). Save them anew: torch.save(safetensors.torch.load_file(FILE), 'weights.pt')."
+            ) from error
         with open(checkpoint, "rb") as file:
             if not file.read(2).startswith(_HEADS):
                 raise ValueError(
