@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import shlex
 import sys
@@ -32,6 +33,8 @@ from gradcam_callback.writers import holds_run
 
 # The longer side of a heatmap in pixels, and the JPEG quality. These sheets are looked at alone, so both are high.
 CELL, QUALITY = 112, 90
+# A JPEG file has no more pixels a side. A sheet of many photographs is longer.
+JPEG_LONGEST = 65500
 # The side of the images of torchvision's VGGs in pixels.
 SIZE = 224
 # The photographs that `masks --from` takes of each class.
@@ -81,6 +84,8 @@ def panel(args: argparse.Namespace) -> None:
     style = Style(CELL, args.colormap, quality=QUALITY)
     all_layers, last, at_last = draw_sheets(model, photographs, args.layers, args.target, style, args.reshape)
     for path, sheet in ((args.out, all_layers), (args.out.with_stem(f"{args.out.stem}.{last}"), at_last)):
+        if max(sheet.size) > JPEG_LONGEST:
+            path = path.with_suffix(".png")
         path.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(path, quality=style.quality, optimize=True)
         print(path)
@@ -353,6 +358,9 @@ def _read_target(text: str) -> str | int:
 def main() -> None:
     """Run a command; print an error that the user can mend without its traceback."""
     args = parse()
+    # Not every terminal or file has the letters of all names.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         args.run_command(args)
         sys.stdout.flush()

@@ -17,7 +17,8 @@ from torchvision.ops import masks_to_boxes
 
 from gradcam_callback import GradCAM, GradCAMCallback, GradCAMWarning, ProbeSet
 from gradcam_callback.drawing import InputImage, MaskCell, mask_sheet
-from gradcam_callback.drawing.canvas import CORRECT, WRONG
+from gradcam_callback.drawing.canvas import CORRECT, LABEL, MARGIN, TITLE, WRONG
+from gradcam_callback.drawing.text import line_width
 from gradcam_callback.measures import AUTOMATIC_MASKS, Swaps, judge, swap_test
 from gradcam_callback.probes import Item, from_boxes, make_probe_set, progress, read_folder
 from gradcam_callback.probes.prompts import refine_boxes
@@ -490,3 +491,14 @@ def test_the_sheet_shows_the_mask_bright_and_says_what_was_left_out():
     assert sheet[top + side // 2, left + side // 2].tolist() == [200] * 3, "the object as it is"
     assert sheet[top + side // 8, left + side // 2].max() < 100, "all else is dim"
     assert len(np.unique(np.nonzero((sheet == CORRECT).all(axis=-1))[0] // 100)) > 2, "in two rows"
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_sheet_of_few_masks_has_room_for_what_it_says(count):
+    pixels = np.zeros((40, 40, 3), np.uint8)
+    title, note = (
+        "Automatic masks: 1 of 1 used",
+        "Bright: what the network takes for the object. " + "It may be wrong. " * 2,
+    )
+    sheet = mask_sheet(title, note, [MaskCell("a", InputImage(pixels, np.ones((40, 40), bool)), None)] * count)
+    assert sheet.width >= 2 * MARGIN + max(line_width(title, TITLE), line_width(note, LABEL))

@@ -1,6 +1,7 @@
 """The command line: layers and panel, called as a user types them."""
 
 import argparse
+import io
 import json
 import runpy
 import subprocess
@@ -181,6 +182,15 @@ def test_torchvisions_vggs_are_known_by_their_weights_alone(tmp_path, output_of,
     assert len(lines) == 8 and lines[0].startswith("block1_conv1")
 
 
+def test_of_two_vggs_in_a_checkpoint_none_is_taken_by_chance(tmp_path, error_of):
+    """A student and its teacher, say."""
+    layers = {"features.0.weight": torch.zeros(8, 3, 3, 3), "classifier.6.weight": torch.zeros(2, 4)}
+    state = {f"{who}.{name}": value for who in ("teacher", "student") for name, value in layers.items()}
+    torch.save({"state_dict": state}, tmp_path / "both.pt")
+    said = error_of("layers", "--checkpoint", tmp_path / "both.pt")
+    assert "holds those of 2: 'teacher.', 'student.'. Name the model: --model" in said
+
+
 def test_a_state_dict_goes_into_a_model_that_needs_no_arguments(tmp_path):
     torch.save(ThinVGG().state_dict(), tmp_path / "weights.pt")
     assert isinstance(load_model("test_command_line:Bare", tmp_path / "weights.pt"), Bare)
@@ -201,11 +211,13 @@ def test_a_state_dict_goes_into_a_model_that_needs_no_arguments(tmp_path):
         (["layers", "--model", "nowhere.py:Net"], "but there is no file 'nowhere.py'. Check the path."),
         (["layers", "--model", "test_command_line:needs_arguments"], "Pass a class that needs no arguments"),
         (["layers", "--model", "test_command_line:dict_of_nothing"], "torch.nn.Module, but it made a dict"),
+        (["layers", "--model", "test_command_line:dict_of_nothing", "--checkpoint", "WEIGHTS"], "but it made a dict"),
         (["panel", "nowhere.png", "--model", "test_command_line:Bare"], "Cannot read 'nowhere.png' as an image"),
     ],
 )
-def test_errors_are_one_line(error_of, arguments, message):
-    line = error_of(*arguments)
+def test_errors_are_one_line(error_of, tmp_path, arguments, message):
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "weights.pt")
+    line = error_of(*(tmp_path / "weights.pt" if each == "WEIGHTS" else each for each in arguments))
     assert message in line and "\n" not in line.strip()
 
 
@@ -258,13 +270,29 @@ def test_it_runs_as_a_module(checkpoint, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("key", ["model_state_dict", "model", None])
-@pytest.mark.parametrize("prefix", ["", "module.", "model.", "model.module."])
+@pytest.mark.parametrize(
+    "prefix", ["", "module.", "model.", "model.module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."]
+)
 def test_weights_are_read_as_other_programs_save_them(tmp_path, key, prefix):
     model = Bare()
     state = {prefix + name: value for name, value in model.state_dict().items()}
     torch.save(state if key is None else {key: state, "epoch": 3}, tmp_path / "saved.pt")
     loaded = load_model(f"{__file__}:Bare", tmp_path / "saved.pt")
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+def compiled_in_part():
+    model = Bare()
+    model.features = torch.compile(model.features)
+    return model
+
+
+def test_weights_of_a_part_that_was_compiled_fit_with_and_without_it(tmp_path):
+    model = compiled_in_part()
+    torch.save(model.state_dict(), tmp_path / "saved.pt")
+    for name in ("Bare", "compiled_in_part"):
+        loaded = load_model(f"{__file__}:{name}", tmp_path / "saved.pt").state_dict()
+        assert all(torch.equal(*pair) for pair in zip(model.state_dict().values(), loaded.values(), strict=True))
 
 
 class Refused:
@@ -277,6 +305,12 @@ def test_what_is_no_checkpoint_is_said_to_be_none(tmp_path, text):
     (tmp_path / "config.yaml").write_bytes(text)
     with pytest.raises(ValueError, match=r"Expected a checkpoint, but .*config.yaml' is none, as torch.save did not"):
         load_model(f"{__file__}:Bare", tmp_path / "config.yaml")
+
+
+def test_safetensors_that_torch_cannot_read_are_told_how_to_be_saved(tmp_path, error_of):
+    (tmp_path / "model.safetensors").write_bytes(b"\x80\0\0\0\0\0\0\0{" + b" " * 127)
+    said = error_of("layers", "--checkpoint", tmp_path / "model.safetensors")
+    assert said.endswith("Save them anew: torch.save(safetensors.torch.load_file(FILE), 'weights.pt').")
 
 
 def test_what_weights_only_refuses_is_named(tmp_path):
@@ -362,6 +396,25 @@ def test_comparing_into_a_used_folder_is_refused_before_the_work(error_of, check
     (tmp_path / "focus" / "history.json").write_text("{}")
     arguments = ["compare", checkpoint, "--probe", tmp_path / "nowhere", "--out", tmp_path / "focus"]
     assert "Expected --out to be a folder without a run, but " in error_of(*arguments)
+
+
+def test_names_that_a_terminal_cannot_write_end_no_command(monkeypatch, photographs, tmp_path):
+    written = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", written)
+    out = tmp_path / "\u732b.jpg"
+    arguments = ["--model", f"{__file__}:NoVGG", "--layers", "1", "--size", "32", "-o", str(out)]
+    monkeypatch.setattr(sys, "argv", ["gradcam_callback", "panel", str(photographs[0]), *arguments])
+    main()
+    assert out.exists() and written.buffer.getvalue().decode().splitlines()[0] == str(tmp_path / r"\u732b.jpg")
+
+
+def test_a_sheet_that_is_too_long_for_jpeg_is_written_as_png(monkeypatch, output_of, photographs, tmp_path):
+    monkeypatch.setattr("gradcam_callback.__main__.JPEG_LONGEST", 640)
+    arguments = ["--model", f"{__file__}:NoVGG", "--layers", "1", "--size", "32", "-o", tmp_path / "p.jpg"]
+    printed = output_of("panel", *photographs, *arguments).split()
+    assert printed == [str(tmp_path / "p.png"), str(tmp_path / "p.1.jpg")]
+    with Image.open(tmp_path / "p.png") as sheet:
+        assert sheet.format == "PNG" and max(sheet.size) > 640
 
 
 def test_a_reader_that_has_seen_enough_is_no_error():

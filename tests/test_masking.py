@@ -137,6 +137,31 @@ def test_a_decision_on_a_mask_that_nobody_has_seen_is_refused_once(client, folde
     assert statuses(client.wait())[0] == "proposed", "a mask that is removed makes room for its proposal"
 
 
+def test_a_tab_does_not_overwrite_the_mask_of_another_tab_unseen(client, folder):
+    theirs, path = png(inside((5, 5, 50, 50))), folder / "cat/a.mask.png"
+    before = json.loads(client.get("/details/0").content)["seen"]
+    client.post("/accept/0", theirs)
+    written = path.read_bytes()
+    for way in ("/accept/0", "/nothing/0"):
+        said = client.post(f"{way}?seen={before}", png(inside((3, 3, 30, 30))))["error"]
+        assert "another program or tab has changed it" in said and path.read_bytes() == written
+    now = json.loads(client.get("/details/0").content)["seen"]
+    assert statuses(client.post(f"/nothing/0?seen={now}"))[0] == "nothing", "seen, it is done"
+    assert "or tab" in client.post(f"/accept/0?seen={now}", theirs)["error"], "no object is a decision, too"
+
+
+def test_what_else_marks_an_object_is_told_also_beside_a_mask(client, folder):
+    """Without the mask, a probe set would read it."""
+    shape = {"label": "cat", "shape_type": "rectangle", "points": [[5, 5], [30, 30]]}
+    (folder / "cat/a.json").write_text(json.dumps({"shapes": [shape], "imageWidth": 80, "imageHeight": 60}))
+    with serving(folder) as (_, server):
+        Client(server).post("/accept/0", png(inside((5, 5, 50, 50))))
+        assert "'a.json' marks one" in Client(server).post("/nothing/0")["error"]
+    with serving(folder) as (_, server):
+        assert "'a.json' marks one" in Client(server).post("/nothing/0")["error"]
+    assert (folder / "cat/a.mask.png").exists()
+
+
 def test_undo_leaves_what_another_program_has_changed(client, folder):
     client.post("/accept", b"[]")
     theirs = png(inside((5, 5, 50, 50)))
@@ -253,7 +278,8 @@ def test_a_photograph_is_masked_as_it_is_shown(bright, tmp_path):
     with serving(tmp_path) as (_, server):
         client = Client(server)
         client.wait()
-        assert json.loads(client.get("/details/0").content) == {"width": 60, "height": 80, "mask": True}
+        details = json.loads(client.get("/details/0").content)
+        assert (details["width"], details["height"], details["mask"]) == (60, 80, True)
         assert "60 x 80" in client.post("/accept/0", png(np.ones((60, 80), bool)))["error"]
         client.post("/accept", b"[]")
     mask = read_mask(tmp_path / "cat/a.mask.png")

@@ -237,6 +237,29 @@ def test_brush_adds_and_removes_and_undo_goes_back_step_by_step(person, bright, 
     assert person.errors == []
 
 
+def test_two_tabs_do_not_overwrite_each_other_unseen(person, browser, bright, tmp_path):
+    path = white_box(tmp_path / "a.png")
+    with serving(tmp_path) as (_, server), open_page(browser, 1280, 860) as page:
+        other = Person(page)
+        for each in (person, other):
+            each.look(server)
+            each.press("Enter", "p")
+        # A change that is not accepted yet, in a photograph that is left and opened again.
+        person.clicked((70, 50), 80)
+        person.press("Escape", "Enter")
+        other.clicked((5, 5), 80)
+        other.press("Enter")
+        assert other.count() == "1 of 1 done"
+        theirs = mask_of(path).read_bytes()
+        person.press("n")
+        assert "another program or tab has changed it" in person.said() and mask_of(path).read_bytes() == theirs
+        person.press("Enter")
+        assert mask_of(path).read_bytes() != theirs, "told once, it is done"
+        mask = read_mask(mask_of(path))
+        assert mask[50, 70] and not mask[5, 5]
+    assert person.errors == other.errors == []
+
+
 def test_without_the_network_box_and_brush_remain(person, monkeypatch, tmp_path):
     def missing():
         raise ImportError("Install onnxruntime.")

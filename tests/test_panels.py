@@ -30,6 +30,8 @@ from gradcam_callback.drawing import (
     heatmap,
 )
 from gradcam_callback.drawing import text as fonts
+from gradcam_callback.drawing.canvas import CORRECT as GREEN
+from gradcam_callback.drawing.canvas import FRAME, framed
 from gradcam_callback.drawing.encoding import WEBP_LONGEST
 from gradcam_callback.drawing.layout import place_columns
 from gradcam_callback.drawing.plots import NOW
@@ -474,3 +476,13 @@ def test_profiles_leave_undefined_values_out():
     now = tuple(int(matplotlib.colors.to_hex(NOW)[i : i + 2], 16) for i in (1, 3, 5))
     coloured = [int((np.asarray(image) == now).all(axis=2).sum()) for image in drawn]
     assert coloured[0] > 2 * max(coloured[1:]), "without values, only the legend has the colour"
+
+
+@pytest.mark.parametrize("side", [3, 8, 12, 20, 76])
+def test_a_frame_leaves_most_of_a_very_wide_or_tall_image(side):
+    pixels = np.full((side, 160, 3), 128, np.uint8)
+    for image in (pixels, pixels.swapaxes(0, 1)):
+        left = (framed(image, GREEN, width=6) == 128).all(axis=-1)
+        assert left.sum() >= min(0.3, (side - 2) / side) * left.size
+        assert not left[0].any() and not left[:, -1].any()
+    assert (framed(np.full((76, 76, 3), 128, np.uint8), GREEN) == 128).all(axis=-1).sum() == (76 - 2 * FRAME) ** 2

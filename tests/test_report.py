@@ -14,6 +14,8 @@ import pytest
 import pytorch_lightning as pl
 from conftest import ThinVGG
 from pytorch_lightning.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from tensorboard.summary.writer.record_writer import RecordWriter
 from test_suspicion import ReadsTheGround
 from torch.utils.data import DataLoader
 
@@ -185,6 +187,26 @@ def test_of_two_callbacks_the_page_shows_both_or_the_one_that_is_asked_for(thin,
         assert {run["run"] for run in shown} == {"run"}
     with pytest.raises(ValueError, match=r"Expected one of the prefixes 'gradcam', 'gradcam_2', but got 'x'"):
         write_report(tmp_path / "run", tmp_path / "focus.html", tag_prefix="x")
+
+
+def test_a_callback_without_an_entry_hides_no_other(run, tmp_path):
+    """Such as one that waits for its first validation, or a test that was interrupted."""
+    (path,) = (tmp_path / "run").glob("events.out.tfevents.*")
+    events = list(EventFileLoader(str(path)).Load())
+    with path.open("wb") as file:
+        writer = RecordWriter(file)
+        for event in events:
+            if not any(value.tag == "saved/focus/entry" for value in event.summary.value):
+                writer.write(event.SerializeToString())
+    write_report(tmp_path / "run", tmp_path / "focus.html")
+    assert [shown["start"]["prefix"] for shown in data_of(tmp_path / "focus.html")] == ["gradcam"]
+    with pytest.raises(ValueError, match="Expected a logged validation, but the run 'saved' in .* has none"):
+        write_report(tmp_path / "run", tmp_path / "focus.html", tag_prefix="saved")
+
+
+def test_a_history_of_another_program_hides_no_event_file(run, tmp_path):
+    (tmp_path / "run" / "history.json").write_text("{}")
+    assert [logged.prefix for logged in read_runs(tmp_path / "run")] == ["gradcam", "saved"]
 
 
 def test_several_runs_have_names_of_their_own(run, tmp_path):

@@ -434,3 +434,70 @@ def test_twenty_runs_are_folded_and_counted(browser, runs_folder, watched, tmp_p
         until(lambda: lines.count() == 19)
         assert tab.frame.locator(".runs > summary").inner_text() == "Runs: 1 of 20"
         assert errors_of(page) == []
+
+
+def test_what_the_keyboard_is_at_and_what_is_unfolded_stay(browser, described, tmp_path):
+    runs = [described | {"run": f"run_{i}"} for i in range(3)]
+    with page_of(browser, tmp_path / "focus.html", *runs) as tab:
+        last = tab.frame.get_by_label("run_2")
+        for shown in (3, 2):
+            last.press("Space")
+            until(lambda shown=shown: tab.frame.locator(".verdict:not(.line)").count() == shown)
+            tab.settle()
+            assert last.evaluate("box => box === document.activeElement")
+        box = tab.frame.get_by_label("a line for every layer")
+        box.press("Space")
+        tab.settle()
+        assert box.evaluate("box => box === document.activeElement && box.checked")
+        tab.frame.locator(".verdict summary").first.click()
+        tab.page.keyboard.press("ArrowLeft")
+        until(lambda: tab.texts(".controls output") == [f"epoch {EPOCHS - 2}"])
+        tab.settle()
+        folds = tab.frame.locator(".verdict details").evaluate_all("folds => folds.map(fold => fold.open)")
+        assert folds == [True, False]
+
+
+def test_images_of_one_name_but_of_other_classes_have_their_own_labels(browser, described, tmp_path):
+    other = described | {"run": "other", "start": {**described["start"], "labels": ["zebra"] * 6}}
+    label = described["start"]["labels"][0]
+    with page_of(browser, tmp_path / "focus.html", described, other) as tab:
+        card = tab.frame.locator(".card").first
+        assert card.locator(".name").inner_text() == described["start"]["names"][0]
+        said = [text.splitlines()[:2] for text in card.locator(".caption > span:last-child").all_inner_texts()]
+        assert ["clean", f"label: {label}"] in said and ["other", "label: zebra"] in said
+
+
+def test_validations_of_one_epoch_are_told_apart(browser, described, tmp_path):
+    for entry in described["entries"]:
+        entry["epoch"] = 0
+    steps = [entry["step"] for entry in described["entries"]]
+    with page_of(browser, tmp_path / "focus.html", described) as tab:
+        assert tab.texts(".verdict .run") == [f"clean, epoch 0, step {steps[-1]}"]
+        tab.frame.locator(".card").first.click()
+        epochs = tab.frame.locator("dialog[open] .strip").nth(1).locator("figcaption")
+        until(lambda: epochs.count() == EPOCHS)
+        headings = [text.splitlines()[0] for text in epochs.all_inner_texts()]
+        assert headings == [f"epoch 0, step {step}" for step in steps]
+
+
+def test_maps_that_are_damaged_are_said_until_others_are_shown(browser, described, tmp_path):
+    layers = described["start"]["layers"]
+    described["maps"][layers[-1]]["maps"][-1] = base64.b64encode(b"no maps").decode()
+    with page_of(browser, tmp_path / "focus.html", described) as tab:
+        step = described["entries"][-1]["step"]
+        assert tab.texts("[role=alert]") == [f"The maps of clean at {layers[-1]}, step {step}, are damaged."]
+        tab.choose(layers[-2])
+        assert tab.texts("[role=alert]") == [""]
+
+
+def test_a_bar_that_would_cover_much_of_a_small_window_scrolls_away(browser, described, tmp_path):
+    runs = [described | {"run": f"experiments/2026/vgg16_bn_finetune_{'x' * 40}_seed_{i}"} for i in range(6)]
+    bar = "bar => Math.round(bar.getBoundingClientRect().top)"
+    with page_of(browser, tmp_path / "focus.html", *runs, width=640, height=360) as tab:
+        tab.frame.locator("#plots").evaluate("plots => plots.scrollIntoView()")
+        assert tab.frame.locator(".controls").evaluate(bar) < -300
+        assert tab.frame.locator("#plots").bounding_box()["y"] < 30
+        tab.page.set_viewport_size({"width": 1280, "height": 1000})
+        tab.settle()
+        tab.frame.locator("#plots").evaluate("plots => plots.scrollIntoView()")
+        assert tab.frame.locator(".controls").evaluate(bar) == 0, "there, it stays"

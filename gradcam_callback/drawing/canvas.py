@@ -73,6 +73,8 @@ def framed(pixels: Pixels, colour: Colour | None, width: int = FRAME) -> Pixels:
     """Return pixels ``(h, w, 3)`` with a frame over their edges, or as they are if the colour is None."""
     if colour is None:
         return pixels
+    # Of a very wide or tall image, a frame of the usual width would leave nothing.
+    width = min(width, max(1, min(pixels.shape[:2]) // 6))
     copy = pixels.copy()
     for edge in (copy[:width], copy[-width:], copy[:, :width], copy[:, -width:]):
         edge[:] = colour

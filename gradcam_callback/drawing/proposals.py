@@ -29,6 +29,7 @@ from gradcam_callback.drawing.canvas import (
 from gradcam_callback.drawing.heatmap import Pixels
 from gradcam_callback.drawing.input_image import InputImage
 from gradcam_callback.drawing.sheets import wrap
+from gradcam_callback.drawing.text import line_width
 
 # The longer side of an image, and the lines of text below it, in pixels. More images than _MANY are smaller.
 _CELL, _SMALL_CELL, _MANY = 184, 132, 30
@@ -75,7 +76,9 @@ def mask_sheet(title: str, note: str, cells: Sequence[MaskCell]) -> Image.Image:
     pitch_x, pitch_y = side + BETWEEN, height + _NAME + _LINES * _LINE + GRID
     top = MARGIN + TITLE + GAP + LABEL + GRID
     rows = -(-len(cells) // columns)
-    page = 2 * MARGIN + columns * pitch_x - BETWEEN
+    # Few images may be narrower than the text above them.
+    text = max(line_width(title, TITLE), line_width(note, LABEL))
+    page = 2 * MARGIN + max(columns * pitch_x - BETWEEN, min(text, PANEL_WIDTH - 2 * MARGIN))
     canvas = blank(page, top + rows * pitch_y + MARGIN)
     places = [(MARGIN + i % columns * pitch_x, top + i // columns * pitch_y) for i in range(len(cells))]
     for cell, place in zip(cells, places, strict=True):

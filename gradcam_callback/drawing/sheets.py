@@ -33,8 +33,8 @@ from gradcam_callback.drawing.text import line_width, write_line
 # The width of the names at the left of a table, and the height of a line of headings and of an answer of two lines, in
 # pixels.
 NAMES, LINE, ANSWER = 112, 20, 36
-# The least width of a column, so that "100 % right" has room above a tall image, and an answer below it.
-LEAST_COLUMN = 84
+# The least width of a column: "100 % right" and "backgrounds" have room above a tall image, and an answer below it.
+LEAST_COLUMN = 92
 
 
 def stack(panels: Sequence[Image.Image]) -> Image.Image:

@@ -20,6 +20,9 @@ let busy = false;
 let polling = false;
 const drafts = new Map(); // changed masks that are not accepted, by index
 const sent = new Map(); // masks as they were accepted, to go on from after an undo
+// What the server calls the files of a photograph whose mask is shown here, or was before it was changed. Another tab may
+// write others.
+const seen = new Map();
 
 function say(text, isError = false) {
   const message = byId("message");
@@ -93,9 +96,10 @@ async function open(index, said = "") {
   editor.describe();
   describeCurrent();
   byId("stage").focus({ preventScroll: true });
-  const { width, height, mask } = await server.details(index);
+  const { width, height, mask, seen: now } = await server.details(index);
   const photograph = await server.photograph(index);
   const draft = drafts.get(index);
+  if (!draft || !seen.has(index)) seen.set(index, now);
   const drawn = draft ? await createImageBitmap(draft) : mask ? await server.mask(index) : null;
   await editor.open(index, [width, height], photograph, drawn);
   show(await server.state());
@@ -152,6 +156,16 @@ function finish() {
     : `All ${photographs.length} are done. Stop the command with Ctrl-C in the terminal; it says what to do next.`;
 }
 
+// Send a decision. If it is refused, the person is told why and may decide again.
+async function decide(index, send) {
+  try {
+    return await send(seen.get(index));
+  } catch (error) {
+    seen.delete(index);
+    throw error;
+  }
+}
+
 async function accept() {
   const index = current;
   const untouched = !editor.canvas.edited && !drafts.has(index);
@@ -161,18 +175,20 @@ async function accept() {
     return say("Nothing is marked. Drag a box around the object, or press N if there is no object.");
   }
   const mask = await editor.canvas.send();
-  const news = await server.accept(index, mask);
+  const news = await decide(index, (shown) => server.accept(index, mask, shown));
   return decided(index, news, mask, "Accepted");
 }
 
 async function nothing() {
   const index = current;
-  return decided(index, await server.nothing(index), null, "Noted: no object in");
+  const news = await decide(index, (shown) => server.nothing(index, shown));
+  return decided(index, news, null, "Noted: no object in");
 }
 
 async function decided(index, news, mask, what) {
   if (mask) sent.set(index, mask);
   drafts.delete(index);
+  seen.delete(index);
   editor.canvas.close();
   show(news);
   await goOn(`${what} ${state.photographs[index].name}. U undoes it.`);
@@ -198,6 +214,7 @@ async function undo() {
   const [first] = news.undone;
   if (first === undefined) return say("There is nothing to undo.");
   const wasAll = current === null;
+  for (const index of news.undone) seen.delete(index);
   if (sent.has(first) && news.photographs[first].status !== "done") {
     drafts.set(first, sent.get(first));
     sent.delete(first);

@@ -18,8 +18,8 @@ class PhotographToMask(NamedTuple):
         path: its file.
         class_name: the name of its folder, or "" in a folder without classes.
         mask_path: where its mask lies, or will lie.
-        other: a mask of another name or an annotation beside it, which counts if there is no mask. None if there is
-            none.
+        other: what marks its object if there is no mask at this path: a mask of another name, or an annotation. None if
+            there is none.
         beside: it with all files that may mark its object, as a probe set reads them.
     """
 
@@ -128,7 +128,7 @@ def _mask_of(path: Path) -> Path:
 def _find_marks(pair: probes.Photograph) -> tuple[Path, Path | None]:
     """Return where the mask of a photograph lies or will lie, and what else marks its object."""
     if pair.mask is not None and pair.mask.name.lower().endswith(MASK_SUFFIX):
-        return pair.mask, None
+        return pair.mask, _find_annotation(pair._replace(mask=None))
     return _mask_of(pair.path), pair.mask or _find_annotation(pair)
 
 

@@ -20,13 +20,15 @@ async function ask(path, body) {
 }
 
 const image = async (path, body) => createImageBitmap(await ask(path, body));
+// What `details` has called the files of a photograph, if it was asked.
+const naming = (seen) => new URLSearchParams(seen === undefined ? {} : { seen });
 
 export const state = () => ask("/state");
 export const details = (index) => ask(`/details/${index}`);
 export const photograph = (index) => image(`/photograph/${index}`);
 export const mask = (index) => image(`/mask/${index}`);
 export const box = (index, sides) => image(`/box/${index}`, JSON.stringify(sides));
-export const accept = (index, blob) => ask(`/accept/${index}`, blob);
+export const accept = (index, blob, seen) => ask(`/accept/${index}?${naming(seen)}`, blob);
 export const acceptAll = (without) => ask("/accept", JSON.stringify(without));
-export const nothing = (index) => ask(`/nothing/${index}`, "");
+export const nothing = (index, seen) => ask(`/nothing/${index}?${naming(seen)}`, "");
 export const undo = () => ask("/undo", "");

@@ -130,7 +130,7 @@ class Server:
         self._background.want(index)
         size = self._session.read(index).size
         has_mask = self._session.mask(index) is not None
-        return _json({"width": size[0], "height": size[1], "mask": has_mask})
+        return _json({"width": size[0], "height": size[1], "mask": has_mask, "seen": self._session.seen(index)})
 
     def _photograph(self, index: int) -> Response:
         return Response(encode_photograph(self._session.read(index), SHOWN), content_type="image/jpeg")
@@ -153,14 +153,14 @@ class Server:
         return Response(encode_mask(resize_mask(mask, fit(photograph.size, SHOWN))), content_type="image/png")
 
     def _accept(self, index: int, request: Request) -> Response:
-        self._session.accept(index, request.get_data())
+        self._session.accept(index, request.get_data(), request.args.get("seen"))
         return self._state()
 
     def _accept_all(self, request: Request) -> Response:
         return self._state(accepted=self._session.accept_proposals(_read_indices(request.get_data())))
 
     def _nothing(self, index: int, request: Request) -> Response:
-        self._session.reject(index)
+        self._session.reject(index, request.args.get("seen"))
         return self._state()
 
     def _undo(self, request: Request) -> Response:

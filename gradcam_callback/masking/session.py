@@ -173,6 +173,10 @@ class MaskingSession:
             self._settle(index)
             return True
 
+    def seen(self, index: int) -> str:
+        """Return what tells the files of a photograph, as they were looked at last, from those before and after."""
+        return "-".join(map(str, self._seen[index]))
+
     def mask(self, index: int) -> Mask | None:
         """Return the mask that a photograph has, in whatever file, else the one that is proposed, else None."""
         with self._lock:
@@ -224,12 +228,14 @@ class MaskingSession:
     def _is_cut_out(self, index: int) -> bool:
         return cut_out(open_image(self.photographs[index].path)) is not None
 
-    def accept(self, index: int, data: bytes) -> None:
+    def accept(self, index: int, data: bytes, seen: str | None = None) -> None:
         """Write the mask that a person has accepted.
 
         Args:
             index: of the photograph.
             data: PNG in the size of the photograph as it is shown.
+            seen: what `seen` has returned when the person saw the photograph. None takes what this session has looked
+                at last.
 
         Raises:
             ValueError: it is no such PNG, or marks nothing, or the photograph or its mask has changed.
@@ -237,7 +243,7 @@ class MaskingSession:
         """
         mask = encode_mask(decode_mask(data, self.read(index).size))
         with self._lock:
-            self._refuse_changed(index)
+            self._refuse_changed(index, seen)
             self._decide([index], lambda _: self._write(index, mask, shows_nothing=False))
 
     def accept_proposals(self, without: Container[int] = (), is_seen: bool = True) -> int:
@@ -262,8 +268,8 @@ class MaskingSession:
         proposal = self._progress[index].proposal
         return proposal if is_seen or proposal is None else mark_automatic(proposal)
 
-    def reject(self, index: int) -> None:
-        """Remember that a photograph shows no object. A mask that it has is removed.
+    def reject(self, index: int, seen: str | None = None) -> None:
+        """Remember that a photograph shows no object. A mask that it has is removed. Both arguments are as in `accept`.
 
         Raises:
             ValueError: something else marks an object, which is not for this page to remove; or the photograph cannot
@@ -273,8 +279,9 @@ class MaskingSession:
         photograph = self.photographs[index]
         self.read(index)
         with self._lock:
-            self._refuse_changed(index)
-            if self._progress[index].status is Status.DONE and not photograph.mask_path.exists():
+            self._refuse_changed(index, seen)
+            is_done = self._progress[index].status is Status.DONE
+            if photograph.other is not None or (is_done and not photograph.mask_path.exists()):
                 raise ValueError(
                     f"Expected a photograph without an object, but {(photograph.other or photograph.path).name!r} "
                     "marks one. Remove or change this file first."
@@ -318,13 +325,13 @@ class MaskingSession:
             self.read(index)  # the status says why
         return False
 
-    def _refuse_changed(self, index: int) -> None:
+    def _refuse_changed(self, index: int, seen: str | None) -> None:
         """Refuse a decision on a photograph whose mask is not the one that the person has seen."""
-        if self.look_again(index):
+        if self.look_again(index) or seen not in (None, self.seen(index)):
             raise ValueError(
                 f"Expected the mask of {self.photographs[index].key!r} as it was when the photograph was opened, but "
-                "another program has changed it. Nothing was written. Reload the page to see it, or decide again to "
-                "replace it."
+                "another program or tab has changed it. Nothing was written. Reload the page to see it, or decide "
+                "again to replace it."
             )
 
     def _decide(self, indices: Iterable[int], write: Callable[[int], None]) -> None:

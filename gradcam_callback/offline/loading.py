@@ -17,11 +17,15 @@ from torchvision import models
 
 # torchvision's VGGs by how many convolutions they have.
 _VGGS = {8: "vgg11", 10: "vgg13", 13: "vgg16", 16: "vgg19"}
+# The last layer of their classifier.
+_HEAD = "classifier.6.weight"
 # What the files of torch.save begin with: a zip, and a pickle of old versions. To torch, text may look like a pickle.
 _HEADS = (b"PK", b"\x80")
 # The names under which programs keep the weights in a file, and the prefixes that wrappers put before their names.
 _STATE_NAMES = ("state_dict", "model_state_dict", "model")
-_PREFIXES = ("", "module.", "model.", "model.module.", "module.model.", "_orig_mod.", "model._orig_mod.")
+_PREFIXES = ("", "module.", "model.", "model.module.", "module.model.")
+# What torch.compile puts before the names of the part that it has compiled.
+_COMPILED = "_orig_mod."
 
 
 class Inputs(NamedTuple):
@@ -80,7 +84,7 @@ def load_model(model: str | None, checkpoint: Path | None) -> nn.Module:
     state, saved_by_lightning = (None, False) if checkpoint is None else _read(checkpoint)
     if model is None:
         assert state is not None
-        return _torchvision_vgg(state, checkpoint).eval()
+        return _torchvision_vgg(_uncompiled(state), checkpoint).eval()
     make = _find(model)
     restore = getattr(make, "load_from_checkpoint", None)
     try:
@@ -88,7 +92,7 @@ def load_model(model: str | None, checkpoint: Path | None) -> nn.Module:
             restored: nn.Module = restore(checkpoint, map_location="cpu")
             return restored.eval()
         made = make()
-        if state is not None:
+        if state is not None and isinstance(made, nn.Module):
             made.load_state_dict(_fit_names(state, made))
     except (TypeError, RuntimeError) as error:
         source = f" with {str(checkpoint)!r}" if checkpoint else ""
@@ -157,6 +161,12 @@ def _content(checkpoint: Path, mmap: bool = False) -> Any:
     except FileNotFoundError as error:
         raise ValueError(f"Expected a checkpoint, but there is no file {str(checkpoint)!r}. Check the path.") from error
     except Exception as error:
+        # New versions of torch read them, if safetensors is installed.
+        if checkpoint.suffix == ".safetensors":
+            raise ValueError(
+                f"Expected weights that torch.load reads, but {str(checkpoint)!r} cannot be read "
+                f"({_in_one_line(error)}). Save them anew: torch.save(safetensors.torch.load_file(FILE), 'weights.pt')."
+            ) from error
         with open(checkpoint, "rb") as file:
             if not file.read(2).startswith(_HEADS):
                 raise ValueError(
@@ -180,29 +190,40 @@ def _content(checkpoint: Path, mmap: bool = False) -> Any:
 
 
 def _fit_names(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Return a state dict under the names of a model, without a prefix such as that of DataParallel."""
+    """Return a state dict under the names of a model, without what wrappers such as DataParallel add to them."""
     names = set(model.state_dict())
-    for prefix in _PREFIXES:
-        own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-        if names == set(own):
-            return own
+    # A part of the model itself may be compiled.
+    for saved in (state, _uncompiled(state)):
+        for prefix in _PREFIXES:
+            own = {name.removeprefix(prefix): value for name, value in saved.items() if name.startswith(prefix)}
+            if names == set(own):
+                return own
     return state
 
 
+def _uncompiled(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.replace(_COMPILED, ""): value for name, value in state.items()}
+
+
 def _torchvision_vgg(state: Mapping[str, Tensor], checkpoint: Path | None) -> nn.Module:
-    first = next((name for name in state if name.endswith("features.0.weight")), "")
-    prefix = first.removesuffix("features.0.weight")
+    heads = {name.removesuffix(_HEAD): len(value) for name, value in state.items() if name.endswith(_HEAD)}
+    found = [prefix for prefix in heads if f"{prefix}features.0.weight" in state]
+    if len(found) > 1:
+        raise ValueError(
+            f"Expected the weights of one VGG of torchvision, but {str(checkpoint)!r} holds those of {len(found)}: "
+            f"{', '.join(map(repr, found))}. Name the model: --model package.module:Name, or --model file.py:Name."
+        )
+    prefix = found[0] if found else ""
     own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     convolutions = [name for name, value in own.items() if name.startswith("features.") and value.ndim == 4]
-    head = own.get("classifier.6.weight")
     name = _VGGS.get(len(convolutions))
-    if not first or head is None or name is None:
+    if not found or name is None:
         raise ValueError(
             f"Expected the weights of a VGG of torchvision, but {str(checkpoint)!r} has other names or another "
             "classifier. Name the model: --model package.module:Name, or --model file.py:Name."
         )
     name += "_bn" if any(part.endswith("running_mean") for part in own) else ""
-    vgg: nn.Module = models.get_model(name, num_classes=len(head), init_weights=False)
+    vgg: nn.Module = models.get_model(name, num_classes=heads[prefix], init_weights=False)
     try:
         vgg.load_state_dict(own)
     except RuntimeError as error:

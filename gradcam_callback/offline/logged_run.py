@@ -86,17 +86,16 @@ def read_runs(folder: Path, tag_prefix: str | None = None) -> list[LoggedRun]:
     Raises:
         ValueError: the folder holds no run of this package, or one of another version.
     """
-    if (folder / HISTORY).exists():
-        found = _read_folder(folder)
-    elif any(folder.glob("events.out.tfevents.*")):
-        found = _read_events(folder)
-    else:
+    is_logged = any(folder.glob("events.out.tfevents.*"))
+    if not is_logged and not (folder / HISTORY).exists():
         places = (*folder.glob("**/events.out.tfevents.*"), *folder.glob(f"**/{HISTORY}"))
         below = sorted({path.parent for path in places})
         hint = f"Below it there are runs, such as {below[0]}." if below else "Check the path."
         raise ValueError(
             f"Expected the folder of one run, but {str(folder)!r} holds no event file and no {HISTORY}. {hint}"
         )
+    # Another program may have written a history.json beside the event files.
+    found = _read_folder(folder) or (_read_events(folder) if is_logged else [])
     if not found:
         raise ValueError(
             f"Expected records of a GradCAMCallback, but {str(folder)!r} holds none. Choose the folder of a run that "
@@ -108,17 +107,18 @@ def read_runs(folder: Path, tag_prefix: str | None = None) -> list[LoggedRun]:
             f"Expected one of the prefixes {', '.join(map(repr, prefixes))}, but got {tag_prefix!r}. Pass one of them."
         )
     chosen = [run for run in found if tag_prefix in (None, run.prefix)]
-    empty = [run.prefix for run in chosen if not run.entries]
-    if empty:
+    # A callback that waits for its first validation, or a test that was interrupted, hides no other.
+    logged = [run for run in chosen if run.entries]
+    if not logged:
         raise ValueError(
-            f"Expected a logged validation, but the run {empty[0]!r} in {str(folder)!r} has none. Wait for the first "
-            "validation."
+            f"Expected a logged validation, but the run {chosen[0].prefix!r} in {str(folder)!r} has none. Wait for the "
+            "first validation."
         )
-    return chosen
+    return logged
 
 
 def _read_folder(folder: Path) -> list[LoggedRun]:
-    if not (folder / START).exists():
+    if not (folder / START).exists() or not (folder / HISTORY).exists():
         return []
     start = json.loads((folder / START).read_text(encoding="utf-8"))
     records.check_version(start)

@@ -59,7 +59,7 @@ class FolderWriter:
         except OSError as error:
             raise ValueError(
                 f"Expected a folder, new or existing, but {self.folder} cannot be written to ({error}). Choose another "
-                "save_dir."
+                "folder."
             ) from error
 
     def write_image(self, tag: str, image: EncodedImage, step: int) -> None:

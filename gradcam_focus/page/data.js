@@ -173,7 +173,9 @@ export class Log {
   async mapsAt(layer, step) {
     const held = (await this.prefetch(layer)).get(step);
     if (!held) return null;
-    held.unpacked ??= unpack(held.packed);
+    held.unpacked ??= unpack(held.packed).catch(() => {
+      throw new Error(`The maps of ${this.name} at ${layer}, step ${step}, are damaged.`);
+    });
     return held.unpacked;
   }
 

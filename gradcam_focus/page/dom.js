@@ -26,6 +26,12 @@ export function svg(tag, attributes = {}, ...children) {
   return element;
 }
 
+/** Put children into an element, unless they are there. A child that is put again loses the keyboard. */
+export function fill(element, children) {
+  const isFilled = children.length === element.children.length && children.every((child, i) => child === element.children[i]);
+  if (!isFilled) element.replaceChildren(...children);
+}
+
 export function percent(share) {
   return share === null || share === undefined ? "" : `${Math.round(100 * share)} %`;
 }

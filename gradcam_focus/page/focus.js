@@ -1,5 +1,5 @@
 // The page: what is chosen, and everything that follows from it.
-import { h, isolated, named } from "./dom.js";
+import { fill, h, isolated, named } from "./dom.js";
 import { Log, headingOf, keyOf } from "./data.js";
 import { change, drawColours } from "./heat.js";
 import { plot } from "./plots.js";
@@ -17,6 +17,8 @@ const WRONG_ONLY = "only images that are answered wrongly";
 const SCALINGS = { map: "maximum of each map", run: "maximum over the run" };
 // More verdicts than this, of runs that are not shown, and more names to choose from, are folded.
 const MANY = 6;
+// The share of the height of a window that the bar may cover.
+const MOST_OF_WINDOW = 0.4;
 // The share of an even map in the outer tenth of the image, where `border_mass` measures it.
 const EVEN_BORDER = 1 - 0.8 ** 2;
 
@@ -42,6 +44,12 @@ export class Focus {
   #order = "given";
   #allLayers = false;
   #allObjects = new Set();
+  // The verdicts as they are shown, by the keys of the runs. What is unfolded stays unfolded.
+  #verdicts = new Map();
+  // The boxes that choose the runs, by the keys of the runs.
+  #boxes = new Map();
+  // What has gone wrong in the last reading of the runs, and in the last drawing.
+  #problems = { reading: "", drawing: "" };
   #cards = [];
   #cardsKey = "";
   #version = 0;
@@ -73,6 +81,7 @@ export class Focus {
     this.interventions = h("div");
     this.masks = h("section", { id: "masks", "aria-label": "automatic masks", hidden: true });
     this.plots = h("div");
+    const allLayers = h("input", { type: "checkbox", onchange: () => { this.#allLayers = allLayers.checked; this.#draw(); } });
     this.detail = new Detail(() => {});
     this.#buildControls();
     this.#root.append(
@@ -91,6 +100,7 @@ export class Focus {
         this.interventions,
         this.masks,
         h("h2", { id: "plots" }, "Over the training"),
+        h("p", {}, h("label", {}, allLayers, " a line for every layer")),
         this.plots,
         h("p", { className: "faint" }, "A map shows where evidence for a class lies, not what the network sees there. Keys: ← → epoch, ↑ ↓ layer, space plays, Esc closes what is open."),
       ),
@@ -135,9 +145,15 @@ export class Focus {
     document.addEventListener("click", (event) => {
       for (const each of [this.more, this.chooser]) if (!each.contains(event.target)) each.open = false;
     });
-    // Whatever is scrolled to stands below the bar, which is higher in a narrow window.
-    const padding = () => { document.documentElement.style.scrollPaddingTop = `${this.controls.offsetHeight + 10}px`; };
-    new ResizeObserver(padding).observe(this.controls);
+    // Whatever is scrolled to stands below the bar. A bar that would cover much of a small window scrolls away.
+    const fit = () => {
+      const height = this.controls.offsetHeight;
+      const stays = height <= MOST_OF_WINDOW * window.innerHeight;
+      this.controls.classList.toggle("stays", stays);
+      document.documentElement.style.scrollPaddingTop = `${stays ? height + 10 : 10}px`;
+    };
+    new ResizeObserver(fit).observe(this.controls);
+    window.addEventListener("resize", fit);
   }
 
   /** Take over new runs and entries, and draw them. */
@@ -195,8 +211,13 @@ export class Focus {
     }, 1000 * REFRESH);
   }
 
-  #complain(text) {
-    this.alert.replaceChildren(...(text ? [h("p", { className: "alert" }, text)] : []));
+  /** Show what has gone wrong, until the next reading or drawing goes well. */
+  #complain(text, of = "reading") {
+    // Whoever listens to the page is not told again and again.
+    if (this.#problems[of] === text) return;
+    this.#problems[of] = text;
+    const said = Object.values(this.#problems).filter(Boolean);
+    this.alert.replaceChildren(...said.map((each) => h("p", { className: "alert" }, each)));
   }
 
   #shownLogs(read = true) {
@@ -277,12 +298,7 @@ export class Focus {
 
   /** Follow the runs: their names, layers, classes and epochs; then draw. */
   async #update() {
-    this.runs.replaceChildren(
-      ...this.#logs.map((log) => {
-        const box = h("input", { type: "checkbox", checked: this.#shown.has(log.key), onchange: () => this.#show(log, box.checked) });
-        return h("label", {}, box, named(log.name));
-      }),
-    );
+    fill(this.runs, this.#logs.map((log) => this.#boxOf(log)));
     const count = this.#logs.length;
     this.runs.hidden = count < 2;
     this.chooser.hidden = count <= MANY;
@@ -297,19 +313,28 @@ export class Focus {
     fillLayers(this.layer, layers, this.#layer);
     const classes = [...new Set(logs.flatMap((log) => log.start.labels ?? []))].sort();
     if (!classes.includes(this.#class)) this.#class = "";
-    this.classes.replaceChildren(option("", "all classes"), ...classes.map((each) => option(each, each)));
-    this.classes.value = this.#class;
+    choose(this.classes, [["", "all classes"], ...classes.map((each) => [each, each])], this.#class);
     this.#updatePlaces(logs);
     await this.#draw();
     // The layers that are not shown yet, so that the next choice is quick.
     for (const log of logs) for (const layer of log.start.layers) await log.prefetch(layer).catch(() => null);
   }
 
+  /** Return the box of a run. It is made once, so that the keyboard stays at it. */
+  #boxOf(log) {
+    if (!this.#boxes.has(log.key)) {
+      const box = h("input", { type: "checkbox", onchange: () => this.#show(log, box.checked) });
+      this.#boxes.set(log.key, h("label", {}, box, named(log.name)));
+    }
+    const label = this.#boxes.get(log.key);
+    label.firstChild.checked = this.#shown.has(log.key);
+    return label;
+  }
+
   #fillScalings(logs) {
     const own = new Set(logs.map((log) => log.start.scaling));
     const choices = own.size > 1 ? { "": "as each run says", ...SCALINGS } : SCALINGS;
-    this.scaling.replaceChildren(...Object.entries(choices).map(([value, text]) => option(value, text)));
-    this.scaling.value = this.#scaling ?? (own.size > 1 ? "" : ([...own][0] ?? "map"));
+    choose(this.scaling, Object.entries(choices), this.#scaling ?? (own.size > 1 ? "" : ([...own][0] ?? "map")));
   }
 
   #scalingOf(log) {
@@ -321,6 +346,9 @@ export class Focus {
     const byEpoch = logs.every((log) => new Set(log.history.map(({ epoch }) => epoch)).size === log.history.length);
     this.placeOf = byEpoch ? ({ epoch }) => epoch : ({ step }) => step;
     this.unit = byEpoch ? "epoch" : "step";
+    for (const entry of logs.flatMap((log) => log.entries)) {
+      entry.heading = byEpoch ? headingOf(entry.epoch) : `${headingOf(entry.epoch)}, step ${entry.step}`;
+    }
     this.#places = [...new Set(logs.flatMap((log) => log.entries.map(this.placeOf)))].sort((a, b) => a - b);
     const last = this.#places.length - 1;
     this.#place = this.#follows ? last : Math.max(0, this.#places.findLastIndex((place) => place <= chosen));
@@ -404,8 +432,9 @@ export class Focus {
       this.#drawMasks(scene);
       this.#drawPlots(scene);
       await this.detail.draw(scene);
+      if (scene.isCurrent()) this.#complain("", "drawing");
     } catch (error) {
-      if (scene.isCurrent()) this.#complain(error.message);
+      if (scene.isCurrent()) this.#complain(error.message, "drawing");
     }
   }
 
@@ -414,7 +443,11 @@ export class Focus {
     const others = this.#logs.filter((log) => !scene.logs.includes(log));
     const lines = others.map((log) => lineOf(log, () => this.#show(log, true)));
     const isFolded = others.length > MANY;
-    this.verdicts.replaceChildren(...scene.logs.map((log) => verdictOf(log, scene.entryOf(log))));
+    for (const log of scene.logs) {
+      const isUnfolded = this.#verdicts.get(log.key)?.querySelector("details")?.open;
+      this.#verdicts.set(log.key, verdictOf(log, scene.entryOf(log), isUnfolded));
+    }
+    this.verdicts.replaceChildren(...scene.logs.map((log) => this.#verdicts.get(log.key)));
     const none = !this.#logs.length
       ? "No run with a GradCAMCallback has been read yet. This page looks for one every few seconds."
       : !this.#shownLogs(false).length ? "No run is chosen. Click on a verdict below, or check a run." : null;
@@ -449,7 +482,7 @@ export class Focus {
       this.#cardsKey = key;
       const open = (name) => {
         this.detail.open(name);
-        this.detail.draw(this.#scene()).catch((error) => this.#complain(error.message));
+        this.detail.draw(this.#scene()).catch((error) => this.#complain(error.message, "drawing"));
       };
       this.#cards = names.map((name) => new Card(name, scene.logs.filter((log) => log.find(name) >= 0), open));
       this.images.replaceChildren(...this.#cards.map((card) => card.element));
@@ -512,9 +545,7 @@ export class Focus {
   }
 
   #drawPlots(scene) {
-    const all = h("input", { type: "checkbox", checked: this.#allLayers, onchange: () => { this.#allLayers = all.checked; this.#draw(); } });
     this.plots.replaceChildren(
-      h("p", {}, h("label", {}, all, " a line for every layer")),
       ...scene.logs.map((log) =>
         h("section", {}, scene.logs.length > 1 ? h("h3", {}, named(log.name)) : null, h("div", { className: "plots" }, ...this.#plotsOf(log, scene.entryOf(log)))),
       ),
@@ -558,7 +589,7 @@ export class Focus {
 }
 
 /** Return the verdict of a run at an entry: the headline, a sentence of evidence, and where to look. */
-function verdictOf(log, entry) {
+function verdictOf(log, entry, isUnfolded) {
   const { verdict, heading } = entry ?? {};
   const run = h("span", { className: "run" }, named(log.name), heading ? `, ${heading}` : "");
   if (!verdict) {
@@ -577,7 +608,7 @@ function verdictOf(log, entry) {
     h("strong", {}, ...isolated(verdict.headline)),
     h("p", {}, ...isolated(first), " See ", link("#interventions", `the ${wordsOf(log).all}`), ", ", ...masks, "and ", link("#plots", "the training"), "."),
     advice ? h("p", {}, ...linked(advice, log)) : null,
-    rest ? h("details", {}, h("summary", {}, "All that is known"), h("p", {}, ...isolated(rest))) : null,
+    rest ? h("details", { open: isUnfolded }, h("summary", {}, "All that is known"), h("p", {}, ...isolated(rest))) : null,
   );
 }
 
@@ -628,9 +659,20 @@ function fillLayers(element, layers, chosen) {
     if (!groups.has(block)) groups.set(block, []);
     groups.get(block).push(option(layer, layer));
   }
-  const filled = [...groups].map(([block, options]) => (block ? h("optgroup", { label: block }, ...options) : options)).flat();
-  element.replaceChildren(...filled);
+  replaceOptions(element, [...groups].map(([block, options]) => (block ? h("optgroup", { label: block }, ...options) : options)).flat());
   element.value = chosen;
+}
+
+/** Give a list its choices, each a value and its text, and choose one. */
+function choose(element, choices, chosen) {
+  replaceOptions(element, choices.map(([value, text]) => option(value, text)));
+  element.value = chosen;
+}
+
+/** Replace the options of a list if they are others. A list that somebody has opened stays open. */
+function replaceOptions(element, options) {
+  const others = h("select", {}, ...options);
+  if (others.innerHTML !== element.innerHTML) element.replaceChildren(...others.children);
 }
 
 function option(value, text) {

@@ -18,22 +18,25 @@ export class Card {
     this.name = name;
     this.logs = logs;
     const [first] = logs;
-    const label = first.start.labels?.[first.find(name)];
+    const labels = logs.map((log) => log.start.labels?.[log.find(name)]);
+    const [label] = labels.every((each) => each === labels[0]) ? labels : [];
     // Runs on other data may have other images of the same name. Each of them then shows its own photograph.
     const isOne = logs.every((log) => log.start.images[log.find(name)] === first.start.images[first.find(name)]);
     this.photographs = (isOne ? [first] : logs).map((log) => ({
       log,
       canvas: h("canvas", { role: "img", "aria-label": `${name}, the photograph` }),
     }));
-    this.views = logs.map((log) => ({
+    this.views = logs.map((log, i) => ({
       log,
+      // Other images of the same name may be of other classes, too.
+      label: labels[i] === label ? null : h("span", { className: "run" }, "label: ", named(labels[i])),
       canvas: h("canvas", { role: "img" }),
       run: logs.length > 1 ? h("span", { className: "run" }) : null,
       text: h("span", { className: "answer" }),
     }));
-    const figures = this.views.map(({ canvas, run, text }, i) => {
+    const figures = this.views.map(({ label: own, canvas, run, text }, i) => {
       const photograph = isOne ? null : h("span", { className: "small" }, this.photographs[i].canvas);
-      return h("span", { className: "picture" }, canvas, h("span", { className: "caption" }, photograph, h("span", {}, run, text)));
+      return h("span", { className: "picture" }, canvas, h("span", { className: "caption" }, photograph, h("span", {}, run, own, text)));
     });
     if (isOne) {
       const caption = h("span", { className: "caption" }, "photograph");
