@@ -19,6 +19,7 @@ from gradcam_focus.loader import ENTRIES
 from gradcam_focus.records import (
     PLUGIN,
     Record,
+    by_number,
     describe_maps,
     describe_start,
     entry_tag,
@@ -87,7 +88,7 @@ class FocusPlugin(TBPlugin):
         context, experiment = self._place(request)
         found = self._data.list_tensors(context, experiment_id=experiment, plugin_name=PLUGIN)
         runs = []
-        for run, tags in sorted(found.items()):
+        for run, tags in sorted(found.items(), key=lambda item: by_number(item[0])):
             for prefix in prefixes(tags):
                 began, entries = tags[start_tag(prefix)].max_wall_time, tags.get(entry_tag(prefix))
                 last = None if entries is None else entries.max_wall_time

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -33,6 +34,11 @@ def prefixes(tags: Iterable[str]) -> list[str]:
     """Return the prefix of every run that some tags belong to, sorted."""
     end = f"/{START}"
     return sorted(tag.removesuffix(end) for tag in tags if tag.endswith(end))
+
+
+def by_number(name: str) -> list[int | str]:
+    """Return a key that sorts names by the numbers in them: ``version_2`` comes before ``version_10``."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 class Record(NamedTuple):

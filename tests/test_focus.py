@@ -84,6 +84,14 @@ def test_runs_in_one_folder_are_told_apart_by_the_prefix_of_their_loggers(thin, 
         assert len(ask(plugin, "/maps", run="run", prefix=prefix, layer=LAYERS[1])[1]["steps"]) == 2
 
 
+def test_runs_are_listed_by_their_numbers(logged, tmp_path):
+    folder, _ = logged
+    for number in (10, 2, 1):
+        shutil.copytree(folder / "run", tmp_path / f"version_{number}")
+    _, listed = ask(open_plugin(tmp_path), "/runs")
+    assert [run["run"] for run in listed] == ["version_1", "version_2", "version_10"]
+
+
 def test_it_says_how_it_is_shown_without_looking_at_anything():
     plugin = FocusLoader().load(TBContext())
     metadata = plugin.frontend_metadata()

@@ -18,6 +18,7 @@ from focus_tab import (
     frame_of,
     maps_in,
     open_tab,
+    read,
     until,
 )
 
@@ -35,6 +36,17 @@ def test_the_theme_follows_tensorboard(browser, tensorboard):
         page.evaluate("document.body.classList.toggle('dark-mode')")
         until(lambda: tab.frame.locator("body").evaluate(colour) != light)
         assert {light, tab.frame.locator("body").evaluate(colour)} == {"rgb(255, 255, 255)", "rgb(48, 48, 48)"}
+
+
+def test_the_two_newest_runs_are_shown_at_first(browser, tensorboard):
+    listed = json.loads(read(f"{tensorboard}/data/plugin/gradcam_focus/runs"))
+    newest = {run["run"] for run in sorted(listed, key=lambda run: run["began"])[-2:]}
+    assert "clean" not in newest, "it is the first by its name, and the oldest"
+    with open_page(browser) as page:
+        page.goto(f"{tensorboard}/data/plugin_entry.html?name=gradcam_focus")
+        tab = Tab(page, page.main_frame)
+        boxes = tab.frame.locator(".controls fieldset label").all()
+        assert {box.inner_text().strip() for box in boxes if box.locator("input").is_checked()} == newest
 
 
 def test_a_run_that_grows_is_followed_and_only_what_is_new_is_read(browser, tensorboard, runs_folder, watched):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from gradcam_callback.probes import ProbeSet
 from gradcam_callback.run import Evaluator, RunLogger, RunState, Tags, Target, tags
 from gradcam_callback.run.tags import join
 from gradcam_callback.writers import FolderWriter, TensorBoardWriter, Writer
+from gradcam_focus.records import by_number
 
 SUFFIXES = (".ckpt", ".pt", ".pth")
 
@@ -228,7 +228,7 @@ def _find_files(paths: Sequence[Path]) -> list[Path]:
                 f"Expected checkpoints ({', '.join(SUFFIXES)}) in {str(path)!r}, but found none. Check the folder."
             )
         files += [file for file in found if file not in files]
-    return sorted(files, key=lambda file: [int(s) if s.isdecimal() else s for s in re.split(r"(\d+)", str(file))])
+    return sorted(files, key=lambda file: by_number(str(file)))
 
 
 def _warn_of_several_folders(files: Sequence[Path]) -> None:

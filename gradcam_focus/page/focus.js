@@ -161,7 +161,9 @@ export class Focus {
     try {
       const runs = await this.#source.list();
       const logs = await Promise.all(runs.map((run) => this.#logOf(run)));
-      for (const { key } of logs.filter((log) => !this.#known.has(log.key))) {
+      // The newest runs, which may still be in training. A report knows no times, so there it is the first ones.
+      const unknown = logs.filter((log) => !this.#known.has(log.key)).sort((a, b) => b.began - a.began);
+      for (const { key } of unknown) {
         if (logs.filter((log) => this.#shown.has(log.key)).length < SHOWN_AT_FIRST) this.#shown.add(key);
         this.#known.add(key);
       }
