@@ -160,6 +160,7 @@ def test_a_verdict_that_finds_nothing_names_the_cues_that_it_cannot_find(basis):
     for other in (judge(SHORTCUT, [], True, basis), judge(replace(clean, n=16), [], True, basis, n_all=64)):
         assert unseen not in other.evidence
     assert ("in the centre" in unseen) == (basis == FRAME) and ("on the objects" in unseen) == (basis != FRAME)
+    assert ("their masks include" in unseen) == (basis == AUTOMATIC_MASKS), "a logo that stands out, for instance"
 
 
 @pytest.mark.parametrize("basis", BASES)
