@@ -126,8 +126,8 @@ BASES = {
         choose=_CHOOSE_AUTO,
         more_images=f"More images decide it: probe={_CHOOSE_AUTO}. {ELSE}",
         acquits=False,
-        unseen="A cue on the objects, or one that their masks include, such as a logo, goes along with them, so it is not "
-        "tested.",
+        unseen="A cue on the objects, or one that their masks include, such as a logo, goes along with them, so it is "
+        "not tested.",
         caution="This is measured by automatic masks; look at gradcam/masks.",
     ),
     FRAME: replace(
