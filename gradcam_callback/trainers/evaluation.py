@@ -53,7 +53,7 @@ def log_validation(trainer: Trainer, module: LightningModule, session: Session) 
 
 
 def write_validation(trainer: Trainer, module: LightningModule, session: Session, on_shortcut: OnShortcut) -> None:
-    """Write the images of a validation that has ended, and tell the user of a shortcut, or the verdict outside of a fit.
+    """Write the images of a validation that has ended, and tell the user of a shortcut, or outside a fit the verdict.
 
     Its step is known only now. The user's module may log one when all callbacks have done so.
     """
