@@ -3,6 +3,7 @@
 import copy
 import gc
 import json
+import logging
 import pickle
 
 import pytest
@@ -23,8 +24,9 @@ LAYERS = ["block4_conv3", "block5_conv3"]
 
 @pytest.mark.parametrize("verb", ["validate", "test"])
 def test_validate_and_test_alone_are_looked_at_and_leave_everything_as_it_is(
-    trainer, toys, events, tmp_path, capsys, verb
+    trainer, toys, events, tmp_path, capsys, caplog, verb
 ):
+    caplog.set_level(logging.INFO)
     ends, scores, loader = [], [], DataLoader(toys, batch_size=6)
     callback = GradCAMCallback(target_layers=LAYERS, save_dir=tmp_path / "focus")
     for watch in ([], [callback]):
@@ -58,6 +60,7 @@ def test_validate_and_test_alone_are_looked_at_and_leave_everything_as_it_is(
     kept = json.loads((folder / "history.json").read_text())
     assert len(kept["history"]) == 1 and verdict_text(kept["verdict"]) == said
     assert len(callback.history) == 1 and callback.verdict.text == said
+    assert caplog.messages.count(f"GradCAM: {callback.verdict.headline}") == 1
     assert callback.history[0][f"{prefix}/lift/{LAYERS[1]}"] == pytest.approx(float(lift), rel=1e-5)
 
 

@@ -47,6 +47,7 @@ class Basis:
         two_images: what each class needs for a control.
         choose: how to choose images from a dataset. It takes the number of images per class.
         more_images: what to do if so few images may say it by chance. It takes the same number.
+        unseen: a sentence on the cues that are not tested, for a verdict that finds nothing.
         caution: a sentence on what this basis cannot know; empty for masks.
         doubt: a sentence on what else may explain a suspicion; empty if nothing is known.
         acquits: True if it may be said for certain that there is no sign of a shortcut.
@@ -65,6 +66,7 @@ class Basis:
     two_images: str
     choose: str
     more_images: str
+    unseen: str
     caution: str
     doubt: str = ""
     acquits: bool = False
@@ -103,6 +105,7 @@ _MASKS = Basis(
     choose=_CHOOSE,
     more_images="More images decide it: about {0} of each class with a mask. From a dataset that has them, "
     f"{_CHOOSE}. {ELSE}",
+    unseen="A cue on the objects themselves, such as a logo, goes along with them, so it is not tested.",
     caution="",
     acquits=True,
 )
@@ -123,6 +126,8 @@ BASES = {
         choose=_CHOOSE_AUTO,
         more_images=f"More images decide it: probe={_CHOOSE_AUTO}. {ELSE}",
         acquits=False,
+        unseen="A cue on the objects, or one that their masks include, such as a logo, goes along with them, so it is "
+        "not tested.",
         caution="This is measured by automatic masks; look at gradcam/masks.",
     ),
     FRAME: replace(
@@ -138,6 +143,7 @@ BASES = {
         two_images="two or more probe images",
         more_images=f"More images decide it: probe={_CHOOSE}. {ELSE}",
         acquits=False,
+        unseen="A cue in the centre, or of the whole image, such as a tint, is not tested.",
         caution=NO_MASKS,
         doubt="A small object, or one off the centre, may lie in the frame, and then decides itself: only masks tell.",
     ),

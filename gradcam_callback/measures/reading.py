@@ -230,6 +230,8 @@ class Reading:
             sentences.append(f"Give each class {basis.two_images}: {basis.choose.format(2)}. {ELSE}")
         if swap.n_without_other:
             sentences.append("Add images without the classes that all images hold.")
+        if self.conclusion in (Conclusion.CLASSES_LEFT, Conclusion.NO_SIGN):
+            sentences.append(basis.unseen)
         return [*sentences, basis.doubt if self.points else "", basis.caution]
 
     @property

@@ -40,7 +40,7 @@ from gradcam_callback.run.tags import join
 # The parts of a tag.
 Parts = tuple[str, ...]
 # The line below the title of the sheet of automatic masks.
-MASKS_NOTE = "Bright: what the network takes for the object. If a mask is wrong, the verdict may be wrong, too."
+MASKS_NOTE = "Bright: taken for the object. If a mask is wrong, or includes a logo, the verdict may be wrong, too."
 
 
 def input_images(probe: ProbeSet) -> list[InputImage]:

@@ -36,6 +36,6 @@ def react_to_shortcut(trainer: Trainer, module: LightningModule, session: Sessio
 
 
 def announce_verdict(verdict: Verdict | None) -> None:
-    """Tell the user the headline of a training's last verdict."""
+    """Tell the user the headline of a verdict, if there is one."""
     if verdict is not None:
         rank_zero_info(f"GradCAM: {verdict.headline}")

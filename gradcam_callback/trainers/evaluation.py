@@ -5,7 +5,7 @@ from __future__ import annotations
 from pytorch_lightning import LightningModule, Trainer
 
 from gradcam_callback.run import Evaluation, Session
-from gradcam_callback.trainers.announcements import OnShortcut, react_to_shortcut
+from gradcam_callback.trainers.announcements import OnShortcut, announce_verdict, react_to_shortcut
 from gradcam_callback.trainers.loggers import log_outside_loops, log_scalars
 from gradcam_callback.trainers.monitors import fill_missing_metrics
 from gradcam_callback.trainers.trainer import (
@@ -53,7 +53,7 @@ def log_validation(trainer: Trainer, module: LightningModule, session: Session) 
 
 
 def write_validation(trainer: Trainer, module: LightningModule, session: Session, on_shortcut: OnShortcut) -> None:
-    """Write the images of a validation that has ended, and tell the user of a shortcut.
+    """Write the images of a validation that has ended, and tell the user of a shortcut, or outside a fit the verdict.
 
     Its step is known only now. The user's module may log one when all callbacks have done so.
     """
@@ -67,6 +67,10 @@ def write_validation(trainer: Trainer, module: LightningModule, session: Session
         log_outside_loops(trainer, session.tags.tag_all(evaluation.scalars), step)
     session.write(step)
     react_to_shortcut(trainer, module, session, on_shortcut)
+    verdict = session.state.verdict
+    # After a fit, the callback keeps the verdict of the fit, and a suspicion has just been told.
+    if not is_fitting(trainer) and not (verdict and verdict.suspected):
+        announce_verdict(verdict)
 
 
 def revise_verdict(trainer: Trainer, module: LightningModule, session: Session, on_shortcut: OnShortcut) -> None:
