@@ -70,9 +70,9 @@ class Reading:
 
     @cached_property
     def falling(self) -> ClassGap | None:
-        """Return the class that falls most, if its fall is certain, large, and more than that of all together."""
+        """Return the class that certainly falls most, if its fall is large, and more than that of all together."""
         worst = self.swap.worst_class
-        if worst is None or self.swap.gap is None or worst.low <= 0:
+        if worst is None or self.swap.gap is None:
             return None
         # Half of a gap may have one more decimal than the gaps, which are rounded.
         return worst if round(worst.gap - max(CLASS_GAP, 1.5 * self.swap.gap), 6) > 0 else None
