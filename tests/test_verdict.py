@@ -406,6 +406,24 @@ def test_images_without_a_control_are_counted_and_more_are_asked_for():
         assert "Give each class two or more probe images with a mask: ProbeSet.from_dataset(" in evidence
 
 
+def test_a_headline_that_says_too_early_has_the_accuracy_that_is_too_small():
+    """The two images with a control are right wherever they are, and the other ones are wrong."""
+    swap = replace(found(0.25, 1.0, 0.25, n=8, n_controlled=2, low=-0.8), gap=0.0, paired=(1.0, 1.0, 1.0))
+    verdict = judge(swap, [], True)
+    assert verdict.headline == (
+        "TOO EARLY, the network hardly knows the classes yet: right in 25 % as they are, 100 % on other backgrounds of "
+        "their class, 100 % on backgrounds of other classes."
+    )
+    assert "decides 0 points (95 % interval -80 to 85), measured on 2 of 8 images" in verdict.evidence
+
+
+def test_without_a_control_the_headline_is_of_the_images_that_were_put_elsewhere():
+    swap = replace(found(0.9, None, 1.0), n_without_other=60, drop=0.0, paired=(1.0, None, 1.0))
+    verdict = judge(swap, [], True)
+    assert "right in 100 % as they are, 100 % on backgrounds of other classes." in verdict.headline
+    assert "The accuracy of 4 of 64 images on backgrounds of other classes falls by 0 points" in verdict.evidence
+
+
 def test_what_is_missing_is_what_is_asked_for():
     """Images with several labels may all hold a class. More images of it would not help."""
     swap = replace(found(1.0, 1.0, 1.0, n_controlled=60), n_without_same=0, n_without_other=4)

@@ -73,8 +73,9 @@ class SwapTest:
         tested: the labels of the classes that the gap rests on, or the drop without a control.
         n_without_same: the number of images without another image of their class.
         n_without_other: the number of images without an image that does not hold their class.
-        paired: 0..1, three accuracies of the objects that the gap rests on. They are those on the unchanged images, on
-            backgrounds of the same class, and on those of other classes. None without a control.
+        paired: 0..1, three accuracies of the objects that the gap rests on, or the drop without a control. They are
+            those on the unchanged images, on backgrounds of the same class (None without a control), and on those of
+            other classes.
     """
 
     probe_accuracy: float
@@ -93,7 +94,12 @@ class SwapTest:
     tested: frozenset[int] = frozenset()
     n_without_same: int = 0
     n_without_other: int = 0
-    paired: tuple[float, float, float] | None = None
+    paired: tuple[float, float | None, float] | None = None
+
+    @property
+    def n_paired(self) -> int:
+        """Return the number of images that the gap rests on, or the drop without a control."""
+        return self.n - self.n_without_other if self.gap is None else self.n_controlled
 
 
 def swap_test(
@@ -133,7 +139,7 @@ def swap_test(
     gap = _estimate(control, swapped)
     drop, swap = _estimate(unchanged, swapped), _estimate(swapped)
     has_control = bool(gap.n)
-    both = control.accuracy.isfinite() & swapped.accuracy.isfinite()
+    both = (control if has_control else unchanged).accuracy.isfinite() & swapped.accuracy.isfinite()
     as_they_are, on_same, on_others = (_mean(each.accuracy[both]) for each in (unchanged, control, swapped))
     has_same, has_other = (answers.accuracy[asked].isfinite() for answers in (control, swapped))
     tested = asked[has_same & has_other if has_control else has_other]
@@ -155,7 +161,7 @@ def swap_test(
         tested=frozenset(labels[tested].tolist()),
         n_without_same=int((~has_same).sum()),
         n_without_other=int((~has_other).sum()),
-        paired=(as_they_are, on_same, on_others) if has_control else None,
+        paired=(as_they_are, on_same if has_control else None, on_others),
     )
 
 
