@@ -462,6 +462,6 @@ def test_images_whose_object_leaves_too_little_background_are_left_out_and_named
         verdict = judge_by_construction(by_ground, None, tmp_path / "one", ProbeSet(images, BALANCED, masks))
     assert "Only objects of the class 'class 0' leave enough background, so no object could be put" in verdict.evidence
     assert "Choose images of other classes that show more background." in verdict.evidence
-    alone = ProbeSet(images, BALANCED, [~masks[0], *[None] * (len(masks) - 1)])
+    alone = ProbeSet(images, BALANCED, [masks[0], *[None] * (len(masks) - 1)])
     verdict = judge_by_construction(by_ground, None, tmp_path / "alone", alone)
     assert verdict.headline.endswith(f"as they are, of 1 of {len(masks)} images.")
