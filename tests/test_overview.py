@@ -241,7 +241,7 @@ def of_basis(basis):
     yield judge(found(1.0, 1.0, 1.0), [FOCUS], True, basis)
     yield judge(found(0.3, 0.3, 0.3), [FOCUS], True, basis)
     few = replace(no_gap, gap_interval=(-0.5, 0.5))
-    falls = replace(no_gap, worst_class=ClassGap(0, 1.0, 0.2, 0.4))
+    falls = replace(no_gap, worst_class=ClassGap(0, 1.0, 0.2))
     for swap, in_part in ((few, False), (few, True), (falls, False)):
         yield judge(swap, [FOCUS], True, basis, in_part=in_part, name_class=lambda _: "a class with a long name")
     yield judge(no_gap, [FOCUS], True, basis, n_classes=1000)

@@ -400,6 +400,42 @@ def test_with_several_labels_per_image_the_background_is_what_is_left_of_the_ima
     assert "The network says yes to 0 % of the classes that an image does not hold." in verdict.evidence
 
 
+def yes_by_object(images):
+    return (area_of(OBJECTS, images) > 0.5 * SIDE**2).float() - 0.5
+
+
+@pytest.mark.parametrize("n_labels", [2, 4])
+def test_with_several_labels_per_image_the_head_may_have_more_or_fewer_classes(tmp_path, n_labels):
+    images, masks = draw(BALANCED, [[0, 1], [0], [1]] * 4)
+    masks = torch.cat([masks, masks[:, 2:]], dim=1)[:, :n_labels]
+    labels = masks.any(dim=(2, 3)).long()
+    probe = ProbeSet(images, labels, [*masks])
+    verdict = judge_by_construction(yes_by_object, None, tmp_path, probe)
+    assert verdict.control_accuracy == verdict.swap_accuracy == 1
+    assert "The network says yes to 0 % of the classes that an image does not hold." in verdict.evidence
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_if_every_image_holds_all_classes_the_verdict_asks_for_other_images(tmp_path, masked):
+    images, masks = draw(BALANCED, [[0, 1]] * 12)
+    probe = ProbeSet(images, torch.ones(12, 2).long(), masks[:, :2] if masked else None)
+    verdict = judge_by_construction(yes_by_object, None, tmp_path, probe)
+    assert verdict.headline == "NOT KNOWN if the background decides: right in 100 % as they are."
+    assert "Each image holds the classes of all objects, so no object could be put on" in verdict.evidence
+    assert "have a mask" not in verdict.evidence
+
+
+def test_an_object_has_no_control_if_no_object_has_backgrounds_of_both_kinds(tmp_path):
+    """All images hold the first class, and each other class is that of a single image."""
+    images, masks = draw([0] * 6, [[0]] * 4 + [[0, 1], [0, 2]])
+    probe = ProbeSet(images, masks.any(dim=(2, 3)).long(), masks)
+    verdict = judge_by_construction(yes_by_object, None, tmp_path, probe)
+    assert verdict.control_accuracy is verdict.background_gap is None
+    assert "The accuracy of 2 of 8 images on backgrounds of other classes falls by 0 points" in verdict.evidence
+    assert "No object has backgrounds of both kinds, so there is no control" in verdict.evidence
+    assert "Add images without the classes that all images hold." in verdict.evidence
+
+
 def test_with_several_labels_per_image_a_network_that_says_yes_to_everything_is_not_acquitted(tmp_path):
     images, masks = draw(BALANCED, [[label, (label + 1) % 3] for label in BALANCED])
     probe = ProbeSet(images, masks.any(dim=(2, 3)).long(), masks)
@@ -421,6 +457,11 @@ def test_images_whose_object_leaves_too_little_background_are_left_out_and_named
     with pytest.warns(GradCAMWarning, match="class 0-1, class 1-1"):
         verdict = judge_by_construction(by_ground, None, tmp_path / "all", ProbeSet(images, BALANCED, masks))
     assert verdict.headline.startswith("NOT KNOWN") and "All objects fill more than 60 %" in verdict.evidence
-    alone = ProbeSet(images, BALANCED, [~masks[0], *[None] * (len(masks) - 1)])
+    masks[::3] = draw(BALANCED, [[label] for label in BALANCED])[1].any(dim=1)[::3]
+    with pytest.warns(GradCAMWarning, match="class 1-1, class 2-1"):
+        verdict = judge_by_construction(by_ground, None, tmp_path / "one", ProbeSet(images, BALANCED, masks))
+    assert "Only objects of the class 'class 0' leave enough background, so no object could be put" in verdict.evidence
+    assert "Choose images of other classes that show more background." in verdict.evidence
+    alone = ProbeSet(images, BALANCED, [masks[0], *[None] * (len(masks) - 1)])
     verdict = judge_by_construction(by_ground, None, tmp_path / "alone", alone)
     assert verdict.headline.endswith(f"as they are, of 1 of {len(masks)} images.")

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from conftest import ThinVGG
 from test_suspicion import AlwaysTheSame, ReadsTheGround
@@ -153,6 +154,27 @@ def test_a_resumed_training_goes_on_with_the_next_turn(turns, fit, probe, tmp_pa
     fit(AlwaysTheSame(), GradCAMCallback(probe, "block5_conv3"), max_epochs=2).save_checkpoint(tmp_path / "last.ckpt")
     fit(AlwaysTheSame(), GradCAMCallback(probe, "block5_conv3"), max_epochs=5, resume=tmp_path / "last.ckpt")
     assert turns == [(0, True), (1, True), (2, False), (3, False), (4, True)]
+
+
+class SaysTheSame(ThinVGG):
+    """Its answers stay the same, and its maps change."""
+
+    def forward(self, images):
+        return 0.1 * super().forward(images) + images.new_tensor([9.0, 0.0, 0.0])
+
+
+def test_an_entry_that_is_asked_again_keeps_its_drift(turns, fit, probe, events):
+    drift = "gradcam/drift/block5_conv3"
+
+    class Stops(pl.Callback):
+        def on_validation_end(self, trainer, pl_module):
+            trainer.should_stop = trainer.current_epoch == 2
+
+    callback = GradCAMCallback(probe, "block5_conv3", views="overview")
+    fit(SaysTheSame(), callback, Stops(), max_epochs=9)
+    assert turns == [(0, True), (1, False), (2, False), (3, True)], "the last entry is asked again"
+    logged = [event.value for event in events().Scalars(drift)]
+    assert [entry[drift] for entry in callback.history[1:]] == pytest.approx(logged) and min(logged) > 1e-4
 
 
 def test_a_test_asks_everything(turns, fit, probe, toys):

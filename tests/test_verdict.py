@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from scipy import stats
 
 from gradcam_callback.measures import (
     Focus,
@@ -217,8 +216,6 @@ def test_one_class_of_many_that_falls_is_named_and_not_acquitted():
     result = swap_test(right, labels, other, labels != 3, same, right)
     worst = result.worst_class
     assert (worst.label, worst.control_accuracy, worst.swap_accuracy, worst.gap) == (3, 1.0, 0.0, 1.0)
-    # The exact binomial interval of four answers that agree.
-    assert worst.low == pytest.approx(stats.binomtest(4, 4).proportion_ci(method="exact").low)
     names = ["fox", "owl", "elk", "wolf", *"abcdefghijkl"]
     verdict = judge(result, [FOCUS], True, name_class=names.__getitem__)
     assert verdict.headline.startswith("UNCLEAR, one class falls more than the others: ")
@@ -232,6 +229,33 @@ def test_one_class_of_many_that_falls_is_named_and_not_acquitted():
     assert "falls most" not in judge(swap_test(right, labels, other, ~right, same, right), [], True).evidence
 
 
+def test_of_many_classes_one_with_few_objects_falls_by_chance_and_is_not_named():
+    """A class of two objects that are right on their own class's background and wrong on the other has no certain fall.
+
+    Of 32 such classes, one nearly always looks so if a quarter of all answers is wrong.
+    """
+    generator, images, labels = torch.Generator().manual_seed(0), torch.arange(64), torch.arange(64) // 2
+    same, other, n_alike, n_named = Swaps(images, images ^ 1), Swaps(images, (images + 2) % 64), 0, 0
+    for _ in range(20):
+        on_same, on_other = torch.rand(2, 64, generator=generator) < 0.75
+        found = swap_test(torch.ones(64), labels, other, on_other, same, on_same)
+        n_alike += bool((on_same & ~on_other).view(32, 2).all(dim=1).any())
+        n_named += "falls most" in judge(found, [], True).evidence
+    assert n_alike >= 10 and n_named <= 1
+
+
+def test_a_class_that_certainly_falls_is_named_though_a_smaller_one_falls_further_by_chance():
+    labels = torch.tensor([0] * 20 + [1] * 2 + [2] * 40)
+    images, right = torch.arange(62), torch.ones(62, dtype=torch.bool)
+    same = Swaps(images, torch.cat([torch.arange(20).roll(1), torch.tensor([21, 20]), torch.arange(22, 62).roll(1)]))
+    # The two objects of the second class share one background, which tells nothing of others.
+    other = Swaps(images, torch.cat([torch.arange(22, 42), torch.tensor([22, 22]), torch.arange(20).repeat(2)]))
+    wrong = (images < 14) | (labels == 1)
+    worst = swap_test(right, labels, other, ~wrong, same, right).worst_class
+    assert worst.label == 0 and worst.gap == pytest.approx(0.7)
+    assert swap_test(right, labels, other, labels != 1, same, right).worst_class is None
+
+
 def test_the_class_of_a_suspicion_is_named_if_the_others_fall_less():
     n = 40
     labels, images = torch.arange(n) % 4, torch.arange(n)
@@ -243,7 +267,7 @@ def test_the_class_of_a_suspicion_is_named_if_the_others_fall_less():
 
 @pytest.mark.parametrize(("gap", "is_named"), [(1 / 3, False), (round(1 / 3, 9), False), (0.33, True)])
 def test_a_class_that_falls_by_one_and_a_half_times_the_gap_falls_no_more_than_that(gap, is_named):
-    swap = replace(found(1.0, 1.0, 0.6), gap=gap, worst_class=ClassGap(2, 1.0, 0.5, low=0.1))
+    swap = replace(found(1.0, 1.0, 0.6), gap=gap, worst_class=ClassGap(2, 1.0, 0.5))
     assert ("The class '2' falls most" in judge(swap, [], True).evidence) == is_named
 
 
@@ -392,6 +416,24 @@ def test_images_without_a_control_are_counted_and_more_are_asked_for():
     assert "on other backgrounds of their class" not in none.headline
     for evidence in (some, none.evidence):
         assert "Give each class two or more probe images with a mask: ProbeSet.from_dataset(" in evidence
+
+
+def test_a_headline_that_says_too_early_has_the_accuracy_that_is_too_small():
+    """The two images with a control are right wherever they are, and the other ones are wrong."""
+    swap = replace(found(0.25, 1.0, 0.25, n=8, n_controlled=2, low=-0.8), gap=0.0, paired=(1.0, 1.0, 1.0))
+    verdict = judge(swap, [], True)
+    assert verdict.headline == (
+        "TOO EARLY, the network hardly knows the classes yet: right in 25 % as they are, 100 % on other backgrounds of "
+        "their class, 100 % on backgrounds of other classes."
+    )
+    assert "decides 0 points (95 % interval -80 to 85), measured on 2 of 8 images" in verdict.evidence
+
+
+def test_without_a_control_the_headline_is_of_the_images_that_were_put_elsewhere():
+    swap = replace(found(0.9, None, 1.0), n_without_other=60, drop=0.0, paired=(1.0, None, 1.0))
+    verdict = judge(swap, [], True)
+    assert "right in 100 % as they are, 100 % on backgrounds of other classes." in verdict.headline
+    assert "The accuracy of 4 of 64 images on backgrounds of other classes falls by 0 points" in verdict.evidence
 
 
 def test_what_is_missing_is_what_is_asked_for():

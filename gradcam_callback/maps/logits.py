@@ -95,9 +95,10 @@ def false_yes_rate(logits: Tensor, present: Tensor) -> float:
 
     Args:
         logits: ``(N, K)``.
-        present: ``(N, K)`` bool, the classes of each image.
+        present: ``(N, L)`` bool, the classes of each image. A head may have been made for more classes, or for fewer.
 
     Returns:
         0..1, or NaN if every image holds all classes.
     """
-    return float((logits > 0)[~present].float().mean())
+    shared = min(logits.shape[1], present.shape[1])
+    return float((logits[:, :shared] > 0)[~present[:, :shared]].float().mean())

@@ -70,9 +70,9 @@ class Reading:
 
     @cached_property
     def falling(self) -> ClassGap | None:
-        """Return the class that falls most, if its fall is certain, large, and more than that of all together."""
+        """Return the class that certainly falls most, if its fall is large, and more than that of all together."""
         worst = self.swap.worst_class
-        if worst is None or self.swap.gap is None or worst.low <= 0:
+        if worst is None or self.swap.gap is None:
             return None
         # Half of a gap may have one more decimal than the gaps, which are rounded.
         return worst if round(worst.gap - max(CLASS_GAP, 1.5 * self.swap.gap), 6) > 0 else None
@@ -148,8 +148,10 @@ class Reading:
         """Return the conclusion and the accuracies."""
         swap, basis = self.swap, self.basis
         unchanged, control, swapped = swap.probe_accuracy, swap.control_accuracy, swap.swap_accuracy
-        if swap.paired is not None and swap.n_controlled < swap.n:
+        if swap.paired is not None and swap.n_paired < swap.n:
             unchanged, control, swapped = swap.paired  # of the same images, as the gap is
+        if self.conclusion is Conclusion.TOO_EARLY:
+            unchanged = swap.probe_accuracy  # of all images, since it may be what is too small
         of_control = "" if control is None else f"{percent(control)} {basis.of_same_class}, "
         others = f"{percent(swapped)} {basis.of_other_class}"
         return f"{self._opening}: right in {percent(unchanged)} as they are, {of_control}{others}."
@@ -158,10 +160,13 @@ class Reading:
         """Say how large the gap is, how certain, and what confirms it."""
         swap, basis, sentences = self.swap, self.basis, []
         if swap.gap is None or swap.gap_interval is None:
+            images = f"{swap.n_paired} of {swap.n}" if swap.n_paired < swap.n else f"these {swap.n}"
+            is_single = swap.n_without_same == swap.n
+            why = "No class has two different images" if is_single else "No object has backgrounds of both kinds"
             sentences.append(
-                f"The accuracy of these {swap.n} images {basis.of_other_class} falls by {_points(swap.drop)} "
-                f"({_range(swap.drop_interval)}). No class has two different images, so there is no control: a part of "
-                "the fall is the cutting and pasting itself, and only a large one counts."
+                f"The accuracy of {images} images {basis.of_other_class} falls by {_points(swap.drop)} "
+                f"({_range(swap.drop_interval)}). {why}, so there is no control: a part of the fall is the cutting and "
+                "pasting itself, and only a large one counts."
             )
         else:
             images = f"{swap.n_controlled} images."

@@ -328,14 +328,7 @@ class Interventions:
                 "left to put other objects on. Choose probe images that show more of it."
             )
         if not len(counterfactuals.other_class):
-            no_swap = "so no object could be put on another class's background"
-            if len(self.probe.labels.unique()) > 1:
-                of = self._class_tags[int(self._labels[0])]
-                return (
-                    f"Only images of the class {of!r} have a mask, {no_swap}. Give masks to images of other classes. "
-                    "If these show no object, leave all masks out: the frame test needs none."
-                )
-            return f"The objects are all of one class, {no_swap}. Choose probe images of several classes."
+            return self._say_why_no_swap()
         return swap_test(
             unchanged_correct[self.numbers],
             self._labels,
@@ -344,6 +337,25 @@ class Interventions:
             counterfactuals.same_class[places[SAME_CLASS]],
             correct[SAME_CLASS],
             counterfactuals.photographs,
+        )
+
+    def _say_why_no_swap(self) -> str:
+        probe, of = self.probe, int(self._labels[0])
+        no_swap = "so no object could be put on another class's background"
+        if len(self._labels.unique()) > 1:
+            return f"Each image holds the classes of all objects, {no_swap}. Add images without some of these classes."
+        others = probe.labels != of
+        if not others.any():
+            return f"The objects are all of one class, {no_swap}. Choose probe images of several classes."
+        name = self._class_tags[of]
+        if probe.has_mask[others].any():
+            return (
+                f"Only objects of the class {name!r} leave enough background, {no_swap}. Choose images of other "
+                "classes that show more background."
+            )
+        return (
+            f"Only images of the class {name!r} have a mask, {no_swap}. Give masks to images of other classes. If "
+            "these show no object, leave all masks out: the frame test needs none."
         )
 
     def scalar_names(self) -> list[str]:

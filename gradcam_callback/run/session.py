@@ -143,12 +143,13 @@ class Session:
         shard, self._shard, self._computed = self._shard, None, False
         return shard
 
-    def merge(self, shards: Sequence[Shard | None], rank: int) -> Evaluation | None:
+    def merge(self, shards: Sequence[Shard | None], rank: int, is_new: bool = True) -> Evaluation | None:
         """Merge the shards of all processes.
 
         Args:
             shards: by rank; None for a process without a shard.
             rank: of this process.
+            is_new: False for the network of the last entry, which is asked again: it has no drift from itself.
 
         Returns:
             None if a shard is missing.
@@ -164,7 +165,7 @@ class Session:
             return None
         # The same computation in every process, so that each knows the verdict and no result has to be sent back.
         with self.guard("this epoch's scalars"):
-            evaluation = self.evaluator.merge(found, self.state.previous)
+            evaluation = self.evaluator.merge(found, self.state.previous if is_new else None)
             self._report_nonfinite(evaluation, len(self.evaluator.probe))
             return evaluation
         return None

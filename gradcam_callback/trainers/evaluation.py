@@ -82,15 +82,15 @@ def revise_verdict(trainer: Trainer, module: LightningModule, session: Session, 
         return
     with validating(trainer):
         session.compute_shard(trainer.global_rank, trainer.world_size, is_last=True)
-    evaluation = _merge_shards(trainer, session)
+    evaluation = _merge_shards(trainer, session, is_new=False)
     if evaluation is not None and session.revise(evaluation):
         with session.guard("the scalars of all images"):
             log_outside_loops(trainer, session.tags.tag_all(evaluation.scalars), session.last_step)
         react_to_shortcut(trainer, module, session, on_shortcut)
 
 
-def _merge_shards(trainer: Trainer, session: Session) -> Evaluation | None:
+def _merge_shards(trainer: Trainer, session: Session, is_new: bool = True) -> Evaluation | None:
     if session.is_cut_off:
         return None
     # Every rank comes here, also if its own part has failed. Otherwise the other ranks would wait for it forever.
-    return session.merge(gather(trainer, session.take_shard()), trainer.global_rank)
+    return session.merge(gather(trainer, session.take_shard()), trainer.global_rank, is_new)
