@@ -6,7 +6,7 @@ import copy
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from types import FunctionType, MethodType
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ from gradcam_callback.random_state import closure_values, find_inside
 
 # Deeper nesting means that an object refers to itself.
 _DEEPEST = 8
-# Longer lists hold data, not transforms.
+# Longer lists and mappings hold data, not transforms.
 _LONGEST = 50
 # Other packages use the names mean and std for something else.
 _PACKAGES = ("torchvision", "timm", "albumentations", "kornia", "monai")
@@ -114,12 +114,13 @@ def find_normalisations(source: Any) -> Iterator[tuple[list[float], list[float]]
     Known are both versions of torchvision's, the presets of its weights, timm's, albumentations', kornia's and MONAI's
     ``NormalizeIntensity``. kornia's may be among the children of a module.
     """
-    seen = list[Any]()
+    # Kept, so that no number of an object is used again.
+    seen: dict[int, Any] = {}
     for part in _unwrap_everything(source):
-        # Several ways may lead to a part. Its own "equal" may be anything.
-        if any(part is one for one in seen):
+        # Several ways may lead to a part.
+        if id(part) in seen:
             continue
-        seen.append(part)
+        seen[id(part)] = part
         if type(part).__module__.partition(".")[0] in _PACKAGES:
             flags = getattr(part, "flags", None)
             holder = flags if isinstance(flags, Mapping) else vars(part) if hasattr(part, "__dict__") else {}
@@ -258,7 +259,7 @@ def _unwrap_everything(source: Any, depth: int = 0) -> Iterator[Any]:
         if isinstance(part, nn.Module):
             inner += part.children()
         elif isinstance(part, Mapping):
-            inner += part.values()
+            inner += islice(part.values(), _LONGEST)
         elif isinstance(part, (list, tuple)):
             inner += part[:_LONGEST]
         elif isinstance(part, partial):
