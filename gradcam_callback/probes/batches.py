@@ -20,7 +20,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from gradcam_callback.formatting import name_some
-from gradcam_callback.probes.labels import LABEL_KEYS, native_copy, whole_numbers
+from gradcam_callback.probes.labels import LABEL_KEYS, is_named, native_copy, whole_numbers
 
 # The usual names, in lower case; a plural counts, too.
 IMAGE_KEYS = ("image", "img", "pixel_values", "x", "input")
@@ -382,10 +382,6 @@ def fields_of(value: Any) -> dict[str, Any] | None:
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return dict(zip(value._fields, value, strict=True))
     return None
-
-
-def is_named(key: str, names: Sequence[str]) -> bool:
-    return key.lower() in names or key.lower().removesuffix("s") in names
 
 
 def _leaves(value: Any) -> list[Any]:

@@ -21,6 +21,16 @@ LABEL_KEYS = ("label", "target", "y", "class_label")
 _FIELDS = ("labels", "_labels")
 
 
+def is_named(key: str, names: Sequence[str]) -> bool:
+    """Return True if a key is one of the names, also in capitals or as a plural."""
+    return key.lower() in names or key.lower().removesuffix("s") in names
+
+
+def find_label_keys(fields: Mapping[Any, Any]) -> list[Any]:
+    """Return the keys of a mapping that are usual names of a label."""
+    return [key for key in fields if is_named(str(key), LABEL_KEYS)]
+
+
 def stored_labels(dataset: Any) -> Any:
     """Return the labels that a dataset stores, or None if it stores none. Its items may have others."""
     labels = pets_labels(dataset) if is_pets(dataset) else getattr(dataset, "targets", None)
@@ -77,7 +87,7 @@ def known_labels(dataset: Any) -> list[int] | None:
 def _column(dataset: Any) -> Any:
     """Return the labels of a dataset of Hugging Face, None for any other dataset."""
     features = getattr(dataset, "features", None)
-    keys = [key for key in LABEL_KEYS if isinstance(features, Mapping) and key in features]
+    keys = find_label_keys(features) if isinstance(features, Mapping) else []
     try:
         # Without its format, since its transform may need the images, too.
         return list(dataset.with_format(None)[keys[0]]) if keys else None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Hashable, Iterator, Mapping, Sequence, Sized
 from functools import partial
 from itertools import chain, islice
+from numbers import Integral
 from types import FunctionType, MethodType
 from typing import Any, NamedTuple
 
@@ -14,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, Subset
 
-from gradcam_callback.probes.labels import LABEL_KEYS, known_labels, tensor_of
+from gradcam_callback.probes.labels import find_label_keys, known_labels, tensor_of
 from gradcam_callback.probes.loaders import Loader
+from gradcam_callback.probes.names import name_class
 from gradcam_callback.probes.pets import is_pets, pets_class_names
 from gradcam_callback.probes.transforms import Transform
 from gradcam_callback.random_state import closure_values, find_inside
@@ -197,7 +199,27 @@ def _own_names(dataset: Any) -> list[str]:
     names: Any = pets_class_names(dataset) if is_pets(dataset) else getattr(dataset, "classes", None)
     if not _is_sequence(names) or not len(names):
         names = _feature_names(dataset)
-    return [str(name) for name in names] if _is_sequence(names) else []
+    return _by_index(names, getattr(dataset, "class_to_idx", None)) if _is_sequence(names) else []
+
+
+def _by_index(names: Sequence[Any], indices: Any) -> list[str]:
+    """Return names of classes as text, in the order of the indices; none if some index has no name.
+
+    A user's ``find_classes`` may number the classes of an ``ImageFolder`` in another order than it lists them, or give
+    several of them one number.
+
+    Args:
+        indices: the index of each name, as ``class_to_idx`` of torchvision has them. Anything else says nothing.
+    """
+    words = [name_class(name) for name in names]
+    given = indices if isinstance(indices, Mapping) else {}
+    numbers = [given.get(name) if isinstance(name, Hashable) else None for name in names]
+    of_index: dict[int, list[str]] = {}
+    for word, number in zip(words, numbers, strict=True):
+        if not isinstance(number, Integral):
+            return words
+        of_index.setdefault(int(number), []).append(word)
+    return [" or ".join(of_index[i]) for i in sorted(of_index)] if set(of_index) == {*range(len(of_index))} else []
 
 
 def _is_sequence(names: Any) -> bool:
@@ -211,7 +233,7 @@ def _feature_names(dataset: Any) -> Any:
     features = getattr(dataset, "features", None)
     if not isinstance(features, Mapping):
         return None
-    return next((names for key in LABEL_KEYS if (names := getattr(features.get(key), "names", None))), None)
+    return next((names for key in find_label_keys(features) if (names := getattr(features[key], "names", None))), None)
 
 
 def set_apart(dataset: Any, depth: int = 0) -> Any:
