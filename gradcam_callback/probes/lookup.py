@@ -9,13 +9,13 @@ from functools import partial
 from itertools import chain, islice
 from numbers import Integral
 from types import FunctionType, MethodType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import ConcatDataset, Subset
+from torch.utils.data import ConcatDataset, Dataset, Subset
 
-from gradcam_callback.probes.labels import find_label_keys, known_labels, tensor_of
+from gradcam_callback.probes.labels import find_inner, find_label_keys, known_labels, tensor_of
 from gradcam_callback.probes.loaders import Loader
 from gradcam_callback.probes.names import name_class
 from gradcam_callback.probes.pets import is_pets, pets_class_names
@@ -31,8 +31,16 @@ _PACKAGES = ("torchvision", "timm", "albumentations", "kornia", "monai")
 
 
 def find_transform(dataset: Any) -> Transform | None:
-    """Return the transform of the images of a dataset, or None if it has none. Of several, the first counts."""
-    return next((part.transform for part in unwrap(dataset) if callable(getattr(part, "transform", None))), None)
+    """Return the transform of the images of a dataset, or None if it has none. Of several, the first counts.
+
+    A method ``transform`` counts only if it is a dataset's. Those of torchvision's own transforms, and the tables of
+    pandas, take other things than an image.
+    """
+    for part in unwrap(dataset):
+        found = getattr(part, "transform", None)
+        if callable(found) and (part is dataset or isinstance(part, Dataset) or not isinstance(found, MethodType)):
+            return cast(Transform, found)
+    return None
 
 
 def narrow(dataset: Any, index: int) -> tuple[Any, int]:
@@ -184,7 +192,7 @@ def find_class_names(dataset: Any, depth: int = 0) -> ClassNames | None:
         for part, end in zip(parts, dataset.cumulative_sizes, strict=True):
             labels += [None] * (end - len(labels)) if part is None or part.labels is None else part.labels
         return ClassNames(first.names, None if set(labels) == {None} else labels)
-    inside = getattr(dataset, "dataset", None)
+    inside = find_inner(dataset)
     found = find_class_names(inside, depth + 1)
     if found is None or not isinstance(inside, Sized):
         return None
@@ -258,11 +266,14 @@ def set_apart(dataset: Any, depth: int = 0) -> Any:
 
 
 def unwrap(source: Any, depth: int = 0) -> Iterator[Any]:
-    """Yield a dataset or transform, then everything wrapped in it under the names that torch and torchvision use."""
+    """Yield a dataset or transform, then everything wrapped in it under the names that torch and torchvision use.
+
+    The dataset inside of another one may have any name.
+    """
     if source is None or depth > _DEEPEST:
         return
     yield source
-    inner: list[Any] = [getattr(source, name, None) for name in ("transform", "dataset")]
+    inner: list[Any] = [getattr(source, "transform", None), find_inner(source)]
     # Either a list, as in Compose and ConcatDataset, or a single object, as in VisionDataset.
     for name in ("transforms", "datasets"):
         value = getattr(source, name, None)
