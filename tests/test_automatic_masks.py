@@ -297,6 +297,25 @@ def test_masks_of_a_dataset_are_made_of_its_files(bright, folder):
     assert all(overlap(mask, image[0] > 0.5) > 0.9 for mask, image in zip(probe.masks, probe.images, strict=True))
 
 
+def test_masks_of_a_split_are_made_of_the_files_of_the_dataset_inside(bright, folder):
+    class Split(torch.utils.data.Dataset):
+        def __init__(self, subset):
+            self.subset, self.transform = subset, TRANSFORM
+
+        def __len__(self):
+            return len(self.subset)
+
+        def __getitem__(self, index):
+            image, label = self.subset[index]
+            return self.transform(image), label
+
+    (folder / "cat" / "0.mask.png").unlink()
+    data = ImageFolder(folder)
+    probe = ProbeSet.from_dataset(Split(torch.utils.data.Subset(data, range(len(data)))), 1, masks="auto")
+    assert bright.seen == [(80, 40)] * 2
+    assert all(overlap(mask, image[0] > 0.5) > 0.9 for mask, image in zip(probe.masks, probe.images, strict=True))
+
+
 def test_a_dataset_that_does_more_than_its_transform_has_masks_of_its_own_images(bright, folder):
     class Flipped(ImageFolder):
         def __getitem__(self, index):

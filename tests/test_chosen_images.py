@@ -8,10 +8,13 @@ from PIL import Image
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision import transforms
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
 from toys import CLASSES, Toys
 from watched_data import LAYER, NORMALISE, Reads, Regrouped, assert_logged_of, watching
 
 from gradcam_callback import GradCAMCallback, GradCAMWarning, ProbeSet
+from gradcam_callback.probes import find_transform
 
 pytestmark = pytest.mark.sixteen_images
 
@@ -84,8 +87,6 @@ def test_a_binary_task_has_eight_images_of_each_class(watch):
 
 
 def test_images_are_named_after_their_files_with_the_class_once(tmp_path, watch):
-    from torchvision.datasets import ImageFolder
-
     for name in ("husky", "wolf"):
         (tmp_path / "data" / name).mkdir(parents=True)
         for i in range(3):
@@ -237,7 +238,7 @@ def test_masks_that_mark_nothing_are_no_masks_and_said(toys):
 
 
 class Wrapper(Dataset):
-    """A split as many write it: nothing in it names the classes."""
+    """A split as many write it, with a name of its own for what is inside."""
 
     def __init__(self, inner, transform):
         self.inner, self.transform = inner, transform
@@ -246,7 +247,8 @@ class Wrapper(Dataset):
         return len(self.inner)
 
     def __getitem__(self, index):
-        return self.inner[index][:2]
+        image, label = self.inner[index][:2]
+        return image if isinstance(image, torch.Tensor) else self.transform(image), label
 
 
 @pytest.fixture
@@ -259,8 +261,63 @@ def two_of_three(toys, tmp_path):
     return tmp_path / "probe"
 
 
+@pytest.mark.filterwarnings("ignore:GradCAM. 1 of 2 classes gave fewer")
+def test_a_split_has_the_classes_and_files_of_the_only_dataset_inside_if_its_items_are_those(tmp_path):
+    names = ["husky", "wolf"]
+    for name in names:
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            Image.new("RGB", (64, 64), (40 * i, 100, 200 if name == names[0] else 20)).save(
+                tmp_path / name / f"{i}.png"
+            )
+    data, to_tensor = ImageFolder(tmp_path), transforms.ToTensor()
+
+    class Turned(Wrapper):
+        def __getitem__(self, index):
+            return super().__getitem__(len(self) - 1 - index)
+
+    class Two(Wrapper):
+        def __init__(self, inner, transform):
+            super().__init__(inner, transform)
+            self.backgrounds = inner
+
+    class Short(Wrapper):
+        def __len__(self):
+            return 4
+
+    files = [f"{name}-{i}" for name in names for i in range(3)]
+    for inner in (data, Subset(data, range(6)), Wrapper(Subset(data, [5, 4, 3, 2, 1, 0]), lambda image: image)):
+        probe = ProbeSet.from_dataset(Wrapper(inner, to_tensor), 3)
+        assert probe.class_names == names and sorted(probe.names) == files
+        for image, name in zip(probe.images, probe.names, strict=True):
+            stem = name.rpartition("-")[2]
+            assert round(float(image[0, 0, 0]) * 255) == 40 * int(stem)
+    for other in (Turned, Two, Short):
+        probe = ProbeSet.from_dataset(other(data, to_tensor), 3)
+        assert probe.class_names is None and "class 0-1" in probe.names, other
+
+
+def test_the_method_of_an_object_that_a_dataset_holds_is_no_transform_of_its_images():
+    class Table:
+        def transform(self, function):
+            return function
+
+    class Holds(Dataset):
+        pass
+
+    class Own(Dataset):
+        def transform(self, image):
+            return image
+
+    data, own = Holds(), Own()
+    for held in (v2.Compose([v2.ToImage()]), Table()):
+        data.transforms = data.dataset = held
+        assert find_transform(data) is None
+    assert find_transform(own) == own.transform == find_transform(Subset(own, [0]))
+
+
 def test_a_folder_without_a_class_is_refused_if_nobody_names_the_classes(watch, toys, two_of_three):
-    data = Wrapper(toys, transforms.ToTensor())
+    data = Wrapper(toys.items, transforms.ToTensor())
     with pytest.raises(ValueError, match=r"each of the 3 classes of the model, .* but got .*class_names=\[\.\.\.\]"):
         watch(Reads(), DataLoader(data, 6), GradCAMCallback(two_of_three, LAYER))
 

@@ -9,9 +9,10 @@ import torch
 from conftest import ThinVGG
 from PIL import Image
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
+from torchvision.datasets import ImageFolder
 
 from gradcam_callback import GradCAMCallback, GradCAMWarning, ProbeSet
-from gradcam_callback.probes import Feed, Quota, choose_from_batches
+from gradcam_callback.probes import Feed, Quota, choose_from_batches, find_class_names
 from gradcam_callback.probes.transforms import to_tensor
 
 LAYER = "block5_conv3"
@@ -130,16 +131,16 @@ class Named(list):
 def stores(toys, where):
     data = Named((image, label) for image, label, _ in toys.items)
     labels = [label for _, label in data]
-    if where == "Hugging Face":
-        data.classes, data.features = None, {"label": types.SimpleNamespace(names=Named.classes)}
-        data.with_format = lambda _: {"label": labels}
+    if where in ("label", "Labels"):  # of Hugging Face
+        data.classes, data.features = None, {where: types.SimpleNamespace(names=Named.classes)}
+        data.with_format = lambda _: {where: labels}
     elif where is not None:
         setattr(data, where, labels)
     return data
 
 
 @pytest.mark.filterwarnings("ignore:GradCAM. . of . classes gave fewer")
-@pytest.mark.parametrize("where", ["targets", "labels", "_labels", "Hugging Face"])
+@pytest.mark.parametrize("where", ["targets", "labels", "_labels", "label", "Labels"])
 @pytest.mark.parametrize(
     "wrap",
     [
@@ -156,6 +157,57 @@ def test_names_of_a_dataset_inside_are_shown_only_if_the_labels_are_those_there(
     data = stores(toys, where)
     assert ProbeSet.from_dataset(wrap(data, same), 8).class_names == Named.classes
     assert ProbeSet.from_dataset(wrap(data, turned), 8).class_names is None
+
+
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [
+        ({"star": 2, "heart": 0, "moon": 1}, ["heart", "moon", "star"]),
+        ({"star": 0, "heart": 1, "moon": 0}, ["star or moon", "heart"]),
+        ({"star": 1, "heart": 2, "moon": 3}, None),
+        ({"star": np.int64(1), "heart": 0, "moon": 2, "sun": 3}, ["heart", "star", "moon"]),
+        ({"star": 2, "heart": 0}, Named.classes),
+        ({"star": "2", "heart": "0", "moon": "1"}, Named.classes),
+        ({}, Named.classes),
+        ([2, 0, 1], Named.classes),
+    ],
+)
+def test_names_have_the_numbers_that_the_dataset_gives_them(toys, numbers, expected):
+    """A `find_classes` of the user's lists the classes in one order and numbers them in another."""
+    toys.classes, toys.class_to_idx = Named.classes, numbers
+    found = find_class_names(toys)
+    assert (found and found.names) == expected
+
+
+def test_a_folder_is_read_with_the_numbers_of_the_data(watch, tmp_path):
+    class Renumbered(ImageFolder):
+        def find_classes(self, directory):
+            return ["abnormal", "normal"], {"normal": 0, "abnormal": 1}
+
+    for name, colour in (("abnormal", "orange"), ("normal", "green")):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(2):
+            Image.new("RGB", (48, 48), colour).save(tmp_path / "data" / name / f"{i}.png")
+    data = Renumbered(str(tmp_path / "data"), to_tensor)
+    callback = watch(ThinVGG(2), DataLoader(data, 4), GradCAMCallback(tmp_path / "data", LAYER))
+    for probe in (callback.probe_set, ProbeSet.from_dataset(data)):
+        assert {
+            name.partition("-")[0]: label for name, label in zip(probe.names, probe.labels.tolist(), strict=True)
+        } == {
+            "normal": 0,
+            "abnormal": 1,
+        }
+
+
+def test_classes_of_several_names_have_the_first(toys, tmp_path):
+    """As those of torchvision's `ImageNet` and `Imagenette`."""
+    toys.classes = [("star", "Stella"), ("heart", "Cor", "pump"), ("moon",)]
+    toys.class_to_idx = {name: i for i, names in enumerate(toys.classes) for name in names}
+    assert ProbeSet.from_dataset(toys).class_names == ["star", "heart", "moon"]
+    assert ProbeSet(torch.rand(1, 3, 8, 8), [1], class_names=toys.classes).names == ["heart-1"]
+    (tmp_path / "heart").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "heart" / "a.png")
+    assert ProbeSet.from_folder(tmp_path, class_names=toys.classes).labels.tolist() == [1]
 
 
 @pytest.mark.parametrize("sequence", [np.array, tuple])

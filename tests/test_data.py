@@ -275,6 +275,53 @@ def test_a_batch_transform_that_is_wrong_is_named(toys, watch, transform, messag
         watch(Reads(), DataLoader(toys, 6), watching(batch_transform=transform))
 
 
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (lambda b: b[1][0], r"labels as images, but got Tensor int64 \(\) for 2 images"),
+        (lambda b: {"breed": b[1]}, r"labels as images, but got \{'breed': Tensor int64 \(2,\)\} for 2 images"),
+        (lambda b: 1, "labels as images, but got int for 2 images"),
+        (lambda b: "star", "labels as images, but got str for 2 images"),
+        (lambda b: b[1][:1], "labels as images, but got 1 labels for 2 images"),
+    ],
+)
+def test_labels_of_a_batch_transform_that_are_not_one_per_image_are_said(toys, labels, said):
+    feed = Feed(batch_transform=lambda batch: (batch[0], labels(batch)))
+    with pytest.raises(ValueError, match=f"as many {said}. Correct it"):
+        feed.samples_of(default_collate([item[:2] for item in toys.items[:2]]))
+
+
+@pytest.mark.parametrize("place", ["batch transform", "collate function", "hook"])
+@pytest.mark.parametrize("name", [None, "label"])
+def test_labels_that_are_squeezed_are_those_of_a_single_image_too(toys, watch, place, name):
+    """The callback also makes batches of one image."""
+
+    def read(batch):
+        return (batch["image"], batch[name]) if name else batch[:2]
+
+    def squeeze(batch):
+        images, labels = read(batch)
+        return {"image": images, name: labels.squeeze()} if name else (images, labels.squeeze())
+
+    class Squeezes(Reads):
+        def on_after_batch_transfer(self, batch, dataloader_idx):
+            return squeeze(batch) if place == "hook" else batch
+
+    columns = [(image, torch.tensor([label])) for image, label, _ in toys.items]
+    items = [{"image": image, name: label} for image, label in columns] if name else columns
+    collate = (lambda rows: squeeze(default_collate(rows))) if place == "collate function" else None
+    options = {"batch_transform": lambda batch: read(squeeze(batch))} if place == "batch transform" else {}
+    module = Squeezes(lambda batch: (read(batch)[0], read(batch)[1].reshape(-1)))
+    callback = watch(module, DataLoader(items, 6, collate_fn=collate), watching(**options))
+    assert callback.probe_set.labels.tolist() == ProbeSet.from_dataset(toys, 5).labels.tolist()
+
+
+def test_a_mask_that_is_squeezed_is_that_of_a_single_image_too(toys):
+    items = [{"x": image, "y": label, "m": mask[None]} for image, label, mask in toys.items]
+    probe = ProbeSet.from_dataset(items[:1], batch_transform=lambda b: (b["x"], b["y"], b["m"].squeeze()))
+    assert torch.equal(probe.masks[0], items[0]["m"][0])
+
+
 def test_soft_labels_are_said_with_the_way_out(toys, watch):
     soft = DataLoader([(image, torch.eye(3)[label] * 0.8 + 0.1) for image, label, _ in toys.items], batch_size=6)
     module = Reads(read_first)

@@ -137,6 +137,26 @@ def test_pets_as_cats_and_dogs_are_called_so_and_found_without_opening_photograp
         assert_masks_lie_on_red(probe)
 
 
+def test_masks_that_a_dataset_makes_of_the_trimaps_of_pets_are_read_as_they_are(pets):
+    class Animals(torch.utils.data.Dataset):
+        def __init__(self, binary):
+            self.dataset = OxfordIIITPet(str(pets), target_types=("category", "segmentation"))
+            self.binary = binary
+
+        def __len__(self):
+            return len(self.dataset)
+
+        def __getitem__(self, index):
+            picture, (label, trimap) = self.dataset[index]
+            return transforms.ToTensor()(picture), label, self.binary(np.asarray(trimap) != 2)
+
+    for binary in (torch.from_numpy, lambda mask: mask.astype(np.uint8), lambda mask: Image.fromarray(mask)):
+        assert_masks_lie_on_red(ProbeSet.from_dataset(Animals(binary)))
+    assert_masks_lie_on_red(
+        ProbeSet.from_dataset(Animals(lambda mask: Image.fromarray(np.where(mask, np.uint8(1), np.uint8(2)))))
+    )
+
+
 def test_a_pets_mask_goes_through_the_transform_even_if_it_has_the_size_of_the_image(pets):
     cut = transforms.Compose([transforms.Resize(50), transforms.CenterCrop((40, 60)), transforms.ToTensor()])
     data = OxfordIIITPet(str(pets), target_types=("category", "segmentation"), transform=cut)

@@ -2,6 +2,7 @@
 
 import logging
 import random
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 from torchvision import transforms
 from torchvision.transforms import v2
-from watched_data import LAYER, MEAN, NORMALISE, STD, AfterTransfer, Reads, assert_logged_of, watching
+from watched_data import LAYER, MEAN, NORMALISE, STD, AfterTransfer, Reads, Regrouped, assert_logged_of, watching
 
 from gradcam_callback import GradCAMCallback, GradCAMWarning, ProbeSet
 from gradcam_callback.probes.feed import Feed
@@ -263,6 +264,30 @@ def test_a_hook_that_drops_images_is_said(toys, watch):
 
 def test_a_batch_that_cannot_be_told_is_not_compared(toys):
     assert find_difference(ProbeSet.from_dataset(toys), {"left": 1}, Feed()) is None
+
+
+class Annotations(Mapping):
+    """Many annotations by their ids, each of which is read from a file."""
+
+    def __init__(self, ids):
+        self.ids, self.read = ids, 0
+
+    def __len__(self):
+        return len(self.ids)
+
+    def __iter__(self):
+        return iter(self.ids)
+
+    def __getitem__(self, number):
+        self.read += 1
+        return {"file": f"{number}.jpg", "boxes": [[1, 2, 3, 4]]}
+
+
+def test_a_large_mapping_that_a_dataset_holds_is_no_place_of_a_normalisation(toys):
+    """To look through all of it took minutes."""
+    data = Regrouped(toys)
+    data.dataset = Annotations(range(5000))
+    assert len(ProbeSet.from_dataset(data)) == 6 and data.dataset.read < 500
 
 
 def test_a_name_without_a_value_hides_no_normalisation():

@@ -20,7 +20,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from gradcam_callback.formatting import name_some
-from gradcam_callback.probes.labels import LABEL_KEYS, native_copy, whole_numbers
+from gradcam_callback.probes.labels import LABEL_KEYS, is_named, native_copy, whole_numbers
 
 # The usual names, in lower case; a plural counts, too.
 IMAGE_KEYS = ("image", "img", "pixel_values", "x", "input")
@@ -66,6 +66,9 @@ def find_parts(batch: Any, what: str, *, batched: bool = True, needs_labels: boo
     """
     lead = int(batched)
     found = _find_images(batch, lead)
+    if batched and found is not None and len(found[0]) == 1:
+        batch = transform_leaves(batch, _unsqueeze)
+        found = _find_images(batch, lead)
     if found is None or is_channels_last(found[0]):
         raise ValueError(_complain("one tensor of images", batch, what, lead, lacks_label=False))
     images, after = found
@@ -94,14 +97,31 @@ def take_parts(transformed: Any, batch: Any) -> Parts:
     images, labels, *masks = transformed
     given: dict[str, Any] = {"labels": labels, "masks": masks[0] if masks else None}
     for what, values in given.items():
-        is_many = isinstance(values, (list, tuple)) or (isinstance(values, (Tensor, np.ndarray)) and values.ndim > 0)
-        count = len(values) if is_many else len(images)
-        if count != len(images):
+        if len(images) == 1:
+            is_mask_alone = what == "masks" and getattr(values, "shape", None) == images.shape[-2:]
+            given[what] = [values] if is_mask_alone or isinstance(values, (int, float)) else _unsqueeze(values)
+        count = _count(given[what])
+        if count != len(images) and values is not None:
+            got = describe(values) if count is None else f"{count} {what}"
             raise ValueError(
-                f"Expected `batch_transform` to return as many {what} as images, but got {count} {what} for "
-                f"{len(images)} images. Correct it."
+                f"Expected `batch_transform` to return as many {what} as images, but got {got} for {len(images)} "
+                "images. Correct it."
             )
-    return Parts(images, labels, masks[0] if masks else None)
+    return Parts(images, given["labels"], given["masks"])
+
+
+def _unsqueeze(value: Any) -> Any:
+    """Return what belongs to a single image with the dimension of its batch, which ``squeeze`` has taken off."""
+    if isinstance(value, np.generic):
+        return np.array([value])
+    return value[None] if isinstance(value, (Tensor, np.ndarray)) and not value.ndim else value
+
+
+def _count(values: Any) -> int | None:
+    """Return the length of values by index, None for anything else."""
+    if isinstance(values, (str, bytes, Mapping)) or getattr(values, "ndim", 1) == 0 or not hasattr(values, "__len__"):
+        return None
+    return len(values)
 
 
 def is_image(value: Any, lead: int) -> bool:
@@ -382,10 +402,6 @@ def fields_of(value: Any) -> dict[str, Any] | None:
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return dict(zip(value._fields, value, strict=True))
     return None
-
-
-def is_named(key: str, names: Sequence[str]) -> bool:
-    return key.lower() in names or key.lower().removesuffix("s") in names
 
 
 def _leaves(value: Any) -> list[Any]:

@@ -18,7 +18,7 @@ from gradcam_callback.formatting import name_some
 from gradcam_callback.probes.batches import describe_levels, is_channels_last, white_of_mask
 from gradcam_callback.probes.labels import hint_at_signs, native_copy, tensor_of
 from gradcam_callback.probes.masks import from_boxes, from_image, is_box, without_channel
-from gradcam_callback.probes.names import make_storable, make_unique, number_by_class
+from gradcam_callback.probes.names import make_storable, make_unique, name_class, number_by_class
 
 
 def check_count(argument: str, count: Any) -> None:
@@ -99,7 +99,7 @@ def check_class_names(names: Any) -> list[str] | None:
             f"Expected `class_names` to be a list with the name of each class in their order, but got "
             f"{type(names).__name__} {names!r:.60}. Make a list of it, such as list(names.values()) of a dict by index."
         )
-    return [make_storable(name) for name in names]
+    return [name_class(name) for name in names]
 
 
 def read_names(names: Any) -> list[str] | None:

@@ -21,11 +21,10 @@ from gradcam_callback.probes.batches import (
     find_parts,
     is_label,
     is_mask,
-    is_named,
     is_told_by_order,
     to_numeric,
 )
-from gradcam_callback.probes.labels import tensor_of
+from gradcam_callback.probes.labels import is_named, tensor_of
 from gradcam_callback.probes.masks import from_boxes
 from gradcam_callback.probes.transforms import OpenPhotograph, Transform, mask_to_image, transform_mask
 from gradcam_callback.saliency import Box

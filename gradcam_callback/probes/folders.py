@@ -23,7 +23,7 @@ from gradcam_callback.probes.image_files import open_image
 from gradcam_callback.probes.items import Item
 from gradcam_callback.probes.loaders import Loader, lay_on, read_picture
 from gradcam_callback.probes.masks import is_black_and_white, looks_inverted, warn_of_inverted
-from gradcam_callback.probes.names import compose
+from gradcam_callback.probes.names import compose, name_class
 from gradcam_callback.probes.prompts import refine_boxes
 from gradcam_callback.probes.transforms import (
     MaskTransformError,
@@ -58,10 +58,10 @@ def read_folder(
         reason = "is not a folder" if root.exists() else "does not exist"
         raise FileNotFoundError(f"Expected `folder` to hold <class>/<image>, but {str(root)!r} {reason}.")
     folders = [path for path in list_visible(root) if _is_class(path, root)]
-    classes = [path.name for path in folders] if class_names is None else list(class_names)
+    classes = [path.name for path in folders] if class_names is None else [name_class(name) for name in class_names]
     # The first of several equal names counts, and a name that only looks alike comes last.
     numbered = list(enumerate(classes))[::-1]
-    indices = {compose(str(name)): i for i, name in numbered} | {name: i for i, name in numbered}
+    indices = {compose(name): i for i, name in numbered} | {name: i for i, name in numbered}
     of_folder = {path: indices.get(path.name, indices.get(compose(path.name))) for path in folders}
     unknown = sorted(path.name for path, index in of_folder.items() if index is None)
     if unknown:

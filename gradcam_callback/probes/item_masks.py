@@ -29,7 +29,7 @@ from gradcam_callback.probes.feed import Sample
 from gradcam_callback.probes.lookup import find_class_names, unwrap
 from gradcam_callback.probes.masks import from_image, is_box, to_corners, without_channel
 from gradcam_callback.probes.origins import Origin, PictureOrigin
-from gradcam_callback.probes.pets import is_pets, leaves_masks_untransformed, trimap_to_mask
+from gradcam_callback.probes.pets import is_pets, is_trimap, leaves_masks_untransformed, trimap_to_mask
 from gradcam_callback.probes.transforms import MaskTransformError, mask_to_image, transform_mask
 from gradcam_callback.saliency import Proposal, SaliencyNetwork
 
@@ -206,7 +206,7 @@ def _read_mask(origin: Origin, mask: Any, image: Tensor, label: int, present: Te
     part, transform, size = origin.part, origin.transform, image.shape[1:]
     # Here, too, the size does not show it.
     is_untransformed = isinstance(origin, PictureOrigin) or leaves_masks_untransformed(part)
-    if any(is_pets(inner) for inner in unwrap(part)):
+    if any(is_pets(inner) for inner in unwrap(part)) and is_trimap(mask):
         mask = trimap_to_mask(mask)
     elif isinstance(mask, Image.Image):
         try:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import ConcatDataset, Subset
+from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from gradcam_callback.exceptions import GradCAMWarning
 from gradcam_callback.formatting import name_some
@@ -19,6 +19,34 @@ from gradcam_callback.probes.pets import is_pets, pets_labels
 LABEL_KEYS = ("label", "target", "y", "class_label")
 # Names, beside `targets`, under which datasets keep labels by index.
 _FIELDS = ("labels", "_labels")
+
+
+def is_named(key: str, names: Sequence[str]) -> bool:
+    """Return True if a key is one of the names, also in capitals or as a plural."""
+    return key.lower() in names or key.lower().removesuffix("s") in names
+
+
+def find_label_keys(fields: Mapping[Any, Any]) -> list[Any]:
+    """Return the keys of a mapping that are usual names of a label."""
+    return [key for key in fields if is_named(str(key), LABEL_KEYS)]
+
+
+def find_inner(dataset: Any) -> Any:
+    """Return what a dataset holds as ``dataset``, or else the only dataset of its length that it holds; None without.
+
+    The usual wrapper of a ``Subset`` that has a transform of its own calls it anything.
+    """
+    inner = getattr(dataset, "dataset", None)
+    if inner is not None or not isinstance(dataset, Sized):
+        return inner
+    held = [value for value in getattr(dataset, "__dict__", {}).values() if _is_dataset(value)]
+    return held[0] if len(held) == 1 and len(held[0]) == len(dataset) else None
+
+
+def _is_dataset(value: Any) -> bool:
+    """Return True for a dataset with a length, of torch or of Hugging Face."""
+    is_dataset = isinstance(value, Dataset) or isinstance(getattr(value, "features", None), Mapping)
+    return is_dataset and isinstance(value, Sized)
 
 
 def stored_labels(dataset: Any) -> Any:
@@ -77,7 +105,7 @@ def known_labels(dataset: Any) -> list[int] | None:
 def _column(dataset: Any) -> Any:
     """Return the labels of a dataset of Hugging Face, None for any other dataset."""
     features = getattr(dataset, "features", None)
-    keys = [key for key in LABEL_KEYS if isinstance(features, Mapping) and key in features]
+    keys = find_label_keys(features) if isinstance(features, Mapping) else []
     try:
         # Without its format, since its transform may need the images, too.
         return list(dataset.with_format(None)[keys[0]]) if keys else None

@@ -4,33 +4,43 @@ from __future__ import annotations
 
 import copy
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Hashable, Iterator, Mapping, Sequence, Sized
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
+from numbers import Integral
 from types import FunctionType, MethodType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import ConcatDataset, Subset
+from torch.utils.data import ConcatDataset, Dataset, Subset
 
-from gradcam_callback.probes.labels import LABEL_KEYS, known_labels, tensor_of
+from gradcam_callback.probes.labels import find_inner, find_label_keys, known_labels, tensor_of
 from gradcam_callback.probes.loaders import Loader
+from gradcam_callback.probes.names import name_class
 from gradcam_callback.probes.pets import is_pets, pets_class_names
 from gradcam_callback.probes.transforms import Transform
 from gradcam_callback.random_state import closure_values, find_inside
 
 # Deeper nesting means that an object refers to itself.
 _DEEPEST = 8
-# Longer lists hold data, not transforms.
+# Longer lists and mappings hold data, not transforms.
 _LONGEST = 50
 # Other packages use the names mean and std for something else.
 _PACKAGES = ("torchvision", "timm", "albumentations", "kornia", "monai")
 
 
 def find_transform(dataset: Any) -> Transform | None:
-    """Return the transform of the images of a dataset, or None if it has none. Of several, the first counts."""
-    return next((part.transform for part in unwrap(dataset) if callable(getattr(part, "transform", None))), None)
+    """Return the transform of the images of a dataset, or None if it has none. Of several, the first counts.
+
+    A method ``transform`` counts only if it is a dataset's. Those of torchvision's own transforms, and the tables of
+    pandas, take other things than an image.
+    """
+    for part in unwrap(dataset):
+        found = getattr(part, "transform", None)
+        if callable(found) and (part is dataset or isinstance(part, Dataset) or not isinstance(found, MethodType)):
+            return cast(Transform, found)
+    return None
 
 
 def narrow(dataset: Any, index: int) -> tuple[Any, int]:
@@ -114,12 +124,13 @@ def find_normalisations(source: Any) -> Iterator[tuple[list[float], list[float]]
     Known are both versions of torchvision's, the presets of its weights, timm's, albumentations', kornia's and MONAI's
     ``NormalizeIntensity``. kornia's may be among the children of a module.
     """
-    seen = list[Any]()
+    # Kept, so that no number of an object is used again.
+    seen: dict[int, Any] = {}
     for part in _unwrap_everything(source):
-        # Several ways may lead to a part. Its own "equal" may be anything.
-        if any(part is one for one in seen):
+        # Several ways may lead to a part.
+        if id(part) in seen:
             continue
-        seen.append(part)
+        seen[id(part)] = part
         if type(part).__module__.partition(".")[0] in _PACKAGES:
             flags = getattr(part, "flags", None)
             holder = flags if isinstance(flags, Mapping) else vars(part) if hasattr(part, "__dict__") else {}
@@ -181,7 +192,7 @@ def find_class_names(dataset: Any, depth: int = 0) -> ClassNames | None:
         for part, end in zip(parts, dataset.cumulative_sizes, strict=True):
             labels += [None] * (end - len(labels)) if part is None or part.labels is None else part.labels
         return ClassNames(first.names, None if set(labels) == {None} else labels)
-    inside = getattr(dataset, "dataset", None)
+    inside = find_inner(dataset)
     found = find_class_names(inside, depth + 1)
     if found is None or not isinstance(inside, Sized):
         return None
@@ -196,7 +207,27 @@ def _own_names(dataset: Any) -> list[str]:
     names: Any = pets_class_names(dataset) if is_pets(dataset) else getattr(dataset, "classes", None)
     if not _is_sequence(names) or not len(names):
         names = _feature_names(dataset)
-    return [str(name) for name in names] if _is_sequence(names) else []
+    return _by_index(names, getattr(dataset, "class_to_idx", None)) if _is_sequence(names) else []
+
+
+def _by_index(names: Sequence[Any], indices: Any) -> list[str]:
+    """Return names of classes as text, in the order of the indices; none if some index has no name.
+
+    A user's ``find_classes`` may number the classes of an ``ImageFolder`` in another order than it lists them, or give
+    several of them one number.
+
+    Args:
+        indices: the index of each name, as ``class_to_idx`` of torchvision has them. Anything else says nothing.
+    """
+    words = [name_class(name) for name in names]
+    given = indices if isinstance(indices, Mapping) else {}
+    numbers = [given.get(name) if isinstance(name, Hashable) else None for name in names]
+    of_index: dict[int, list[str]] = {}
+    for word, number in zip(words, numbers, strict=True):
+        if not isinstance(number, Integral):
+            return words
+        of_index.setdefault(int(number), []).append(word)
+    return [" or ".join(of_index[i]) for i in sorted(of_index)] if set(of_index) == {*range(len(of_index))} else []
 
 
 def _is_sequence(names: Any) -> bool:
@@ -210,7 +241,7 @@ def _feature_names(dataset: Any) -> Any:
     features = getattr(dataset, "features", None)
     if not isinstance(features, Mapping):
         return None
-    return next((names for key in LABEL_KEYS if (names := getattr(features.get(key), "names", None))), None)
+    return next((names for key in find_label_keys(features) if (names := getattr(features[key], "names", None))), None)
 
 
 def set_apart(dataset: Any, depth: int = 0) -> Any:
@@ -235,11 +266,14 @@ def set_apart(dataset: Any, depth: int = 0) -> Any:
 
 
 def unwrap(source: Any, depth: int = 0) -> Iterator[Any]:
-    """Yield a dataset or transform, then everything wrapped in it under the names that torch and torchvision use."""
+    """Yield a dataset or transform, then everything wrapped in it under the names that torch and torchvision use.
+
+    The dataset inside of another one may have any name.
+    """
     if source is None or depth > _DEEPEST:
         return
     yield source
-    inner: list[Any] = [getattr(source, name, None) for name in ("transform", "dataset")]
+    inner: list[Any] = [getattr(source, "transform", None), find_inner(source)]
     # Either a list, as in Compose and ConcatDataset, or a single object, as in VisionDataset.
     for name in ("transforms", "datasets"):
         value = getattr(source, name, None)
@@ -258,7 +292,7 @@ def _unwrap_everything(source: Any, depth: int = 0) -> Iterator[Any]:
         if isinstance(part, nn.Module):
             inner += part.children()
         elif isinstance(part, Mapping):
-            inner += part.values()
+            inner += islice(part.values(), _LONGEST)
         elif isinstance(part, (list, tuple)):
             inner += part[:_LONGEST]
         elif isinstance(part, partial):

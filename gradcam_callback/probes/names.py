@@ -27,6 +27,14 @@ def make_storable(name: object) -> str:
     return str(name).encode(errors="backslashreplace").decode()
 
 
+def name_class(name: object) -> str:
+    """Return the name of a class as text: the first of several, as torchvision's ``ImageNet`` and ``Imagenette`` have.
+
+    Those are a tuple for each class: ``("tench", "Tinca tinca")`` -> ``"tench"``.
+    """
+    return make_storable(name[0] if isinstance(name, tuple) and name else name)
+
+
 def make_unique(names: Sequence[str]) -> list[str]:
     """Append ``-2``, ``-3`` and so on to repeated names: ``["a", "a"]`` -> ``["a", "a-2"]``."""
     originals, unique = set(names), dict[str, None]()

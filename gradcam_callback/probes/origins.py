@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,17 @@ from gradcam_callback.exceptions import UserCodeError
 from gradcam_callback.probes.batches import find_parts, replace_part
 from gradcam_callback.probes.beside import PHOTOGRAPH_SUFFIXES
 from gradcam_callback.probes.feed import Feed
+from gradcam_callback.probes.labels import find_inner
 from gradcam_callback.probes.loaders import Loader, read_picture
 from gradcam_callback.probes.lookup import find_loader, find_transform, narrow
 from gradcam_callback.probes.transforms import MaskTransformError, Transform, blame_transform
 from gradcam_callback.random_state import hash_random_state, seed_everything
 
 # Names under which datasets keep the paths of their images by index.
-_PATHS = ("samples", "imgs", "_images", "image_paths", "img_paths", "image_files", "paths", "files", "filenames")
+_PATHS = (
+    *("samples", "_samples", "imgs", "_images", "image_paths", "img_paths", "image_files", "_image_files"),
+    *("paths", "files", "filenames"),
+)
 # Files at most that are opened to see if they are those of the items.
 _MOST_OPENED = 4
 
@@ -66,12 +70,15 @@ class Origin:
 
     @property
     def path(self) -> Path | None:
-        """Return the path of the file of the item, as the dataset has it; None if the dataset does not know it."""
-        return _find_path(self.dataset, self.index)
+        """Return the path of the file of the item, None if it is not known.
+
+        A dataset inside of another one may have it, and then it is not certain: the other one may change the order.
+        """
+        return _find_path(self.dataset, self.index, inside=True)
 
     def open(self) -> Image.Image | None:
         """Return the file of the item in RGB, or None if the dataset does not know it."""
-        path = self.path
+        path = _find_path(self.dataset, self.index, inside=False)
         try:
             return None if path is None else read_picture(path, self.loader).convert("RGB")
         except (UserCodeError, ValueError):
@@ -188,15 +195,22 @@ def keeps_files_by_index(dataset: Any, origins: Sequence[Origin], items: Sequenc
     return all(origin.open_source(item) is not None for origin, item in some)
 
 
-def _find_path(dataset: Any, index: int) -> Path | None:
-    """Return the path of the file of an item, as the dataset has it; None if the dataset does not know it."""
+def _find_path(dataset: Any, index: int, *, inside: bool) -> Path | None:
+    """Return the path of the file of an item, as the dataset has it; None if the dataset does not know it.
+
+    Args:
+        inside: True also asks datasets of the same length inside of others.
+    """
     dataset, index = narrow(dataset, index)
     if isinstance(dataset, Subset):
-        return _find_path(dataset.dataset, dataset.indices[index])
+        return _find_path(dataset.dataset, dataset.indices[index], inside=inside)
     for name in _PATHS:
         paths = getattr(dataset, name, None)
         if isinstance(paths, (list, tuple, np.ndarray)) and len(paths) == len(dataset):
             path = paths[index][0] if isinstance(paths[index], (list, tuple)) else paths[index]
             if isinstance(path, (str, Path)) and str(path).lower().endswith(PHOTOGRAPH_SUFFIXES):
                 return Path(path)
-    return None
+    inner = find_inner(dataset) if inside else None
+    # One of another length has other items.
+    is_same = isinstance(inner, Sized) and len(inner) == len(dataset)
+    return _find_path(inner, index, inside=True) if is_same else None

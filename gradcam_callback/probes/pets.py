@@ -33,6 +33,12 @@ def pets_class_names(dataset: Any) -> Any:
     return dataset.bin_classes if _first_target_type(dataset) == "binary-category" else dataset.classes
 
 
+def is_trimap(mask: Any) -> bool:
+    """Return True if a mask holds the values of a trimap. A dataset around the pets may give masks of its own."""
+    levels = np.asarray(mask)
+    return levels.dtype != bool and bool(np.isin(levels, (1, 2, 3)).all())
+
+
 def trimap_to_mask(trimap: Any) -> Tensor:
     """Return the animal and its rim as a mask ``(H, W)`` bool, from a segmentation target."""
     return torch.from_numpy(np.asarray(trimap) != _BACKGROUND)
