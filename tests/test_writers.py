@@ -13,6 +13,7 @@ import pytorch_lightning as pl
 from conftest import ThinVGG
 from PIL import Image
 from pytorch_lightning.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import ToTensor
 
@@ -294,6 +295,21 @@ def test_a_logger_that_is_not_known_gets_a_folder_beside_its_log_and_one_warning
             "each run has its own"
         )
         assert any("gradcam/probe_accuracy" in metrics for _, metrics in logger.scalars)
+
+
+class Refuses(Plain):
+    def log_metrics(self, metrics, step=None):
+        if any(name.startswith("gradcam/") for name in metrics):
+            raise ValueError("no slashes")
+
+
+@pytest.mark.parametrize("stage", ["validate", "test"])
+def test_a_logger_that_refuses_the_scalars_ends_no_validation_and_no_test(trainer, toys, probe, tmp_path, stage):
+    module, callback = pl_module(), GradCAMCallback(probe, LAYERS, save_dir=tmp_path / "focus")
+    module.test_step = module.validation_step
+    with pytest.warns(GradCAMWarning, match=r"the scalars of this validation lost \(ValueError: no slashes\)"):
+        getattr(trainer(callback, logger=Refuses()), stage)(module, DataLoader(toys, 6), verbose=False)
+    assert len(callback.history) == 1 and callback.verdict is not None
 
 
 def pl_module():

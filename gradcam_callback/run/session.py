@@ -143,12 +143,14 @@ class Session:
         shard, self._shard, self._computed = self._shard, None, False
         return shard
 
-    def merge(self, shards: Sequence[Shard | None], rank: int) -> Evaluation | None:
+    def merge(self, shards: Sequence[Shard | None], rank: int, revises: bool = False) -> Evaluation | None:
         """Merge the shards of all processes.
 
         Args:
             shards: by rank; None for a process without a shard.
             rank: of this process.
+            revises: True if the evaluation is to replace that of the last entry. It then has no drift, which would be
+                measured from the same maps.
 
         Returns:
             None if a shard is missing.
@@ -164,7 +166,7 @@ class Session:
             return None
         # The same computation in every process, so that each knows the verdict and no result has to be sent back.
         with self.guard("this epoch's scalars"):
-            evaluation = self.evaluator.merge(found, self.state.previous)
+            evaluation = self.evaluator.merge(found, None if revises else self.state.previous)
             self._report_nonfinite(evaluation, len(self.evaluator.probe))
             return evaluation
         return None

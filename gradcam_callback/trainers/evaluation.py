@@ -6,7 +6,7 @@ from pytorch_lightning import LightningModule, Trainer
 
 from gradcam_callback.run import Evaluation, Session
 from gradcam_callback.trainers.announcements import OnShortcut, react_to_shortcut
-from gradcam_callback.trainers.loggers import log_outside_loops, log_scalars
+from gradcam_callback.trainers.loggers import keep_metrics, log_outside_loops, log_scalars
 from gradcam_callback.trainers.monitors import fill_missing_metrics
 from gradcam_callback.trainers.trainer import (
     count_steps,
@@ -64,7 +64,8 @@ def write_validation(trainer: Trainer, module: LightningModule, session: Session
     with session.guard("the step that your validation logs"):
         step = validation_step(trainer)
     if not is_fitting(trainer):
-        log_outside_loops(trainer, session.tags.tag_all(evaluation.scalars), step)
+        with session.guard("the scalars of this validation"):
+            log_outside_loops(trainer, session.tags.tag_all(evaluation.scalars), step)
     session.write(step)
     react_to_shortcut(trainer, module, session, on_shortcut)
 
@@ -78,15 +79,17 @@ def revise_verdict(trainer: Trainer, module: LightningModule, session: Session, 
         return
     with validating(trainer):
         session.compute_shard(trainer.global_rank, trainer.world_size, is_last=True)
-    evaluation = _merge_shards(trainer, session)
+    evaluation = _merge_shards(trainer, session, revises=True)
     if evaluation is not None and session.revise(evaluation):
+        scalars = session.tags.tag_all(evaluation.scalars)
+        keep_metrics(trainer, scalars)
         with session.guard("the scalars of all images"):
-            log_outside_loops(trainer, session.tags.tag_all(evaluation.scalars), session.last_step)
+            log_outside_loops(trainer, scalars, session.last_step)
         react_to_shortcut(trainer, module, session, on_shortcut)
 
 
-def _merge_shards(trainer: Trainer, session: Session) -> Evaluation | None:
+def _merge_shards(trainer: Trainer, session: Session, revises: bool = False) -> Evaluation | None:
     if session.is_cut_off:
         return None
     # Every rank comes here, also if its own part has failed. Otherwise the other ranks would wait for it forever.
-    return session.merge(gather(trainer, session.take_shard()), trainer.global_rank)
+    return session.merge(gather(trainer, session.take_shard()), trainer.global_rank, revises)

@@ -216,6 +216,11 @@ def log_scalars(trainer: Trainer, module: LightningModule, scalars: Mapping[str,
             log_outside_loops(trainer, scalars, count_steps(trainer))
         else:
             return
+    keep_metrics(trainer, scalars)
+
+
+def keep_metrics(trainer: Trainer, scalars: Mapping[str, float]) -> None:
+    """Put scalars where other callbacks, and users after a run, look for them."""
     trainer.callback_metrics.update({name: torch.tensor(value) for name, value in scalars.items()})
 
 
