@@ -42,6 +42,7 @@ class Session:
         evaluator: None until the session has started, and if it could not start.
         gave_up: True once a start has failed in a running training. It is not tried again.
         is_cut_off: True if some processes skip each validation. The others cannot gather what all have found.
+        awaits_validation: False once there was a validation, or it was said that none will come.
         impossible: monitored scalars of this session that never come.
         stand_ins: of monitored scalars without a value so far, what stood in for it last.
     """
@@ -58,6 +59,7 @@ class Session:
         self.evaluator: Evaluator | None = None
         self.gave_up = False
         self.is_cut_off = False
+        self.awaits_validation = True
         self.impossible: set[str] = set()
         self.stand_ins: dict[str, float] = {}
         self.writers = list(writers)

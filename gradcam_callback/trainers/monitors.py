@@ -59,8 +59,8 @@ def refuse_monitors_without_validation(trainer: Trainer, names: Tags) -> None:
         if is_strict:
             raise ValueError(
                 f"Expected the monitor of {type(owner).__name__} to be a scalar of this run, but {name!r} never comes, "
-                "since this training has no validation. Give it validation data, and limit_val_batches above 0, or "
-                "leave the monitor out."
+                "since this training has no validation. Give it validation data, a validation_step, and "
+                "limit_val_batches above 0, or leave the monitor out."
             )
 
 
