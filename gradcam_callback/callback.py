@@ -55,7 +55,8 @@ class GradCAMCallback(Callback):
             ``"depth_profile"``, ``"layer"``, ``"evolution"``, ``"animation"``. ``"all"`` adds the last four.
         style: how panels are drawn; None is ``Style()``.
         save_dir: a folder for the images and ``history.json`` as plain files; needs no logger.
-        save_maps: True saves the raw maps as ``maps/<step>.npz``, in ``save_dir`` or beside the logger's files.
+        save_maps: True saves the raw maps as ``maps/<step>.npz``, in ``save_dir`` or beside the logger's files. With
+            MLflow this is the Trainer's ``default_root_dir``.
         seed: chooses the probe images from the validation data, and the backgrounds that objects are put on.
         by_class: True logs the mask metrics of every layer, and the swap accuracy, for each class. The lift of the
             deepest layer is always logged by class.

@@ -138,9 +138,11 @@ def test_mlflow_file_store(thin, fit, tmp_path, probe, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logger = MLFlowLogger(tracking_uri=f"file:{tmp_path / 'mlruns'}")
-        callback = GradCAMCallback(probe, LAYERS, views="all")
-        fit(thin, callback, logger=logger)
+        callback = GradCAMCallback(probe, LAYERS, views="all", save_maps=True)
+        fit(thin, callback, logger=logger, default_root_dir=tmp_path / "root")
     (folder,) = (tmp_path / "mlruns").glob("*/*/artifacts/gradcam")
+    assert not (tmp_path / "mlruns" / "gradcam").exists(), "MLflow would take it for a broken experiment"
+    assert len(list((tmp_path / "root" / "gradcam" / "maps").iterdir())) == 2
     assert pictures_of(folder) == expected([int(entry["step"]) for entry in callback.history])
     assert [path.read_text() for path in sorted((folder / "verdict").iterdir())][-1] == callback.verdict.text
 
@@ -295,6 +297,13 @@ def test_a_logger_that_is_not_known_gets_a_folder_beside_its_log_and_one_warning
             "each run has its own"
         )
         assert any("gradcam/probe_accuracy" in metrics for _, metrics in logger.scalars)
+
+
+def test_raw_maps_beside_a_logger_that_takes_images_have_a_folder_for_each_run(fit, probe, tmp_path):
+    for version in ("", "version_1"):
+        callback = GradCAMCallback(probe, LAYERS, views=[], save_maps=True)
+        fit(pl_module(), callback, logger=WithImages(tmp_path / "log"), max_epochs=1)
+        assert len(list((tmp_path / "log" / version / "gradcam" / "maps").iterdir())) == 1
 
 
 class Refuses(Plain):
