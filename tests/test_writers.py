@@ -20,7 +20,7 @@ from torchvision.transforms import ToTensor
 from gradcam_callback import GradCAMCallback, GradCAMWarning
 from gradcam_callback.encoded_image import EncodedImage
 from gradcam_callback.run.recording import Recorder
-from gradcam_callback.writers import FolderWriter, Manifest, RunStart, TensorBoardWriter, image_path
+from gradcam_callback.writers import Entry, FolderWriter, Manifest, RunStart, TensorBoardWriter, image_path
 from gradcam_callback.writers.base import FORMAT
 
 LAYERS = ["block4_conv3", "block5_conv3"]
@@ -77,6 +77,18 @@ def test_csv_logger_has_the_folder_beside_its_metrics(thin, fit, tmp_path, probe
     found = pictures_of(tmp_path / "lightning_logs" / "version_0" / "gradcam")
     assert found == expected([int(entry["step"]) for entry in callback.history])
     assert "gradcam/lift/block5_conv3" in (tmp_path / "lightning_logs" / "version_0" / "metrics.csv").read_text()
+
+
+def test_the_home_folder_is_written_as_a_tilde(thin, fit, tmp_path, probe, monkeypatch):
+    """As loggers of Lightning take it."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    callbacks = GradCAMCallback(probe, LAYERS[:1], views=[]), GradCAMCallback(probe, LAYERS[1:], save_dir="~/focus")
+    fit(thin, *callbacks, logger=CSVLogger("~/logs", name="run", version=0), max_epochs=1)
+    for place in ("logs/run/version_0/gradcam", "focus"):
+        assert (tmp_path / "home" / place / "history.json").exists()
+    assert (tmp_path / "home" / "logs/run/version_0/metrics.csv").exists() and not os.listdir()
 
 
 def test_maps_are_saved_as_they_are_and_load_in_two_lines(thin, fit, tmp_path, probe):
@@ -209,6 +221,25 @@ def test_long_names_are_cut_and_stay_apart(tmp_path):
     assert len(set(paths)) == 3
     for path in paths:
         (tmp_path / path).mkdir(parents=True)
+
+
+def test_history_is_whole_at_each_entry_also_if_one_was_missed_asked_again_or_taken_back(tmp_path):
+    writer = FolderWriter(tmp_path)
+    run = RunStart(Manifest("gradcam", [], [], [], []), "{}", np.zeros(0), np.zeros(0), {})
+
+    def write(*values):
+        history = [{"epoch": i, "step": i, "gradcam/lift/ü": value} for i, value in enumerate(values)]
+        writer.write_entry(Entry(history, {}, "{}", {}))
+        assert json.loads((tmp_path / "history.json").read_text()) == {"history": history, "verdict": None}
+
+    writer.start(run, resuming=False)
+    write(1.0)
+    write(2.0)  # the same entry, asked again
+    write(2.0, 3.0)
+    write(2.0, 3.0, 4.0, 5.0)
+    writer.start(run, resuming=True)
+    write(2.5)
+    write(2.5, 6.0)
 
 
 def test_a_file_that_cannot_be_finished_leaves_the_one_before_and_nothing_else(tmp_path, monkeypatch):

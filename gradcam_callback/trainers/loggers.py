@@ -58,7 +58,7 @@ def find_writers(trainer: Trainer, save_dir: Path | None, save_maps: bool, prefi
         return []
     found = [_find_writer(logger, prefix, save_maps, has_folder=save_dir is not None) for logger in trainer.loggers]
     writers = [writer for writer in found if writer is not None]
-    beside = Path(trainer.log_dir or trainer.default_root_dir)
+    beside = Path(os.path.expanduser(trainer.log_dir or trainer.default_root_dir))
     if save_dir is not None:
         writers.append(FolderWriter(save_dir, maps=save_maps))
     elif trainer.loggers and not writers:
