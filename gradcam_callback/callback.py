@@ -170,7 +170,7 @@ class GradCAMCallback(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         with self._refusing():
-            self._session.is_cut_off = trainers.check_validation(trainer, self._session.tags)
+            trainers.check_validation(trainer, self._session)
         # Validation data that come later start the session later, too.
         if not self._session.is_cut_off and (self.probe_set is not None or self._source.is_there(trainer)):
             self._start_session(trainer, pl_module)
@@ -210,7 +210,7 @@ class GradCAMCallback(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         trainers.revise_verdict(trainer, pl_module, self._session, self.on_shortcut)
         self._session.finish()
-        trainers.announce_verdict(self.verdict)
+        trainers.announce_end(self._session, self.verdict)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         # A training that fails or is interrupted gets its strips, too.
@@ -218,6 +218,7 @@ class GradCAMCallback(Callback):
             self._session.finish()
         if self._is_refusing and not trainers.has_begun(trainer):
             trainers.remove_empty_version(trainer)
+        self.teardown(trainer, pl_module, str(self._stage))  # Lightning leaves it out
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._session.evaluator = None  # so that the model can be freed

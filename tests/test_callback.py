@@ -7,6 +7,7 @@ import json
 import re
 import weakref
 from collections import Counter
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -215,10 +216,17 @@ def test_the_probe_set_from_the_validation_data_is_spread_over_16_classes(thin, 
     assert "gradcam/lift/block5_conv3" not in callback.history[0]
 
 
-def test_after_the_training_the_callback_holds_neither_network_nor_trainer(toys, trainer):
+class Fails(pl.Callback):
+    def on_train_epoch_end(self, trainer, pl_module):
+        raise ArithmeticError("an accident")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_after_the_training_the_callback_holds_neither_network_nor_trainer(toys, trainer, fails):
     callback = GradCAMCallback(target_layers="block5_conv3")
-    module, trains = ThinVGG(), trainer(callback, max_epochs=1)
-    trains.fit(module, DataLoader(toys, 6), DataLoader(toys, 6))
+    module, trains = ThinVGG(), trainer(callback, *([Fails()] if fails else []), max_epochs=1)
+    with pytest.raises(ArithmeticError) if fails else nullcontext():
+        trains.fit(module, DataLoader(toys, 6), DataLoader(toys, 6))
     held = weakref.ref(module), weakref.ref(trains)
     # Lightning gives each callback the methods of the module.
     for name in ("log", "log_dict"):

@@ -146,9 +146,20 @@ def test_a_training_without_validation_is_said(thin, fit):
 
 def test_a_training_that_ends_before_its_first_validation_is_said(thin, fit):
     callback = GradCAMCallback()
-    with pytest.warns(GradCAMWarning, match="check_val_every_n_epoch of 2 or less in place of 3"):
+    with pytest.warns(GradCAMWarning, match="check_val_every_n_epoch of 2 or less in place of 3") as caught:
         fit(thin, callback, max_epochs=2, check_val_every_n_epoch=3)
-    assert callback.history == []
+    assert callback.history == [] and sum(warning.category is GradCAMWarning for warning in caught) == 1
+
+
+@pytest.mark.parametrize(
+    "options", [{"max_steps": 2, "max_epochs": -1}, {"val_check_interval": 50, "check_val_every_n_epoch": None}]
+)
+def test_a_training_that_has_ended_without_a_validation_is_said_at_its_end(thin, fit, options):
+    """How long a training takes, such as until its max_time, is not always known before."""
+    callback = GradCAMCallback(target_layers="block5_conv3")
+    with pytest.warns(GradCAMWarning, match="has ended before its first validation, so there are no maps"):
+        fit(thin, callback, **options)
+    assert callback.history == [] and callback.verdict is None
 
 
 def test_fast_dev_run_works_without_loggers(thin, fit):

@@ -117,8 +117,15 @@ def assert_all_lose_what_one_cannot_choose(first, second):
         assert "every map of this run lost" in knows["said"][0] and "your batch_transform" in knows["said"][0]
 
 
-def test_strategies_that_cut_the_model_in_parts_are_refused_with_the_reason(monkeypatch):
+class OwnStrategy(FSDPStrategy):
+    pass
+
+
+@pytest.mark.parametrize("strategy", [FSDPStrategy, OwnStrategy])
+def test_strategies_that_cut_the_model_in_parts_are_refused_with_the_reason(monkeypatch, strategy):
     trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
-    monkeypatch.setattr(type(trainer), "strategy", FSDPStrategy())
-    with pytest.raises(ValueError, match="the whole model to each process, but got FSDPStrategy, which shards it"):
+    monkeypatch.setattr(type(trainer), "strategy", strategy())
+    with pytest.raises(
+        ValueError, match="the whole model to each process, but got (FSDP|Own)Strategy, which shards it"
+    ):
         GradCAMCallback(save_dir="unused").setup(trainer, None, "fit")

@@ -224,6 +224,15 @@ def test_lost_maps_end_no_training_that_monitors_them(fit, probe, tmp_path, even
     assert [event.value for event in events().Scalars("gradcam/drift/block5_conv3")] == pytest.approx(drifts)
 
 
+def test_what_stands_in_for_a_value_is_no_divergence(fit, probe):
+    """EarlyStopping ends a training whose metric is worse than its threshold."""
+    lift = EarlyStopping("gradcam/lift/block5_conv3", mode="max", patience=9, divergence_threshold=0.0)
+    drift = EarlyStopping("gradcam/drift/block5_conv3", mode="min", patience=1, divergence_threshold=2.5)
+    trainer = fit(ThinVGG(), lift, drift, LosesMaps(probe, "block5", views=[]), max_epochs=3)
+    assert trainer.current_epoch == 3 and drift.wait_count == 0, "nor did it use up patience"
+    assert float(lift.best_score) > 0.01 and float(drift.best_score) < 2.01, "real values are better"
+
+
 @pytest.mark.parametrize(
     ("name", "masked", "reason", "kind"),
     [

@@ -127,6 +127,10 @@ def test_a_fit_that_stops_early_ends_with_a_verdict_on_all_images(fit, events):
     assert f"measured on {len(callback.probe_set.verdict_set)} images" in callback.verdict.evidence
     last, found = callback.history[-1], events()
     assert last["gradcam/background_gap"] == callback.verdict.background_gap
-    assert found.Scalars("gradcam/background_gap")[-1].value == pytest.approx(last["gradcam/background_gap"])
+    told = found.Scalars("gradcam/background_gap")[-1].value, float(run.callback_metrics["gradcam/background_gap"])
+    assert told == pytest.approx([last["gradcam/background_gap"]] * 2)
+    drifts = [entry[f"gradcam/drift/{LAYER}"] for entry in callback.history[1:]]
+    assert min(drifts) > 1e-9, "batch norms have drifted, also before the entry that was asked again"
+    assert [event.value for event in found.Scalars(f"gradcam/drift/{LAYER}")] == pytest.approx(drifts)
     said = found.Tensors("gradcam/verdict")[-1].tensor_proto.string_val[0].decode()
     assert said == callback.verdict.text

@@ -190,6 +190,19 @@ def test_two_trainers_in_turn_each_go_on_with_their_own_run(trainer, toys, tmp_p
     assert not callback._memory._others, "a Trainer that is gone leaves nothing behind"
 
 
+def test_a_state_that_is_given_after_a_training_has_failed_is_that_of_the_next_one(fit, probe):
+    class Fails(ThinVGG):
+        def on_train_epoch_end(self):
+            raise ArithmeticError("an accident")
+
+    callback = GradCAMCallback(probe, LAYERS[1:], views="overview")
+    with pytest.raises(ArithmeticError):
+        fit(Fails(), callback)
+    callback.load_state_dict(callback.state_dict())
+    fit(ThinVGG(), callback, max_epochs=1)
+    assert [entry["epoch"] for entry in callback.history] == [0, 0]
+
+
 def test_memory_can_be_copied_after_a_fit(trainer, toys):
     """Processes that are spawned are given a copy of the callback."""
     callback, loader = GradCAMCallback(target_layers=LAYERS[1:], views="overview"), DataLoader(toys, batch_size=6)

@@ -142,6 +142,18 @@ def test_a_network_without_a_shortcut_is_asked_by_turns(turns, fit, probe):
     assert len({frozenset(entry) for entry in callback.history[1:]}) == 1
 
 
+def test_the_last_of_the_validations_that_count_batches_asks_about_all(turns, fit, probe):
+    """The last epoch may have none."""
+    callback = GradCAMCallback(probe, "block5_conv3")
+    fit(AlwaysTheSame(), callback, max_epochs=6, check_val_every_n_epoch=None, val_check_interval=4)
+    assert [entry["epoch"] for entry in callback.history] == [1, 2, 3, 5]
+    assert turns == [(0, True), (1, False), (2, False), (3, True)]
+    turns.clear()
+    fit(AlwaysTheSame(), callback, max_epochs=6, check_val_every_n_epoch=None, val_check_interval=5)
+    assert [entry["epoch"] for entry in callback.history] == [1, 3, 4]
+    assert turns == [(0, True), (1, False), (2, True)]
+
+
 def test_a_network_with_a_shortcut_is_asked_everything(turns, fit, toys, probe):
     torch.manual_seed(0)
     callback = GradCAMCallback(probe, "block5_conv3")

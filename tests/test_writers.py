@@ -13,13 +13,14 @@ import pytorch_lightning as pl
 from conftest import ThinVGG
 from PIL import Image
 from pytorch_lightning.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import ToTensor
 
 from gradcam_callback import GradCAMCallback, GradCAMWarning
 from gradcam_callback.encoded_image import EncodedImage
 from gradcam_callback.run.recording import Recorder
-from gradcam_callback.writers import FolderWriter, Manifest, RunStart, TensorBoardWriter, image_path
+from gradcam_callback.writers import Entry, FolderWriter, Manifest, RunStart, TensorBoardWriter, image_path
 from gradcam_callback.writers.base import FORMAT
 
 LAYERS = ["block4_conv3", "block5_conv3"]
@@ -76,6 +77,18 @@ def test_csv_logger_has_the_folder_beside_its_metrics(thin, fit, tmp_path, probe
     found = pictures_of(tmp_path / "lightning_logs" / "version_0" / "gradcam")
     assert found == expected([int(entry["step"]) for entry in callback.history])
     assert "gradcam/lift/block5_conv3" in (tmp_path / "lightning_logs" / "version_0" / "metrics.csv").read_text()
+
+
+def test_the_home_folder_is_written_as_a_tilde(thin, fit, tmp_path, probe, monkeypatch):
+    """As loggers of Lightning take it."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    callbacks = GradCAMCallback(probe, LAYERS[:1], views=[]), GradCAMCallback(probe, LAYERS[1:], save_dir="~/focus")
+    fit(thin, *callbacks, logger=CSVLogger("~/logs", name="run", version=0), max_epochs=1)
+    for place in ("logs/run/version_0/gradcam", "focus"):
+        assert (tmp_path / "home" / place / "history.json").exists()
+    assert (tmp_path / "home" / "logs/run/version_0/metrics.csv").exists() and not os.listdir()
 
 
 def test_maps_are_saved_as_they_are_and_load_in_two_lines(thin, fit, tmp_path, probe):
@@ -137,9 +150,11 @@ def test_mlflow_file_store(thin, fit, tmp_path, probe, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logger = MLFlowLogger(tracking_uri=f"file:{tmp_path / 'mlruns'}")
-        callback = GradCAMCallback(probe, LAYERS, views="all")
-        fit(thin, callback, logger=logger)
+        callback = GradCAMCallback(probe, LAYERS, views="all", save_maps=True)
+        fit(thin, callback, logger=logger, default_root_dir=tmp_path / "root")
     (folder,) = (tmp_path / "mlruns").glob("*/*/artifacts/gradcam")
+    assert not (tmp_path / "mlruns" / "gradcam").exists(), "MLflow would take it for a broken experiment"
+    assert len(list((tmp_path / "root" / "gradcam" / "maps").iterdir())) == 2
     assert pictures_of(folder) == expected([int(entry["step"]) for entry in callback.history])
     assert [path.read_text() for path in sorted((folder / "verdict").iterdir())][-1] == callback.verdict.text
 
@@ -206,6 +221,25 @@ def test_long_names_are_cut_and_stay_apart(tmp_path):
     assert len(set(paths)) == 3
     for path in paths:
         (tmp_path / path).mkdir(parents=True)
+
+
+def test_history_is_whole_at_each_entry_also_if_one_was_missed_asked_again_or_taken_back(tmp_path):
+    writer = FolderWriter(tmp_path)
+    run = RunStart(Manifest("gradcam", [], [], [], []), "{}", np.zeros(0), np.zeros(0), {})
+
+    def write(*values):
+        history = [{"epoch": i, "step": i, "gradcam/lift/ü": value} for i, value in enumerate(values)]
+        writer.write_entry(Entry(history, {}, "{}", {}))
+        assert json.loads((tmp_path / "history.json").read_text()) == {"history": history, "verdict": None}
+
+    writer.start(run, resuming=False)
+    write(1.0)
+    write(2.0)  # the same entry, asked again
+    write(2.0, 3.0)
+    write(2.0, 3.0, 4.0, 5.0)
+    writer.start(run, resuming=True)
+    write(2.5)
+    write(2.5, 6.0)
 
 
 def test_a_file_that_cannot_be_finished_leaves_the_one_before_and_nothing_else(tmp_path, monkeypatch):
@@ -294,6 +328,28 @@ def test_a_logger_that_is_not_known_gets_a_folder_beside_its_log_and_one_warning
             "each run has its own"
         )
         assert any("gradcam/probe_accuracy" in metrics for _, metrics in logger.scalars)
+
+
+def test_raw_maps_beside_a_logger_that_takes_images_have_a_folder_for_each_run(fit, probe, tmp_path):
+    for version in ("", "version_1"):
+        callback = GradCAMCallback(probe, LAYERS, views=[], save_maps=True)
+        fit(pl_module(), callback, logger=WithImages(tmp_path / "log"), max_epochs=1)
+        assert len(list((tmp_path / "log" / version / "gradcam" / "maps").iterdir())) == 1
+
+
+class Refuses(Plain):
+    def log_metrics(self, metrics, step=None):
+        if any(name.startswith("gradcam/") for name in metrics):
+            raise ValueError("no slashes")
+
+
+@pytest.mark.parametrize("stage", ["validate", "test"])
+def test_a_logger_that_refuses_the_scalars_ends_no_validation_and_no_test(trainer, toys, probe, tmp_path, stage):
+    module, callback = pl_module(), GradCAMCallback(probe, LAYERS, save_dir=tmp_path / "focus")
+    module.test_step = module.validation_step
+    with pytest.warns(GradCAMWarning, match=r"the scalars of this validation lost \(ValueError: no slashes\)"):
+        getattr(trainer(callback, logger=Refuses()), stage)(module, DataLoader(toys, 6), verbose=False)
+    assert len(callback.history) == 1 and callback.verdict is not None
 
 
 def pl_module():

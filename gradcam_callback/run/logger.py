@@ -167,7 +167,7 @@ class RunLogger:
     def revise(self, evaluation: Evaluation) -> None:
         """Judge the last entry again, by an evaluation of the same network that asked more, and write it again.
 
-        The maps are the same, so their panels, strips and drift stay.
+        The maps are the same, so their panels, strips and drift stay. The evaluation has no drift of its own.
         """
         state, entry = self._state, self._state.history[-1]
         state.verdict = verdict = self._judge(evaluation, int(entry["epoch"]), int(entry["step"]), standalone=False)

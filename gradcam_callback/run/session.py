@@ -42,6 +42,7 @@ class Session:
         evaluator: None until the session has started, and if it could not start.
         gave_up: True once a start has failed in a running training. It is not tried again.
         is_cut_off: True if some processes skip each validation. The others cannot gather what all have found.
+        awaits_validation: False once there was a validation, or it was said that none will come.
         impossible: monitored scalars of this session that never come.
         stand_ins: of monitored scalars without a value so far, what stood in for it last.
     """
@@ -58,6 +59,7 @@ class Session:
         self.evaluator: Evaluator | None = None
         self.gave_up = False
         self.is_cut_off = False
+        self.awaits_validation = True
         self.impossible: set[str] = set()
         self.stand_ins: dict[str, float] = {}
         self.writers = list(writers)
@@ -143,13 +145,14 @@ class Session:
         shard, self._shard, self._computed = self._shard, None, False
         return shard
 
-    def merge(self, shards: Sequence[Shard | None], rank: int, is_new: bool = True) -> Evaluation | None:
+    def merge(self, shards: Sequence[Shard | None], rank: int, revises: bool = False) -> Evaluation | None:
         """Merge the shards of all processes.
 
         Args:
             shards: by rank; None for a process without a shard.
             rank: of this process.
-            is_new: False for the network of the last entry, which is asked again: it has no drift from itself.
+            revises: True if the evaluation is to replace that of the last entry. It then has no drift, which would be
+                measured from the same maps.
 
         Returns:
             None if a shard is missing.
@@ -165,7 +168,7 @@ class Session:
             return None
         # The same computation in every process, so that each knows the verdict and no result has to be sent back.
         with self.guard("this epoch's scalars"):
-            evaluation = self.evaluator.merge(found, self.state.previous if is_new else None)
+            evaluation = self.evaluator.merge(found, None if revises else self.state.previous)
             self._report_nonfinite(evaluation, len(self.evaluator.probe))
             return evaluation
         return None

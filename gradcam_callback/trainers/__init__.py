@@ -3,7 +3,7 @@
 Only this sub-package, the callback and `offline.checkpoints` know Lightning.
 """
 
-from gradcam_callback.trainers.announcements import OnShortcut, announce_verdict
+from gradcam_callback.trainers.announcements import OnShortcut, announce_end
 from gradcam_callback.trainers.arguments import check_arguments, resolve_precision
 from gradcam_callback.trainers.evaluation import (
     compute_shard,
@@ -30,7 +30,7 @@ __all__ = [
     "OnShortcut",
     "ProbeSource",
     "announce",
-    "announce_verdict",
+    "announce_end",
     "check_arguments",
     "check_validation",
     "compute_shard",

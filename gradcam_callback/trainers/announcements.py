@@ -9,7 +9,7 @@ from typing import Literal
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
-from gradcam_callback.exceptions import ShortcutWarning
+from gradcam_callback.exceptions import GradCAMWarning, ShortcutWarning
 from gradcam_callback.measures import Verdict
 from gradcam_callback.run import Session, warn_lost
 
@@ -33,6 +33,18 @@ def react_to_shortcut(trainer: Trainer, module: LightningModule, session: Sessio
         except Exception:
             # The user's code failed, so the whole traceback helps to find the line.
             warn_lost(f"your on_shortcut failed:\n{traceback.format_exc()}")
+
+
+def announce_end(session: Session, verdict: Verdict | None) -> None:
+    """Tell the user the headline of a training's last verdict, or that it has ended without a validation."""
+    # A fit that goes on has the entries of before.
+    if session.awaits_validation and not session.state.history:
+        rank_zero_warn(
+            "GradCAM: the training has ended before its first validation, so there are no maps and no verdict. "
+            "Validate earlier, as by a smaller val_check_interval, or train for longer.",
+            category=GradCAMWarning,
+        )
+    announce_verdict(verdict)
 
 
 def announce_verdict(verdict: Verdict | None) -> None:

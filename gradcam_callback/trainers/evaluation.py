@@ -6,7 +6,7 @@ from pytorch_lightning import LightningModule, Trainer
 
 from gradcam_callback.run import Evaluation, Session
 from gradcam_callback.trainers.announcements import OnShortcut, announce_verdict, react_to_shortcut
-from gradcam_callback.trainers.loggers import log_outside_loops, log_scalars
+from gradcam_callback.trainers.loggers import keep_metrics, log_outside_loops, log_scalars
 from gradcam_callback.trainers.monitors import fill_missing_metrics
 from gradcam_callback.trainers.trainer import (
     count_steps,
@@ -39,6 +39,7 @@ def log_before_training(trainer: Trainer, session: Session) -> None:
 
 def log_validation(trainer: Trainer, module: LightningModule, session: Session) -> None:
     """Log the scalars of a validation under way, if there are any, and add them to the history."""
+    session.awaits_validation = False
     evaluation = _merge_shards(trainer, session)
     if evaluation is not None:
         log_scalars(trainer, module, session.tags.tag_all(evaluation.scalars))
@@ -64,7 +65,8 @@ def write_validation(trainer: Trainer, module: LightningModule, session: Session
     with session.guard("the step that your validation logs"):
         step = validation_step(trainer)
     if not is_fitting(trainer):
-        log_outside_loops(trainer, session.tags.tag_all(evaluation.scalars), step)
+        with session.guard("the scalars of this validation"):
+            log_outside_loops(trainer, session.tags.tag_all(evaluation.scalars), step)
     session.write(step)
     react_to_shortcut(trainer, module, session, on_shortcut)
     verdict = session.state.verdict
@@ -82,15 +84,17 @@ def revise_verdict(trainer: Trainer, module: LightningModule, session: Session, 
         return
     with validating(trainer):
         session.compute_shard(trainer.global_rank, trainer.world_size, is_last=True)
-    evaluation = _merge_shards(trainer, session, is_new=False)
+    evaluation = _merge_shards(trainer, session, revises=True)
     if evaluation is not None and session.revise(evaluation):
+        scalars = session.tags.tag_all(evaluation.scalars)
+        keep_metrics(trainer, scalars)
         with session.guard("the scalars of all images"):
-            log_outside_loops(trainer, session.tags.tag_all(evaluation.scalars), session.last_step)
+            log_outside_loops(trainer, scalars, session.last_step)
         react_to_shortcut(trainer, module, session, on_shortcut)
 
 
-def _merge_shards(trainer: Trainer, session: Session, is_new: bool = True) -> Evaluation | None:
+def _merge_shards(trainer: Trainer, session: Session, revises: bool = False) -> Evaluation | None:
     if session.is_cut_off:
         return None
     # Every rank comes here, also if its own part has failed. Otherwise the other ranks would wait for it forever.
-    return session.merge(gather(trainer, session.take_shard()), trainer.global_rank, is_new)
+    return session.merge(gather(trainer, session.take_shard()), trainer.global_rank, revises)

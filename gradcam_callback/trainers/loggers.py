@@ -58,7 +58,7 @@ def find_writers(trainer: Trainer, save_dir: Path | None, save_maps: bool, prefi
         return []
     found = [_find_writer(logger, prefix, save_maps, has_folder=save_dir is not None) for logger in trainer.loggers]
     writers = [writer for writer in found if writer is not None]
-    beside = Path(trainer.log_dir or trainer.default_root_dir)
+    beside = Path(os.path.expanduser(trainer.log_dir or trainer.default_root_dir))
     if save_dir is not None:
         writers.append(FolderWriter(save_dir, maps=save_maps))
     elif trainer.loggers and not writers:
@@ -73,7 +73,7 @@ def find_writers(trainer: Trainer, save_dir: Path | None, save_maps: bool, prefi
                 stacklevel=2,
             )
     elif save_maps and not any(isinstance(writer, FolderWriter) for writer in writers):
-        writers.append(FolderWriter(beside / prefix, images=False, maps=True))
+        writers.append(FolderWriter(_place_of_maps(trainer, beside, prefix), images=False, maps=True))
     if not writers and required:
         raise ValueError(
             "Expected a Trainer with a logger for images, such as TensorBoardLogger, but got no logger. Use "
@@ -99,6 +99,16 @@ def _find_writer(logger: Logger, prefix: str, save_maps: bool, has_folder: bool)
     if has_class_named(logger, "CSVLogger"):
         return None if has_folder else FolderWriter(Path(str(logger.log_dir)) / prefix, maps=save_maps)
     return ImageLoggerWriter(logger) if callable(getattr(logger, "log_image", None)) else None
+
+
+def _place_of_maps(trainer: Trainer, beside: Path, prefix: str) -> Path:
+    """Return the folder of raw maps beside the log of a logger that takes the images itself."""
+    for logger in trainer.loggers:
+        if has_class_named(logger, "TensorBoardLogger"):
+            return Path(str(logger.log_dir)) / prefix  # a folder of this run alone
+    # MLflow takes each folder in its own one for an experiment.
+    is_of_mlflow = has_class_named(trainer.loggers[0], "MLFlowLogger")
+    return _unused(Path(trainer.default_root_dir) if is_of_mlflow else beside, prefix)
 
 
 def _unused(folder: Path, prefix: str) -> Path:
@@ -216,6 +226,11 @@ def log_scalars(trainer: Trainer, module: LightningModule, scalars: Mapping[str,
             log_outside_loops(trainer, scalars, count_steps(trainer))
         else:
             return
+    keep_metrics(trainer, scalars)
+
+
+def keep_metrics(trainer: Trainer, scalars: Mapping[str, float]) -> None:
+    """Put scalars where other callbacks, and users after a run, look for them."""
     trainer.callback_metrics.update({name: torch.tensor(value) for name, value in scalars.items()})
 
 

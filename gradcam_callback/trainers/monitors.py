@@ -14,6 +14,8 @@ from gradcam_callback.trainers.trainer import callbacks_of, is_fitting
 
 # By what a stand-in is multiplied each time. It is more than any scheduler takes for a plateau by default.
 _BETTER = 0.999
+# How far a stand-in stays from the threshold of an EarlyStopping, and from the one before, as a share of the threshold.
+_NEAR = 1e-6
 
 
 def fill_missing_metrics(trainer: Trainer, session: Session, logged: bool) -> None:
@@ -29,24 +31,34 @@ def fill_missing_metrics(trainer: Trainer, session: Session, logged: bool) -> No
     if not is_fitting(trainer):
         return
     with session.guard("the values of monitored metrics"):
-        for name, mode in _monitored(trainer).items():
-            may_come = not logged and name.startswith(f"{session.tags.prefix}/") and name not in session.impossible
+        for name, monitor in _monitored(trainer).items():
+            if not name.startswith(f"{session.tags.prefix}/"):
+                continue  # of somebody else, for which a long history would be searched in vain
+            may_come = not logged and name not in session.impossible
             if not (session.can_log(name) or may_come):
                 continue
             last = session.last_value(name)
             # Lightning keeps what stands in for a value as it keeps a value.
             stands_in = last is None and name in session.stand_ins
             if stands_in or name not in trainer.callback_metrics:
-                value = _stand_in(session, name, mode) if last is None else last
+                value = _stand_in(session, monitor) if last is None else last
                 # EarlyStopping and the like compare tensors.
                 trainer.callback_metrics[name] = torch.tensor(value)
 
 
-def _stand_in(session: Session, name: str, mode: str) -> float:
-    """Return a value worse than any, and a little better than the one before. No patience would outlast the same."""
-    worst = torch.finfo(torch.float32).max * (1 if mode == "min" else -1)
-    session.stand_ins[name] = session.stand_ins[name] * _BETTER if name in session.stand_ins else worst
-    return session.stand_ins[name]
+def _stand_in(session: Session, monitor: _Monitor) -> float:
+    """Return a value worse than any, and a little better than the one before. No patience would outlast the same.
+
+    If a monitor ends the training at values beyond a threshold, the value stays within it.
+    """
+    before, worse = session.stand_ins.get(monitor.name), 1 if monitor.mode == "min" else -1
+    if monitor.threshold is not None:
+        value = monitor.threshold if before is None else before
+        value -= worse * _NEAR * max(1.0, abs(monitor.threshold))
+    else:
+        value = torch.finfo(torch.float32).max * worse if before is None else before * _BETTER
+    session.stand_ins[monitor.name] = value
+    return value
 
 
 def refuse_monitors_without_validation(trainer: Trainer, names: Tags) -> None:
@@ -55,12 +67,12 @@ def refuse_monitors_without_validation(trainer: Trainer, names: Tags) -> None:
     Raises:
         ValueError: there is such a monitor.
     """
-    for name, owner, _, is_strict in _own_monitors(trainer, names):
+    for name, owner, _, is_strict, _ in _own_monitors(trainer, names):
         if is_strict:
             raise ValueError(
                 f"Expected the monitor of {type(owner).__name__} to be a scalar of this run, but {name!r} never comes, "
-                "since this training has no validation. Give it validation data, and limit_val_batches above 0, or "
-                "leave the monitor out."
+                "since this training has no validation. Give it validation data, a validation_step, and "
+                "limit_val_batches above 0, or leave the monitor out."
             )
 
 
@@ -84,7 +96,7 @@ def refuse_impossible_monitors(trainer: Trainer, session: Session, evaluator: Ev
     loggable = [names(name) for name in evaluator.scalar_names()]
     monitors = _own_monitors(trainer, names)
     session.impossible = {one.name for one in monitors} - set(loggable)
-    for name, owner, _, is_strict in monitors:
+    for name, owner, _, is_strict, _ in monitors:
         if is_strict and name in session.impossible:
             metric = name.removeprefix(f"{names.prefix}/").partition("/")[0]
             raise ValueError(
@@ -106,9 +118,9 @@ def _reason_against(metric: str, probe: ProbeSet) -> str:
     return "there is no such scalar; check its name, the layer, and the options of the callback"
 
 
-def _monitored(trainer: Trainer) -> dict[str, str]:
-    """Return the scalars that decide about the training, and if their ``"min"`` or their ``"max"`` is best."""
-    return {one.name: one.mode for one in _monitors(trainer)}
+def _monitored(trainer: Trainer) -> dict[str, _Monitor]:
+    """Return the scalars that decide about the training, and a monitor of each, if possible with a threshold."""
+    return {one.name: one for one in sorted(_monitors(trainer), key=lambda one: one.threshold is not None)}
 
 
 class _Monitor(NamedTuple):
@@ -119,12 +131,14 @@ class _Monitor(NamedTuple):
         owner: what monitors it.
         mode: ``"min"`` or ``"max"``, which is best.
         is_strict: False if the training goes on without the scalar.
+        threshold: a worse value ends the training; None without such values.
     """
 
     name: str
     owner: Any
     mode: str
     is_strict: bool
+    threshold: float | None
 
 
 def _own_monitors(trainer: Trainer, names: Tags) -> list[_Monitor]:
@@ -142,7 +156,9 @@ def _monitors(trainer: Trainer) -> list[_Monitor]:
     configs = [one for one in trainer.lr_scheduler_configs if one.reduce_on_plateau]
     owners += [(one.monitor, one.scheduler, one.strict) for one in configs]
     return [
-        _Monitor(name, owner, getattr(owner, "mode", "min"), bool(is_strict))
+        _Monitor(
+            name, owner, getattr(owner, "mode", "min"), bool(is_strict), getattr(owner, "divergence_threshold", None)
+        )
         for name, owner, is_strict in owners
         if isinstance(name, str)
     ]

@@ -23,10 +23,11 @@ def refuse_sharded(trainer: Trainer) -> None:
     Raises:
         ValueError: the strategy shards the model.
     """
-    strategy = type(trainer.strategy).__name__
-    if strategy in ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy"):
+    kinds = {base.__name__ for base in type(trainer.strategy).__mro__}
+    if not kinds.isdisjoint(("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy")):
         raise ValueError(
-            f"Expected a strategy that copies the whole model to each process, but got {strategy}, which shards it. "
+            "Expected a strategy that copies the whole model to each process, but got "
+            f"{type(trainer.strategy).__name__}, which shards it. "
             "The maps need the whole model: use a strategy such as 'ddp'."
         )
 
@@ -78,6 +79,11 @@ def is_last_entry(trainer: Trainer, n_entries: int, every_n_epochs: int) -> bool
         return True
     if trainer.max_epochs in (None, -1):
         return False
+    if trainer.check_val_every_n_epoch is None and trainer.val_check_batch is not None:
+        # Batches are counted over all epochs, so the last epochs may have no validation.
+        next_batch = trainer.fit_loop.total_batch_idx + 1 + trainer.val_check_batch
+        if next_batch > trainer.max_epochs * trainer.num_training_batches:
+            return True
     every = trainer.check_val_every_n_epoch or 1
     later = range(trainer.current_epoch + every_n_epochs, trainer.max_epochs)
     return not any((epoch + 1) % every == 0 for epoch in later)

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from pytorch_lightning import Trainer
 
-from gradcam_callback.run import Tags, warn_lost
+from gradcam_callback.run import Session, warn_lost
 from gradcam_callback.trainers.monitors import refuse_monitors_without_validation
 from gradcam_callback.trainers.trainer import gather
 
 
-def check_validation(trainer: Trainer, names: Tags) -> bool:
+def check_validation(trainer: Trainer, session: Session) -> None:
     """Warn if a training has no validation, or refuse it if something monitors a scalar of the run.
 
     Args:
-        names: the tags of the run.
-
-    Returns:
-        True if only some processes have none. Lightning skips the validation there, so the others must not wait for
-        them.
+        session: of the run. It is cut off if only some processes have none. Lightning skips the validation there, so
+            the others must not wait for them.
 
     Raises:
         ValueError: a monitor would wait for the validation.
@@ -25,26 +22,27 @@ def check_validation(trainer: Trainer, names: Tags) -> bool:
     lacks = not trainer.enable_validation or has_no_validation_data(trainer)
     lacking = [rank for rank, each in enumerate(gather(trainer, lacks)) if each]
     if lacking:
-        refuse_monitors_without_validation(trainer, names)
-    if 0 < len(lacking) < trainer.world_size:
+        refuse_monitors_without_validation(trainer, session.tags)
+    every, end = trainer.check_val_every_n_epoch or 1, trainer.max_epochs
+    ends_before = end is not None and 0 < end < every
+    session.awaits_validation = not (lacking or ends_before)
+    session.is_cut_off = 0 < len(lacking) < trainer.world_size
+    if session.is_cut_off:
         if trainer.is_global_zero:
             warn_lost(
                 f"no maps are computed, since {len(lacking)} of {trainer.world_size} processes, such as process "
                 f"{lacking[0]}, have no validation data; give each process some, as Lightning's own sampler does"
             )
-        return True
-    every, end = trainer.check_val_every_n_epoch or 1, trainer.max_epochs
-    if lacking:
+    elif lacking:
         warn_lost(
-            "this training has no validation, so no maps are computed; give it validation data, and limit_val_batches "
-            "above 0"
+            "this training has no validation, so no maps are computed; give it validation data, a validation_step, and "
+            "limit_val_batches above 0"
         )
-    elif end is not None and 0 < end < every:
+    elif ends_before:
         warn_lost(
             "this training ends before its first validation, so no maps are computed; choose check_val_every_n_epoch "
             f"of {end} or less in place of {every}"
         )
-    return False
 
 
 def has_no_validation_data(trainer: Trainer) -> bool:

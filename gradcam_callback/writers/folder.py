@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,9 +40,12 @@ class FolderWriter:
     takes_webp = False
 
     def __init__(self, folder: Path, images: bool = True, maps: bool = False) -> None:
-        self.folder, self._images, self._maps = folder, images, maps
+        # Loggers take `~` for the home folder, too.
+        self.folder, self._images, self._maps = Path(os.path.expanduser(folder)), images, maps
         self._prefix = ""
         self._verdict: Mapping[str, Any] | None = None
+        # The entries before the last one as JSON, which would take long to make again at each entry of a long run.
+        self._earlier: list[str] = []
 
     def start(self, run: RunStart, resuming: bool) -> None:
         if not resuming and holds_run(self.folder):
@@ -49,7 +53,7 @@ class FolderWriter:
                 f"Expected a folder without a run, but {self.folder} holds another run. Delete the folder, or choose "
                 "another save_dir."
             )
-        self._prefix = run.manifest.tag_prefix
+        self._prefix, self._earlier = run.manifest.tag_prefix, []
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._write(MANIFEST, run.manifest.to_json().encode())
@@ -79,8 +83,10 @@ class FolderWriter:
         maps = {layer: base64.b64encode(small).decode() for layer, small in entry.small_maps.items()}
         self._write(record_file(entry.place), json.dumps({"entry": json.loads(entry.record), "maps": maps}).encode())
         # The whole history each time, so that the file is also right if the run was resumed from an earlier checkpoint.
-        content = json.dumps({"history": list(entry.history), "verdict": self._verdict}, ensure_ascii=False)
-        self._write(HISTORY, content.encode())
+        *before, last = entry.history
+        self._earlier += map(_to_json, before[len(self._earlier) :])
+        history = ", ".join([*self._earlier, _to_json(last)])
+        self._write(HISTORY, f'{{"history": [{history}], "verdict": {_to_json(self._verdict)}}}'.encode())
 
     def flush(self) -> None: ...
 
@@ -104,6 +110,10 @@ def record_file(place: int) -> str:
 def map_file(place: int) -> str:
     """Return the path of the raw maps of an entry, below the folder of the run."""
     return f"{MAPS}/{place:08d}.npz"
+
+
+def _to_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _pack(arrays: Mapping[str, Any]) -> bytes:
