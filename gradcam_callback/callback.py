@@ -55,8 +55,7 @@ class GradCAMCallback(Callback):
             ``"depth_profile"``, ``"layer"``, ``"evolution"``, ``"animation"``. ``"all"`` adds the last four.
         style: how panels are drawn; None is ``Style()``.
         save_dir: a folder for the images and ``history.json`` as plain files; needs no logger.
-        save_maps: True saves the raw maps as ``maps/<step>.npz``, in ``save_dir`` or beside the logger's files. With
-            MLflow this is the Trainer's ``default_root_dir``.
+        save_maps: True saves the raw maps as ``maps/<step>.npz``, in ``save_dir`` or beside the logger's files.
         seed: chooses the probe images from the validation data, and the backgrounds that objects are put on.
         by_class: True logs the mask metrics of every layer, and the swap accuracy, for each class. The lift of the
             deepest layer is always logged by class.
@@ -197,7 +196,6 @@ class GradCAMCallback(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking:
-            self._session.awaits_validation = False
             self._evaluate_rest(trainer, pl_module)
             trainers.log_validation(trainer, pl_module, self._session)
 
@@ -215,9 +213,8 @@ class GradCAMCallback(Callback):
         trainers.announce_end(self._session, self.verdict)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        # A training that fails or is interrupted gets its strips, too.
         if trainers.is_fitting(trainer):
-            self._session.finish()
+            self._session.finish()  # a training that fails or is interrupted gets its strips, too
         if self._is_refusing and not trainers.has_begun(trainer):
             trainers.remove_empty_version(trainer)
         self.teardown(trainer, pl_module, str(self._stage))  # Lightning leaves it out

@@ -39,6 +39,7 @@ def log_before_training(trainer: Trainer, session: Session) -> None:
 
 def log_validation(trainer: Trainer, module: LightningModule, session: Session) -> None:
     """Log the scalars of a validation under way, if there are any, and add them to the history."""
+    session.awaits_validation = False
     evaluation = _merge_shards(trainer, session)
     if evaluation is not None:
         log_scalars(trainer, module, session.tags.tag_all(evaluation.scalars))
