@@ -213,9 +213,8 @@ class GradCAMCallback(Callback):
         trainers.announce_end(self._session, self.verdict)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        # A training that fails or is interrupted gets its strips, too.
         if trainers.is_fitting(trainer):
-            self._session.finish()
+            self._session.finish()  # a training that fails or is interrupted gets its strips, too
         if self._is_refusing and not trainers.has_begun(trainer):
             trainers.remove_empty_version(trainer)
         self.teardown(trainer, pl_module, str(self._stage))  # Lightning leaves it out
