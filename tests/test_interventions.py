@@ -84,6 +84,17 @@ def test_painting_out_large_objects_gives_finite_colours_of_the_surroundings(sha
         torch.testing.assert_close(painted, torch.full_like(painted, 0.25), atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_images_of_any_precision_are_painted_and_shown_alone(dtype):
+    torch.manual_seed(0)
+    images, masks = torch.rand(4, 3, 224, 224) * 100, torch.zeros(4, 224, 224, dtype=torch.bool)
+    masks[:, 40:200, 40:200] = True
+    exact, found = (Counterfactuals(each, torch.tensor([0, 0, 1, 1]), masks) for each in (images, images.to(dtype)))
+    for changed in (found.remove(torch.tensor([0])), found.isolate(torch.tensor([0])), found.paste(found.other_class)):
+        assert changed.dtype == dtype and changed.isfinite().all()
+    torch.testing.assert_close(found._colour.float(), exact._colour, rtol=0.01, atol=0)
+
+
 def test_the_basis_says_what_told_the_object_from_the_background():
     images, labels = torch.rand(4, 3, 16, 16), [0, 0, 1, 1]
     mask = torch.zeros(16, 16, dtype=torch.bool)

@@ -254,6 +254,14 @@ def test_records_that_are_no_part_of_the_history_are_not_shown(run, tmp_path):
     assert list(read.entries) == [entry["step"] for entry in history["history"]]
 
 
+def test_a_run_that_starts_anew_with_other_layers_has_no_entry_yet(run, tmp_path):
+    start = tmp_path / "files" / "focus" / "start.json"
+    described = json.loads(start.read_text())
+    start.write_text(json.dumps({**described, "layers": [*LAYERS, "block3_conv3"]}))
+    with pytest.raises(ValueError, match="Expected a logged validation, .* Wait for the first validation"):
+        read_runs(tmp_path / "files")
+
+
 @pytest.mark.parametrize(
     ("prepare", "message"),
     [

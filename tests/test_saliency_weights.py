@@ -5,7 +5,7 @@ from importlib import metadata
 
 import pytest
 
-from gradcam_callback.saliency import weights
+from gradcam_callback.saliency import SaliencyNetwork, weights
 
 
 @pytest.fixture
@@ -32,6 +32,14 @@ def test_weights_of_the_user_come_first(nowhere, monkeypatch, tmp_path):
     monkeypatch.setenv(weights.VARIABLE, str(tmp_path / "missing"))
     with pytest.raises(FileNotFoundError, match="GRADCAM_CALLBACK_U2NETP to name the file .*missing"):
         weights.find_weights()
+
+
+def test_weights_that_are_broken_are_told_with_what_named_them(nowhere, monkeypatch, tmp_path):
+    own = tmp_path / "own.onnx"
+    own.write_bytes(b"own")
+    monkeypatch.setenv(weights.VARIABLE, str(own))
+    with pytest.raises(OSError, match=r"own\.onnx' to be u2netp\.onnx, .*variable GRADCAM_CALLBACK_U2NETP names it"):
+        SaliencyNetwork()
 
 
 def test_weights_of_the_distribution_come_second_and_are_checked(monkeypatch):

@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import ModelSummary
 from pytorch_lightning.cli import LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import CombinedLoader
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import default_loader
@@ -195,6 +195,22 @@ def test_a_folder_is_read_by_the_loader_of_an_image_folder(watch, scans, loader,
     data = ImageFolder(scans, transforms.ToTensor(), loader=loader)
     callback = watch(ThinVGG(2), DataLoader(wrap(data), 4), GradCAMCallback(scans, LAYERS))
     assert torch.equal(callback.probe_set.images, torch.stack([image for image, _ in data]))
+
+
+class LosesTheFirst(Standardises):
+    """Gives None for its first item, as for a broken file."""
+
+    def __getitem__(self, index):
+        return None if index == 0 else self.dataset[index]
+
+
+def test_a_folder_is_read_even_if_the_first_item_of_the_data_is_broken(watch, scans):
+    def collate(items):
+        return default_collate([item for item in items if item is not None])
+
+    data = LosesTheFirst(ImageFolder(scans, transforms.ToTensor(), loader=windowed))
+    callback = watch(ThinVGG(2), DataLoader(data, 4, collate_fn=collate), GradCAMCallback(scans, LAYERS))
+    assert len(callback.probe_set) == 8 and len(callback.history) == 1
 
 
 def test_a_folder_unlike_the_validation_is_said_once(watch, scans):

@@ -151,6 +151,15 @@ def test_a_verdict_on_a_part_of_the_images_acquits_nobody():
 
 
 @pytest.mark.parametrize("basis", BASES)
+def test_a_verdict_on_a_part_of_the_backgrounds_says_when_all_are_asked(basis):
+    swap = replace(found(0.98, 0.97, 0.97, n=16, n_controlled=16), gap_interval=(-0.3, TOO_WIDE + 0.01))
+    part, whole = (judge(swap, [], True, basis, n_all=16, in_part=in_part) for in_part in (True, False))
+    assert part.headline.startswith(BASES[basis].no_sign_yet)
+    assert "The last validation asks everything, and so does trainer.validate." in part.advice
+    assert whole.headline.startswith("UNCLEAR") and "asks everything" not in whole.evidence
+
+
+@pytest.mark.parametrize("basis", BASES)
 def test_a_verdict_that_finds_nothing_names_the_cues_that_it_cannot_find(basis):
     """A network that needs a logo on the objects has no gap, whatever the masks are."""
     unseen, clean = BASES[basis].unseen, found(0.98, 0.97, 0.97)

@@ -30,7 +30,7 @@ class LazyNetwork:
             if not self._tried:
                 try:
                     self._network = SaliencyNetwork()
-                except Exception as error:  # Broken weights raise onnxruntime's own errors.
+                except (ImportError, OSError) as error:
                     self.missing = str(error)
                 self._tried = True
 

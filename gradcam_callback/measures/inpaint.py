@@ -32,7 +32,9 @@ def paint_out(images: Tensor, masks: Tensor, others: Tensor | None = None) -> Te
     Returns:
         ``(N, C, H, W)``, unchanged away from the masks.
     """
-    reach = max(1, round(min(images.shape[2:]) / 40))
+    dtype, reach = images.dtype, max(1, round(min(images.shape[2:]) / 40))
+    # Half precision has no number as small as the least weight.
+    images = images.to(torch.promote_types(dtype, torch.float32))
     holes = widen(masks, reach)
     blocked = holes if others is None else holes | widen(others, reach)
     smooth = fill_smoothly(images, blocked)
@@ -40,7 +42,7 @@ def paint_out(images: Tensor, masks: Tensor, others: Tensor | None = None) -> Te
     # The weight is 1 on the hole and falls to 0 over the width of the blend. It is a share of the pixels that there
     # are, or else it would also fall at the image's edges.
     blend = _count_around(widen(holes, reach), reach) / _count_around(torch.ones_like(holes[:1]), reach)
-    return images + blend[:, None].to(images.dtype) * (patched - images)
+    return (images + blend[:, None].to(images.dtype) * (patched - images)).to(dtype)
 
 
 def widen(masks: Tensor, reach: int) -> Tensor:

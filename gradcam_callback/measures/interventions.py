@@ -89,8 +89,9 @@ class Counterfactuals:
     ) -> None:
         self._images, self._masks = images, masks
         # One colour for all images: a colour per image could still tell the class by its background.
-        total = sum((image * ~mask).sum(dim=(1, 2)) for image, mask in zip(images, masks, strict=True))
-        self._colour = total / max(1, masks.numel() - int(masks.count_nonzero()))
+        exact = torch.promote_types(images.dtype, torch.float32)  # a sum of many pixels overflows half precision
+        total = sum((image * ~mask).sum(dim=(1, 2), dtype=exact) for image, mask in zip(images, masks, strict=True))
+        self._colour = (total / max(1, masks.numel() - int(masks.count_nonzero()))).to(images.dtype)
         present = one_hot(labels).bool() if present is None else present
         # The same photograph may stand here once for each of its objects. It is no donor of itself.
         prints = [_fingerprint(image) for image in images]

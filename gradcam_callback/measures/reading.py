@@ -229,6 +229,8 @@ class Reading:
         elif self.falling is not None and not self.points:
             name = self.name_class(self.falling.label)
             sentences.append(f"Look at {name!r} among the counterfactuals, and give more images of it.")
+        elif self.conclusion is Conclusion.SWAPS_LEFT:
+            sentences.append("The last validation asks everything, and so does trainer.validate.")
         elif swap.n < self.n_all and not self.points:
             sentences.append(f"The last validation asks all {self.n_all} images, and so does trainer.validate.")
         if not asks_more and (swap.n_without_same or self.untested):

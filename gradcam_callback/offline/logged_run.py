@@ -130,6 +130,9 @@ def _read_folder(folder: Path) -> list[LoggedRun]:
         path = folder / record_file(step)
         if path.exists():
             saved = json.loads(path.read_text(encoding="utf-8"))
+            # Resumed with other layers, a run starts anew. Until its first entry, the history is that of before.
+            if saved["maps"].keys() != maps.keys():
+                continue
             entries[step] = saved["entry"]
             for layer, packed in saved["maps"].items():
                 maps[layer][step] = base64.b64decode(packed)

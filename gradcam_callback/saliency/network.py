@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from gradcam_callback.saliency.proposals import Proposal, judge_proposal
-from gradcam_callback.saliency.weights import find_weights
+from gradcam_callback.saliency.weights import VARIABLE, find_weights
 
 # The network takes images of this side, normalised with ImageNet's statistics.
 _SIDE = 320
@@ -21,7 +21,7 @@ class SaliencyNetwork:
 
     Raises:
         ImportError: onnxruntime is not installed.
-        OSError: the weights are found nowhere, see `gradcam_callback.saliency.weights.find_weights`.
+        OSError: the weights are found nowhere, see `gradcam_callback.saliency.weights.find_weights`, or cannot be read.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,15 @@ class SaliencyNetwork:
         # The user's number of threads also holds here.
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(str(find_weights()), options, providers=["CPUExecutionProvider"])
+        weights = find_weights()
+        try:
+            self._session = onnxruntime.InferenceSession(str(weights), options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            # onnxruntime has an exception for each kind of damage, and none in common.
+            raise OSError(
+                f"Expected {str(weights)!r} to be u2netp.onnx, but onnxruntime cannot read it ({error}). If the "
+                f"environment variable {VARIABLE} names it, correct the variable, or unset it."
+            ) from error
 
     def propose(self, photograph: Image.Image) -> Proposal:
         """Mark the object of a photograph; the mask has its size."""

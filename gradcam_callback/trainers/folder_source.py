@@ -61,7 +61,7 @@ def read_probe_folder(
         names, loader = found and found.names, find_loader(data.dataset)
         items, classes = read_folder(Path(folder), transform, names, data.automatic_masks, loader)
         read = make_probe_set(items, class_names=classes, sources=[transform], automatic=data.automatic_masks)
-        probe = _send(read, data)
+        probe = _send(read, data, examples)
         if names is None:
             _refuse_other_classes(probe, cam, forward)
         else:
@@ -91,11 +91,11 @@ def _refuse_other_classes(probe: ProbeSet, cam: GradCAM, forward: BatchForward |
         )
 
 
-def _send(probe: ProbeSet, data: ValidationData) -> ProbeSet:
+def _send(probe: ProbeSet, data: ValidationData, examples: Sequence[tuple[int, Any]]) -> ProbeSet:
     """Send images that the transform of the data has made through its collate function and the hooks."""
     # The images take the place of one in an item, as nobody else knows the form of the items.
-    item = data.feed.load(data.dataset, 0, seed=0)
-    own = find_parts(item, f"item 0 of {data.feed.name}", batched=False, needs_labels=False).images
+    number, item = examples[0]
+    own = find_parts(item, f"item {number} of {data.feed.name}", batched=False, needs_labels=False).images
     samples = data.feed.samples([replace_part(item, own, image) for image in probe.images], range(len(probe)))
     items = []
     for i, sample in enumerate(samples):
