@@ -109,6 +109,26 @@ def test_a_stream_of_several_labels_has_the_masks_of_each_class(toys, watch):
         assert torch.equal(mask, own[2][label])
 
 
+def test_masks_of_a_stream_that_cannot_be_read_or_look_inverted_are_told(toys, watch):
+    def run(form):
+        items = [form(*item) for item in toys.items]
+        reads = Reads(lambda batch: (batch["image"], batch["label"]) if isinstance(batch, dict) else batch[:2])
+        return watch(reads, DataLoader(Stream(items), 6), training=DataLoader(items, 6))
+
+    with pytest.warns(
+        GradCAMWarning, match=r"batch\['mask'\], .*, is left out as a mask, in 15 of 15 items.* mask > 0\."
+    ):
+        callback = run(lambda image, label, mask: {"image": image, "label": label, "mask": mask * 5})
+    assert callback.verdict.basis == "frame"
+    with pytest.warns(GradCAMWarning, match=r"batch\[2\], .*, is left out as a mask"):
+        run(lambda image, label, mask: (image, label, mask * 5.0))
+    told = pytest.warns(GradCAMWarning, match="masks look inverted, .*: image 0 of the first batches")
+    with told, pytest.warns(GradCAMWarning, match="take no part in the swap test"):
+        run(lambda image, label, mask: (image, label, ~mask))
+    # What has another size, and is called something else, is no mask.
+    run(lambda image, label, mask: (image, label, torch.full((4, 9), 0.5)))
+
+
 def test_a_callable_target_needs_no_labels_of_a_stream(toys, watch):
     module = Reads()
     loader = DataLoader(Stream([image for image, _, _ in toys.items]), 6)

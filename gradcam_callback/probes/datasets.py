@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
-from torch import Tensor
-
 from gradcam_callback.exceptions import GradCAMWarning
 from gradcam_callback.formatting import name_some
 from gradcam_callback.probes.automatic import SPARE
@@ -18,10 +16,9 @@ from gradcam_callback.probes.batches import file_name
 from gradcam_callback.probes.checks import check_count, check_seed
 from gradcam_callback.probes.feed import Feed, Sample
 from gradcam_callback.probes.item_masks import FoundMask, find_mask, propose_mask, warn_of_unread
-from gradcam_callback.probes.items import Item, without_empty_masks
+from gradcam_callback.probes.items import Item, review_masks
 from gradcam_callback.probes.labels import all_classes, stored_labels, to_classes, warn_of_negative
 from gradcam_callback.probes.lookup import find_class_names, unwrap
-from gradcam_callback.probes.masks import is_box, looks_inverted, warn_of_inverted
 from gradcam_callback.probes.origins import Origin, keeps_files_by_index
 from gradcam_callback.probes.progress import show_progress
 from gradcam_callback.probes.quotas import ClassCount, CountClasses, Quota, choose_per_class
@@ -264,8 +261,7 @@ def _make_items(dataset: Any, feed: Feed, loaded: Sequence[_Loaded], automatic: 
             item = item._replace(name=path.stem, source=str(path))
         items.append(item)
     warn_of_unread(masks, samples[0].image.shape[1:], loaded[0].origin.transform is not None)
-    warn_of_inverted([item.source for item in items if _looks_inverted(item)])
-    return without_empty_masks(items)
+    return review_masks(items)
 
 
 def _collate(feed: Feed, loaded: Sequence[_Loaded], at_once: int) -> list[Sample]:
@@ -275,18 +271,6 @@ def _collate(feed: Feed, loaded: Sequence[_Loaded], at_once: int) -> list[Sample
         some = loaded[start : start + at_once]
         samples += feed.samples([one.item for one in some], [one.origin.index for one in some])
     return samples
-
-
-def _looks_inverted(item: Item) -> bool:
-    mask, size = item.mask, item.image.shape[1:]
-    if (
-        not isinstance(mask, Tensor)
-        or is_box(mask, size)
-        or mask.shape[-2:] != size
-        or mask.shape.numel() != size.numel()
-    ):
-        return False
-    return looks_inverted(mask.reshape(size) != 0)
 
 
 def _to_item(loaded: _Loaded, sample: Sample) -> tuple[Item, FoundMask]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gradcam_callback.exceptions import GradCAMWarning
 from gradcam_callback.formatting import name_some
+from gradcam_callback.probes.masks import is_box, looks_inverted, warn_of_inverted
 from gradcam_callback.saliency import Proposal, SaliencyNetwork
 
 
@@ -41,7 +42,25 @@ class Item(NamedTuple):
     boxed: bool = False
 
 
-def without_empty_masks(items: list[Item]) -> list[Item]:
+def review_masks(items: list[Item]) -> list[Item]:
+    """Warn of masks that look inverted, and of those that mark nothing, which are left out."""
+    warn_of_inverted([item.source for item in items if _looks_inverted(item)])
+    return _without_empty_masks(items)
+
+
+def _looks_inverted(item: Item) -> bool:
+    mask, size = item.mask, item.image.shape[1:]
+    if (
+        not isinstance(mask, Tensor)
+        or is_box(mask, size)
+        or mask.shape[-2:] != size
+        or mask.shape.numel() != size.numel()
+    ):
+        return False
+    return looks_inverted(mask.reshape(size) != 0)
+
+
+def _without_empty_masks(items: list[Item]) -> list[Item]:
     """Take masks that mark nothing for no masks, and warn of them.
 
     A dataset has an empty mask for an image without an object, such as a healthy scan.

@@ -10,7 +10,8 @@ import numpy as np
 from gradcam_callback.exceptions import blame
 from gradcam_callback.probes.batches import file_name
 from gradcam_callback.probes.feed import Feed, Sample
-from gradcam_callback.probes.items import Item, without_empty_masks
+from gradcam_callback.probes.item_masks import FoundMask, find_unread, warn_of_unread
+from gradcam_callback.probes.items import Item, review_masks
 from gradcam_callback.probes.labels import all_classes, to_classes, warn_of_negative
 from gradcam_callback.probes.progress import show_progress
 from gradcam_callback.probes.quotas import ClassCount, CountClasses, Quota, choose_per_class
@@ -88,18 +89,21 @@ class Collector:
             )
         warn_of_negative(self._labels)
         one_hot = len(self._pairs) == len(self._samples)
-        items = []
+        items, masks = list[Item](), list[FoundMask]()
         for index, label in choose_per_class(self._pairs, self._quota, self._spare):
             sample = self._samples[index]
             present = all_classes(sample.label) if self._feed.needs_labels else None
             mask = sample.mask
+            masks.append(find_unread(sample))
             if mask is not None and present is not None and np.shape(mask)[:-2] == present.shape:
                 mask = mask[label]
             name = file_name(sample.row)
             place, several = f"image {index} of the first batches", None if one_hot else present
             source = place if name is None else f"{name} ({place})"
             items.append(Item(sample.image, label, mask, source, several, name, sample.row))
-        return without_empty_masks(items)
+        if self._feed.batch_transform is None:
+            warn_of_unread(masks, items[0].image.shape[1:], transformed=False)
+        return review_masks(items)
 
 
 def choose_from_batches(
