@@ -74,9 +74,7 @@ def focus_tab(runs: Path) -> Image.Image:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{free.getsockname()[1]}"
-    # Without the runs that the demo makes to judge without masks.
-    folders = ",".join(f"{name}:{runs / name}" for name in ("clean", "shortcut"))
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir_spec", folders, "--port", address.rpartition(":")[2]]
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(runs), "--port", address.rpartition(":")[2]]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         _wait_for_runs(f"{address}/data/plugin/gradcam_focus/runs")

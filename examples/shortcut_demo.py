@@ -120,7 +120,7 @@ def train(name: str, bias: float, args: argparse.Namespace) -> Result:
         watch.history[-1]["gradcam/swap_control_accuracy"],
         watch.history[-1]["gradcam/swap_accuracy"],
         watch.history[-1][f"gradcam/lift/{LAYER}"],
-        {**own, **judge_without_masks(model, probe, _loader(validation), f"{name}_without_masks", args)},
+        {**own, **judge_without_masks(model, probe, _loader(validation), name, args)},
     )
 
 
@@ -129,7 +129,7 @@ def judge_without_masks(
 ) -> dict[str, str]:
     """Judge a trained network as if nobody had drawn masks: by automatic masks, and by the frame of the images.
 
-    This is logged as a run of its own, so that the scalars of the training stay as they are.
+    This is logged in a folder of its own, so that TensorBoard compares the trainings alone.
 
     Returns:
         The headline of the verdict by each basis.
@@ -139,18 +139,24 @@ def judge_without_masks(
         same = ProbeSet(probe.images, probe.labels, masks, probe.names, probe.class_names)
         return GradCAMCallback(same, LAYER, tag_prefix=prefix, views=["counterfactuals", "masks"])
 
-    for earlier in (Path(args.out) / name).glob("events.out.tfevents.*"):
+    out = without_masks(args.out)
+    for earlier in (Path(out) / name).glob("events.out.tfevents.*"):
         earlier.unlink()
     watches = [watch("auto", "automatic"), watch(None, "frame")]
     trainer = pl.Trainer(
         accelerator="auto",
         devices=1,
         callbacks=[*watches],
-        logger=TensorBoardLogger(args.out, name=name, version=""),
+        logger=TensorBoardLogger(out, name=name, version=""),
         enable_progress_bar=False,
     )
     trainer.validate(model, validation, verbose=False)
     return {watch.verdict.basis: watch.verdict.headline for watch in watches if watch.verdict is not None}
+
+
+def without_masks(out: str) -> str:
+    """Return the folder of the runs that judge without masks, beside that of the trainings."""
+    return f"{out.rstrip('/')}_without_masks"
 
 
 def _loader(toys: Toys, shuffle: bool = False) -> DataLoader[Item]:
@@ -208,6 +214,7 @@ def main() -> None:
         sys.exit(str(error))
     print(f"\n{report(shortcut, clean)}\n\nOpen TensorBoard to compare the runs:\n")
     print(f"    tensorboard --logdir {shlex.quote(args.out)}\n")
+    print(f"The verdicts without masks, with their images, are in {without_masks(args.out)}.\n")
 
 
 if __name__ == "__main__":

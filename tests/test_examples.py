@@ -50,28 +50,30 @@ def run_here(monkeypatch, capsys, tmp_path):
 
 
 def test_demo_finetunes_the_real_vgg16_and_ends_with_table_sentence_and_command(tmp_path, events):
-    done = run(EXAMPLES / "shortcut_demo.py", "--out", tmp_path, "--images", "18", "--epochs", "1", cwd=tmp_path)
+    out = tmp_path / "demo"
+    done = run(EXAMPLES / "shortcut_demo.py", "--out", out, "--images", "18", "--epochs", "1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for name in ("shortcut", "clean"):
-        found = events(tmp_path / name)
+        found = events(out / name)
         steps = [event.step for event in found.Scalars("val_acc")]
         assert len(found.Tags()["images"]) == 3 * 3 * 2 + 13 + 3, "images, layers, overview, profile, counterfactuals"
         for tag in found.Tags()["images"]:
             at_end = tag.split("/")[1] == "animation"
             assert [event.step for event in found.Images(tag)] == (steps[-1:] if at_end else [0, *steps])
-        state = torch.load(tmp_path / name / "vgg16.pt", weights_only=True)
+        state = torch.load(out / name / "vgg16.pt", weights_only=True)
         base = for_finetuning("demo", 3).state_dict()
         assert torch.equal(state["features.7.weight"], base["features.7.weight"]), "block 2 is frozen"
         assert not torch.equal(state["features.28.weight"], base["features.28.weight"]), "block 5 is tuned"
         lift = found.Scalars(f"gradcam/lift/{LAYER}")[-1].value
         assert re.search(rf"^{name} .*{lift:.2f}$", done.stdout, flags=re.M), "the table shows what was logged"
-        bare = events(tmp_path / f"{name}_without_masks")
+        bare = events(tmp_path / "demo_without_masks" / name)
         assert set(bare.Tags()["images"]) == {"automatic/masks", "automatic/counterfactuals", "frame/counterfactuals"}
         of_run = {"masks": (found, "gradcam"), "automatic masks": (bare, "automatic"), "frame": (bare, "frame")}
         for basis, (log, prefix) in of_run.items():
             said = log.Tensors(f"{prefix}/verdict")[-1].tensor_proto.string_val[0].decode()
             assert f"\n  {name}, by {basis}: {said.splitlines()[0]}\n" in done.stdout
-    assert f"tensorboard --logdir {tmp_path}" in done.stdout
+    assert f"tensorboard --logdir {out}\n" in done.stdout and f"are in {out}_without_masks.\n" in done.stdout
+    assert sorted(path.name for path in out.iterdir()) == ["clean", "shortcut"], "TensorBoard compares these alone"
 
 
 def test_the_report_depends_on_the_results():
