@@ -173,7 +173,7 @@ def test_another_shape_is_refused_with_what_came_and_what_to_do(measure, given, 
 
 @pytest.mark.parametrize("masks", [ONE.byte() * 255, -ONE.float(), ONE.float() * math.nan, ONE.long() + 1])
 def test_masks_of_other_numbers_than_0_and_1_are_refused(masks):
-    """Those of 0 and 255, as files have them, gave a share of 255."""
+    """A mask of 0 and 255, as files have it, gave a share of 255."""
     refused = {"match": "^Expected `masks` to be bool, .* Compare them with the value of the object"}
     for measure in (metrics.relevance_mass, metrics.pointing_game):
         with pytest.raises(ValueError, **refused):

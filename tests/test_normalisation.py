@@ -284,7 +284,7 @@ class Annotations(Mapping):
 
 
 def test_a_large_mapping_that_a_dataset_holds_is_no_place_of_a_normalisation(toys):
-    """To look through all of it took minutes."""
+    """A search through all of it took minutes."""
     data = Regrouped(toys)
     data.dataset = Annotations(range(5000))
     assert len(ProbeSet.from_dataset(data)) == 6 and data.dataset.read < 500

@@ -88,9 +88,13 @@ def find_mask(origin: Origin, label: int, item: Any, sample: Sample, present: Te
 
 def find_unread(sample: Sample) -> FoundMask:
     """Find what looks like a mask in the batch of one image, but was not read as one."""
-    columns, size = find_unread_masks(sample.row, "batch"), sample.image.shape[1:]
-    names = [name for name, value, is_named in columns if is_named or (value is not None and value.shape[-2:] == size)]
-    return FoundMask(sample.mask, None if sample.mask is not None or not names else names[0])
+    if sample.mask is not None:
+        return FoundMask(sample.mask)
+    size = sample.image.shape[1:]
+    for name, value, is_named in find_unread_masks(sample.row, "batch"):
+        if is_named or (value is not None and value.shape[-2:] == size):
+            return FoundMask(None, name)
+    return FoundMask(None)
 
 
 def _find_in_item(origin: Origin, item: Any, image: Tensor) -> tuple[Origin, Any]:

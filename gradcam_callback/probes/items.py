@@ -49,6 +49,7 @@ def review_masks(items: list[Item]) -> list[Item]:
 
 
 def _looks_inverted(item: Item) -> bool:
+    """Return True if the mask of an item looks inverted; of boxes and of masks of another size nothing is known."""
     mask, size = item.mask, item.image.shape[1:]
     if (
         not isinstance(mask, Tensor)
